@@ -1,0 +1,10 @@
+"""cnn."""
+
+import ml_collections
+
+from rice_jax.config import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The study's recipe for cnn."""
+    return default("cnn")

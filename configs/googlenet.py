@@ -1,0 +1,10 @@
+"""googlenet."""
+
+import ml_collections
+
+from rice_jax.config import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The study's recipe for googlenet."""
+    return default("googlenet")

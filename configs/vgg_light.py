@@ -1,0 +1,10 @@
+"""vgg_light."""
+
+import ml_collections
+
+from rice_jax.config import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The study's recipe for vgg_light."""
+    return default("vgg_light")

@@ -1,0 +1,71 @@
+"""The defaults that configs/*.py share: the study's recipe."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from rice_jax import models
+
+
+def default(name: str) -> ml_collections.ConfigDict:
+    """The study's configuration of the net called `name` (a key of `models.NETS`)."""
+    net = models.get(name)
+    config = ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "model": {
+                "name": name,
+                # A Keras .h5 (a whole model or weights alone), a run's folder, or '' for random.
+                "weights": "",
+                **net.widths,
+            },
+            "data": {
+                # The Kaggle zip, its unpacked folder or any folder of class folders; '' for the
+                # path in RICE_IMAGE_DATASET, and without that for synthetic grains.
+                "path": "",
+                "cache_dir": "~/.cache/rice_jax",
+                "image_size": 224,
+                # Synthetic grains of each class, where there is no real data.
+                "synthetic_per_class": 200,
+                "workers": 0,  # decoding threads; 0 for one a core
+            },
+            "train": {
+                "epochs": 50,
+                "batch_size": 64,
+                "learning_rate": 1e-3,
+                "augment": False,
+                "dtype": "float32",  # or bfloat16: of activations, never of parameters
+                "frozen": net.frozen,  # paths of layers that do not learn
+                "plateau_patience": 3,
+                "plateau_factor": 0.2,
+                "plateau_min_delta": 1e-4,
+                "stop_patience": 5,
+                "stop_on_collapse": False,
+            },
+            "eval": {
+                "path": "",  # a folder of class folders to evaluate instead of the test split
+                "batch_size": 64,
+            },
+        }
+    )
+    return config.lock()
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The configuration as plain JSON types."""
+    return json.loads(config.to_json())
+
+
+def from_json(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The configuration that `to_json` wrote, lists turned back into tuples."""
+    return ml_collections.ConfigDict(_tuples(content)).lock()
+
+
+def _tuples(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _tuples(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return tuple(_tuples(value) for value in content)
+    return content

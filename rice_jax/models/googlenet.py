@@ -1,0 +1,91 @@
+"""GoogLeNet (Szegedy et al. 2015, arXiv:1409.4842) without its auxiliary heads, in two widths."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool
+
+
+class Branch(nn.Module):
+    """One branch of an inception: an optional 1x1 `reduce` or 3x3 `pool`, then `conv`."""
+
+    filters: int
+    kernel: int = 1
+    reduce: int = 0
+    pool: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, H, W, filters)."""
+        if self.pool:
+            x = MaxPool((3, 3), (1, 1), "SAME", name="pool")(x)
+        if self.reduce:
+            x = nn.relu(Conv(self.reduce, (1, 1), dtype=self.dtype, name="reduce")(x))
+        kernel = (self.kernel, self.kernel)
+        return nn.relu(Conv(self.filters, kernel, dtype=self.dtype, name="conv")(x))
+
+
+class Inception(nn.Module):
+    """Four branches side by side, concatenated over channels.
+
+    `widths` is (f1, r3, f3, r5, f5, p): 1x1 f1 | 1x1 r3 then 3x3 f3 | 1x1 r5 then 5x5 f5 |
+    3x3 max pool then 1x1 p. A branch that ends in no filter is left out.
+    """
+
+    widths: Sequence[int]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, C) to (N, H, W, f1 + f3 + f5 + p)."""
+        f1, r3, f3, r5, f5, p = self.widths
+        branches = [
+            Branch(f1, dtype=self.dtype, name="branch1") if f1 else None,
+            Branch(f3, 3, reduce=r3, dtype=self.dtype, name="branch2") if f3 else None,
+            Branch(f5, 5, reduce=r5, dtype=self.dtype, name="branch3") if f5 else None,
+            Branch(p, pool=True, dtype=self.dtype, name="branch4") if p else None,
+        ]
+        return jnp.concatenate([branch(x) for branch in branches if branch], axis=-1)
+
+
+class GoogLeNet(nn.Module):
+    """googlenet and googlenet_light: a stem, nine (or eight) inceptions, an average, a head.
+
+    Layers: `conv1`, `pool1`, `conv2`, `conv3`, `pool2`, `inception3a`, ..., `average`, `head`.
+    """
+
+    stem: Sequence[int]
+    """Filters of the 7x7 stride 2, the 1x1 and the 3x3 convolution."""
+    inceptions: Sequence[Sequence[Sequence[int]]]
+    """Widths of each inception, a tuple for each stage; a max pool stands between stages."""
+    dropout: float = 0.4
+    classes: int = 5
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
+        first, second, third = self.stem
+        x = nn.relu(Conv(first, (7, 7), strides=2, dtype=self.dtype, name="conv1")(x))
+        x = self._pool(1)(x)
+        x = nn.relu(Conv(second, (1, 1), dtype=self.dtype, name="conv2")(x))
+        x = nn.relu(Conv(third, (3, 3), dtype=self.dtype, name="conv3")(x))
+        x = self._pool(2)(x)
+        for stage, inceptions in enumerate(self.inceptions, 3):
+            if stage > 3:
+                x = self._pool(stage - 1)(x)
+            for letter, widths in zip("abcdefgh", inceptions, strict=False):
+                x = Inception(widths, dtype=self.dtype, name=f"inception{stage}{letter}")(x)
+        x = GlobalAveragePool(name="average")(x)
+        if self.dropout:
+            x = Dropout(self.dropout, self.axis_name, name="dropout")(x, train)
+        return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+
+    def _pool(self, number: int) -> MaxPool:
+        return MaxPool((3, 3), (2, 2), "SAME", name=f"pool{number}")

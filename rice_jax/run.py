@@ -1,0 +1,93 @@
+"""A run's folder: every stage reads its files there and leaves its own."""
+
+import json
+import math
+import os
+from typing import Any
+
+from etils import epath
+
+from rice_jax.errors import UserError
+
+
+class Run:
+    """The folder of one run, local or remote (gs://), and the names of the files in it."""
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        self.path = epath.Path(workdir)
+
+    def __str__(self) -> str:
+        return os.fspath(self.path)
+
+    @property
+    def checkpoints(self) -> epath.Path:
+        """Folder of the Orbax checkpoints."""
+        return self.path / "checkpoints"
+
+    def create(self) -> None:
+        """Make the folder; UserError where that is not permitted."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot make the run's folder {self}: {reason(error)}") from error
+
+    def write_bytes(self, name: str, content: bytes) -> epath.Path:
+        """Write a file whole or not at all: beside its place first, then moved there."""
+        target = self.path / name
+        partial = target.parent / f".{target.name}.partial"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(target)
+        except OSError as error:
+            _remove(partial)
+            raise UserError(f"cannot write {os.fspath(target)}: {reason(error)}") from error
+        return target
+
+    def write_text(self, name: str, content: str) -> epath.Path:
+        """`write_bytes` of UTF-8 text."""
+        return self.write_bytes(name, content.encode())
+
+    def write_json(self, name: str, content: Any) -> epath.Path:
+        """Write strict JSON (no NaN, no infinity: they become null), whole or not at all."""
+        text = json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False)
+        return self.write_text(name, text + "\n")
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there."""
+        return (self.path / name).exists()
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file; UserError where it is missing or damaged."""
+        target = self.path / name
+        try:
+            return json.loads(target.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{os.fspath(target)} is missing: is {self} a run's folder?") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {os.fspath(target)}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in the system's words and on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _remove(path: epath.Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the folder itself is gone or closed: nothing is left to tidy
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    if hasattr(content, "tolist"):  # NumPy's and JAX's scalars and arrays
+        return _strict(content.tolist())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

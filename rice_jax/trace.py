@@ -1,0 +1,285 @@
+"""A Linen module as one flat list of equations, each tagged with the layer it belongs to.
+
+The profiler counts over this list, the inspector captures and bounds values of it, and the
+pruner finds channel dependencies in it. Nothing is computed to make it: tracing is abstract.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.ad_checkpoint import checkpoint_name
+
+_LAYER = "rice_jax layer: "
+_OUTPUT = "rice_jax output: "
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of the computation, known by identity."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    constant: np.ndarray | None = None
+    """What the value is, where the computation has it written in."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(eq=False)
+class Equation:
+    """One primitive operation: JAX's own, with calls (jit, custom_jvp, remat, ...) inlined."""
+
+    name: str
+    """JAX's name of the primitive ('conv_general_dilated'), but 'relu' for a maximum with 0."""
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    params: dict[str, Any]
+    layer: str
+    """Path of the innermost module that the operation belongs to; '' for the root."""
+    primitive: Any = dataclasses.field(repr=False)
+
+    def apply(self, *operands: Any) -> list[Any]:
+        """Run the operation on arrays, one per input; a list with one array per output."""
+        outputs = self.primitive.bind(*operands, **self.params)
+        return list(outputs) if self.primitive.multiple_results else [outputs]
+
+
+@dataclasses.dataclass(eq=False)
+class Layer:
+    """A module of the tree, as it was called."""
+
+    path: str
+    """Names joined by '/': 'inception3a/branch2/reduce'; '' for the root."""
+    module: type[nn.Module]
+    output: Value | None = None
+    """What the last call returned, where that is a single array."""
+    calls: int = 0
+    params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Shapes of the layer's own parameters ('kernel', 'bias'), without its children's."""
+
+
+@dataclasses.dataclass(eq=False)
+class Trace:
+    """What a module computes for one input shape."""
+
+    equations: list[Equation]
+    layers: dict[str, Layer]
+    """By path, in the order in which they are first called; modules never called are absent."""
+    input: Value
+    outputs: list[Value]
+    variables: dict[str, Value]
+    """By path with its collection first: 'params/conv1/kernel', 'batch_stats/bn/mean'."""
+
+    def producer(self, value: Value) -> Equation | None:
+        """The equation that makes `value`, None for inputs, variables and constants."""
+        return self._producers.get(value)
+
+    def consumers(self, value: Value) -> list[Equation]:
+        """The equations that read `value`."""
+        return self._consumers.get(value, [])
+
+    def __post_init__(self) -> None:
+        self._producers: dict[Value, Equation] = {}
+        self._consumers: dict[Value, list[Equation]] = {}
+        for equation in self.equations:
+            for value in equation.outputs:
+                self._producers[value] = equation
+            for value in dict.fromkeys(equation.inputs):
+                self._consumers.setdefault(value, []).append(equation)
+
+    def evaluate(self, variables: Any, x: jax.Array, wanted: Sequence[Value]) -> list[jax.Array]:
+        """The arrays of the `wanted` values for `variables` and an input x of the traced shape.
+
+        Pure JAX: jit it, and XLA drops what no wanted value needs.
+        """
+        flat = traverse_util.flatten_dict(variables, sep="/")
+        arrays: dict[Value, Any] = {value: flat[path] for path, value in self.variables.items()}
+        arrays[self.input] = x
+
+        def read(value: Value) -> Any:
+            return arrays[value] if value.constant is None else value.constant
+
+        for equation in self.equations:
+            results = equation.apply(*map(read, equation.inputs))
+            arrays.update(zip(equation.outputs, results, strict=True))
+        return [read(value) for value in wanted]
+
+
+def trace(
+    module: nn.Module, input_shape: Sequence[int], dtype: Any = jnp.float32, **kwargs: Any
+) -> Trace:
+    """Trace `module.apply(variables, x, **kwargs)` for an x of `input_shape`.
+
+    Args:
+        module: any Linen module called with one array.
+        input_shape: shape of x with its batch dimension, (N, H, W, C) for images.
+        dtype: dtype of x.
+        **kwargs: what else the module's call needs, such as train=False.
+
+    Returns:
+        The computation, with no weights and no arithmetic needed.
+    """
+    x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
+    variables = variable_shapes(module, input_shape, dtype, **kwargs)
+    layers: dict[str, Layer] = {}
+
+    def apply(variables: Any, x: jax.Array) -> Any:
+        with _marked_layers(layers):
+            return module.apply(variables, x, **kwargs)
+
+    jaxpr = jax.make_jaxpr(apply)(variables, x)
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    # Dictionaries are flattened in sorted order of nested keys, arguments in order.
+    paths = ["/".join(str(key.key) for key in path) for path, _ in _leaves(variables)]
+    inputs = [Value(tuple(v.shape), np.dtype(v.dtype)) for v in (*map(flat.get, paths), x)]
+    inliner = _Inliner(layers)
+    outputs = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
+    for path, value in zip(paths, inputs, strict=False):
+        collection, *names = path.split("/")
+        owner = "/".join(names[:-1])
+        if collection == "params" and owner in layers:
+            layers[owner].params[names[-1]] = value.shape
+    return Trace(
+        equations=inliner.equations,
+        layers=layers,
+        input=inputs[-1],
+        outputs=outputs,
+        variables=dict(zip(paths, inputs, strict=False)),
+    )
+
+
+def variable_shapes(
+    module: nn.Module, input_shape: Sequence[int], dtype: Any = jnp.float32, **kwargs: Any
+) -> Any:
+    """Shapes of the variables that `module.init` would make, at no compute."""
+    x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+    return jax.eval_shape(lambda x: module.init(keys, x, **kwargs), x)
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+@contextlib.contextmanager
+def _marked_layers(layers: dict[str, Layer]) -> Iterator[None]:
+    """Leave marks in the jaxpr: a scope named after each module's path, a name on its output."""
+
+    def mark(
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        if context.method_name == "setup":
+            return call(*args, **kwargs)
+        path = "/".join(context.module.path)
+        layer = layers.setdefault(path, Layer(path, type(context.module)))
+        layer.calls += 1
+        with jax.named_scope(_LAYER + path):
+            output = call(*args, **kwargs)
+        return checkpoint_name(output, _OUTPUT + path) if _is_array(output) else output
+
+    with nn.intercept_methods(mark):
+        yield
+
+
+def _is_array(output: Any) -> bool:
+    return isinstance(output, jax.Array)
+
+
+class _Inliner:
+    """Turns nested jaxprs into one list, every value made anew so that none is met twice."""
+
+    def __init__(self, layers: dict[str, Layer]) -> None:
+        self.equations: list[Equation] = []
+        self.layers = layers
+        self.platform_indices: set[Value] = set()
+
+    def inline(
+        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value], layer: str
+    ) -> list[Value]:
+        """Append the equations of `jaxpr` called with `inputs`; the values it returns."""
+        values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for variable, constant in zip(jaxpr.constvars, constants, strict=True):
+            values[variable] = _constant(constant)
+
+        def read(atom: Any) -> Value:
+            return _constant(atom.val) if hasattr(atom, "val") else values[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            results = self._step(eqn, operands, _innermost(eqn, layer))
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _step(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
+        name = eqn.primitive.name
+        if name == "name" and eqn.params["name"].startswith(_OUTPUT):
+            self.layers[eqn.params["name"].removeprefix(_OUTPUT)].output = operands[0]
+            return operands
+        if name == "cond" and operands[0] in self.platform_indices:
+            # `lax.platform_dependent`: its last branch is the default, XLA's own operation.
+            return self._call(eqn.params["branches"][-1], operands[1:], layer)
+        inner = _called(eqn)
+        if inner is not None:
+            return self._call(inner, operands, layer)
+        results = [Value(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
+        if name == "platform_index":
+            self.platform_indices.update(results)
+            return results
+        if name == "max" and any(_is_zero(operand) for operand in operands):
+            name = "relu"
+        self.equations.append(
+            Equation(name, tuple(operands), tuple(results), eqn.params, layer, eqn.primitive)
+        )
+        return results
+
+    def _call(self, called: Any, operands: Sequence[Value], layer: str) -> list[Value]:
+        jaxpr, constants = (
+            (called.jaxpr, called.consts)
+            if hasattr(called, "consts")
+            else (
+                called,
+                (),
+            )
+        )
+        return self.inline(jaxpr, constants, operands, layer)
+
+
+def _called(eqn: Any) -> Any:
+    """The jaxpr that a plain call runs once; None for primitives and for loops and branches."""
+    if eqn.primitive.name in ("cond", "while", "scan") or "pallas" in eqn.primitive.name:
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in eqn.params:
+            return eqn.params[key]
+    return None
+
+
+def _innermost(eqn: Any, layer: str) -> str:
+    for scope in reversed(eqn.source_info.name_stack.stack):
+        name = getattr(scope, "name", "")
+        if name.startswith(_LAYER):
+            return name.removeprefix(_LAYER)
+    return layer
+
+
+def _constant(value: Any) -> Value:
+    array = np.asarray(value)
+    return Value(array.shape, array.dtype, array)
+
+
+def _is_zero(value: Value) -> bool:
+    return value.constant is not None and not np.any(value.constant)

@@ -1,0 +1,77 @@
+"""The flat computation: complete, tagged with its layers, and equal to the module's own result."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rice_jax import models
+from rice_jax.trace import trace
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(nn.BatchNorm(use_running_average=True, name="norm")(x))
+        return x + nn.Conv(x.shape[-1], (3, 3), name="conv")(y)
+
+
+class Residual(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        block = nn.remat(Block)(name="block")
+        x = block(block(x))
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+def names(traced, layer):
+    return [equation.name for equation in traced.equations if equation.layer == layer]
+
+
+def test_equations_carry_the_path_of_their_layer():
+    traced = trace(models.build("googlenet_light"), (1, 32, 32, 3))
+    assert names(traced, "inception3a/branch2/reduce") == ["conv_general_dilated", "reshape", "add"]
+    assert names(traced, "pool1") == ["reduce_window_max"]
+    assert "relu" in names(traced, "inception3a/branch2")
+    assert traced.layers["inception3a/branch2/reduce"].params == {
+        "kernel": (1, 1, 64, 16),
+        "bias": (16,),
+    }
+    assert traced.layers["inception3a"].output.shape == (1, 4, 4, 56)
+    assert list(traced.layers)[:3] == ["", "conv1", "pool1"]
+
+
+@pytest.mark.parametrize("make", [Residual, lambda: models.build("googlenet_light")])
+def test_evaluation_of_the_trace_equals_the_module(make):
+    module, x = make(), jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    traced = trace(module, x.shape)
+    (got,) = jax.jit(lambda v, x: traced.evaluate(v, x, traced.outputs))(variables, x)
+    np.testing.assert_allclose(got, jax.jit(module.apply)(variables, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_shared_module_called_twice_is_one_layer_with_two_calls():
+    traced = trace(Residual(), (1, 8, 8, 3))
+    assert traced.layers["block/conv"].calls == 2
+    assert names(traced, "block/conv").count("conv_general_dilated") == 2
+
+
+def test_producers_and_consumers_follow_the_data():
+    traced = trace(models.build("final"), (1, 16, 16, 3))
+    conv1 = traced.layers["conv1"].output
+    assert traced.producer(conv1).name == "add"
+    (relu,) = traced.consumers(conv1)
+    assert relu.name == "relu"
+    (pool,) = traced.consumers(relu.outputs[0])
+    assert pool.layer == "pool1"
+    assert traced.producer(traced.input) is None
+
+
+def test_tracing_computes_nothing():
+    module = models.build("vgg16")
+    traced = trace(module, (1, 224, 224, 3))
+    assert traced.outputs[0].shape == (1, 5)
+    assert traced.variables["params/conv1/kernel"].dtype == jnp.float32
