@@ -25,8 +25,17 @@ class Net:
     """Whether the study starts from trained weights, so that random ones would be a mistake."""
 
 
+# Fields that a configuration sets elsewhere (config.train.dtype) or that Linen itself adds.
+_NOT_WIDTHS = ("dtype", "axis_name", "parent", "name")
+
+
 def _net(module: type[nn.Module], **widths: Any) -> Net:
-    return Net(module, MappingProxyType(widths))
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(module)
+        if field.name not in _NOT_WIDTHS and field.default is not dataclasses.MISSING
+    }
+    return Net(module, MappingProxyType({**defaults, **widths}))
 
 
 def _convs(last: int) -> tuple[str, ...]:

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The main job, set-up included: scripts/run.sh --config=configs/final.py [--workdir=DIR ...]
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+"$root/scripts/setup.sh"
+exec "$root/.venv/bin/python" -m rice_jax.main "$@"
