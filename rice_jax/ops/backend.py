@@ -1,0 +1,73 @@
+"""Settings of JAX's CPU backend: every core a device, and the XLA flags that help.
+
+XLA reads its flags and makes its devices once, when the first array is made: call `configure`
+before that.
+"""
+
+import mmap
+import os
+from pathlib import Path
+
+import jax
+import jaxlib
+
+SWITCH = "RICE_JAX_XLA_FLAGS"
+"""Environment variable: 0 leaves XLA's flags, the devices and the allocator as they are."""
+
+_FLAGS = {
+    # Convolutions by oneDNN, which jaxlib has had built in since 0.12; earlier ones ignore it.
+    "xla_cpu_experimental_onednn_custom_call": "true",
+}
+_FLAGS_OF_VERSION = {
+    # This release computes some fused reductions wrongly (github.com/jax-ml/jax/issues/39103).
+    "0.10.2": {"xla_cpu_experimental_ynn_fusion_type": "-reduce"},
+}
+
+
+def configure() -> None:
+    """Prepare the CPU backend; call it before anything makes an array.
+
+    Flags are added to XLA_FLAGS where the installed jaxlib knows them and the user has not set
+    them. Every core becomes a device of its own, so that the operations which XLA runs on one
+    thread run on all of them when a batch is split over the devices; a number that the user set
+    (JAX_NUM_CPU_DEVICES, or XLA's own flag) stays. RICE_JAX_XLA_FLAGS=0 switches all of it off.
+    A second call, or one after the backend has started, changes nothing.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = " ".join([given, *_added_flags(given)]).strip()
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in given:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", cores())
+    except RuntimeError:  # the backend runs already
+        return
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _added_flags(given: str) -> list[str]:
+    """The flags that help, without those in `given` and those unknown to the jaxlib here."""
+    wanted = _FLAGS | _FLAGS_OF_VERSION.get(jaxlib.__version__, {})
+    missing = {name: value for name, value in wanted.items() if f"--{name}" not in given}
+    known = _known(set(missing))
+    return [f"--{name}={value}" for name, value in missing.items() if name in known]
+
+
+def _known(flags: set[str]) -> set[str]:
+    """Those of `flags` whose names stand in jaxlib's library.
+
+    XLA ends the process when it meets a flag that it does not know, so it cannot be asked.
+    """
+    found: set[str] = set()
+    libraries = Path(jaxlib.__file__).parent.glob("*")
+    for library in (path for path in libraries if path.suffix in (".so", ".dylib", ".pyd")):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
+            found |= {flag for flag in flags - found if m.find(flag.encode() + b"\0") >= 0}
+    return found
