@@ -66,7 +66,7 @@ def _known(flags: set[str]) -> set[str]:
     XLA ends the process when it meets a flag that it does not know, so it cannot be asked.
     """
     found: set[str] = set()
-    libraries = Path(jaxlib.__file__).parent.glob("*")
+    libraries = Path(jaxlib.__path__[0]).glob("*")
     for library in (path for path in libraries if path.suffix in (".so", ".dylib", ".pyd")):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
             found |= {flag for flag in flags - found if m.find(flag.encode() + b"\0") >= 0}
