@@ -10,12 +10,14 @@ from ml_collections import config_flags
 
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.ops import backend
 from rice_jax.run import Run, reason
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
     """Parse the flags, call main(argv) and exit: 0 when it returns, 1 after an error's line."""
     logging.set_verbosity(logging.WARNING)
+    backend.configure()
     app.run(lambda argv: sys.exit(_guarded(main, argv)), flags_parser=_parse)
 
 

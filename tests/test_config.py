@@ -1,0 +1,36 @@
+"""Every net has a configuration, and one that went through JSON is the one it was."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from rice_jax import config, models
+
+FOLDER = Path(__file__).parent.parent / "configs"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_file_for_each_net():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(models.NETS)
+
+
+@pytest.mark.parametrize("name", models.NETS)
+def test_configuration_names_its_net_and_survives_json(name):
+    made = load(name).get_config()
+    assert made.model.name == name
+    assert config.from_json(json.loads(json.dumps(config.to_json(made)))) == made
+    fields = {key: made.model[key] for key in made.model if key not in ("name", "weights")}
+    assert models.build(name, **fields) == models.build(name)
+
+
+def test_an_unknown_net_is_refused_with_the_known_ones():
+    with pytest.raises(models.registry.UserError, match="cnn_light"):
+        config.default("resnet")

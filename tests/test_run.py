@@ -1,0 +1,46 @@
+"""Files of a run are whole or absent, JSON is strict, and what is wrong is said."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+
+def test_json_is_strict_and_reads_back(tmp_path):
+    run = Run(tmp_path / "run")
+    run.write_json("a/b.json", {"x": math.nan, "y": [np.float32(0.5), np.int64(2)], 3: np.ones(2)})
+    text = (tmp_path / "run" / "a" / "b.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"x": None, "y": [0.5, 2], "3": [1, 1]}
+    assert run.read_json("a/b.json")["y"] == [0.5, 2]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    run.write_text("report.md", "old")
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(run.path), "write_bytes", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        run.write_text("report.md", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert (tmp_path / "report.md").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/run"):
+        Run(tmp_path / "file" / "run").create()
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "is missing"), ("{", "cannot read")])
+def test_missing_and_damaged_json_are_named(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=said):
+        Run(tmp_path).read_json("config.json")
