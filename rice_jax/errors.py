@@ -1,4 +1,4 @@
-"""The one exception that a user can cause and read."""
+"""The one exception that a user can cause and read, and the system's words on one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,9 @@ class UserError(Exception):
 
     Commands print it as one line and end with exit status 1, without a traceback.
     """
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in the system's words and on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 
 
 class Run:
@@ -66,12 +66,6 @@ class Run:
             raise UserError(f"{os.fspath(target)} is missing: is {self} a run's folder?") from error
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {os.fspath(target)}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in the system's words and on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _remove(path: epath.Path) -> None:
