@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 
 SWITCH = "RICE_JAX_XLA_FLAGS"
 """Environment variable: 0 leaves XLA's flags, the devices and the allocator as they are."""
@@ -54,7 +54,7 @@ def cores() -> int:
 
 def _added_flags(given: str) -> list[str]:
     """The flags that help, without those in `given` and those unknown to the jaxlib here."""
-    wanted = _FLAGS | _FLAGS_OF_VERSION.get(jaxlib.__version__, {})
+    wanted = _FLAGS | _FLAGS_OF_VERSION.get(jaxlib.version.__version__, {})
     missing = {name: value for name, value in wanted.items() if f"--{name}" not in given}
     known = _known(set(missing))
     return [f"--{name}={value}" for name, value in missing.items() if name in known]
