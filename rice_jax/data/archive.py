@@ -1,0 +1,258 @@
+"""Where images come from: a zip or a folder, seen as class folders full of images.
+
+A zip is never unpacked: names are labels and never paths, and a member is read only as far as
+its declared size, so that a hostile one can neither leave its place nor grow without bound.
+"""
+
+import hashlib
+import os
+import stat
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from etils import epath
+
+from rice_jax.data import images
+from rice_jax.errors import UserError, reason
+
+MAX_TOTAL = 256 << 30  # bytes of all the images of a zip, unpacked
+
+_MAX_DEPTH = 4  # folders from the one given down to the images
+_MAX_NAME = 255
+
+
+class Member(NamedTuple):
+    """One image of an archive."""
+
+    label: str  # its class folder
+    name: str  # class folder and file, 'Arborio/Arborio (1).jpg'
+    place: str  # how the archive itself calls it
+    size: int  # bytes
+    stamp: str  # changes when the content does
+
+
+class Archive(Protocol):
+    """Images in classes: a folder, a zip, or drawn on demand."""
+
+    members: list[Member]
+
+    def read(self, member: Member) -> bytes:
+        """The encoded image; UserError where it cannot be had."""
+        ...
+
+
+def classes(archive: Archive) -> tuple[str, ...]:
+    """The names of the classes, sorted."""
+    return tuple(sorted({member.label for member in archive.members}))
+
+
+def key(archive: Archive) -> str:
+    """A digest that changes with the names, sizes or stamps of the images."""
+    digest = hashlib.sha256()
+    for member in sorted(archive.members):
+        digest.update(f"{member.name}\0{member.size}\0{member.stamp}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def open_archive(path: str | os.PathLike[str]) -> Archive:
+    """The images under `path`: a zip or a folder of class folders, local or remote.
+
+    Raises UserError where nothing is there, or it is no such thing, or a class is empty, or there
+    is one class only.
+    """
+    place = epath.Path(path).expanduser()
+    try:
+        if place.is_dir():
+            return Folder(place)
+        if place.exists():
+            return Zip(place)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {os.fspath(place)}: {reason(error)}") from error
+    raise UserError(
+        f"{os.fspath(place)} does not exist: give the Kaggle zip, its unpacked folder "
+        "or any folder of class folders"
+    )
+
+
+class Folder:
+    """A folder of class folders, or one that holds such a folder."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self._path = path
+        entries = list(_walk(path))
+        self.members = _members(
+            [entry for entry in entries if entry.size >= 0],
+            [entry.place for entry in entries if entry.size < 0],
+            os.fspath(path),
+        )
+
+    def read(self, member: Member) -> bytes:
+        """The encoded image; UserError where it cannot be had."""
+        try:
+            with (self._path / member.place).open("rb") as file:
+                return file.read(images.MAX_BYTES + 1)
+        except OSError as error:
+            raise UserError(f"cannot be read: {reason(error)}") from error
+
+
+class Zip:
+    """A zip of class folders, such as Kaggle's."""
+
+    def __init__(self, path: epath.Path) -> None:
+        where = os.fspath(path)
+        try:
+            self._zip = zipfile.ZipFile(path.open("rb") if _remote(path) else where)
+        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{where} is neither a folder nor a whole zip ({reason(error)}): download it again"
+            ) from error
+        infos = self._zip.infolist()
+        for info in infos:
+            _refuse_hostile(info, where)
+        self.members = _members(
+            [_Entry(i.filename, i.file_size, f"{i.CRC:08x}") for i in infos if not i.is_dir()],
+            [i.filename.rstrip("/") for i in infos if i.is_dir()],
+            where,
+        )
+        total = sum(member.size for member in self.members)
+        if total > MAX_TOTAL:
+            raise UserError(f"{where} unpacks to {total >> 30} GiB of images: too large")
+
+    def read(self, member: Member) -> bytes:
+        """The encoded image; UserError where it cannot be had."""
+        if member.size > images.MAX_BYTES:
+            raise UserError(f"larger than {images.MAX_BYTES >> 20} MiB")
+        try:
+            return self._zip.read(member.place)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            raise UserError(f"damaged in the zip: {reason(error)}") from error
+
+
+class _Entry(NamedTuple):
+    place: str
+    size: int  # of a folder -1
+    stamp: str
+
+
+def _walk(root: epath.Path, below: str = "", depth: int = 0) -> Iterator[_Entry]:
+    """Files and folders under `root`, hidden ones left out, links followed."""
+    for name, is_folder, size, stamp in _listing(root / below):
+        place = f"{below}/{name}" if below else name
+        if _hidden(name):
+            continue
+        if is_folder:
+            yield _Entry(place, -1, "")
+            if depth < _MAX_DEPTH:
+                yield from _walk(root, place, depth + 1)
+        else:
+            yield _Entry(place, size, stamp)
+
+
+def _listing(folder: epath.Path) -> Iterator[tuple[str, bool, int, str]]:
+    """Name, whether it is a folder, bytes and time of change of what lies in a folder."""
+    if _remote(folder):
+        for child in folder.iterdir():
+            status = child.stat()
+            yield child.name, status.is_directory, status.length, str(status.mtime)
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield entry.name, True, 0, ""
+            elif entry.is_file():
+                status = entry.stat()
+                yield entry.name, False, status.st_size, str(status.st_mtime_ns)
+
+
+def _remote(path: epath.Path) -> bool:
+    return "://" in os.fspath(path)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _refuse_hostile(info: zipfile.ZipInfo, where: str) -> None:
+    """UserError for a member that no honest archive of images has."""
+    name = info.filename
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        fault = "leads out of the archive"
+    elif stat.S_ISLNK(info.external_attr >> 16):
+        fault = "is a link"
+    elif info.flag_bits & 1:
+        fault = "is encrypted"
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        fault = "is packed by a method other than deflate"
+    else:
+        return
+    raise UserError(f"{where} is not to be trusted: its member {name[:_MAX_NAME]!r} {fault}")
+
+
+def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> list[Member]:
+    """The images among `files`, each in its class folder.
+
+    All of them must lie in folders of one parent: a deeper or shallower image would be a class
+    nobody meant.
+    """
+    pictures = [
+        entry
+        for entry in files
+        if entry.place.lower().endswith(images.SUFFIXES)
+        and not any(map(_hidden, entry.place.split("/")))
+    ]
+    parents = {entry.place.rpartition("/")[0] for entry in pictures}
+    root = _root(parents, where)
+    members = {}
+    for entry in pictures:
+        member = _member(entry, root, where)
+        if member.name in members:
+            raise UserError(f"{where} holds {member.name!r} twice")
+        members[member.name] = member
+    _check_classes({m.label for m in members.values()}, root, folders, where)
+    return list(members.values())
+
+
+def _root(parents: set[str], where: str) -> str:
+    """The folder that holds the class folders, given the folders that hold images."""
+    if not parents:
+        raise UserError(
+            f"{where} has no images: it should hold one folder for each class, "
+            f"with {', '.join(images.SUFFIXES)} in it"
+        )
+    if parents == {""}:
+        raise UserError(f"{where} has images but no class folders: give the folder above it")
+    if len(parents) == 1:
+        return next(iter(parents)).rpartition("/")[0]
+    return os.path.commonpath(parents) if "" not in parents else ""
+
+
+def _member(entry: _Entry, root: str, where: str) -> Member:
+    inside = entry.place[len(root) :].lstrip("/")
+    label, slash, file = inside.partition("/")
+    if not slash or "/" in file:
+        raise UserError(
+            f"{where}: {entry.place!r} does not lie in a class folder beside the others; "
+            "give a folder whose own folders are the classes"
+        )
+    for part in (label, file):
+        if len(part) > _MAX_NAME or any(unicodedata.category(c) in ("Cc", "Cs") for c in part):
+            raise UserError(f"{where}: {part[:40]!r} cannot serve as a name: rename it")
+    # macOS writes accents as two characters: the same file must have the same name everywhere.
+    name = unicodedata.normalize("NFC", inside)
+    return Member(name.partition("/")[0], name, entry.place, entry.size, entry.stamp)
+
+
+def _check_classes(labels: set[str], root: str, folders: Iterable[str], where: str) -> None:
+    for folder in sorted(folders):
+        parent, _, label = folder.rpartition("/")
+        empty = unicodedata.normalize("NFC", label) not in labels
+        if parent == root and empty and not _hidden(label):
+            raise UserError(
+                f"{where}: the class folder {folder!r} has no images: fill or remove it"
+            )
+    if len(labels) < 2:
+        raise UserError(f"{where} has one class only, {min(labels)!r}: at least two are needed")

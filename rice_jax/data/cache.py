@@ -1,0 +1,103 @@
+"""Prepared datasets in the cache folder: whole or not there, whoever else is at work."""
+
+import contextlib
+import fcntl
+import io
+import os
+import shutil
+from collections.abc import Iterator
+
+from etils import epath
+
+from rice_jax.data.archive import Archive, key
+from rice_jax.data.builder import RiceImageDataset
+from rice_jax.data.split import SPLITS
+from rice_jax.errors import UserError, reason
+
+_SPARE = 1.1  # records take a little more room than the images in them
+
+
+def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> RiceImageDataset:
+    """The builder of a dataset that lies in the cache; written now if it did not.
+
+    Its place there depends on the images' names, sizes and stamps and on the seed. A process that
+    comes while another writes waits for it.
+
+    Raises UserError where the cache cannot be written or the images are not usable.
+    """
+    cache = epath.Path(cache_dir).expanduser()
+    folder = cache / f"{key(archive)}-{seed}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if builder := _whole(archive, folder, seed):
+            return builder
+        with lock(cache) as alone:
+            return _whole(archive, folder, seed) or _written(archive, folder, seed, alone)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep prepared images in {os.fspath(cache)}: {reason(error)}; "
+            "--config.data.cache_dir names another folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def lock(folder: epath.Path) -> Iterator[bool]:
+    """Hold `folder` against other processes; false where its file system has no locks.
+
+    The kernel frees the lock when the process ends, however it ends.
+    """
+    if "://" in os.fspath(folder):
+        yield False
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
+def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset | None:
+    """The builder, if all that it once wrote is still there."""
+    try:
+        builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
+        splits = builder.info.splits
+        whole = set(splits) == set(SPLITS) and all(
+            split.num_bytes == sum(os.stat(file).st_size for file in split.filepaths)
+            for split in splits.values()
+        )
+    except Exception:  # TFDS meets damaged JSON with whatever comes
+        return None
+    return builder if whole else None
+
+
+def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> RiceImageDataset:
+    """Write the dataset beside its place and move it there when it is whole."""
+    if alone and folder.exists():
+        folder.rmtree()  # what an interrupted or damaged write left
+    _check_room(archive, folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
+            builder.download_and_prepare()
+    except BaseException as error:
+        if builder := _whole(archive, folder, seed):  # another process was faster
+            return builder
+        if alone:
+            folder.rmtree()
+        raise error
+    return builder
+
+
+def _check_room(archive: Archive, cache: epath.Path) -> None:
+    if "://" in os.fspath(cache):
+        return
+    needed = int(_SPARE * sum(member.size for member in archive.members))
+    free = shutil.disk_usage(cache).free
+    if needed > free:
+        raise UserError(
+            f"the prepared images need {needed >> 20} MiB and {os.fspath(cache)} has "
+            f"{free >> 20} MiB left: make room or name another folder by --config.data.cache_dir"
+        )

@@ -1,0 +1,81 @@
+"""Batches of pixels out of encoded images: in an order that is a function, decoded in threads."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rice_jax.data.dataset import Source
+from rice_jax.data.images import decode_into
+from rice_jax.data.parallel import cores, in_order
+from rice_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+    source: Source,
+    batch_size: int,
+    *,
+    image_size: int,
+    seed: int | None = None,
+    epoch: int = 0,
+    first_batch: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """One pass over the source.
+
+    Which image comes where is a pure function of (seed, epoch, batch): a pass cut short goes on
+    with `first_batch`, on any number of processes. Batches are made in threads a few ahead of
+    their use, so that memory stays flat.
+
+    Args:
+      source: encoded images by index.
+      batch_size: images in a global batch.
+      image_size: height and width that images are resized to.
+      seed: of the order; None for that of the source.
+      epoch: the pass; each has an order of its own.
+      first_batch: index of the first batch handed over.
+      shard: (i, n) for the i-th of n equal parts of each global batch.
+      workers: threads; 0 for one a core.
+
+    Yields:
+      {'image': uint8 (B, image_size, image_size, 3) RGB, 'label': int32 (B,), 'weight': float32
+      (B,)}, B = batch_size / n. The last batch is filled up with black images of weight 0.
+
+    Raises UserError where n does not divide the batch size or an image does not decode.
+    """
+    part, parts = shard
+    if batch_size < 1 or batch_size % parts:
+        raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
+    count = batch_size // parts
+    order = _order(len(source), seed, epoch)
+
+    def make(index: int) -> Batch:
+        start = index * batch_size + part * count
+        return _batch(source, order[start : start + count], count, image_size)
+
+    total = -(-len(source) // batch_size)
+    return in_order(
+        make, range(first_batch, total), workers=workers, ahead=2 * (workers or cores())
+    )
+
+
+def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:
+    if seed is None:
+        return np.arange(length)
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def _batch(source: Source, indices: np.ndarray, size: int, image_size: int) -> Batch:
+    image = np.zeros((size, image_size, image_size, 3), np.uint8)
+    label = np.zeros(size, np.int32)
+    weight = np.zeros(size, np.float32)
+    for place, index in enumerate(indices):
+        record = source[int(index)]
+        try:
+            decode_into(record["image"], image[place])
+        except UserError as error:
+            raise UserError(f"{record['name']}: {error}") from error
+        label[place], weight[place] = record["label"], 1
+    return {"image": image, "label": label, "weight": weight}
