@@ -1,9 +1,10 @@
 """Images of rice, or of anything in class folders: prepared once, split, fed and augmented."""
 
 from rice_jax.data.augmentation import augment, transform
-from rice_jax.data.dataset import Dataset, Source, folder, load
+from rice_jax.data.dataset import Dataset, folder, load
 from rice_jax.data.images import decode
 from rice_jax.data.loader import Batch, batches
+from rice_jax.data.sources import Source
 
 __all__ = [
     "Batch",

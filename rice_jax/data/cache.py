@@ -82,6 +82,7 @@ def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> Ri
         builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
             builder.download_and_prepare()
+        (folder / "downloads").rmtree(missing_ok=True)  # TFDS makes it, though there are none
     except BaseException as error:
         if builder := _whole(archive, folder, seed):  # another process was faster
             return builder

@@ -1,12 +1,13 @@
 """Batches of pixels out of encoded images: in an order that is a function, decoded in threads."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 
-from rice_jax.data.dataset import Source
-from rice_jax.data.images import decode_into
+from rice_jax.data.decoded import Fill
 from rice_jax.data.parallel import cores, in_order
+from rice_jax.data.sources import Records, Source, decode_record
 from rice_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -51,14 +52,21 @@ def batches(
     count = batch_size // parts
     order = _order(len(source), seed, epoch)
 
+    fill = _fill(source, image_size)
+
     def make(index: int) -> Batch:
         start = index * batch_size + part * count
-        return _batch(source, order[start : start + count], count, image_size)
+        return _batch(fill, order[start : start + count], count, image_size)
 
     total = -(-len(source) // batch_size)
     return in_order(
         make, range(first_batch, total), workers=workers, ahead=2 * (workers or cores())
     )
+
+
+def _fill(source: Source, image_size: int) -> Fill:
+    decoded = source.decoded(image_size) if isinstance(source, Records) else None
+    return decoded.fill if decoded else functools.partial(decode_record, source)
 
 
 def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:
@@ -67,15 +75,11 @@ def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
-def _batch(source: Source, indices: np.ndarray, size: int, image_size: int) -> Batch:
+def _batch(fill: Fill, indices: np.ndarray, size: int, image_size: int) -> Batch:
     image = np.zeros((size, image_size, image_size, 3), np.uint8)
     label = np.zeros(size, np.int32)
     weight = np.zeros(size, np.float32)
     for place, index in enumerate(indices):
-        record = source[int(index)]
-        try:
-            decode_into(record["image"], image[place])
-        except UserError as error:
-            raise UserError(f"{record['name']}: {error}") from error
-        label[place], weight[place] = record["label"], 1
+        label[place] = fill(int(index), image[place])
+        weight[place] = 1
     return {"image": image, "label": label, "weight": weight}

@@ -1,0 +1,132 @@
+"""A split decoded once and kept: raw pixels in one file, read by position.
+
+Reading a picture's pixels takes a tenth of the time of decoding it, as long as the file stays in
+the system's page cache; so a split is kept only where it takes no more than half of the memory.
+"""
+
+import os
+import shutil
+import sys
+import weakref
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from etils import epath
+
+from rice_jax.data.cache import lock
+from rice_jax.data.parallel import in_order, progress
+from rice_jax.errors import UserError, reason
+
+MOST_KEPT = 32 << 30  # bytes of all decoded splits in a cache; the least recently used go first
+
+_AHEAD = 64  # images decoded before they are written
+
+Fill = Callable[[int, np.ndarray], int]
+"""Writes image i into uint8 (H, W, 3) and returns its label."""
+
+
+class Decoded:
+    """Pixels and labels of a split at one size."""
+
+    def __init__(self, path: epath.Path, length: int, image_size: int) -> None:
+        self._path = path
+        self._bytes = 3 * image_size**2
+        self._labels = np.fromfile(path, np.int32, offset=length * self._bytes)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def fill(self, index: int, pixels: np.ndarray) -> int:
+        """Write image `index` into contiguous uint8 (H, W, 3) and return its label.
+
+        Read rather than mapped, so that the file does not count as this process's memory.
+        """
+        read = os.preadv(self._file, [pixels.data], index * self._bytes)
+        if read != self._bytes:
+            raise UserError(f"{os.fspath(self._path)} is damaged: delete it and start again")
+        return int(self._labels[index])
+
+
+def open_decoded(
+    folder: epath.Path, split: str, length: int, image_size: int, fill: Fill
+) -> Decoded | None:
+    """The decoded split, made now by `fill` where `folder` (of the cache's dataset) has none.
+
+    None, with a line that says why, where it would not pay or cannot be written.
+    """
+    size = length * (3 * image_size**2 + 4)
+    # The decoder's version is in the name: another one may round differently.
+    path = folder / "decoded" / f"{split}-{image_size}-opencv{cv2.__version__}.uint8"
+    try:
+        if not _complete(path, size):
+            if why_not := _does_not_pay(size, folder):
+                print(f"{split} is decoded anew each time: {why_not}", file=sys.stderr)
+                return None
+            with lock(folder.parent):
+                if not _complete(path, size):
+                    _make_room(folder.parent, size)
+                    _write(path, split, length, image_size, fill)
+        os.utime(path)
+        return Decoded(path, length, image_size)
+    except OSError as error:
+        print(f"{split} is decoded anew each time: {reason(error)}", file=sys.stderr)
+        return None
+
+
+def _complete(path: epath.Path, size: int) -> bool:
+    return path.exists() and os.stat(path).st_size == size
+
+
+def _does_not_pay(size: int, folder: epath.Path) -> str:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = shutil.disk_usage(folder).free
+    if size > memory // 2:
+        return f"its pixels take {_gb(size)}, more than half of the memory"
+    if size > free // 2:
+        return f"its pixels take {_gb(size)}, more than half of the {_gb(free)} left on disk"
+    return ""
+
+
+def _make_room(cache: epath.Path, size: int) -> None:
+    """Delete what interrupted writes left, and decoded splits that were not used for longest."""
+    files = [os.fspath(file) for file in cache.glob("*/decoded/*")]
+    kept = sorted((file for file in files if file.endswith(".uint8")), key=os.path.getmtime)
+    for file in set(files) - set(kept):
+        os.unlink(file)
+    total = sum(map(os.path.getsize, kept))
+    for file in kept:
+        if total + size <= MOST_KEPT:
+            return
+        total -= os.path.getsize(file)
+        os.unlink(file)
+
+
+def _write(path: epath.Path, split: str, length: int, image_size: int, fill: Fill) -> None:
+    """Decode the whole split beside its place and move it there when it is whole."""
+
+    def decode(index: int) -> tuple[np.ndarray, int]:
+        pixels = np.empty((image_size, image_size, 3), np.uint8)
+        return pixels, fill(index, pixels)
+
+    labels = np.empty(length, np.int32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    size = length * 3 * image_size**2
+    try:
+        with open(partial, "wb") as file:
+            images = in_order(decode, range(length), ahead=_AHEAD)
+            what = f"decoding {split} once ({_gb(size)})"
+            for index, (pixels, label) in enumerate(progress(images, length, what)):
+                file.write(pixels.data)
+                labels[index] = label
+            file.write(labels.data)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not survive a power cut without the pixels
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -1,0 +1,122 @@
+"""Encoded images by index: a split of a prepared dataset, or the files of a folder."""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from rice_jax.data.archive import Archive, Member
+from rice_jax.data.builder import RiceImageDataset, checked, refuse_too_many
+from rice_jax.data.decoded import Decoded, open_decoded
+from rice_jax.data.images import decode_into
+from rice_jax.data.parallel import in_order, progress
+from rice_jax.errors import UserError, reason
+
+_AHEAD = 64  # images checked ahead
+
+
+class Source(Protocol):
+    """Encoded images by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{'image': encoded bytes, 'label': int, 'name': 'class folder/file'}."""
+        ...
+
+
+def decode_record(source: Source, index: int, pixels: np.ndarray) -> int:
+    """Decode image `index` into uint8 (H, W, 3) and return its label; UserError names the image."""
+    record = source[index]
+    try:
+        decode_into(record["image"], pixels)
+    except UserError as error:
+        raise UserError(f"{record['name']}: {error}") from error
+    return record["label"]
+
+
+class Records:
+    """A split of a prepared dataset."""
+
+    def __init__(self, builder: RiceImageDataset, split: str, keep_decoded: bool) -> None:
+        undecoded = {"image": tfds.decode.SkipDecoding()}
+        # TFDS's logging decorator hides the signature from type checkers.
+        self._records = builder.as_data_source(split, decoders=undecoded)  # pyright: ignore
+        self._place = builder.data_dir
+        self._split = split
+        self._keep_decoded = keep_decoded and "://" not in self._place
+        self._decoded: dict[int, Decoded | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One record; UserError where the prepared dataset is damaged."""
+        try:
+            record = self._records[index]
+        except IndexError:
+            raise
+        except Exception as error:  # array_record raises its own kinds
+            raise UserError(
+                f"the prepared images in {self._place} are damaged ({reason(error)}): "
+                "delete that folder and start again"
+            ) from error
+        return {
+            "image": record["image"],
+            "label": int(record["label"]),
+            "name": record["name"].decode(),
+        }
+
+    def decoded(self, image_size: int) -> Decoded | None:
+        """The split's pixels at this size, decoded on first use; None where they are not kept."""
+        if self._keep_decoded and image_size not in self._decoded:
+            folder = epath.Path(self._place).parent.parent
+            self._decoded[image_size] = open_decoded(
+                folder, self._split, len(self), image_size, functools.partial(decode_record, self)
+            )
+        return self._decoded.get(image_size)
+
+
+class Files:
+    """The usable images of an archive, in order of their names."""
+
+    def __init__(self, archive: Archive, class_names: Sequence[str], where: str) -> None:
+        self._archive = archive
+        self._labels = {name: index for index, name in enumerate(class_names)}
+        members = sorted(archive.members)
+        read = in_order(
+            lambda index: checked(archive, members[index]), range(len(members)), ahead=_AHEAD
+        )
+        self._members: list[Member] = []
+        self.skipped: list[dict[str, str]] = []
+        for member, image in zip(
+            members, progress(read, len(members), f"checking {where}"), strict=True
+        ):
+            if isinstance(image, UserError):
+                self.skipped.append({"name": member.name, "reason": str(image)})
+                refuse_too_many(self.skipped, len(members))
+            else:
+                self._members.append(member)
+        tell_skipped(self.skipped, len(members), where)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        member = self._members[index]
+        return {
+            "image": self._archive.read(member),
+            "label": self._labels[member.label],
+            "name": member.name,
+        }
+
+
+def tell_skipped(skipped: Sequence[Mapping[str, str]], total: int, where: str) -> None:
+    """Name on standard error the images that were left out."""
+    if skipped:
+        named = "; ".join(f"{item['name']}: {item['reason']}" for item in skipped)
+        print(f"{where}: left out {len(skipped)} of {total} images: {named}", file=sys.stderr)
