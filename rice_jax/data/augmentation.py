@@ -114,7 +114,8 @@ def _reflect(position, size):
 def _sample(image, rows, columns):
     """Bilinear values (H, W, C) of an image at rows and columns inside it.
 
-    One index a pixel serves all channels; the four neighbours are the same index, offset.
+    One index a pixel serves all channels; the four neighbours are the same index, offset. Each is
+    used once, so that XLA fuses the gather with the sum: twice would materialise it.
     """
     height, width, channels = image.shape
     top = jnp.minimum(jnp.floor(rows), height - 2)
@@ -126,6 +127,6 @@ def _sample(image, rows, columns):
     def neighbour(offset):
         return pixels.at[index + offset].get(mode="promise_in_bounds").astype(jnp.float32)
 
-    upper = neighbour(0) + beside * (neighbour(1) - neighbour(0))
-    lower = neighbour(width) + beside * (neighbour(width + 1) - neighbour(width))
-    return upper + below * (lower - upper)
+    upper = (1 - beside) * neighbour(0) + beside * neighbour(1)
+    lower = (1 - beside) * neighbour(width) + beside * neighbour(width + 1)
+    return (1 - below) * upper + below * lower
