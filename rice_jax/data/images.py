@@ -31,7 +31,7 @@ def check(data: bytes) -> None:
         raise
     except Image.UnidentifiedImageError as error:
         raise UserError("not a JPEG, PNG, BMP or WebP image") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"more than {MAX_PIXELS >> 20} million pixels") from error
     except Exception as error:  # a decoder fed with damaged bytes raises almost anything
         raise UserError(f"does not decode: {reason(error)}") from error

@@ -1,0 +1,237 @@
+"""Folders and zips as class folders, and what is refused."""
+
+import os
+import stat
+import zipfile
+
+import data_files
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax.data import archive
+from rice_jax.errors import UserError
+
+FILES = data_files.pictures(3, ("Arborio", "Basmati"))
+
+
+def read_all(opened):
+    return {member.name: opened.read(member) for member in opened.members}
+
+
+@pytest.mark.parametrize("root", ["", "Rice_Image_Dataset/", "a/b/"])
+def test_a_zip_and_a_folder_hold_the_same(tmp_path, root):
+    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES, root)
+    folder = data_files.write_folder(tmp_path / "rice" / root, FILES)
+    assert read_all(archive.open_archive(zipped)) == FILES
+    assert read_all(archive.open_archive(folder)) == FILES
+    assert read_all(archive.open_archive(tmp_path / "rice")) == FILES
+
+
+def test_other_files_hidden_ones_and_macos_doubles_are_left_out(tmp_path):
+    extra = {
+        "readme.txt": b"text",
+        "Arborio/notes.csv": b"1,2",
+        "Arborio/.hidden.jpg": b"x",
+        "__MACOSX/Arborio/._1.jpg": b"x",
+        ".git/objects/a.jpg": b"x",
+    }
+    folder = data_files.write_folder(tmp_path / "rice", FILES | extra)
+    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES | extra)
+    assert read_all(archive.open_archive(folder)) == FILES
+    assert read_all(archive.open_archive(zipped)) == FILES
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".bmp", ".webp", ".Png"])
+def test_suffixes_in_any_case(tmp_path, suffix):
+    files = {name.replace(".png", suffix): content for name, content in FILES.items()}
+    assert read_all(archive.open_archive(data_files.write_folder(tmp_path, files))) == files
+
+
+def test_links_to_class_folders_are_followed(tmp_path):
+    store = data_files.write_folder(tmp_path / "store", FILES)
+    (tmp_path / "linked").mkdir()
+    for label in ("Arborio", "Basmati"):
+        (tmp_path / "linked" / label).symlink_to(store / label)
+    assert read_all(archive.open_archive(tmp_path / "linked")) == FILES
+
+
+def test_a_link_in_a_circle_ends(tmp_path):
+    folder = data_files.write_folder(tmp_path, FILES)
+    (folder / "Arborio" / "again").symlink_to(folder)
+    with pytest.raises(UserError, match="does not lie in a class folder"):
+        archive.open_archive(folder)
+
+
+def test_the_key_changes_with_names_contents_and_number(tmp_path):
+    def key(files):
+        return archive.key(archive.open_archive(data_files.write_zip(tmp_path / "a.zip", files)))
+
+    first = key(FILES)
+    assert key(dict(reversed(FILES.items()))) == first
+    names = sorted(FILES)
+    assert key(FILES | {names[0]: FILES[names[1]]}) != first  # as many bytes, other content
+    assert key({name: FILES[name] for name in names[1:]}) != first
+    assert key({name.replace("(1)", "(7)"): FILES[name] for name in names}) != first
+
+
+def test_the_key_of_a_folder_sees_a_file_rewritten_with_as_many_bytes(tmp_path):
+    folder = data_files.write_folder(tmp_path, FILES)
+    first = archive.key(archive.open_archive(folder))
+    assert archive.key(archive.open_archive(folder)) == first
+    file = folder / sorted(FILES)[0]
+    file.write_bytes(file.read_bytes()[::-1])
+    os.utime(file, ns=(1, 1))
+    assert archive.key(archive.open_archive(folder)) != first
+
+
+def test_accents_written_in_two_ways_are_one_name(tmp_path):
+    def opened(label):
+        files = {name.replace("Arborio", label): content for name, content in FILES.items()}
+        return archive.open_archive(data_files.write_zip(tmp_path / f"{len(label)}.zip", files))
+
+    composed, decomposed = opened("Carn\u00e1"), opened("Carna\u0301")
+    assert archive.classes(composed) == archive.classes(decomposed) == ("Basmati", "Carn\u00e1")
+    assert read_all(composed) == read_all(decomposed)
+
+
+MISTAKES = {
+    "no images": ({"Arborio/a.txt": b"x", "Basmati/b.txt": b"x"}, "has no images"),
+    "one class": ({"Arborio/a.png": b"x"}, "one class only, 'Arborio'"),
+    "a class folder itself": ({"a.png": b"x", "b.png": b"x"}, "no class folders"),
+    "images beside class folders": (FILES | {"a.png": b"x"}, "'a.png' does not lie"),
+    "two levels": (
+        {"train/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
+        "'train/Arborio/a.png' does not lie|'test/Basmati/b.png' does not lie",
+    ),
+    "a line break in a name": (FILES | {"Arborio/a\nb.png": b"x"}, "cannot serve as a name"),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told(tmp_path, mistake, kind):
+    files, fault = MISTAKES[mistake]
+    if kind == "folder":
+        path = data_files.write_folder(tmp_path / "rice", files)
+    else:
+        path = data_files.write_zip(tmp_path / "rice.zip", files, "")
+    with pytest.raises(UserError, match=fault) as error:
+        archive.open_archive(path)
+    assert str(path) in str(error.value)
+
+
+def test_an_empty_class_folder_is_told(tmp_path):
+    folder = data_files.write_folder(tmp_path / "rice", FILES)
+    (folder / "Ipsala").mkdir()
+    with pytest.raises(UserError, match="class folder 'Ipsala' has no images"):
+        archive.open_archive(folder)
+    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES, "")
+    with zipfile.ZipFile(zipped, "a") as opened:
+        opened.mkdir("Ipsala")
+    with pytest.raises(UserError, match="class folder 'Ipsala' has no images"):
+        archive.open_archive(zipped)
+
+
+def test_a_missing_path_and_a_file_that_is_no_zip_are_told(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist: give the Kaggle zip"):
+        archive.open_archive(tmp_path / "nowhere")
+    (tmp_path / "rice.zip").write_text("<html>Sign in to download</html>")
+    with pytest.raises(UserError, match=r"rice.zip is neither a folder nor a whole zip"):
+        archive.open_archive(tmp_path / "rice.zip")
+
+
+def member(name, mode=stat.S_IFREG | 0o644, method=zipfile.ZIP_STORED, flags=0):
+    info = zipfile.ZipInfo(name)
+    info.external_attr, info.compress_type, info.flag_bits = mode << 16, method, flags
+    return info
+
+
+HOSTILE = {
+    "climbing": (member("../../etc/cron.d/a.png"), "leads out of the archive"),
+    "climbing within": (member("Arborio/../../a.png"), "leads out of the archive"),
+    "absolute": (member("/etc/a.png"), "leads out of the archive"),
+    "a drive": (member("C:/Windows/a.png"), "leads out of the archive"),
+    "backslashes": (member("..\\..\\a.png"), "leads out of the archive"),
+    "a link": (member("Arborio/a.png", stat.S_IFLNK | 0o777), "is a link"),
+    "lzma": (member("Arborio/a.png", method=zipfile.ZIP_LZMA), "packed by a method"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_members_are_refused(tmp_path, kind):
+    info, fault = HOSTILE[kind]
+    path = tmp_path / "rice.zip"
+    path.write_bytes(data_files.zip_of([*FILES.items(), (info, b"/etc/passwd")]))
+    with pytest.raises(UserError, match=fault):
+        archive.open_archive(path)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_an_encrypted_member_is_refused(tmp_path):
+    path = tmp_path / "rice.zip"
+    content = bytearray(data_files.zip_of(FILES.items()))
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flag in the last directory entry
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is encrypted"):
+        archive.open_archive(path)
+
+
+def test_the_same_member_twice_is_refused(tmp_path):
+    path = tmp_path / "rice.zip"
+    with pytest.warns(UserWarning, match="Duplicate"):
+        path.write_bytes(data_files.zip_of([*FILES.items(), *list(FILES.items())[:1]]))
+    with pytest.raises(UserError, match="twice"):
+        archive.open_archive(path)
+
+
+def test_a_bomb_is_refused_unread_by_its_size(tmp_path, monkeypatch):
+    bomb = FILES | {"Arborio/bomb.png": bytes(200_000)}
+    path = data_files.write_zip(tmp_path / "rice.zip", bomb)
+    monkeypatch.setattr(archive.images, "MAX_BYTES", 100_000)
+    opened = archive.open_archive(path)
+    found = {each.name: each for each in opened.members}
+    with pytest.raises(UserError, match="larger than"):
+        opened.read(found["Arborio/bomb.png"])
+    monkeypatch.setattr(archive, "MAX_TOTAL", 100_000)
+    with pytest.raises(UserError, match="too large"):
+        archive.open_archive(path)
+
+
+def test_a_member_that_grows_beyond_its_declared_size_is_refused(tmp_path):
+    """The directory says 10 bytes where the packed stream holds a million."""
+    path = data_files.write_zip(tmp_path / "rice.zip", FILES | {"Arborio/b.png": bytes(10**6)})
+    content = bytearray(path.read_bytes())
+    entry = (
+        content.index(b"Arborio/b.png", content.index(b"PK\x01\x02"))
+        - 46
+        - len("Rice_Image_Dataset/")
+    )
+    content[entry + 24 : entry + 28] = (10).to_bytes(4, "little")
+    path.write_bytes(content)
+    opened = archive.open_archive(path)
+    [grown] = [each for each in opened.members if each.name == "Arborio/b.png"]
+    assert grown.size == 10
+    with pytest.raises(UserError, match="damaged in the zip"):
+        opened.read(grown)
+
+
+@settings(max_examples=150, deadline=None)
+@given(change=st.data())
+def test_flipped_or_missing_bytes_of_a_zip_are_refused_or_read_but_nothing_else(
+    tmp_path_factory, change
+):
+    content = bytearray(data_files.zip_of(data_files.pictures(2, ("a", "b")).items()))
+    for _ in range(change.draw(st.integers(1, 6))):
+        content[change.draw(st.integers(0, len(content) - 1))] = change.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "flipped.zip"
+    path.write_bytes(content[: change.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        opened = archive.open_archive(path)
+    except UserError:
+        return
+    for each in opened.members:
+        try:
+            opened.read(each)
+        except UserError:
+            continue
