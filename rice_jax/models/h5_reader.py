@@ -25,7 +25,7 @@ import numpy as np
 
 _MEMORY = 256 << 20
 """What HDF5 may take beyond the arrays that were asked for."""
-_SECONDS = 10
+_SECONDS = 5
 """Processor time: some damaged files make HDF5 loop for ever."""
 _OBJECTS = 20_000
 _DEPTH = 16

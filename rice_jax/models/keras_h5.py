@@ -125,7 +125,11 @@ def _match(
     """(our layer's path, the file's layer) for each layer that the file fills."""
     traced = trace(module, (1, 224, 224, 3), train=False)
     shapes = {
-        place: {name: tuple(flat[f"{place}/{name}"].shape) for name in layer.params}
+        place: {
+            name: tuple(flat[f"{place}/{name}"].shape)
+            for name in ("kernel", "bias")
+            if name in layer.params
+        }
         for place, layer in traced.layers.items()
         if "kernel" in layer.params
     }
@@ -147,7 +151,7 @@ def _match(
         elif not any(dict(pairs) == dict(fit) for fit in fits):
             fits.append(pairs)
     if not fits:
-        raise UserError(f"{path} holds another net: {misfits[0]}")
+        raise UserError(f"{path} holds another net: {misfits[0]}; give weights of this net")
     if len(fits) > 1 or _unordered([layer for _, layer in fits[0]]):
         raise UserError(
             f"{path} does not tell which of its layers of equal shape comes first; save the whole "

@@ -1,0 +1,381 @@
+"""Keras's .h5 files read without Keras: stored ones, other nets, hostile and damaged files."""
+
+import functools
+import json
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rice_jax import models
+from rice_jax.errors import UserError
+from rice_jax.models import keras_h5
+from rice_jax.trace import variable_shapes
+
+FIXTURES = Path(__file__).parent / "fixtures"
+STORED = json.loads((FIXTURES / "keras_logits.json").read_text())
+IMAGE = 32
+
+
+def tuples(value):
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+@functools.cache
+def net(file):
+    """The module of a stored file and parameters to fill."""
+    widths = {key: tuples(value) for key, value in STORED[file]["widths"].items()}
+    module = models.build(STORED[file]["net"], **widths)
+    shapes = variable_shapes(module, (1, IMAGE, IMAGE, 3), train=False)["params"]
+    return module, jax.tree.map(lambda shape: np.full(shape.shape, 7, np.float32), shapes)
+
+
+def fill(path, file="final.h5"):
+    return keras_h5.fill_from_h5(path, *net(file))
+
+
+def equal(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """final.h5 again, to be spoilt."""
+    return Path(shutil.copy(FIXTURES / "final.h5", tmp_path))
+
+
+@pytest.mark.parametrize("file", STORED)
+def test_stored_weights_give_keras_logits(file):
+    module, params = net(file)
+    loaded = fill(FIXTURES / file, file)
+    assert loaded.kept == ()
+    images = np.random.default_rng(1).random((2, IMAGE, IMAGE, 3), dtype=np.float32)
+    logits = jax.jit(lambda p: module.apply({"params": p}, images, train=False))(loaded.params)
+    np.testing.assert_allclose(logits, STORED[file]["logits"], atol=1e-5)
+    assert np.all(params["head"]["bias"] == 7), "the given parameters are left as they were"
+
+
+def test_every_net_is_stored():
+    assert {stored["net"] for stored in STORED.values()} == set(models.NETS)
+
+
+def test_convolutions_alone_leave_the_rest():
+    whole = fill(FIXTURES / "vgg16.h5", "vgg16.h5").params
+    loaded = fill(FIXTURES / "vgg16_notop.h5", "vgg16.h5")
+    convolutions = [f"conv{number}" for number in range(1, 14)]
+    assert sorted(loaded.filled) == sorted(convolutions)
+    assert loaded.kept == ("dense", "head")
+    assert all(equal(loaded.params[name], whole[name]) for name in convolutions)
+    assert np.all(loaded.params["dense"]["kernel"] == 7)
+
+
+def test_net_cut_short_takes_the_first_convolutions():
+    loaded = fill(FIXTURES / "vgg16_notop.h5", "vgg_light.weights.h5")
+    whole = fill(FIXTURES / "vgg16.h5", "vgg16.h5").params
+    assert len(loaded.filled) == 10
+    assert all(equal(loaded.params[name], whole[name]) for name in loaded.filled)
+
+
+def test_float16_and_float64_are_converted(copy):
+    with h5py.File(copy, "r+") as file:
+        group = file["model_weights"]
+        names = [n for n in group if n.startswith("conv")]
+        for name, dtype in zip(names, ("f8", ">f4", "f2", "f4"), strict=True):
+            for key in ("kernel", "bias"):
+                value = group[name][name][key][()]
+                del group[name][name][key]
+                group[name][name].create_dataset(key, data=np.round(value, 1), dtype=dtype)
+    for array in jax.tree.leaves(fill(copy).params):
+        assert array.dtype == np.float32
+    rounded = fill(copy).params["conv1"]["kernel"]
+    original = fill(FIXTURES / "final.h5").params["conv1"]["kernel"]
+    np.testing.assert_allclose(rounded, np.round(original, 1), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file", "into", "message"),
+    [
+        ("cnn.h5", "final.h5", "'conv2d_2' has kernel (3, 3, 3, 4) .* where conv3 takes"),
+        ("vgg16.h5", "vgg_light.weights.h5", "kernel (3, 3, 3, 4) .* where dense takes"),
+        ("vgg_light.weights.h5", "vgg16.h5", "'dense' has kernel (3, 6) .* where conv11 takes"),
+        ("googlenet.h5", "googlenet_light.weights.h5", "'conv2d.*' has .* where conv2 takes"),
+        ("vgg16_notop.h5", "cnn.h5", "(3, 3, 2, 2) .* where conv2 takes kernel (3, 3, 2, 3)"),
+        ("vgg16_notop.h5", "googlenet.h5", "kernel (3, 3, 3, 2) .* where conv1 takes"),
+    ],
+)
+def test_another_net_is_refused(file, into, message):
+    pattern = message.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(UserError, match=f"holds another net: its layer .*{pattern}"):
+        fill(FIXTURES / file, into)
+
+
+def test_batch_norm_has_no_place(copy):
+    with h5py.File(copy, "r+") as file:
+        group = next(item for name, item in file["model_weights"].items() if "pooling" in name)
+        group.attrs["weight_names"] = [b"gamma", b"beta"]
+        group["gamma"] = group["beta"] = np.ones(2, np.float32)
+    with pytest.raises(UserError, match=r"another net: .*gamma.*\(2,\)"):
+        fill(copy)
+
+
+def test_order_that_a_file_does_not_tell(tmp_path):
+    """Two convolutions of one shape, one of them in a model inside: either could be first."""
+    arrays = fill(FIXTURES / "final.h5").params
+    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+        places = {
+            "conv2d": "conv1",
+            "conv2d_1": "conv2",
+            "conv2d_2": "conv3",
+            "sequential/layers/conv2d": "conv4",
+            "dense": "dense",
+            "dense_1": "head",
+        }
+        for group, place in places.items():
+            file[f"layers/{group}/vars/0"] = arrays[place]["kernel"]
+            file[f"layers/{group}/vars/1"] = arrays[place]["bias"]
+    with pytest.raises(UserError, match=r"does not tell which .* comes first"):
+        fill(tmp_path / "x.weights.h5")
+
+
+def kernel(file):
+    """Group and name of the first convolution's kernel."""
+    layer = next(name for name in file["model_weights"] if name.startswith("conv2d"))
+    return file["model_weights"][layer][layer], "kernel"
+
+
+def soft_link(file, path):
+    group, name = kernel(file)
+    group.move(name, "elsewhere")
+    group[name] = h5py.SoftLink(f"{group.name}/elsewhere")
+
+
+def external_link(file, path):
+    group, name = kernel(file)
+    del group[name]
+    group[name] = h5py.ExternalLink(str(FIXTURES / "final.h5"), f"{group.name}/{name}")
+
+
+def external_data(file, path):
+    group, name = kernel(file)
+    shape = group[name].shape
+    del group[name]
+    group.create_dataset(name, shape, "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual_data(file, path):
+    group, name = kernel(file)
+    layout = h5py.VirtualLayout(group[name].shape, "f4")
+    layout[:] = h5py.VirtualSource("other.h5", name, group[name].shape)
+    del group[name]
+    group.create_virtual_dataset(name, layout)
+
+
+def huge_shape(file, path):
+    group, name = kernel(file)
+    del group[name]
+    group.create_dataset(name, (1 << 20, 1 << 20, 3, 2), "f4", chunks=(16, 16, 3, 2))
+
+
+def huge_chunk(file, path):
+    """The right shape, out of a chunk that unpacks to 400 MB."""
+    group, name = kernel(file)
+    shape = group[name].shape
+    del group[name]
+    chunks = (3, 3, 3, 4_000_000)
+    data = group.create_dataset(
+        name, shape, "f4", chunks=chunks, maxshape=(3, 3, 3, None), compression="gzip"
+    )
+    packer = zlib.compressobj(1)
+    zeros = bytes(4 * int(np.prod(chunks)) // 400)
+    packed = b"".join([*(packer.compress(zeros) for _ in range(400)), packer.flush()])
+    data.id.write_direct_chunk((0, 0, 0, 0), packed)
+
+
+def huge_names(file, path):
+    names = file["model_weights"]
+    del names.attrs["layer_names"]
+    names.attrs.create("layer_names", np.zeros(1, "S60000"))
+
+
+def endless_names(file, path):
+    names = file["model_weights"]
+    del names.attrs["layer_names"]
+    for part in range(300):
+        names.attrs[f"layer_names{part}"] = [b"input_layer"] * 200
+    first = next(iter(names))
+    names["input_layer"] = names[first]
+
+
+def infinite(file, path):
+    group, name = kernel(file)
+    group[name][0, 0, 0, 0] = np.inf
+
+
+def missing_layer(file, path):
+    file["model_weights"].attrs["layer_names"] = [b"nowhere"]
+
+
+def weight_is_a_group(file, path):
+    group, name = kernel(file)
+    del group[name]
+    group.create_group(name)
+
+
+def scalar_weight(file, path):
+    group, name = kernel(file)
+    del group[name]
+    group[name] = np.float32(1)
+
+
+def nothing_listed(file, path):
+    file["model_weights"].attrs["layer_names"] = h5py.Empty("S1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (soft_link, "link to somewhere else"),
+        (external_link, "link to somewhere else"),
+        (external_data, "keeps its data in another file"),
+        (virtual_data, "keeps its data in another file"),
+        (huge_shape, r"another net: .*1048576"),
+        (huge_chunk, "cannot read"),
+        (huge_names, "too large for names"),
+        (endless_names, "more than 20000"),
+        (infinite, "not finite"),
+        (missing_layer, "nowhere is missing"),
+        (weight_is_a_group, "no array"),
+        (scalar_weight, "another net"),
+        (nothing_listed, "no weights of layers"),
+    ],
+)
+def test_hostile_file(spoil, message, copy):
+    with h5py.File(copy, "r+") as file:
+        spoil(file, copy)
+    with pytest.raises(UserError, match=message) as error:
+        fill(copy)
+    assert str(copy) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file: file.create_group("layers"), "no weights of layers"),
+        (lambda file: file["layers"].__setitem__("again", file["layers"]), "without end"),
+        (lambda file: file.create_group("/".join("g" * 40)), "without end"),
+    ],
+)
+def test_hostile_weights_file(make, message, tmp_path):
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        if message == "without end":
+            file.create_group("layers")
+        make(file)
+    with pytest.raises(UserError, match=message):
+        fill(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no HDF5 at all", b"\x89HDF\r\n\x1a\n"])
+def test_not_hdf5(content, tmp_path):
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*x\.h5"):
+        fill(path)
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(UserError, match=r"there is no weights file .*none\.h5"):
+        fill(tmp_path / "none.h5")
+
+
+def test_file_that_makes_hdf5_loop(copy):
+    """A name on the heap that claims 2^64 - 17 bytes, so that the next one starts where it does."""
+    content = bytearray(copy.read_bytes())
+    heap = content.index(b"GCOL", content.index(b"GCOL") + 1)
+    struct.pack_into("<Q", content, heap + 24, 2**64 - 17)
+    copy.write_bytes(content)
+    with pytest.raises(UserError, match="makes the HDF5 library fail"):
+        fill(copy)
+
+
+@functools.cache
+def intact_params():
+    return fill(FIXTURES / "final.h5").params
+
+
+def data_of(path):
+    """(offset, bytes) of each weight's raw data in the file."""
+    found = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.append((item.id.get_offset(), item.nbytes))
+                if isinstance(item, h5py.Dataset) and item.ndim
+                else None
+            )
+        )
+    return sorted(found)
+
+
+CONTENT = (FIXTURES / "final.h5").read_bytes()
+SLOW = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@SLOW
+@given(
+    flips=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.integers(1, 255)), max_size=30),
+    end=st.one_of(st.just(len(CONTENT)), st.integers(0, len(CONTENT))),
+)
+def test_damaged_file_is_refused_or_read(flips, end, tmp_path):
+    """Raw data and addresses carry no checksum: what is read has our shapes and is finite."""
+    content = bytearray(CONTENT[:end])
+    for place, change in flips:
+        if place < end:
+            content[place] ^= change
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(content)
+    try:
+        loaded = fill(path)
+    except UserError:
+        return
+    for array, wanted in zip(
+        jax.tree.leaves(loaded.params), jax.tree.leaves(net("final.h5")[1]), strict=True
+    ):
+        assert array.shape == wanted.shape
+        assert np.isfinite(array).all()
+
+
+@settings(SLOW, max_examples=10)
+@given(where=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_damage_within_one_weight_stays_there(where, bit, tmp_path):
+    offsets = data_of(FIXTURES / "final.h5")
+    offset, size = offsets[where % len(offsets)]
+    content = bytearray(CONTENT)
+    content[offset + where % size] ^= 1 << bit
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(content)
+    damaged = np.frombuffer(content[offset : offset + size], "<f4")
+    if not np.isfinite(damaged).all():
+        with pytest.raises(UserError, match="not finite"):
+            fill(path)
+        return
+    intact = jax.tree.leaves(intact_params())
+    (changed,) = (
+        array
+        for array, before in zip(jax.tree.leaves(fill(path).params), intact, strict=True)
+        if not np.array_equal(array, before)
+    )
+    np.testing.assert_array_equal(np.ravel(changed), damaged)
