@@ -33,9 +33,10 @@ def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> R
             return builder
         with lock(cache) as alone:
             return _whole(archive, folder, seed) or _written(archive, folder, seed, alone)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: array_record, of a full disk
         raise UserError(
-            f"cannot keep prepared images in {os.fspath(cache)}: {reason(error)}; "
+            f"cannot keep prepared images in {os.fspath(cache)}: "
+            f"{reason(error).partition(';')[0]}; "
             "--config.data.cache_dir names another folder"
         ) from error
 

@@ -1,0 +1,297 @@
+"""Prepared datasets: what is in them, that they are whole, and what is told to the user."""
+
+import concurrent.futures
+import pathlib
+import resource
+import shutil
+
+import data_files
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from rice_jax import data
+from rice_jax.data import archive, cache, decoded
+from rice_jax.errors import UserError
+
+FILES = data_files.pictures(10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return data_files.write_folder(tmp_path_factory.mktemp("rice"), FILES)
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    """A folder's dataset, and the cache that holds it."""
+    cache_dir = tmp_path_factory.mktemp("cache")
+    return data.load(folder, cache_dir, seed=0), cache_dir
+
+
+def records(dataset):
+    return {
+        record["name"]: (split, record["label"], record["image"])
+        for split, source in dataset.splits.items()
+        for record in (source[index] for index in range(len(source)))
+    }
+
+
+def test_every_image_is_kept_as_its_bytes_with_its_label(prepared, folder):
+    dataset, _ = prepared
+    assert dataset.name == folder.name
+    assert not dataset.synthetic
+    assert dataset.classes == data_files.CLASSES
+    assert {name: len(source) for name, source in dataset.splits.items()} == {
+        "train": 40,
+        "validation": 5,
+        "test": 5,
+    }
+    found = records(dataset)
+    assert {name: image for name, (_, _, image) in found.items()} == FILES
+    for name, (_, label, _) in found.items():
+        assert dataset.classes[label] == name.split("/")[0]
+    assert dataset.skipped == []
+
+
+def test_a_zip_gives_the_same_splits_and_fingerprint(prepared, tmp_path):
+    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES)
+    dataset = data.load(zipped, tmp_path / "cache", seed=0)
+    assert dataset.fingerprint == prepared[0].fingerprint
+    assert records(dataset) == records(prepared[0])
+
+
+def test_tfds_reads_it_by_itself(prepared):
+    [place] = prepared[1].glob("*-0/rice_image_dataset/1.0.0")
+    builder = tfds.builder_from_directory(place)
+    first = builder.as_data_source("test")[0]
+    assert first["image"].shape == (12, 12, 3)
+    assert builder.info.features["label"].names == list(data_files.CLASSES)
+
+
+def test_a_second_run_reads_the_cache_and_no_image(prepared, folder, monkeypatch):
+    monkeypatch.setattr(archive.Folder, "read", None)
+    again = data.load(folder, prepared[1], seed=0)
+    assert again.fingerprint == prepared[0].fingerprint
+    assert records(again) == records(prepared[0])
+
+
+def test_another_seed_and_changed_images_are_prepared_anew(prepared, tmp_path):
+    where = data_files.write_folder(tmp_path / "rice", FILES)
+    before = data.load(where, tmp_path / "cache", seed=0)
+    other = data.load(where, tmp_path / "cache", seed=1)
+    assert before.fingerprint == other.fingerprint
+    assert {n: s for n, (s, _, _) in records(before).items()} != {
+        n: s for n, (s, _, _) in records(other).items()
+    }
+    name = next(iter(FILES))
+    (where / name).write_bytes(data_files.picture(250, suffix=".png"))
+    changed = data.load(where, tmp_path / "cache", seed=0)
+    assert changed.fingerprint != before.fingerprint
+    assert records(changed)[name][2] == (where / name).read_bytes()
+
+
+def damage(where: pathlib.Path, how):
+    [place] = where.glob("*-0/rice_image_dataset/1.0.0")
+    shard = next(place.glob("*train*"))
+    match how:
+        case "cut":
+            shard.write_bytes(shard.read_bytes()[:-1])
+        case "missing":
+            shard.unlink()
+        case "info":
+            (place / "dataset_info.json").write_text("{")
+        case "features":
+            (place / "features.json").unlink()
+        case "killed":  # while it was written
+            place.rename(place.with_name("incomplete.ABCDEF_1.0.0"))
+
+
+@pytest.mark.parametrize("how", ["cut", "missing", "info", "features", "killed"])
+def test_a_damaged_or_half_written_cache_is_written_again(prepared, folder, tmp_path, how):
+    shutil.copytree(prepared[1], tmp_path / "cache")
+    damage(tmp_path / "cache", how)
+    assert records(data.load(folder, tmp_path / "cache", seed=0)) == records(prepared[0])
+    assert not list(tmp_path.glob("cache/*/rice_image_dataset/incomplete*"))
+
+
+def test_damage_within_a_record_is_told_on_reading(prepared, folder, tmp_path):
+    shutil.copytree(prepared[1], tmp_path / "cache")
+    [shard] = tmp_path.glob("cache/*-0/rice_image_dataset/1.0.0/*train*")
+    content = bytearray(shard.read_bytes())
+    place = content.index(b"IDAT")
+    content[place : place + 60] = bytes(60)
+    shard.write_bytes(content)
+    source = data.load(folder, tmp_path / "cache", seed=0).splits["train"]
+    with pytest.raises(UserError, match=r"are damaged .*delete that folder"):
+        [source[index] for index in range(len(source))]
+
+
+def test_an_interrupted_write_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    reads = []
+
+    def read(self, member):
+        reads.append(member)
+        if len(reads) == 20:
+            raise KeyboardInterrupt
+        return FILES[member.name]
+
+    monkeypatch.setattr(archive.Folder, "read", read)
+    with pytest.raises(KeyboardInterrupt):
+        data.load(folder, tmp_path / "cache", seed=0)
+    assert [file.name for file in tmp_path.glob("cache/*")] == [".lock"]
+
+
+def test_two_at_once_write_it_once(prepared, folder, tmp_path, monkeypatch):
+    written = []
+    write = cache._written
+    monkeypatch.setattr(cache, "_written", lambda *a: written.append(a) or write(*a))
+    with concurrent.futures.ThreadPoolExecutor(2) as two:
+        both = list(two.map(lambda _: data.load(folder, tmp_path / "cache", seed=0), range(2)))
+    assert len(written) == 1
+    assert records(both[0]) == records(both[1]) == records(prepared[0])
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(folder, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(
+            UserError, match=r"cannot keep prepared images in .*: .*too large; --config"
+        ):
+            data.load(folder, tmp_path / "cache", seed=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.glob("cache/*")] == [".lock"]
+
+
+def test_a_disk_too_small_is_told_beforehand(folder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"need 0 MiB and .* has 0 MiB left: make room"):
+        data.load(folder, tmp_path / "cache", seed=0)
+
+
+def test_a_cache_that_cannot_be_written_is_told(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match=r"cannot keep prepared images in .*--config.data.cache_dir"
+    ):
+        data.load(folder, tmp_path / "file" / "cache", seed=0)
+
+
+def spoiled(total, bad):
+    """Files of two classes, `total` of them, the first `bad` of each not images."""
+    files = data_files.pictures(total // 2, ("a", "b"))
+    for label in "ab":
+        for number in range(1, bad + 1):
+            files[f"{label}/{label} ({number}).png"] = b"not an image"
+    return files
+
+
+def test_up_to_one_in_a_hundred_is_left_out_named_and_counted(tmp_path, capsys):
+    where = data_files.write_folder(tmp_path / "rice", spoiled(200, 1))
+    dataset = data.load(where, tmp_path / "cache", seed=0)
+    assert sorted(each["name"] for each in dataset.skipped) == ["a/a (1).png", "b/b (1).png"]
+    assert all("not a JPEG" in each["reason"] for each in dataset.skipped)
+    assert sum(map(len, dataset.splits.values())) == 198
+    assert not set(records(dataset)) & {"a/a (1).png", "b/b (1).png"}
+    assert "rice: left out 2 of 200 images: " in capsys.readouterr().err
+    again = data.load(where, tmp_path / "cache", seed=0)
+    assert again.skipped == dataset.skipped
+    assert "left out 2 of 200" in capsys.readouterr().err
+
+
+def test_more_than_one_in_a_hundred_is_refused(tmp_path):
+    where = data_files.write_folder(tmp_path / "rice", spoiled(100, 1))
+    with pytest.raises(UserError, match=r"more than 1% of 100 images .* \(1\).png \(not a JPEG"):
+        data.load(where, tmp_path / "cache", seed=0)
+    assert not list(tmp_path.glob("cache/*/*"))
+
+
+def test_without_a_path_the_environment_says_where(prepared, folder, monkeypatch, capsys):
+    monkeypatch.setenv("RICE_IMAGE_DATASET", str(folder))
+    dataset = data.load("", prepared[1], seed=0)
+    assert dataset.fingerprint == prepared[0].fingerprint
+    assert not dataset.synthetic
+    assert "SYNTHETIC" not in capsys.readouterr().err
+
+
+def test_without_any_path_grains_are_drawn_and_loudly_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+    dataset = data.load("", tmp_path, seed=0, synthetic_per_class=3)
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "SYNTHETIC" in warning
+    assert "kaggle datasets download -d muratkokludataset/rice-image-dataset" in warning
+    assert "RICE_IMAGE_DATASET" in warning
+    assert dataset.synthetic
+    assert dataset.classes == data_files.CLASSES
+    assert {name: len(source) for name, source in dataset.splits.items()} == {
+        "train": 5,
+        "validation": 5,
+        "test": 5,
+    }
+    other = data.load("", tmp_path, seed=1, synthetic_per_class=3)
+    assert other.fingerprint != dataset.fingerprint
+
+
+def test_a_folder_to_evaluate_is_matched_by_name(tmp_path, capsys):
+    files = spoiled(200, 1)
+    where = data_files.write_folder(tmp_path / "rice", files)
+    source = data.folder(where, ("b", "a"))
+    assert len(source) == 198
+    labels = {record["name"]: record["label"] for record in (source[i] for i in range(198))}
+    assert labels["a/a (2).png"] == 1
+    assert labels["b/b (2).png"] == 0
+    assert source[0]["image"] == files[source[0]["name"]]
+    assert [each["name"] for each in source.skipped] == ["a/a (1).png", "b/b (1).png"]
+    assert "left out 2 of 200 images: a/a (1).png: not a JPEG" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_classes_is_refused(folder):
+    with pytest.raises(UserError, match="no class folder Bomba"):
+        data.folder(folder, (*data_files.CLASSES, "Bomba"))
+    with pytest.raises(UserError, match="does not know: Arborio; it knows Basmati"):
+        data.folder(folder, data_files.CLASSES[1:])
+
+
+def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monkeypatch):
+    plain = data.load(folder, tmp_path, seed=0, keep_decoded=False).splits["test"]
+    kept = data.load(folder, tmp_path, seed=0).splits["test"]
+    expected = next(data.batches(plain, 5, image_size=7))
+    assert not list(tmp_path.glob("*/decoded/*"))
+    for source in (kept, data.load(folder, tmp_path, seed=0).splits["test"]):
+        batch = next(data.batches(source, 5, image_size=7))
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+        monkeypatch.setattr(decoded, "_write", None)
+    [file] = tmp_path.glob("*/decoded/*")
+    assert file.stat().st_size == 5 * (7 * 7 * 3 + 4)
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:-1])
+    (file.parent / "killed.partial").write_bytes(b"half")
+    again = data.load(folder, tmp_path, seed=0).splits["test"]
+    np.testing.assert_array_equal(
+        next(data.batches(again, 5, image_size=7))["image"], expected["image"]
+    )
+    assert list(tmp_path.glob("*/decoded/*")) == [file]
+
+
+def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    batch = next(data.batches(source, 5, image_size=6))
+    assert batch["weight"].sum() == 5
+    assert "test is decoded anew each time: its pixels take" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/decoded/*"))
+
+
+def test_the_least_recently_used_decoded_splits_make_room(folder, tmp_path, monkeypatch):
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    monkeypatch.setattr(decoded, "MOST_KEPT", 5 * (9 * 9 * 3 + 4) + 5 * (8 * 8 * 3 + 4))
+    for image_size in (8, 9, 7):  # the first must go for the third
+        next(data.batches(source, 5, image_size=image_size))
+    sizes = {file.name.split("-")[1] for file in tmp_path.glob("*/decoded/*.uint8")}
+    assert sizes == {"9", "7"}

@@ -1,0 +1,131 @@
+"""Order, parts, resumption and filling of batches."""
+
+import threading
+
+import data_files
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax import data
+from rice_jax.errors import UserError
+
+
+class Shades:
+    """Records whose label tells their index, and whose pixels are all that index."""
+
+    def __init__(self, length):
+        self._images = [data_files.picture(index, 2) for index in range(length)]
+        self.reads = 0
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return {"image": self._images[index], "label": index, "name": f"shade {index}"}
+
+
+SHADES = Shades(23)
+
+
+def collected(**arguments):
+    return list(data.batches(SHADES, 6, image_size=2, **arguments))
+
+
+def labels(batches):
+    """Labels of real examples, in the order of their batches."""
+    return [label for batch in batches for label in batch["label"][batch["weight"] > 0]]
+
+
+def test_in_order_without_a_seed_and_filled_up_at_the_end():
+    batches = collected()
+    assert [batch["image"].shape for batch in batches] == [(6, 2, 2, 3)] * 4
+    assert [
+        (batch[name].dtype, batch[name].shape)
+        for name in ("label", "weight")
+        for batch in batches[:1]
+    ] == [(np.int32, (6,)), (np.float32, (6,))]
+    assert labels(batches) == list(range(23))
+    assert batches[-1]["weight"].tolist() == [1, 1, 1, 1, 1, 0]
+    assert not batches[-1]["image"][-1].any()
+    for batch in batches:
+        np.testing.assert_array_equal(
+            batch["image"][batch["weight"] > 0, 0, 0, 0], batch["label"][batch["weight"] > 0]
+        )  # red is the index
+        np.testing.assert_array_equal(
+            batch["image"][batch["weight"] > 0, 1, 1, 1:],
+            np.tile([60, 10], (int(batch["weight"].sum()), 1)),
+        )
+
+
+def test_a_seed_and_an_epoch_give_one_order_each():
+    first = labels(collected(seed=1))
+    assert sorted(first) == list(range(23))
+    assert first == labels(collected(seed=1))
+    orders = {tuple(labels(collected(seed=s, epoch=e))) for s in (0, 1, 2) for e in (0, 1, 2)}
+    assert len(orders) == 9
+
+
+def test_every_order_is_as_likely():
+    """Over 500 epochs each of 23 examples comes first about 22 times: chi squared of 22 degrees
+    of freedom is below 56 with probability 0.9999."""
+    source = Shades(23)
+    firsts = [
+        next(data.batches(source, 1, image_size=1, seed=0, epoch=epoch))["label"][0]
+        for epoch in range(500)
+    ]
+    counts = np.bincount(firsts, minlength=23)
+    assert ((counts - 500 / 23) ** 2 / (500 / 23)).sum() < 56
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    first=st.integers(0, 5),
+    parts=st.sampled_from([1, 2, 3, 6]),
+    workers=st.integers(1, 3),
+    seed=st.none() | st.integers(0, 2**32),
+    epoch=st.integers(0, 50),
+)
+def test_parts_of_a_pass_make_up_the_whole(first, parts, workers, seed, epoch):
+    whole = collected(seed=seed, epoch=epoch)
+    by_part = [
+        collected(seed=seed, epoch=epoch, first_batch=first, shard=(part, parts), workers=workers)
+        for part in range(parts)
+    ]
+    assert all(len(part) == max(0, 4 - first) for part in by_part)
+    for batch, *pieces in zip(whole[first:], *by_part, strict=True):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(np.concatenate([p[name] for p in pieces]), values)
+
+
+def test_it_reads_only_a_few_batches_ahead():
+    source = Shades(200)
+    batches = data.batches(source, 2, image_size=2, workers=1)
+    next(batches)
+    next(batches)
+    assert source.reads <= 2 * (2 + 2 + 1)  # two taken, two ahead, one in the making
+
+
+def test_threads_end_when_a_pass_is_given_up():
+    batches = data.batches(Shades(200), 2, image_size=2, workers=2)
+    next(batches)
+    mine = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    batches.close()
+    for thread in mine:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in mine if "grain" in thread.name)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="batch of 6 images cannot be cut into 4 equal parts"):
+        data.batches(SHADES, 6, image_size=2, shard=(0, 4))
+    with pytest.raises(UserError, match="batch of 0"):
+        data.batches(SHADES, 0, image_size=2)
+
+
+def test_an_image_that_does_not_decode_is_named():
+    source = [{"image": b"nothing", "label": 0, "name": "a/a (1).jpg"}]
+    with pytest.raises(UserError, match=r"a/a \(1\).jpg: does not decode"):
+        next(data.batches(source, 1, image_size=2))
