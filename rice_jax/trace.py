@@ -80,6 +80,10 @@ class Trace:
     outputs: list[Value]
     variables: dict[str, Value]
     """By path with its collection first: 'params/conv1/kernel', 'batch_stats/bn/mean'."""
+    variable_shapes: Any
+    """Shapes of the same variables, nested as `module.apply` takes them."""
+    owners: dict[Value, str]
+    """Path of the module that each variable is of."""
 
     def producer(self, value: Value) -> Equation | None:
         """The equation that makes `value`, None for inputs, variables and constants."""
@@ -139,23 +143,26 @@ def trace(
             return module.apply(variables, x, **kwargs)
 
     jaxpr = jax.make_jaxpr(apply)(variables, x)
-    flat = traverse_util.flatten_dict(variables, sep="/")
     # Dictionaries are flattened in sorted order of nested keys, arguments in order.
-    paths = ["/".join(str(key.key) for key in path) for path, _ in _leaves(variables)]
-    inputs = [Value(tuple(v.shape), np.dtype(v.dtype)) for v in (*map(flat.get, paths), x)]
+    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+    names = [[str(key.key) for key in keys] for keys, _ in leaves]
+    shapes = [*(shape for _, shape in leaves), x]
+    inputs = [Value(tuple(shape.shape), np.dtype(shape.dtype)) for shape in shapes]
     inliner = _Inliner(layers)
     outputs = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
-    for path, value in zip(paths, inputs, strict=False):
-        collection, *names = path.split("/")
-        owner = "/".join(names[:-1])
+    owners: dict[Value, str] = {}
+    for (collection, *path), value in zip(names, inputs, strict=False):
+        owners[value] = owner = "/".join(path[:-1])
         if collection == "params" and owner in layers:
-            layers[owner].params[names[-1]] = value.shape
+            layers[owner].params[path[-1]] = value.shape
     return Trace(
         equations=inliner.equations,
         layers=layers,
         input=inputs[-1],
         outputs=outputs,
-        variables=dict(zip(paths, inputs, strict=False)),
+        variables=dict(zip(map("/".join, names), inputs, strict=False)),
+        variable_shapes=variables,
+        owners=owners,
     )
 
 
@@ -166,10 +173,6 @@ def variable_shapes(
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
     return jax.eval_shape(lambda x: module.init(keys, x, **kwargs), x)
-
-
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
 
 
 @contextlib.contextmanager
@@ -216,7 +219,7 @@ class _Inliner:
             values[variable] = _constant(constant)
 
         def read(atom: Any) -> Value:
-            return _constant(atom.val) if hasattr(atom, "val") else values[atom]
+            return _constant(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
@@ -276,8 +279,8 @@ def _innermost(eqn: Any, layer: str) -> str:
     return layer
 
 
-def _constant(value: Any) -> Value:
-    array = np.asarray(value)
+def _constant(value: Any, dtype: Any = None) -> Value:
+    array = np.asarray(value, dtype)
     return Value(array.shape, array.dtype, array)
 
 

@@ -1,0 +1,113 @@
+"""How long a net takes: in theory from its FLOPs, and measured."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from rice_jax.errors import UserError
+from rice_jax.profile.profiler import batched
+
+_LARGEST_BATCH = 32
+
+
+def theoretical_seconds(flops: float, device_flops_per_second: float) -> float:
+    """Seconds that `flops` take on a device that does `device_flops_per_second`.
+
+    A lower bound: no device reaches its peak, and memory traffic is left out.
+
+    Raises:
+        UserError: a rate that is not positive.
+    """
+    if not device_flops_per_second > 0:
+        raise UserError(
+            f"a device's FLOP/s must be positive, not {device_flops_per_second}: "
+            "take its peak from its data sheet"
+        )
+    return flops / device_flops_per_second
+
+
+def latency(
+    module: nn.Module,
+    variables: Any,
+    input_shape: Sequence[int],
+    *,
+    repeats: int = 30,
+    warmup: int = 3,
+    seconds: float = 2.0,
+    **call_kwargs: Any,
+) -> dict[str, Any]:
+    """Measure inference on JAX's first device: latency of one image, throughput of a batch.
+
+    Each run is awaited before the next one starts. The batch is 32 images, or the power of two
+    below that which the latency lets pass in about `seconds`, so that a slow net is measured too.
+
+    Args:
+        module: a Linen module called with one array.
+        variables: its variables, as `module.apply` takes them.
+        input_shape: of one image, (H, W, C).
+        repeats: runs that are timed, fewer where they take longer than `seconds`, never below 3.
+        warmup: runs before the first timed one.
+        seconds: time to spend on the timed runs of each of the two measurements.
+        **call_kwargs: what else the module's call takes, such as train=False.
+
+    Returns:
+        device, repeats, compile_seconds, and in seconds median, p10, p90 of a batch of one;
+        throughput: {batch_size, repeats, compile_seconds, images_per_second (of the median run)}.
+
+    Raises:
+        UserError: `repeats` or `warmup` is not at least 1, or the shape is not an image's.
+    """
+    if repeats < 1 or warmup < 1:
+        raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
+    _, *image = batched(input_shape)
+    apply = jax.jit(lambda v, x: module.apply(v, x, **call_kwargs))
+
+    def measure(batch_size: int) -> tuple[np.ndarray, float]:
+        x = jax.random.uniform(jax.random.key(0), (batch_size, *image))
+        started = time.perf_counter()
+        compiled = apply.lower(variables, x).compile()
+        compile_seconds = time.perf_counter() - started
+        return _durations(lambda: compiled(variables, x), repeats, warmup, seconds), compile_seconds
+
+    single, single_compile = measure(1)
+    median = float(np.median(single))
+    batch_size = _batch_within(seconds, median)
+    many, many_compile = measure(batch_size)
+    return {
+        "device": jax.devices()[0].device_kind,
+        "repeats": len(single),
+        "compile_seconds": single_compile,
+        "median": median,
+        "p10": float(np.percentile(single, 10)),
+        "p90": float(np.percentile(single, 90)),
+        "throughput": {
+            "batch_size": batch_size,
+            "repeats": len(many),
+            "compile_seconds": many_compile,
+            "images_per_second": batch_size / float(np.median(many)),
+        },
+    }
+
+
+def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float) -> np.ndarray:
+    """Seconds of each run; at least 3 runs, or `repeats` if that is less."""
+    for _ in range(warmup):
+        jax.block_until_ready(run())
+    durations: list[float] = []
+    while len(durations) < repeats and (len(durations) < 3 or sum(durations) < seconds):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        durations.append(time.perf_counter() - started)
+    return np.array(durations)
+
+
+def _batch_within(seconds: float, per_image: float) -> int:
+    """The largest power of two up to 32 whose images, one by one, pass in a third of `seconds`."""
+    batch_size = _LARGEST_BATCH
+    while batch_size > 1 and 3 * batch_size * per_image > seconds:
+        batch_size //= 2
+    return batch_size

@@ -1,0 +1,261 @@
+"""Rows, totals, JSON, the printed table, and time."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from rice_jax import models, profile
+from rice_jax.errors import UserError
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(nn.Conv(4, (3, 3), name="conv1")(x))
+        y = nn.Conv(4, (3, 3), name="conv2")(y)
+        scale = self.param("scale", nn.initializers.ones, (4,))
+        return nn.relu(x + y * scale)
+
+
+class Functional(nn.Module):
+    """Pools, means and additions as plain functions, a block called twice, a layer never called."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = x / 255.0 - 0.5
+        x = nn.gelu(nn.Conv(4, (3, 3), name="stem")(x))
+        x = nn.max_pool(x, (2, 2), (2, 2))
+        block = Block(name="block")
+        x = block(block(x))
+        x = nn.avg_pool(nn.max_pool(x, (2, 2), (2, 2)), (2, 2), (2, 2))
+        features = x.reshape(x.shape[0], -1, 4).mean(1)
+        if self.is_initializing():
+            nn.Dense(2, name="auxiliary")(features)
+        return nn.Dense(3, name="head")(nn.relu(features)).astype(jnp.float16)
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return profile.count(Functional(), (16, 16, 3), frozen=("block",))
+
+
+def test_every_layer_and_every_free_operation_has_one_row(counted):
+    assert [(row.path, row.type, row.output_shape) for row in counted.rows] == [
+        ("div", "div", (1, 16, 16, 3)),
+        ("stem", "Conv", (1, 16, 16, 4)),
+        ("max_pool", "max_pool", (1, 8, 8, 4)),
+        ("block/conv1", "Conv", (1, 8, 8, 4)),
+        ("block/conv2", "Conv", (1, 8, 8, 4)),
+        ("block", "Block", (1, 8, 8, 4)),
+        ("block/add", "add", (1, 8, 8, 4)),
+        ("block/add_2", "add", (1, 8, 8, 4)),
+        ("max_pool_2", "max_pool", (1, 4, 4, 4)),
+        ("avg_pool", "avg_pool", (1, 2, 2, 4)),
+        ("mean", "mean", (1, 4)),
+        ("head", "Dense", (1, 3)),
+        ("auxiliary", "not called", None),
+        ("softmax", "softmax", (1, 3)),
+    ]
+
+
+def test_activations_belong_to_the_row_that_they_act_on(counted):
+    flops = {row.path: row.flops.xla for row in counted.rows}
+    # Both calls of the block: bias and ReLU after 2 x 4 x 4 (3 x 8 - 2)^2 of the convolution.
+    assert flops["block/conv1"] == 2 * (2 * 16 * 22 * 22 + 2 * 64 * 4)
+    assert flops["block"] == 2 * 64 * 4  # y * scale
+    assert flops["block/add"] == flops["block/add_2"] == 2 * 64 * 4  # x + y, ReLU
+    assert flops["mean"] == 3 * 4 + 4 + 4  # sum of 4 places, division, ReLU
+    assert flops["head"] == 2 * 4 * 3 + 3 + 3  # product, bias, cast
+    assert flops["div"] == 2 * 16 * 16 * 3
+    assert sum(flops.values()) == pytest.approx(counted.xla_measured, rel=1e-6)
+
+
+def test_parameters_and_filters(counted):
+    params = {row.path: row.params for row in counted.rows if row.params}
+    block = {"block/conv1": 148, "block/conv2": 148, "block": 4}
+    assert params == {"stem": 112, **block, "head": 15, "auxiliary": 10}
+    assert counted.params == sum(params.values())
+    assert counted.trainable_params == counted.params - sum(block.values())
+    assert counted.param_bytes == 4 * counted.params
+    assert counted.not_called == ("auxiliary",)
+    assert counted.filters == 4 + 4 + 4  # a block called twice has its filters once
+    assert counted.study_filters == 4 + 4  # the stem's, and what leaves the block
+
+
+def test_frozen_names_whole_paths():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="dense10")(nn.Dense(2, name="dense1")(x))
+
+    counted = profile.count(Pair(), (1, 2), frozen=("dense1",))
+    assert (counted.params, counted.trainable_params) == (12, 6)
+    with pytest.raises(UserError, match=r"'dense2'.*dense1, dense10"):
+        profile.count(Pair(), (1, 2), frozen=("dense2",))
+
+
+def test_a_net_of_one_layer():
+    counted = profile.count(nn.Conv(4, (3, 3)), (8, 8, 3))
+    (row,) = counted.rows
+    assert (row.path, row.type, row.filters) == ("", "Conv", 4)
+    assert counted.study_filters == 4
+    assert "(the net) (Conv)" in profile.summary(counted)
+
+
+def test_what_takes_no_part_in_the_result_is_not_counted():
+    class Wasteful(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            nn.Conv(8, (3, 3), name="unused")(x)
+            return nn.Dense(2, name="head")(x)
+
+    counted = profile.count(Wasteful(), (4, 4, 3))
+    rows = {row.path: row for row in counted.rows}
+    assert rows["unused"].flops == profile.Flops()
+    assert rows["unused"].params == 224
+    assert counted.flops.xla == counted.xla_measured
+
+
+def test_attention_has_a_softmax_row_and_calls_take_keywords():
+    class Classifier(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+            return nn.MultiHeadDotProductAttention(2, name="attention")(x, x)
+
+    counted = profile.count(Classifier(), (1, 5, 8), train=False)
+    (softmax,) = [row for row in counted.rows if row.type == "softmax"]
+    assert softmax.path == "attention/softmax"
+    assert softmax.flops.study == 5 * (2 * 5 * 5)
+    assert counted.params == 16 + 4 * 72  # moving statistics are no parameters
+
+
+@pytest.mark.parametrize("shape", [(), (0, 4, 3), (4, -4, 3), (4.5, 4, 3)])
+def test_a_shape_that_is_none_is_refused(shape):
+    with pytest.raises(UserError, match="input shape"):
+        profile.count(nn.Dense(2), shape)
+
+
+def test_json_holds_the_contract_and_the_studys_figures():
+    net = models.get("final")
+    counted = profile.count(models.build("final"), (224, 224, 3), frozen=net.frozen)
+    content = json.loads(json.dumps(counted.to_json("final"), allow_nan=False))
+    assert content["layers"][0] == {
+        "path": "conv1",
+        "type": "Conv",
+        "output_shape": [1, 224, 224, 8],
+        "params": 224,
+        "filters": 8,
+        "flops": {"formula": 21676032, "study": 22077440, "xla": 22350016},
+    }
+    assert content["totals"]["flops"]["study"] == content["reported"]["flops"] == 167860766
+    assert content["totals"]["xla_measured"] > 0
+    assert content["reported"]["macro"]["f1"] == 0.95
+    assert content["errata"] == content["uncounted"] == content["not_called"] == []
+    assert counted.to_json()["reported"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "size", "errata"),
+    [
+        ("vgg_custom", {}, 224, 1),
+        ("vgg_custom", {"dense": 8}, 224, None),
+        ("vgg_custom", {}, 32, None),
+        ("mine", {}, 224, None),
+    ],
+)
+def test_reported_figures_are_for_the_studys_own_net_alone(name, fields, size, errata):
+    module = models.build("vgg_custom", **fields)
+    content = profile.count(module, (size, size, 3)).to_json(name)
+    assert (content["reported"] is None) == (errata is None)
+    assert len(content["errata"]) == (errata or 0)
+
+
+def test_uncounted_and_uncalled_are_in_the_json():
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="head")(lax.sort(x))
+
+    content = profile.count(Sorted(), (1, 7)).to_json()
+    assert content["uncounted"] == [
+        {
+            "layer": "",
+            "operation": "sort",
+            "input_shapes": [[1, 7]],
+            "output_shapes": [[1, 7]],
+        }
+    ]
+
+
+@pytest.mark.parametrize("convention", profile.CONVENTIONS)
+def test_the_table_shows_every_row_and_total(counted, convention):
+    lines = profile.summary(counted, convention).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert f"FLOPs ({convention})" in lines[0]
+    for row, line in zip(counted.rows, lines[2:], strict=False):
+        assert line.startswith(row.path)
+        assert line.endswith(f" {getattr(row.flops, convention):,}")
+    text = "\n".join(lines)
+    assert f"{counted.trainable_params:,} trainable, 300 frozen" in text
+    assert f"study {counted.flops.study:,}" in text
+    assert f"XLA's own count: {counted.xla_measured:,}" in lines
+    assert lines[-1] == "Never called: auxiliary"
+
+
+def test_the_table_keeps_its_width_with_long_names():
+    class AModuleWhoseNameGoesOnAndOn(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="a_layer_whose_name_goes_on_and_on_and_on_to_the_end")(x)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = AModuleWhoseNameGoesOnAndOn(name="outer")(x)
+            return x * self.param("scale", nn.initializers.ones, (2,))
+
+    text = profile.summary(profile.count(Outer(), (1, 2)))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "to_the_end (Dense)" in text
+
+
+def test_an_unknown_convention_is_refused(counted):
+    with pytest.raises(UserError, match="formula, study, xla"):
+        profile.summary(counted, "macs")
+
+
+def test_theoretical_time_is_flops_over_the_devices_rate():
+    assert profile.theoretical_seconds(30_713_485_342, 15.3567e12) == pytest.approx(0.002, 1e-4)
+    with pytest.raises(UserError, match="must be positive"):
+        profile.theoretical_seconds(1, 0)
+
+
+@pytest.fixture(scope="module")
+def small():
+    module = models.build("final", stages=((2,),), dense=2)
+    return module, jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_latency_is_measured_for_one_image_and_for_a_batch(small):
+    measured = profile.latency(*small, (8, 8, 3), repeats=5, warmup=1, train=False)
+    assert 0 < measured["p10"] <= measured["median"] <= measured["p90"]
+    assert measured["repeats"] == 5
+    assert measured["compile_seconds"] > 0
+    throughput = measured["throughput"]
+    assert throughput["batch_size"] in (1, 2, 4, 8, 16, 32)
+    assert throughput["images_per_second"] > 0
+    assert json.dumps(measured, allow_nan=False)
+    with pytest.raises(UserError, match="1 repeat"):
+        profile.latency(*small, (8, 8, 3), repeats=0)
+
+
+def test_latency_of_a_slow_net_takes_a_small_batch_and_few_runs(small):
+    measured = profile.latency(*small, (8, 8, 3), seconds=1e-9)
+    assert measured["repeats"] == measured["throughput"]["repeats"] == 3
+    assert measured["throughput"]["batch_size"] == 1
