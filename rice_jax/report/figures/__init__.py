@@ -1,0 +1,18 @@
+"""Figures of one run, drawn from plain data: arrays and what the stages' JSON holds."""
+
+from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file
+from rice_jax.report.figures.layers import dead_filters, flops
+from rice_jax.report.figures.training import confusion_matrix, curves
+from rice_jax.report.style import png, svg
+
+__all__ = [
+    "classes",
+    "confusion_matrix",
+    "curves",
+    "dead_filters",
+    "feature_maps",
+    "feature_maps_file",
+    "flops",
+    "png",
+    "svg",
+]

@@ -1,0 +1,217 @@
+"""Figures with one row for each layer: where the compute goes, and which filters are dead."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from rice_jax.report import numbers, style
+
+_ROW = 0.26
+_LABEL = 1.9  # inches for a layer's path
+_FLOP_ROWS = 24
+_DEAD_ROWS = 80
+
+_KINDS = (
+    ("convolution", style.BLUE, ""),
+    ("dense", style.ORANGE, "////"),
+    ("other", style.GREY, "...."),
+)
+_FATES = (
+    ("proven dead for every image", style.INK, ""),
+    ("dead on clean and augmented", style.VERMILION, "xxxx"),
+    ("dead on clean only", style.ORANGE, "////"),
+    ("dead on augmented only", style.SKY, "\\\\\\\\"),
+    ("alive", style.PALE, ""),
+)
+
+
+@style.styled
+def flops(
+    layers: Sequence[Mapping[str, Any]],
+    *,
+    convention: str = "study",
+    title: str = "Where the compute goes",
+    synthetic: bool = False,
+) -> Figure:
+    """FLOPs of each layer for one image, as bars in the order of the net.
+
+    Of a net with many layers those inside one module are added up (`inception3a`), and where
+    there are still too many the smallest share one bar.
+
+    Args:
+        layers: profile.json's: path, type, flops by convention (None where not counted).
+        convention: 'formula', 'study' or 'xla'.
+        title: the figure's title.
+        synthetic: whether the data is.
+    """
+    rows, note = _flop_rows(layers, convention)
+    total = sum(amount for _, _, amount in rows) or 1.0
+    figure = style.canvas(
+        style.WIDTH,
+        _ROW * len(rows) + 0.8,
+        title,
+        note,
+        legend_rows=1,
+        synthetic=synthetic,
+    )
+    axes = figure.subplots()
+    for name, color, hatch in _KINDS:
+        chosen = [(i, amount) for i, (_, kind, amount) in enumerate(rows) if kind == name]
+        if chosen:
+            places, amounts = zip(*chosen, strict=True)
+            axes.barh(places, amounts, color=color, hatch=hatch, edgecolor="white", label=name)
+    for place, (_, _, amount) in enumerate(rows):
+        text = f" {numbers.short(amount, 3)}  {_share(amount / total)}"
+        box = {"fc": "white", "ec": "none", "pad": 0.3}  # keeps grid lines out of the text
+        axes.text(amount, place, text, va="center", size=style.SMALL, bbox=box)
+    _name_rows(axes, [path for path, _, _ in rows])
+    largest = max((amount for _, _, amount in rows), default=0) or 1.0
+    axes.set_xlim(0, 1.45 * largest)  # leaves room for the figures after the bars
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: numbers.short(amount, 3)))
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(f"FLOPs for one image ({convention} convention, linear axis)")
+    style.legend_above(figure, axes, columns=3)
+    return figure
+
+
+def _share(part: float) -> str:
+    return "< 0.1 %" if part < 0.0005 else f"{100 * part:.1f} %"
+
+
+def kind_of(layer_type: str) -> str:
+    """'convolution', 'dense' or 'other', by the name of a layer's class."""
+    name = layer_type.lower()
+    return "convolution" if "conv" in name else "dense" if "dense" in name else "other"
+
+
+def _flop_rows(
+    layers: Sequence[Mapping[str, Any]], convention: str
+) -> tuple[list[tuple[str, str, float]], str]:
+    """(label, kind, FLOPs) of each bar, and what became of layers without a bar."""
+    rows = [
+        (layer["path"], kind_of(layer["type"]), float(layer["flops"].get(convention) or 0))
+        for layer in layers
+    ]
+    rows, note = [row for row in rows if row[2]], ""
+    if not rows:
+        note = "no layer is counted"
+    if len(rows) > _FLOP_ROWS:
+        rows, note = _by_module(rows), "layers of one module added up"
+    if len(rows) > _FLOP_ROWS:
+        kept = sorted(rows, key=lambda row: -row[2])[: _FLOP_ROWS - 1]
+        rest = [row for row in rows if row not in kept]
+        rows = [row for row in rows if row in kept]
+        rows.append((f"{len(rest)} smaller layers", "other", sum(row[2] for row in rest)))
+    return [(path or "(the net itself)", kind, amount) for path, kind, amount in rows], note
+
+
+def _by_module(rows: Sequence[tuple[str, str, float]]) -> list[tuple[str, str, float]]:
+    """Rows added up by the first name of their path; the kind is that of the costliest row."""
+    groups: dict[str, list[tuple[str, str, float]]] = {}
+    for row in rows:
+        groups.setdefault(row[0].split("/")[0], []).append(row)
+    return [
+        (name, max(group, key=lambda row: row[2])[1], sum(row[2] for row in group))
+        for name, group in groups.items()
+    ]
+
+
+@style.styled
+def dead_filters(
+    layers: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "Dead filters",
+    synthetic: bool = False,
+) -> Figure:
+    """For each layer, the share of its filters that are dead, and how often filters are zero.
+
+    Args:
+        layers: dead_filters.json's: path, filters, dead_clean, dead_augmented, proven_dead
+            (indices), zero_fraction (one a filter: share of its values that are zero).
+        title: the figure's title.
+        synthetic: whether the data is.
+    """
+    shown, note = list(layers), ""
+    if len(shown) > _DEAD_ROWS:
+        deadest = sorted(shown, key=lambda layer: sum(_fates(layer)[:-1]), reverse=True)
+        shown = [layer for layer in shown if layer in deadest[:_DEAD_ROWS]]
+        note = f"{len(layers) - len(shown)} layers with fewer dead filters left out"
+    fates = [_fates(layer) for layer in shown]
+    figure = style.canvas(
+        style.WIDTH,
+        _ROW * len(shown) + 0.8,
+        title,
+        note,
+        legend_rows=max(3, sum(map(any, zip(*fates, strict=True)))),
+        synthetic=synthetic,
+    )
+    bars, spread = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
+    _fate_bars(bars, fates)
+    _name_rows(bars, [layer["path"] for layer in shown])
+    bars.set_xlabel("filters of\nthe layer (%)")
+    bars.set_xticks((0, 50, 100))
+    _zero_spread(spread, shown)
+    spread.set_xlabel("zero values of\na filter's maps (%)")
+    spread.set_xticks((0, 50, 100))
+    spread.tick_params(axis="y", length=0)
+    style.legend_above(figure, bars)
+    style.legend_above(figure, spread, right=True)
+    return figure
+
+
+def _fates(layer: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many filters share each of `_FATES`, in that order; together all of the layer's."""
+    clean, augmented, proven = (
+        set(layer.get(name) or ()) for name in ("dead_clean", "dead_augmented", "proven_dead")
+    )
+    clean, augmented = clean - proven, augmented - proven
+    dead = len(proven), len(clean & augmented), len(clean - augmented), len(augmented - clean)
+    return (*dead, layer["filters"] - sum(dead))
+
+
+def _fate_bars(axes: Axes, fates_by_layer: Sequence[tuple[int, ...]]) -> None:
+    fates = np.array(fates_by_layer, float).reshape(-1, len(_FATES))
+    shares = 100 * fates / np.maximum(fates.sum(axis=1, keepdims=True), 1)
+    starts = np.cumsum(shares, axis=1) - shares
+    for index, (name, color, hatch) in enumerate(_FATES):
+        if fates[:, index].any():
+            axes.barh(
+                range(len(fates)), shares[:, index], left=starts[:, index], color=color,
+                hatch=hatch, edgecolor="white", lw=0.5, label=name,
+            )  # fmt: skip
+    for place, row in enumerate(fates):
+        dead, filters = row[:-1].sum(), row.sum()
+        axes.text(103, place, f"{dead:.0f} of {filters:.0f}", va="center", size=style.SMALL)
+    axes.set_xlim(0, 150)
+    axes.grid(visible=False, axis="y")
+
+
+def _zero_spread(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
+    """A line from least to most, a thick one over the middle half, a tick at the median."""
+    for place, layer in enumerate(layers):
+        values = [100 * x for x in layer.get("zero_fraction") or () if numbers.present(x)]
+        if not values:
+            continue
+        low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))
+        names = ("all filters", "middle half", "median") if place == 0 else (None,) * 3
+        axes.plot((low, high), (place, place), color=style.BLUE, lw=1, label=names[0])
+        axes.plot(
+            (first, third), (place, place),
+            color=style.SKY, lw=6, solid_capstyle="butt", label=names[1],
+        )  # fmt: skip
+        axes.plot(median, place, "|", color=style.INK, ms=10, mew=2, label=names[2])
+    axes.set_xlim(-4, 104)
+    axes.grid(visible=False, axis="y")
+
+
+def _name_rows(axes: Axes, paths: Sequence[str]) -> None:
+    """Paths beside the rows, the first row on top."""
+    names = [style.fit(style.drawable(path), _LABEL, style.SMALL) for path in paths]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,54 @@
+"""Figures as a person reads them; what is missing is a dash."""
+
+import math
+
+MISSING = "—"
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def present(value: object) -> bool:
+    """Whether `value` is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.9533 as '95.33 %'."""
+    return f"{100 * share:.{digits}f} %" if share is not None and present(share) else MISSING
+
+
+def count(number: float | None) -> str:
+    """17301 as '17,301'."""
+    return f"{number:,.0f}" if number is not None and present(number) else MISSING
+
+
+def decimal(number: float | None, digits: int = 4) -> str:
+    """A plain number with `digits` decimals."""
+    return f"{number:.{digits}f}" if number is not None and present(number) else MISSING
+
+
+def short(number: float | None, digits: int = 4) -> str:
+    """1042859422 as '1.043 G': `digits` significant digits and a prefix."""
+    if number is None or not present(number):
+        return MISSING
+    for scale, prefix in _PREFIXES:
+        if abs(number) >= scale * (1 - 0.5 * 10**-digits):
+            return f"{_significant(number / scale, digits)} {prefix}"
+    return _significant(number, digits)
+
+
+def seconds(duration: float | None) -> str:
+    """0.00421 as '4.21 ms'."""
+    if duration is None or not present(duration):
+        return MISSING
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if duration >= scale:
+            return f"{_significant(duration / scale, 3)} {unit}"
+    return f"{_significant(duration / 1e-9, 3)} ns"
+
+
+def _significant(number: float, digits: int) -> str:
+    if number == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(number))))
+    text = f"{number:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

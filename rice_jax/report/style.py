@@ -1,0 +1,235 @@
+"""One look for every figure: colours, sizes, a header with the title, and the way to bytes.
+
+Colours are Okabe and Ito's (2008, "Color Universal Design"), told apart by colour-blind readers;
+what they tell apart also differs in lightness, marker or hatching, so that it survives in grey.
+Figures are narrow with large type: a phone shows them 6 inches wide on 2.5.
+"""
+
+import functools
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.textpath import TextToPath
+
+INK = "#222222"
+GREY = "#8c8c8c"
+PALE = "#d9d9d9"
+BLUE = "#0072b2"
+SKY = "#56b4e9"
+ORANGE = "#e69f00"
+VERMILION = "#d55e00"
+GREEN = "#009e73"
+
+WIDTH = 6.0
+"""Inches across of an ordinary figure."""
+DPI = 160
+FONT_SIZE = 11.0
+SMALL = 9.0
+TITLE_SIZE = 12.0
+_MARGIN = 0.12  # inches around the header
+_LEGEND_ROW = 0.2  # inches
+_LEADING = 1.35  # height of a line over its letters
+
+SYNTHETIC = "synthetic data: drawn grains, not photographs"
+
+# Fonts of other scripts, used where they are installed.
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK KR", "Noto Sans CJK JP", "Noto Sans KR", "NanumGothic", "Malgun Gothic"),
+    *("Apple SD Gothic Neo", "Microsoft YaHei", "WenQuanYi Zen Hei", "Arial Unicode MS"),
+)
+
+P = ParamSpec("P")
+
+
+@functools.cache
+def _families() -> list[str]:
+    installed = set(fontManager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
+
+
+@functools.cache
+def _settings() -> dict[str, object]:
+    return {
+        "font.family": _families(),
+        "font.size": FONT_SIZE,
+        "text.color": INK,
+        "text.parse_math": False,  # a class may be called 'a$b$'
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.labelsize": FONT_SIZE,
+        "axes.titlesize": FONT_SIZE,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": PALE,
+        "grid.linewidth": 0.6,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "legend.fontsize": SMALL,
+        "legend.frameon": False,
+        "hatch.linewidth": 0.8,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 4.5,
+        "figure.dpi": DPI,
+        "savefig.dpi": DPI,
+        "svg.hashsalt": "rice_jax",  # the same figure gives the same file
+    }
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a function that draws a figure in this style, whatever the user's own settings."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with context():
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def context():
+    """Matplotlib's settings as this style has them, for as long as the context lasts."""
+    return matplotlib.style.context(["default", _settings()])  # pyright: ignore[reportArgumentType]
+
+
+def canvas(
+    width: float,
+    height: float,
+    title: str,
+    subtitle: str = "",
+    *,
+    legend_rows: int = 0,
+    synthetic: bool = False,
+) -> Figure:
+    """A figure of `width` x `height` inches below a header with its title.
+
+    Args:
+        width: inches.
+        height: inches left to the axes; the header comes on top.
+        title: wrapped to the width, as the subtitle is.
+        subtitle: what the figure shows, in smaller letters.
+        legend_rows: rows of a legend that `legend_above` will put below the header.
+        synthetic: stamp the header with `SYNTHETIC`.
+
+    Returns:
+        A figure with constrained layout, tied to no window and to no pyplot state.
+    """
+    header: list[tuple[str, float, str, str]] = []
+    for text, size, weight, color in (
+        (title, TITLE_SIZE, "bold", INK),
+        (subtitle, SMALL + 1, "normal", INK),
+        (SYNTHETIC if synthetic else "", SMALL + 1, "bold", VERMILION),
+    ):
+        lines = wrap(drawable(text), width - 2 * _MARGIN, size, weight) if text else []
+        header.extend((line, size, weight, color) for line in lines)
+    below = height + _MARGIN / 2
+    legend = _LEGEND_ROW * legend_rows + (_MARGIN if legend_rows else 0)
+    total = below + legend + _MARGIN + sum(size for _, size, _, _ in header) * _LEADING / 72
+    figure = Figure(figsize=(width, total), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, 0, 1, below / total), w_pad=0.06, h_pad=0.06)  # pyright: ignore
+    top = total - _MARGIN
+    for line, size, weight, color in header:
+        x, y = _MARGIN / width, top / total
+        figure.text(x, y, line, size=size, weight=weight, color=color, va="top")
+        top -= size * _LEADING / 72
+    return figure
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int = 1, *, right: bool = False) -> None:
+    """The legend of `axes` in the space that `canvas` left below the header."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    x = _MARGIN / figure.get_figwidth()
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="lower right" if right else "lower left",
+        bbox_to_anchor=(1 - x if right else x, engine.get()["rect"][3]),
+        ncols=columns,
+        borderaxespad=0,
+        borderpad=0,
+    )
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    return _render(figure, "png")
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, letters drawn as outlines so that it needs no font."""
+    return _render(figure, "svg", metadata={"Date": None})
+
+
+def _render(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with context():
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def drawable(text: str) -> str:
+    """`text` on one line, with a box for each character that no installed font can draw."""
+    line = " ".join(text.split())
+    return "".join(letter if _has_glyph(letter) else "□" for letter in line)
+
+
+def labels(names: Sequence[str], inches: float, size: float = SMALL) -> list[str]:
+    """Names of classes as labels no wider than `inches`, each different from the others.
+
+    A name that the fonts cannot draw, and one that is cut to the same letters as another,
+    becomes its number: 'class 3'.
+    """
+    short = [fit(drawable(name), inches, size) for name in names]
+    return [
+        f"class {number}"
+        if not text or "□" in text or ("…" in text and short.count(text) > 1)
+        else text
+        for number, text in enumerate(short, 1)
+    ]
+
+
+@functools.cache
+def _has_glyph(letter: str) -> bool:
+    if not letter.isprintable():
+        return False
+    fonts = (get_font(findfont(family)) for family in _families())
+    return any(font.get_char_index(ord(letter)) for font in fonts)
+
+
+def width_of(text: str, size: float = FONT_SIZE, weight: str = "normal") -> float:
+    """How wide a line of text is, in inches."""
+    properties = FontProperties(family=_families(), size=size, weight=weight)
+    return TextToPath().get_text_width_height_descent(text, properties, ismath=False)[0] / 72
+
+
+def fit(text: str, inches: float, size: float = FONT_SIZE) -> str:
+    """`text`, with '…' for some of its middle where it is wider than `inches`."""
+    if width_of(text, size) <= inches:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        start = (kept + 1) // 2
+        cut = f"{text[:start].rstrip()}…{text[len(text) - kept + start :].lstrip()}"
+        if width_of(cut, size) <= inches:
+            return cut
+    return "…"
+
+
+def wrap(text: str, inches: float, size: float = FONT_SIZE, weight: str = "normal") -> list[str]:
+    """`text` broken into lines no wider than `inches`."""
+    for columns in range(len(text), 1, -1):
+        lines = textwrap.wrap(text, columns) or [""]
+        if max(width_of(line, size, weight) for line in lines) <= inches:
+            return lines
+    return [text]
