@@ -28,6 +28,16 @@ def test_a_zip_and_a_folder_hold_the_same(tmp_path, root):
     assert read_all(archive.open_archive(tmp_path / "rice")) == FILES
 
 
+def test_a_remote_folder_or_zip_is_read_through_epath(tmp_path, monkeypatch):
+    """Local paths stand in for gs://, taken the way that remote ones take."""
+    monkeypatch.setattr(archive, "_remote", lambda path: True)
+    monkeypatch.setattr(os, "scandir", None)
+    folder = data_files.write_folder(tmp_path / "rice", FILES)
+    assert read_all(archive.open_archive(folder)) == FILES
+    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES)
+    assert read_all(archive.open_archive(zipped)) == FILES
+
+
 def test_other_files_hidden_ones_and_macos_doubles_are_left_out(tmp_path):
     extra = {
         "readme.txt": b"text",

@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(folder, tmp_path):
 def test_a_disk_too_small_is_told_beforehand(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"need 0 MiB and .* has 0 MiB left: make room"):
+    with pytest.raises(UserError, match=r"need 0 MB and .* has 0 MB left: make room"):
         data.load(folder, tmp_path / "cache", seed=0)
 
 
@@ -178,6 +178,11 @@ def test_a_cache_that_cannot_be_written_is_told(folder, tmp_path):
         UserError, match=r"cannot keep prepared images in .*--config.data.cache_dir"
     ):
         data.load(folder, tmp_path / "file" / "cache", seed=0)
+
+
+def test_a_remote_cache_is_refused(folder):
+    with pytest.raises(UserError, match="a local folder"):
+        data.load(folder, "gs://bucket/cache", seed=0)
 
 
 def spoiled(total, bad):
@@ -215,6 +220,9 @@ def test_without_a_path_the_environment_says_where(prepared, folder, monkeypatch
     assert dataset.fingerprint == prepared[0].fingerprint
     assert not dataset.synthetic
     assert "SYNTHETIC" not in capsys.readouterr().err
+    monkeypatch.setenv("RICE_IMAGE_DATASET", "/nowhere")
+    with pytest.raises(UserError, match="RICE_IMAGE_DATASET=/nowhere: that does not exist"):
+        data.load("", prepared[1], seed=0)
 
 
 def test_without_any_path_grains_are_drawn_and_loudly_so(tmp_path, monkeypatch, capsys):

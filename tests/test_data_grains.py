@@ -97,6 +97,6 @@ def test_a_grain_is_a_function_of_its_name_and_the_seed():
     assert len(set(first.values())) == 15
 
 
-def test_no_grains_at_all_are_refused():
-    with pytest.raises(UserError, match="0 synthetic grains"):
-        Grains(0, seed=0)
+def test_fewer_grains_than_splits_are_refused():
+    with pytest.raises(UserError, match="synthetic_per_class=2: at least 3"):
+        Grains(2, seed=0)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import unicodedata
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -103,8 +104,10 @@ class Zip:
 
     def __init__(self, path: epath.Path) -> None:
         where = os.fspath(path)
+        file = path.open("rb")
+        weakref.finalize(self, file.close)
         try:
-            self._zip = zipfile.ZipFile(path.open("rb") if _remote(path) else where)
+            self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{where} is neither a folder nor a whole zip ({reason(error)}): download it again"

@@ -26,6 +26,8 @@ def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> R
     Raises UserError where the cache cannot be written or the images are not usable.
     """
     cache = epath.Path(cache_dir).expanduser()
+    if "://" in os.fspath(cache):
+        raise UserError(f"--config.data.cache_dir={cache}: records are read from a local folder")
     folder = cache / f"{key(archive)}-{seed}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -47,9 +49,6 @@ def lock(folder: epath.Path) -> Iterator[bool]:
 
     The kernel frees the lock when the process ends, however it ends.
     """
-    if "://" in os.fspath(folder):
-        yield False
-        return
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -94,12 +93,10 @@ def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> Ri
 
 
 def _check_room(archive: Archive, cache: epath.Path) -> None:
-    if "://" in os.fspath(cache):
-        return
     needed = int(_SPARE * sum(member.size for member in archive.members))
     free = shutil.disk_usage(cache).free
     if needed > free:
         raise UserError(
-            f"the prepared images need {needed >> 20} MiB and {os.fspath(cache)} has "
-            f"{free >> 20} MiB left: make room or name another folder by --config.data.cache_dir"
+            f"the prepared images need {needed / 1e6:.0f} MB and {os.fspath(cache)} has "
+            f"{free / 1e6:.0f} MB left: make room or name another folder by --config.data.cache_dir"
         )

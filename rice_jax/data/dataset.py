@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from etils import epath
+
 from rice_jax.data.archive import classes, open_archive
 from rice_jax.data.cache import prepare
 from rice_jax.data.grains import Grains
@@ -54,17 +56,9 @@ def load(
     Raises UserError where `path` is no such thing, more than 1% of the images cannot be used, or
     the cache cannot be written.
     """
-    path = os.fspath(path) or os.environ.get(VARIABLE, "")
-    if path:
-        archive, name = open_archive(path), os.path.basename(path.rstrip("/"))
-    else:
-        archive, name = Grains(synthetic_per_class, seed), "synthetic grains"
-        print(
-            f"WARNING: SYNTHETIC grains stand in for real rice, {synthetic_per_class} of each "
-            f"class: no figure says anything about rice. For real images: {DOWNLOAD}, then "
-            f"--config.data.path=rice-image-dataset.zip or {VARIABLE}=rice-image-dataset.zip",
-            file=sys.stderr,
-        )
+    path = os.fspath(path) or _from_environment()
+    archive = open_archive(path) if path else _grains(synthetic_per_class, seed)
+    name = os.path.basename(path.rstrip("/")) if path else "synthetic grains"
     builder = prepare(archive, cache_dir, seed)
     tell_skipped(builder.skipped, len(archive.members), name)
     return Dataset(
@@ -75,6 +69,23 @@ def load(
         fingerprint=builder.fingerprint,
         skipped=builder.skipped,
     )
+
+
+def _from_environment() -> str:
+    path = os.environ.get(VARIABLE, "")
+    if path and not epath.Path(path).expanduser().exists():
+        raise UserError(f"{VARIABLE}={path}: that does not exist")
+    return path
+
+
+def _grains(per_class: int, seed: int) -> Grains:
+    print(
+        f"WARNING: SYNTHETIC grains stand in for real rice, {per_class} of each class: no figure "
+        f"says anything about rice. For real images: {DOWNLOAD}, then "
+        f"--config.data.path=rice-image-dataset.zip or {VARIABLE}=rice-image-dataset.zip",
+        file=sys.stderr,
+    )
+    return Grains(per_class, seed)
 
 
 def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:

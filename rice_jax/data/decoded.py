@@ -4,6 +4,7 @@ Reading a picture's pixels takes a tenth of the time of decoding it, as long as 
 the system's page cache; so a split is kept only where it takes no more than half of the memory.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -66,7 +67,8 @@ def open_decoded(
                 if not _complete(path, size):
                     _make_room(folder.parent, size)
                     _write(path, split, length, image_size, fill)
-        os.utime(path)
+        with contextlib.suppress(OSError):  # a read-only cache serves as well
+            os.utime(path)
         return Decoded(path, length, image_size)
     except OSError as error:
         print(f"{split} is decoded anew each time: {reason(error)}", file=sys.stderr)

@@ -45,8 +45,11 @@ class Grains:
     """An archive whose images are drawn when they are read, each from its name and the seed."""
 
     def __init__(self, per_class: int, seed: int) -> None:
-        if per_class < 1:
-            raise UserError(f"{per_class} synthetic grains of each class: at least 3 are needed")
+        if per_class < 3:
+            raise UserError(
+                f"--config.data.synthetic_per_class={per_class}: at least 3 are needed, one each "
+                "for training, validation and test"
+            )
         self._seed = seed
         self.members = [
             Member(label, name, name, 0, f"drawn with seed {seed}")
@@ -56,7 +59,7 @@ class Grains:
 
     def read(self, member: Member) -> bytes:
         """The grain as JPEG."""
-        rng = np.random.default_rng([self._seed, zlib.crc32(member.name.encode())])
+        rng = np.random.default_rng([self._seed % 2**64, zlib.crc32(member.name.encode())])
         image = draw(VARIETIES[member.label], rng)
         _, encoded = cv2.imencode(
             ".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]

@@ -72,7 +72,7 @@ def _fill(source: Source, image_size: int) -> Fill:
 def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:
     if seed is None:
         return np.arange(length)
-    return np.random.default_rng([seed, epoch]).permutation(length)
+    return np.random.default_rng([seed % 2**64, epoch]).permutation(length)
 
 
 def _batch(fill: Fill, indices: np.ndarray, size: int, image_size: int) -> Batch:

@@ -48,7 +48,7 @@ class Records:
         self._records = builder.as_data_source(split, decoders=undecoded)  # pyright: ignore
         self._place = builder.data_dir
         self._split = split
-        self._keep_decoded = keep_decoded and "://" not in self._place
+        self._keep_decoded = keep_decoded
         self._decoded: dict[int, Decoded | None] = {}
 
     def __len__(self) -> int:
