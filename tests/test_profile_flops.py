@@ -125,7 +125,6 @@ ZOO = {
     "bfloat16": Layers((nn.Conv(5, (3, 3), dtype=jnp.bfloat16), nn.gelu)),
     "dense on maps": nn.Dense(7),
     "LayerNorm": nn.LayerNorm(),
-    "RMSNorm": nn.RMSNorm(),
     "BatchNorm": nn.BatchNorm(use_running_average=True),
     "GroupNorm": nn.GroupNorm(num_groups=2),
     "WeightNorm": nn.WeightNorm(nn.Conv(5, (3, 3))),
@@ -154,8 +153,8 @@ ZOO = {
     "squeeze and excite": SqueezeExcite(),
 }
 
-if jax.__version_info__ >= (0, 10):  # before, JAX did not drop the x - 0 in it
-    ZOO["softplus"] = nn.softplus
+if jax.__version_info__ >= (0, 10):  # JAX 0.7 does not drop the x - 0 in these
+    ZOO |= {"softplus": nn.softplus, "RMSNorm": nn.RMSNorm()}
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -293,6 +292,29 @@ def test_products_of_two_activations_are_uncounted_those_by_weights_are_not():
 def test_a_count_that_xla_does_not_have_is_refused(step):
     with pytest.raises(UserError, match=r"XLA counts .* FLOPs in Layers"):
         profile.count(Layers((step,)), (4, 4, 2), softmax=False)
+
+
+def test_a_machine_where_jax_has_no_cpu_is_told_what_to_do(monkeypatch):
+    def no_cpu(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    with pytest.raises(UserError, match="add cpu to JAX_PLATFORMS"):
+        profile.count(nn.Dense(2), (1, 4))
+
+
+def test_xlas_own_operation_is_counted_where_platforms_have_different_ones():
+    def slices(x):
+        rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+        return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+
+    def pool(x):
+        windows = (2, 2), (2, 2)
+        return lax.platform_dependent(x, cpu=slices, default=lambda x: nn.max_pool(x, *windows))
+
+    counted = profile.count(Layers((pool, nn.Dense(2))), (8, 8, 3))
+    assert [row.type for row in counted.rows] == ["max_pool", "Dense"]
+    assert counted.rows[0].flops == profile.Flops(study=4 * 48, xla=3 * 48)
 
 
 def test_a_softmax_counts_five_a_class_and_is_not_added_twice():
