@@ -35,7 +35,9 @@ def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> R
             return builder
         with lock(cache) as alone:
             return _whole(archive, folder, seed) or _written(archive, folder, seed, alone)
-    except (OSError, RuntimeError) as error:  # RuntimeError: array_record, of a full disk
+    # array_record raises RuntimeError for a full disk; etils KeyError for a user id without a name,
+    # as a container's may be.
+    except (OSError, RuntimeError, KeyError) as error:
         raise UserError(
             f"cannot keep prepared images in {os.fspath(cache)}: "
             f"{reason(error).partition(';')[0]}; "

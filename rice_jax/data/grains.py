@@ -1,7 +1,7 @@
 """Synthetic grains: what stands in for photographs of rice when there are none.
 
-Each is a superellipse on black with the size, proportions, colour and shading that were measured
-on 300 photographs of its variety (grey above 40 counted as grain).
+Each is a blunt ellipse on black, |x|^p + y^2 < 1, with the size, proportions, colour and shading
+that were measured on 300 photographs of its variety (grey above 40 counted as grain).
 """
 
 import math
@@ -71,9 +71,11 @@ def draw(variety: Variety, rng: np.random.Generator) -> np.ndarray:
     """One grain at any angle: uint8 RGB (250, 250, 3)."""
     major, minor = _axes(variety, rng)
     along, across = _coordinates(rng)
-    exponent = _exponent(_fullness(variety))
-    half = 4 * math.sqrt(_variance(exponent))
-    radius = abs(along / (major / half)) ** exponent + abs(across / (minor / half)) ** exponent
+    bluntness = _bluntness(variety)
+    _, along_variance, across_variance = _moments(bluntness)
+    x = along / (major / 4) * math.sqrt(along_variance)
+    y = across / (minor / 4) * math.sqrt(across_variance)
+    radius = abs(x) ** bluntness + y**2
     inside = radius < 1
     shading = _shading(radius, rng)[inside]
     shading = (shading - shading.mean()) / shading.std()
@@ -110,29 +112,29 @@ def _coordinates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return cos * x + sin * y, cos * y - sin * x
 
 
-def _fullness(variety: Variety) -> float:
-    """Area over that of the ellipse with the same axes: 1 at most, and 0.955 for a rectangle."""
+def _moments(bluntness: float) -> tuple[float, float, float]:
+    """Of |x|^p + y^2 < 1: area, variance of x, variance of y, by Dirichlet's integral."""
+    gamma, p = math.gamma, bluntness
+    area = 2 / p * gamma(1 / p) * gamma(1 / 2) / gamma(3 / 2 + 1 / p)
+    x = 2 / p * gamma(3 / p) * gamma(1 / 2) / gamma(3 / 2 + 3 / p)
+    y = 2 / p * gamma(1 / p) * gamma(3 / 2) / gamma(5 / 2 + 1 / p)
+    return area, x / area, y / area
+
+
+def _bluntness(variety: Variety) -> float:
+    """The p that gives the measured area: the blunter, the less area for the same axes."""
     covariance = _correlation(variety) * variety.major[1] * variety.minor[1]
-    mean_product = variety.major[0] * variety.minor[0] + covariance
-    return variety.area[0] / (math.pi / 4 * mean_product)
+    ellipse = math.pi / 4 * (variety.major[0] * variety.minor[0] + covariance)
 
+    def fullness(p: float) -> float:
+        area, x, y = _moments(p)
+        return area / (4 * math.pi * math.sqrt(x * y))
 
-def _variance(exponent: float) -> float:
-    """Of a coordinate over |x|^n + |y|^n < 1; 1/4 for the circle."""
-    gamma, n = math.gamma, exponent
-    return gamma(3 / n) * gamma(2 / n + 1) / (gamma(4 / n + 1) * gamma(1 / n))
-
-
-def _exponent(fullness: float) -> float:
-    """The n of 2 or more whose superellipse is that full."""
-
-    def of(n: float) -> float:
-        return math.gamma(1 + 1 / n) ** 2 / (math.gamma(1 + 2 / n) * math.pi * _variance(n))
-
-    low, high = 2.0, 8.0
-    for _ in range(40):
+    low, high = 2.0, 16.0
+    for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if of(middle) > fullness else (low, middle)
+        blunter = fullness(middle) > variety.area[0] / ellipse
+        low, high = (middle, high) if blunter else (low, middle)
     return low
 
 
@@ -142,7 +144,7 @@ def _shading(radius: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rng.standard_normal((6, 6), np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC
     )
     fine = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE), np.float32), (5, 5), 0.8)
-    return patches + fine + _normal(rng, -1, 1) * radius.clip(0, 1) ** 3
+    return patches + fine + _normal(rng, -1, 1) * radius.clip(0, 1) ** 2
 
 
 def _normal(rng: np.random.Generator, mean: float, std: float) -> float:
