@@ -50,7 +50,7 @@ def latency(
         variables: its variables, as `module.apply` takes them.
         input_shape: of one image, (H, W, C).
         repeats: runs that are timed, fewer where they take longer than `seconds`, never below 3.
-        warmup: runs before the first timed one.
+        warmup: runs before the first timed one; the last of them starts within `seconds`.
         seconds: time to spend on the timed runs of each of the two measurements.
         **call_kwargs: what else the module's call takes, such as train=False.
 
@@ -76,7 +76,7 @@ def latency(
     single, single_compile = measure(1)
     median = float(np.median(single))
     batch_size = _batch_within(seconds, median)
-    many, many_compile = measure(batch_size)
+    many, many_compile = measure(batch_size) if batch_size > 1 else (single, single_compile)
     return {
         "device": jax.devices()[0].device_kind,
         "repeats": len(single),
@@ -95,8 +95,11 @@ def latency(
 
 def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float) -> np.ndarray:
     """Seconds of each run; at least 3 runs, or `repeats` if that is less."""
+    warm = time.perf_counter() + seconds
     for _ in range(warmup):
         jax.block_until_ready(run())
+        if time.perf_counter() > warm:
+            break
     durations: list[float] = []
     while len(durations) < repeats and (len(durations) < 3 or sum(durations) < seconds):
         started = time.perf_counter()
