@@ -49,7 +49,7 @@ def latency(
         module: a Linen module called with one array.
         variables: its variables, as `module.apply` takes them.
         input_shape: of one image, (H, W, C).
-        repeats: runs that are timed, fewer where they take longer than `seconds`, never below 3.
+        repeats: runs that are timed; fewer, but 3, where they take longer than `seconds`.
         warmup: runs before the first timed one; the last of them starts within `seconds`.
         seconds: time to spend on the timed runs of each of the two measurements.
         **call_kwargs: what else the module's call takes, such as train=False.
@@ -59,7 +59,7 @@ def latency(
         throughput: {batch_size, repeats, compile_seconds, images_per_second (of the median run)}.
 
     Raises:
-        UserError: `repeats` or `warmup` is not at least 1, or the shape is not an image's.
+        UserError: `repeats` or `warmup` is below 1, or a size of the image is not positive.
     """
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
