@@ -1,1 +1,5 @@
 """Figures and pages out of the JSON that the stages wrote; the only importer of matplotlib."""
+
+from rice_jax.report.writing import write
+
+__all__ = ["write"]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from rice_jax.report import numbers, style
+from rice_jax.report.history import best_row
 
 
 @style.styled
@@ -43,12 +44,6 @@ def curves(
     style.legend_above(figure, loss, columns=4)
     figure.align_ylabels()
     return figure
-
-
-def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The row of the lowest validation loss, the first of equals; None where none is finite."""
-    rows = [row for row in history if numbers.present(row.get("val_loss"))]
-    return min(rows, key=lambda row: row["val_loss"], default=None)
 
 
 def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

@@ -1,0 +1,161 @@
+"""The net's inside: where the compute goes, which filters are dead, what the maps look like."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rice_jax.report import markdown, numbers
+from rice_jax.report.figures import feature_maps_file
+from rice_jax.report.page.overview import stage_command
+from rice_jax.report.record import Record
+from rice_jax.run import Run
+
+_COSTLIEST = 8
+_INLINE_MAPS = 8
+_DEADEST = 12
+
+
+def compute(run: Run, record: Record) -> str:
+    """FLOPs by layer, the costliest in a table, what is not counted, and time."""
+    profile = record.profile
+    if profile is None:
+        command = markdown.code(stage_command(run, "profile"))
+        return f"## Where the compute goes\n\nNot counted yet: {command} does it."
+    total = profile["totals"]["flops"]["study"] or 1
+    layers = sorted(profile["layers"], key=lambda layer: -(layer["flops"]["study"] or 0))
+    costliest = layers[:_COSTLIEST]
+    parts = ["## Where the compute goes"]
+    if costliest:
+        first = costliest[0]
+        parts.append(
+            f"{markdown.code(first['path'] or 'the net')} alone does "
+            f"{numbers.percent((first['flops']['study'] or 0) / total, 1)} of the work "
+            "(FLOPs of one image in the study's convention; one multiply-add is two)."
+        )
+    parts += [
+        markdown.image("FLOPs by layer", "flops.png"),
+        markdown.table(
+            ("layer", "type", "output", "parameters", "FLOPs", "share"),
+            [_layer_row(layer, total) for layer in costliest],
+            left=3,
+        ),
+        _uncounted(profile),
+        _time(profile),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _layer_row(layer: Mapping[str, Any], total: float) -> tuple[str, ...]:
+    shape = " x ".join(str(side) for side in (layer.get("output_shape") or [])[1:])
+    flops = layer["flops"]["study"]
+    return (
+        markdown.code(layer["path"] or "the net"),
+        markdown.escape(layer["type"]),
+        shape or numbers.MISSING,
+        numbers.count(layer["params"]),
+        numbers.count(flops),
+        numbers.percent((flops or 0) / total, 1),
+    )
+
+
+def _uncounted(profile: Mapping[str, Any]) -> str:
+    """Operations without a rule: the totals are too low by them."""
+    names = sorted({f"{row['operation']} in {row['layer']}" for row in profile["uncounted"] or ()})
+    if not names:
+        return ""
+    listed = ", ".join(markdown.code(name) for name in names)
+    return f"**Not counted**, so that the totals are too low by it: {listed}."
+
+
+def _time(profile: Mapping[str, Any]) -> str:
+    time = profile.get("time")
+    if not time:
+        return ""
+    measured = time["measured"]
+    rate = numbers.short(time["device_flops_per_second"], 3)
+    return (
+        f"At {rate}FLOP/s, all of them used, one image takes "
+        f"{numbers.seconds(time['theoretical_seconds']['study'])}. Measured on "
+        f"{markdown.escape(measured['device'])}: {numbers.seconds(measured['median'])} for one "
+        f"image (middle 80 %: {numbers.seconds(measured['p10'])} to "
+        f"{numbers.seconds(measured['p90'])}), and "
+        f"{numbers.short(measured['throughput']['images_per_second'], 3)} images a second in "
+        f"batches of {measured['throughput']['batch_size']}."
+    )
+
+
+def dead_filters(run: Run, record: Record) -> str:
+    """Filters that are zero on every image, by layer."""
+    if record.dead_filters is None:
+        command = markdown.code(stage_command(run, "inspect"))
+        return f"## Dead filters\n\nNot inspected yet: {command} does it."
+    layers = record.dead_filters["layers"]
+    clean, augmented, proven = (
+        sum(len(layer[name]) for layer in layers)
+        for name in ("dead_clean", "dead_augmented", "proven_dead")
+    )
+    filters = sum(layer["filters"] for layer in layers)
+    images = numbers.count(record.dead_filters["images"])
+    parts = [
+        "## Dead filters",
+        f"Of {numbers.count(filters)} filters {numbers.count(clean)} are zero on every pixel of "
+        f"all {images} clean images and {numbers.count(augmented)} on the augmented ones; "
+        f"{numbers.count(proven)} are proven to be zero for every image there can be. "
+        "Removing a dead filter changes no answer on these images, removing a proven one changes "
+        "none at all.",
+        markdown.image("Dead filters by layer", "dead_filters.png"),
+    ]
+    kinds = ("dead_clean", "dead_augmented", "proven_dead")
+    affected = [layer for layer in layers if any(layer[kind] for kind in kinds)]
+    deadest = sorted(affected, key=lambda layer: -sum(len(layer[kind]) for kind in kinds))
+    shown = [layer for layer in affected if layer in deadest[:_DEADEST]]
+    rows = [
+        (
+            markdown.code(layer["path"] or "the net"),
+            numbers.count(layer["filters"]),
+            *(str(len(layer[kind])) for kind in kinds),
+            _ranges(layer["dead_clean"]),
+        )
+        for layer in shown
+    ]
+    if rows:
+        header = ("layer", "filters", "clean", "augmented", "proven", "which, on clean images")
+        parts.append(markdown.table(header, rows))
+    if len(shown) < len(affected):
+        parts.append(
+            f"{len(affected) - len(shown)} more layers have fewer; all are in "
+            "[dead_filters.json](dead_filters.json)."
+        )
+    return "\n\n".join(parts)
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """[0, 4, 5, 6] as '0, 4-6'."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+    return ", ".join(texts) or numbers.MISSING
+
+
+def feature_maps(run: Run, record: Record) -> str:
+    """The grids of maps: all of a small net, the first, a middle and the last of a large one."""
+    folder = run.path / "feature_maps"
+    found = {f"feature_maps/{file.name}" for file in folder.glob("*.png")}
+    names = [layer["path"] for layer in (record.dead_filters or {}).get("layers", ())]
+    titles = {file: path for path in names if (file := feature_maps_file(path)) in found}
+    titles |= {file: file.split("/")[1] for file in sorted(found - titles.keys())}
+    if not titles:
+        return ""
+    files = list(titles)
+    few = [files[0], files[len(files) // 2], files[-1]]
+    inline = files if len(files) <= _INLINE_MAPS else few
+    parts = ["## Feature maps", "What each filter makes of one test image."]
+    parts += [markdown.image(f"Feature maps of {titles[file]}", file) for file in inline]
+    rest = [file for file in files if file not in inline]
+    if rest:
+        links = ", ".join(markdown.link(markdown.code(titles[file]), file) for file in rest)
+        parts.append(f"The other layers: {links}.")
+    return "\n\n".join(parts)

@@ -1,0 +1,222 @@
+"""What the page begins and ends with: the net, its headline figures, its images, what is next."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from rice_jax.profile.study import TEST_IMAGES
+from rice_jax.report import markdown, numbers, study, style
+from rice_jax.report.record import Record
+from rice_jax.run import Run
+
+_USES = {"train": "training", "test": "the test"}
+
+
+def stage_command(run: Run, stage: str) -> str:
+    """The command that does a stage of this run."""
+    return f"python -m rice_jax.main {_flag('workdir', str(run))} --stages={stage}"
+
+
+def _flag(name: str, value: str) -> str:
+    return shlex.quote(f"--{name}={value}")
+
+
+def opening(record: Record, summary: Mapping[str, Any]) -> str:
+    """The title and a paragraph: what net, what it learned from, how well it does."""
+    parts = [f"# {markdown.escape(record.model)}{', pruned' if record.prune else ''}"]
+    if record.synthetic:
+        parts.append(
+            "> **Synthetic data.** The images are drawn grains, not photographs: the accuracies "
+            "below say that the machinery works and nothing about rice. For photographs give "
+            "`--config.data.path=` the Kaggle archive 'Rice Image Dataset', its unpacked folder, "
+            "or any folder of class folders."
+        )
+    sentences = [_net(record), _learned(record, summary), _does(summary)]
+    parts.append(" ".join(sentence for sentence in sentences if sentence))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _net(record: Record) -> str:
+    if record.profile is None:
+        return ""
+    totals = record.profile["totals"]
+    convolutions = sum(1 for layer in record.profile["layers"] if layer["filters"])
+    size = " x ".join(str(side) for side in record.profile["input_shape"][1:])
+    return (
+        f"A net of {_plural(convolutions, 'convolution')} with "
+        f"{_plural(totals['filters'], 'filter')} and {numbers.count(totals['params'])} "
+        f"parameters, for images of {size}. One image takes it "
+        f"{numbers.short(totals['flops']['study'])}FLOPs."
+    )
+
+
+def _learned(record: Record, summary: Mapping[str, Any]) -> str:
+    if not record.history:
+        return ""
+    images = (record.data or {}).get("images") or {}
+    text = f"It learned for {_plural(summary['epochs'], 'epoch')}"
+    if "train" in images:
+        text += f" from {_plural(images['train'], 'image')}"
+    best = summary["best_epoch"]
+    return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
+
+
+def _does(summary: Mapping[str, Any]) -> str:
+    clean, augmented = summary["clean"], summary["augmented"]
+    if not clean or not augmented:
+        return ""
+    return (
+        f"It names the class of {numbers.percent(clean['accuracy'])} of the clean test images, "
+        f"and of {numbers.percent(augmented['accuracy'])} once they are flipped, turned, zoomed, "
+        "shifted and changed in contrast."
+    )
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{numbers.count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The table of headline figures, the study's beside them where it has the net."""
+    rows = _rows(summary)
+    known = bool(summary["reported"])
+    header = ("", "this run", "the study") if known else ("", "this run")
+    cells = [row if known else row[:2] for row in rows if row[1] != numbers.MISSING]
+    if not cells:
+        return ""
+    lines = ["## At a glance", markdown.table(header, cells)]
+    notes = study.errata(summary)
+    if notes:
+        lines.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
+    return "\n\n".join(lines)
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    clean, augmented = summary["clean"] or {}, summary["augmented"] or {}
+    flops, dead = summary["flops"] or {}, summary["dead_filters"] or {}
+
+    def theirs(field: str, form: Any = numbers.count) -> str:
+        return study.reported(summary, field, form)
+
+    def two_digits(value: float | None) -> str:
+        return numbers.decimal(value, 2)
+
+    return [
+        ("accuracy, clean test images", numbers.percent(clean.get("accuracy")), numbers.MISSING),
+        (
+            "accuracy, augmented test images",
+            numbers.percent(augmented.get("accuracy")),
+            theirs("augmented_test_accuracy", numbers.percent),
+        ),
+        (
+            "macro F1, augmented test images",
+            numbers.decimal(augmented.get("macro_f1")),
+            theirs("macro.f1", two_digits),
+        ),
+        (
+            "accuracy, validation",
+            numbers.percent(summary["val_accuracy"]),
+            theirs("val_accuracy", numbers.percent),
+        ),
+        (
+            "loss, validation (nats)",
+            numbers.decimal(summary["val_loss"]),
+            theirs("val_loss", numbers.decimal),
+        ),
+        ("best epoch", numbers.count(summary["best_epoch"]), theirs("best_epoch")),
+        ("parameters", numbers.count(summary["params"]), theirs("params")),
+        ("trainable parameters", numbers.count(summary["trainable_params"]), theirs("trainable")),
+        ("filters", _filters(summary), theirs("filters")),
+        ("FLOPs for one image, `study`", numbers.count(flops.get("study")), theirs("flops")),
+        ("FLOPs for one image, `formula`", numbers.count(flops.get("formula")), numbers.MISSING),
+        ("FLOPs for one image, `xla`", numbers.count(flops.get("xla")), numbers.MISSING),
+        (
+            f"TFLOPs for {numbers.count(TEST_IMAGES)} images, `study`",
+            numbers.short(study.tflops(flops.get("study"))),
+            theirs("tflops_7500", numbers.short),
+        ),
+        (
+            f"latency of one image, {markdown.escape(str(summary['latency_device']))}",
+            numbers.seconds(summary["latency_seconds"]),
+            numbers.MISSING,
+        ),
+        ("throughput, images/s", numbers.short(summary["images_per_second"], 3), numbers.MISSING),
+        ("filters dead on clean images", numbers.count(dead.get("clean")), numbers.MISSING),
+        ("filters dead on augmented images", numbers.count(dead.get("augmented")), numbers.MISSING),
+        ("filters proven dead", numbers.count(dead.get("proven")), numbers.MISSING),
+    ]
+
+
+def _filters(summary: Mapping[str, Any]) -> str:
+    text = numbers.count(summary["filters"])
+    if summary["filters"] == summary["study_filters"]:
+        return text
+    return f"{text} ({numbers.count(summary['study_filters'])} by the study's count)"
+
+
+def data(run: Run, record: Record) -> str:
+    """The images: where from, how many, what they look like."""
+    if record.data is None:
+        return ""
+    images, classes = record.data["images"], record.data["classes"]
+    names = ", ".join(markdown.escape(name) for name in classes)
+    parts = [
+        "## The images",
+        f"{markdown.escape(record.data['name'])}, "
+        + ", ".join(
+            f"{numbers.count(number)} for {_USES.get(split, split)}"
+            for split, number in images.items()
+        )
+        + f". {len(classes)} classes: {names}."
+        + _skipped(record.data.get("skipped")),
+    ]
+    numbered = [
+        f"{label} is {markdown.escape(name)}"
+        for label, name in zip(style.labels(classes, 1.35), classes, strict=True)
+        if label != style.drawable(name)
+    ]
+    if numbered:
+        parts.append(f"In the figures {'; '.join(numbered)}.")
+    if run.has("classes.png"):
+        parts.append(markdown.image("Images of each class", "classes.png"))
+    return "\n\n".join(parts)
+
+
+def _skipped(skipped: int | None) -> str:
+    if not skipped:
+        return ""
+    return f" {_plural(skipped, 'file')} could not be used and {'was' if skipped == 1 else 'were'}\
+ left out."
+
+
+def how_to_go_on(run: Run, record: Record) -> str:
+    """Commands for what a person may want next."""
+    folder = _flag("workdir", str(run))
+    lighter = _flag("out", f"{run}_pruned")
+    lines = [
+        "# the class of an image of your own",
+        f"python -m rice_jax.predict {folder} IMAGE.jpg",
+        "# remove the filters that do nothing",
+        f"python -m rice_jax.prune {folder} {lighter} --drop=dead",
+        "# beside other runs",
+        f"python -m rice_jax.compare {_flag('workdirs', f'{run},OTHER_RUN')} --out=comparison",
+        "# a file that runs without this package",
+        f"python -m rice_jax.export {folder} {_flag('out', f'{record.model}.onnx')}",
+    ]
+    return "\n\n".join(["## How to go on", markdown.commands(lines)])
+
+
+def provenance(record: Record) -> str:
+    """What it takes to get this run again: seed, recipe, versions."""
+    recipe = record.config["config"].get("train") or {}
+    rows = [
+        ("seed", markdown.code(str(record.config.get("seed")))),
+        *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),
+        *(
+            (markdown.escape(name), markdown.code(str(value)))
+            for name, value in (record.config.get("versions") or {}).items()
+            if value
+        ),
+    ]
+    table = markdown.table(("", ""), rows, left=2)
+    return "\n\n".join(["## How it was made", table, "All settings: [config.json](config.json)."])

@@ -1,0 +1,115 @@
+"""What the stages left in a run's folder, read once; and the headline figures of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rice_jax.report import history
+from rice_jax.run import Run
+
+PARTS = ("clean", "augmented")
+"""The two halves of evaluation.json, and of the census."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The contents of a run's files; None, or no rows, for a stage that has not run."""
+
+    config: Mapping[str, Any]
+    history: Sequence[Mapping[str, float | None]]
+    evaluation: Mapping[str, Any] | None
+    profile: Mapping[str, Any] | None
+    dead_filters: Mapping[str, Any] | None
+    prune: Mapping[str, Any] | None
+
+    @property
+    def model(self) -> str:
+        """Name of the net."""
+        return self.config["config"]["model"]["name"]
+
+    @property
+    def data(self) -> Mapping[str, Any] | None:
+        """What config.json says of the images; None for a run that has seen none."""
+        return self.config.get("data")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the run's images are drawn."""
+        return bool(self.data and self.data["synthetic"])
+
+
+def load(run: Run) -> Record:
+    """Read a run's folder; UserError where config.json is missing or a file is damaged."""
+
+    def read(name: str) -> Any:
+        return run.read_json(name) if run.has(name) else None
+
+    return Record(
+        config=run.read_json("config.json"),
+        history=history.read(run),
+        evaluation=read("evaluation.json"),
+        profile=read("profile.json"),
+        dead_filters=read("dead_filters.json"),
+        prune=read("prune.json"),
+    )
+
+
+def summarize(record: Record) -> dict[str, Any]:
+    """summary.json: model, dataset, best_epoch, and the headline figures of the other files.
+
+    A figure whose stage has not run is None. Shares are in [0, 1], losses in nats, times in
+    seconds, FLOPs for one image.
+    """
+    data, profile = record.data, record.profile or {}
+    best = history.best_row(record.history) or {}
+    totals, time = profile.get("totals") or {}, profile.get("time") or {}
+    measured = time.get("measured") or {}
+    return {
+        "model": record.model,
+        "seed": record.config.get("seed"),
+        "pruned": record.prune is not None,
+        "dataset": data
+        and {name: data.get(name) for name in ("name", "synthetic", "fingerprint", "images")},
+        "epochs": len(record.history),
+        "best_epoch": int(best["epoch"]) if best else None,
+        "train_accuracy": best.get("train_accuracy"),
+        "train_loss": best.get("train_loss"),
+        "val_accuracy": best.get("val_accuracy"),
+        "val_loss": best.get("val_loss"),
+        **{part: _result(record, part) for part in PARTS},
+        "evaluated_on": (record.evaluation or {}).get("path"),
+        "params": totals.get("params"),
+        "trainable_params": totals.get("trainable_params"),
+        "filters": totals.get("filters"),
+        "study_filters": totals.get("study_filters"),
+        "flops": totals.get("flops"),
+        "latency_seconds": measured.get("median"),
+        "images_per_second": (measured.get("throughput") or {}).get("images_per_second"),
+        "latency_device": measured.get("device"),
+        "dead_filters": _dead(record),
+        "reported": profile.get("reported"),
+        "errata": profile.get("errata") or [],
+    }
+
+
+def _result(record: Record, part: str) -> dict[str, Any] | None:
+    result = (record.evaluation or {}).get(part)
+    if not result:
+        return None
+    headline = {name: result.get(name) for name in ("images", "accuracy", "loss")}
+    return headline | {
+        f"macro_{name}": result["macro_avg"][name] for name in ("precision", "recall", "f1")
+    }
+
+
+def _dead(record: Record) -> dict[str, int] | None:
+    if record.dead_filters is None:
+        return None
+    layers = record.dead_filters["layers"]
+    return {
+        "filters": sum(layer["filters"] for layer in layers),
+        "clean": sum(len(layer["dead_clean"]) for layer in layers),
+        "augmented": sum(len(layer["dead_augmented"]) for layer in layers),
+        "proven": sum(len(layer["proven_dead"]) for layer in layers),
+        "images": record.dead_filters["images"],
+    }

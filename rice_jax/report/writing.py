@@ -1,0 +1,50 @@
+"""From what the stages left to summary.json, the figures and report.md."""
+
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+
+from rice_jax.report import figures
+from rice_jax.report.page import page
+from rice_jax.report.record import PARTS, Record, load, summarize
+from rice_jax.run import Run
+
+
+def write(run: Run) -> None:
+    """Write summary.json, the figures of what has been done so far, and report.md.
+
+    Raises:
+        UserError: the folder has no config.json, a file in it is damaged, or cannot be written.
+    """
+    record = load(run)
+    summary = summarize(record)
+    run.write_json("summary.json", summary)
+    for name, figure in _figures(record):
+        run.write_bytes(name, figures.png(figure))
+    run.write_text("report.md", page(run, record, summary))
+
+
+def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
+    """File name and figure, one after the other so that one at a time is in memory."""
+    model, synthetic = record.model, record.synthetic
+    if record.history:
+        title = f"{model}: training"
+        yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
+    for part in PARTS:
+        result = (record.evaluation or {}).get(part)
+        if result:
+            figure = figures.confusion_matrix(
+                result["confusion_matrix"],
+                list(result["per_class"]),
+                f"{model}: {part} test images",
+                synthetic=synthetic,
+            )
+            yield f"confusion_matrix_{part}.png", figure
+    if record.profile:
+        title = f"{model}: where the compute goes"
+        layers = record.profile["layers"]
+        yield "flops.png", figures.flops(layers, title=title, synthetic=synthetic)
+    if record.dead_filters:
+        title = f"{model}: dead filters"
+        layers = record.dead_filters["layers"]
+        yield "dead_filters.png", figures.dead_filters(layers, title=title, synthetic=synthetic)
