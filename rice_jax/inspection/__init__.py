@@ -1,0 +1,22 @@
+"""What a net's filters do: their maps, how often they are zero, which can never be anything else.
+
+For any Linen module; the module is traced, never changed.
+"""
+
+from rice_jax.inspection.bounds import map_bounds
+from rice_jax.inspection.census import Census, LayerCensus, census
+from rice_jax.inspection.features import feature_maps
+from rice_jax.inspection.findings import to_json
+from rice_jax.inspection.proof import Proof, prove, proven_dead
+
+__all__ = [
+    "Census",
+    "LayerCensus",
+    "Proof",
+    "census",
+    "feature_maps",
+    "map_bounds",
+    "prove",
+    "proven_dead",
+    "to_json",
+]

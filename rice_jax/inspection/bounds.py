@@ -1,0 +1,168 @@
+"""Bounds of every value of a traced net, for all images in a box at once."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rice_jax.errors import UserError
+from rice_jax.inspection.features import arranged, image_maps
+from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
+from rice_jax.inspection.linear import convolution, dot
+from rice_jax.inspection.rules import RULES
+from rice_jax.trace import Equation, Trace, Value, trace
+
+_OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
+"""How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
+to bfloat16."""
+
+
+def map_bounds(
+    module: nn.Module,
+    variables: Any,
+    input_shape: Sequence[int],
+    low: Any = 0.0,
+    high: Any = 1.0,
+    *,
+    operand_roundoff: float | None = None,
+    **call_kwargs: Any,
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """Bounds of each convolution's feature map, pixel by pixel, for every image in [low, high].
+
+    What the net computes in float32 (or bfloat16 activations) lies within them too, whatever the
+    order of its sums: rounding is added, that of the net and that of the bounds. They are
+    computed on the CPU, where float32 is float32. An operation without a rule, and NaN or
+    infinity, bounds nothing, nor do values that follow from it.
+
+    Args:
+        module: any Linen module called with one array of images.
+        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        input_shape: (H, W, C) of an image, or (N, H, W, C).
+        low: least pixel value, a number or an array that broadcasts to `input_shape`.
+        high: largest pixel value, likewise.
+        operand_roundoff: relative rounding of what convolutions and dot products multiply. By
+            default that of JAX's backend in use: 0 on CPU, 2^-11 on GPU (TF32), 2^-8 on TPU.
+        **call_kwargs: what else the module's call needs, such as train=False.
+
+    Returns:
+        The bounds by the map's name, arrays (N, H', W', filters) each, -inf and inf where nothing
+        is known; and the operations without a rule that maps depend on, as 'sort in layer conv1'.
+
+    Raises:
+        UserError: where low is above high, or JAX has no CPU backend.
+    """
+    shape = tuple(input_shape) if len(input_shape) != 3 else (1, *input_shape)
+    if np.any(np.asarray(low) > np.asarray(high)):
+        raise UserError(f"images from low={low} to high={high}: low must not be above high")
+    if operand_roundoff is None:
+        operand_roundoff = _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
+    traced = trace(module, shape, **call_kwargs)
+    maps = image_maps(traced)
+    needed = _needed(traced, [conv.value for conv in maps])
+    variables = traverse_util.flatten_dict(variables, sep="/")
+    without_rule: list[str] = []
+
+    with jax.default_device(_cpu()):
+        known = {
+            value: point(np.asarray(variables[path])) for path, value in traced.variables.items()
+        }
+        darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
+        known[traced.input] = widened(darkest, brightest, 0.0)
+        exact = {value: interval.exact for value, interval in known.items()}
+
+        @jax.jit
+        def run(ends: list[tuple[jax.Array, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
+            intervals = {
+                value: Interval(lo, lo if exact[value] else hi)
+                for value, (lo, hi) in zip(exact, ends, strict=True)
+            }
+            without_rule.extend(_propagate(needed, intervals, operand_roundoff))
+            found = [(conv, intervals[conv.value]) for conv in maps]
+            return [(arranged(conv, x.lo), arranged(conv, x.hi)) for conv, x in found]
+
+        bounds = jax.device_get(run([(interval.lo, interval.hi) for interval in known.values()]))
+    named = zip((conv.name for conv in maps), bounds, strict=True)
+    return dict(named), tuple(dict.fromkeys(without_rule))
+
+
+def _cpu() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "bounds are computed on JAX's CPU backend, which is switched off here: "
+            "add ',cpu' to JAX_PLATFORMS"
+        ) from error
+
+
+def _needed(traced: Trace, wanted: Sequence[Value]) -> list[Equation]:
+    """The equations that the wanted values depend on, in their order."""
+    values, equations = set(wanted), []
+    for equation in reversed(traced.equations):
+        if not values.isdisjoint(equation.outputs):
+            values.update(equation.inputs)
+            equations.append(equation)
+    return equations[::-1]
+
+
+def _propagate(
+    equations: Sequence[Equation], intervals: dict[Value, Interval], operand_roundoff: float
+) -> list[str]:
+    """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
+    rules = RULES | {
+        "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
+        "dot_general": functools.partial(_linear, dot, operand_roundoff),
+    }
+    without_rule = []
+    for equation in equations:
+        operands = [
+            intervals[value] if value.constant is None else point(value.constant)
+            for value in equation.inputs
+        ]
+        results = _known(equation, operands)
+        if results is None and equation.name in rules and _has_known_types(equation):
+            bounded = rules[equation.name](equation, *operands)
+            results = bounded if isinstance(bounded, list) else [bounded]
+        if results is None:
+            results = [unknown(value.shape) for value in equation.outputs]
+            place = f"layer {equation.layer}" if equation.layer else "the module itself"
+            without_rule.append(f"{equation.name} in {place}")
+        for value, result in zip(equation.outputs, results, strict=True):
+            assert result.lo.shape == value.shape, equation
+            intervals[value] = result
+    return without_rule
+
+
+def _linear(rule: Any, operand_roundoff: float, equation: Equation, *operands: Interval) -> Any:
+    return rule(equation, operand_roundoff, *operands)
+
+
+def _known(equation: Equation, operands: Sequence[Interval]) -> list[Interval] | None:
+    """Whole numbers and truth values follow exactly from known ones; else a truth value is 0 or 1.
+
+    None for everything else.
+    """
+    truth = [jnp.issubdtype(value.dtype, jnp.bool_) for value in equation.outputs]
+    number = [jnp.issubdtype(value.dtype, jnp.integer) for value in equation.outputs]
+    whole = all(either or other for either, other in zip(truth, number, strict=True))
+    if (whole and all(operand.exact for operand in operands)) or equation.name == "iota":
+        return [Interval(array, array) for array in equation.apply(*(x.lo for x in operands))]
+    if not all(truth):
+        return None
+    ends = [
+        [jnp.full(value.shape, end, jnp.float32) for end in (0, 1)] for value in equation.outputs
+    ]
+    return [Interval(no, yes) for no, yes in ends]
+
+
+def _has_known_types(equation: Equation) -> bool:
+    """Whether rounding in the results is accounted for."""
+    return all(
+        jnp.issubdtype(value.dtype, jnp.floating) and known_for(value.dtype)
+        for value in equation.outputs
+    )

@@ -1,0 +1,181 @@
+"""Which filters are zero, and how often, over all images of a split."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rice_jax.errors import UserError
+from rice_jax.inspection import counts
+from rice_jax.inspection.features import arranged, image_maps, traced_for_images
+
+Transform = Callable[[jax.Array, jax.Array], jax.Array]
+
+_NO_IMAGES = "the census got no images: give a split that holds some"
+_IN_FLIGHT = 2
+"""Steps that may wait on the device: enough to keep it busy, few enough to keep memory flat."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCensus:
+    """How often each filter of a convolution is zero."""
+
+    path: str
+    zeros: np.ndarray
+    """int64 (filters,): zero values of each filter, over pixels, images and the layer's calls."""
+    values: int
+    """Values that each filter has, zero or not."""
+
+    @property
+    def filters(self) -> int:
+        """Number of filters."""
+        return len(self.zeros)
+
+    @property
+    def dead(self) -> list[int]:
+        """The filters that are zero on every pixel of every image."""
+        return np.flatnonzero(self.zeros == self.values).tolist()
+
+    @property
+    def zero_fraction(self) -> list[float]:
+        """Share of each filter's values that are zero: APoZ (Hu et al. 2016, arXiv:1607.03250)."""
+        return (self.zeros / self.values).tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """The count over all images."""
+
+    images: int
+    layers: dict[str, LayerCensus]
+    """By path, in the order in which they are computed."""
+
+
+def census(
+    module: nn.Module,
+    variables: Any,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    transform: Transform | None = None,
+    **call_kwargs: Any,
+) -> Census:
+    """Count the zeros of every filter of every convolution over a whole split.
+
+    The counts are exact integers, however many images there are. Nothing waits for the device but
+    to keep no more than two batches under way. Wrap `batches` in tqdm to watch.
+
+    Args:
+        module: any Linen module called with one array of images.
+        variables: its variables. Where images are spread over several devices they are copied to
+            all of them.
+        batches: pairs of images (B, H, W, C), float in [0, 1] for this package's nets, and weight
+            (B,), 0 for images that only fill up the batch. NumPy's or JAX's arrays, which may be
+            sharded over the batch; each shape of batch is compiled once.
+        transform: makes of images, and the index of their first one in the split, what the module
+            takes: decoding of uint8 pixels, augmentation. Part of the compiled program.
+        **call_kwargs: what else the module's call needs, such as train=False.
+
+    Returns:
+        The counts by layer. A layer called several times is counted over all of its calls.
+
+    Raises:
+        UserError: for a split without images, or images that are integers.
+    """
+    programs: dict[Any, _Program] = {}
+    state = layout = None
+    first = 0
+    under_way: deque[jax.Array] = deque()
+    for images, weight in batches:
+        key = (images.shape, images.dtype, _mesh_sharding(images))
+        if key not in programs:
+            programs[key] = _Program(module, images, transform, call_kwargs)
+        program = programs[key]
+        if state is None:
+            state, layout = program.start(), program.layout
+            variables = program.replicate(variables)
+        state, done = program.step(variables, state, images, weight, np.uint32(first))
+        first += images.shape[0]
+        under_way.append(done)
+        if len(under_way) > _IN_FLIGHT:
+            under_way.popleft().block_until_ready()
+    if state is None or layout is None:
+        raise UserError(_NO_IMAGES)
+    return _census(layout, counts.to_host(state))
+
+
+class _Program:
+    """The step for one shape of batch."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        images: Any,
+        transform: Transform | None,
+        call_kwargs: dict[str, Any],
+    ) -> None:
+        self._transform = transform or (lambda images, first: images)
+        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        seen = jax.eval_shape(self._transform, shape, jax.ShapeDtypeStruct((), jnp.uint32))
+        self._traced = traced_for_images(module, seen, **call_kwargs)
+        self._maps = image_maps(self._traced)
+        self._sharding = _mesh_sharding(images)
+        self.layout = [(conv.path, conv.filters) for conv in self._maps]
+        """Path and filters of each map: the order of the counts."""
+        self.step = jax.jit(self._step, donate_argnums=1, out_shardings=self._sharding)
+
+    def start(self) -> jax.Array:
+        """Counts of nothing: of images; then for each map of values and of zeros by filter."""
+        return self.replicate(counts.zeros(1 + sum(1 + filters for _, filters in self.layout)))
+
+    def replicate(self, tree: Any) -> Any:
+        """Put arrays on the device, or on every one that images are spread over."""
+        return jax.device_put(tree, self._sharding)
+
+    def _step(
+        self, variables: Any, state: jax.Array, images: jax.Array, weight: jax.Array, first: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """The state with a batch added, and a number that is there as soon as that is done."""
+        counted = (weight > 0).astype(jnp.uint32)
+        total = jnp.sum(counted)
+        values = self._traced.evaluate(
+            variables, self._transform(images, first), [conv.value for conv in self._maps]
+        )
+        batch = [total[None]]
+        for conv, value in zip(self._maps, values, strict=True):
+            value = arranged(conv, value)
+            pixels = tuple(range(1, value.ndim - 1))
+            if value.size // conv.filters >= 2**32:
+                raise UserError(f"batches of {len(value)} images are too large: give smaller ones")
+            # The images one by one first: a loop that runs on all cores.
+            zeros = jnp.sum(value == 0, axis=pixels, dtype=jnp.uint32)
+            of_image = value.size // (len(value) * conv.filters)
+            batch += [total[None] * np.uint32(of_image), jnp.sum(counted[:, None] * zeros, axis=0)]
+        return counts.add(state, jnp.concatenate(batch)), total
+
+
+def _mesh_sharding(images: Any) -> NamedSharding | None:
+    """A sharding that copies to every device of the mesh that `images` are spread over."""
+    sharding = images.sharding if isinstance(images, jax.Array) else None
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec())
+
+
+def _census(layout: list[tuple[str, int]], counted: np.ndarray) -> Census:
+    """Take the counts of a `_Program` apart."""
+    images, rest = int(counted[0]), counted[1:]
+    if not images:
+        raise UserError(_NO_IMAGES)
+    layers: dict[str, LayerCensus] = {}
+    for path, filters in layout:
+        values, zeros, rest = int(rest[0]), rest[1 : 1 + filters], rest[1 + filters :]
+        if path in layers:  # another call of the same filters
+            zeros, values = zeros + layers[path].zeros, values + layers[path].values
+        layers[path] = LayerCensus(path, zeros, values)
+    return Census(images, layers)

@@ -1,0 +1,73 @@
+"""What a net's convolutions see in given images."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rice_jax.errors import UserError
+from rice_jax.maps import ConvMap, convolutions
+from rice_jax.trace import Trace, trace
+
+
+def feature_maps(
+    module: nn.Module, variables: Any, images: Any, **call_kwargs: Any
+) -> dict[str, jax.Array]:
+    """The feature map of every convolution of a Linen module.
+
+    Args:
+        module: any Linen module called with one array of images.
+        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        images: (N, H, W, C) floats as the module takes them, in [0, 1] for this package's nets.
+        **call_kwargs: what else the module's call needs, such as train=False.
+
+    Returns:
+        Arrays (N, H', W', filters) by the layer's path, after the rectifier that belongs to the
+        convolution where there is one (`rice_jax.maps` says which). A layer's second call has
+        '@2' after its path.
+    """
+    images = jnp.asarray(images)
+    traced = traced_for_images(module, images, **call_kwargs)
+    maps = image_maps(traced)
+
+    @jax.jit
+    def run(variables: Any, images: jax.Array) -> list[jax.Array]:
+        values = traced.evaluate(variables, images, [conv.value for conv in maps])
+        return [arranged(conv, value) for conv, value in zip(maps, values, strict=True)]
+
+    return dict(zip((conv.name for conv in maps), run(variables, images), strict=True))
+
+
+def traced_for_images(module: nn.Module, images: Any, **call_kwargs: Any) -> Trace:
+    """The trace of a module called with `images` (an array or its shape and dtype).
+
+    UserError for pixels that are integers: a net trained on [0, 1] would see them 255 times as
+    bright.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"images are {images.dtype}, a net takes floats: divide pixels by 255, in a census "
+            "with transform=lambda images, first: images / 255"
+        )
+    return trace(module, images.shape, images.dtype, **call_kwargs)
+
+
+def image_maps(traced: Trace) -> list[ConvMap]:
+    """The convolutions' maps; UserError where one does not have a row for each image."""
+    images = traced.input.shape[0]
+    maps = convolutions(traced)
+    for conv in maps:
+        rows = conv.value.shape[conv.batch_axis]
+        if rows != images:
+            raise UserError(
+                f"the convolution {conv.name!r} works on {rows} rows where {images} images came "
+                "in: what belongs to which image cannot be told; inspect a module that does not "
+                "cut or repeat its batch"
+            )
+    return maps
+
+
+def arranged(conv: ConvMap, value: jax.Array) -> jax.Array:
+    """A map with images first and filters last, whatever the convolution's own layout."""
+    return jnp.moveaxis(value, (conv.batch_axis, conv.channel_axis), (0, -1))

@@ -1,0 +1,75 @@
+"""Bounds of convolutions and dot products, in centre and radius.
+
+For x in c +- r the exact sum of w x lies in (sum of w c) +- (sum of |w| r): two convolutions bound
+every pixel at once, those at a padded border by the taps that they really have.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rice_jax.inspection.interval import SMALLEST, UNIT, Interval, gamma, roundoff, widened
+from rice_jax.trace import Equation
+
+_Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def convolution(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -> Interval:
+    """Bounds of a conv_general_dilated: any stride, dilation, groups, transposed."""
+    kernel, numbers = equation.inputs[1], equation.params["dimension_numbers"]
+    terms = kernel.size // kernel.shape[numbers.rhs_spec[0]]
+    return _bilinear(equation, operand_roundoff, terms, x, w)
+
+
+def dot(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -> Interval:
+    """Bounds of a dot_general."""
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    terms = int(np.prod([equation.inputs[0].shape[axis] for axis in contracted], dtype=int))
+    return _bilinear(equation, operand_roundoff, terms, x, w)
+
+
+def _bilinear(
+    equation: Equation, operand_roundoff: float, terms: int, x: Interval, w: Interval
+) -> Interval:
+    dtype = equation.outputs[0].dtype
+    # The net's error, in units of sum |w| |x|: operands rounded, products summed in float32 at
+    # least and in any order; and that of the centre below.
+    net = (1 + operand_roundoff) ** 2 * (1 + gamma(terms)) - 1
+    error = net + gamma(terms)
+    apply = _on_float32(equation)
+    centre_x, radius_x = _centred(x)
+    centre_w, radius_w = _centred(w)
+    size_x, size_w = jnp.abs(centre_x) + radius_x, jnp.abs(centre_w) + radius_w
+    centre = apply(centre_x, centre_w)
+    radius = apply(_positive(radius_x + error * size_x), _positive(size_w))
+    if not w.exact:
+        radius += apply(_positive(jnp.abs(centre_x)), _positive(radius_w))
+    radius *= 1 + 2 * gamma(terms)
+    # The result rounded to its own type, if that is a shorter one.
+    radius += (roundoff(dtype) - UNIT) * (jnp.abs(centre) + radius)
+    return widened(centre - radius, centre + radius, 0.0, terms)
+
+
+def _on_float32(equation: Equation) -> _Bilinear:
+    """The operation itself on float32 arrays, whatever the net's own type is."""
+    wanted: dict[str, Any] = {"precision": None, "preferred_element_type": np.dtype(np.float32)}
+    params = equation.params | wanted
+    return functools.partial(equation.primitive.bind, **params)
+
+
+def _centred(interval: Interval) -> tuple[jax.Array, jax.Array]:
+    """Centre and radius of an interval, the radius rounded up."""
+    if interval.exact:
+        return interval.lo, jnp.zeros_like(interval.lo)
+    centre = 0.5 * interval.lo + 0.5 * interval.hi
+    radius = jnp.maximum(interval.hi - centre, centre - interval.lo)
+    return centre, radius * (1 + 4 * UNIT)
+
+
+def _positive(size: jax.Array) -> jax.Array:
+    """Sizes rounded up, so that no product of two underflows but that of zeros."""
+    return jnp.where(size == 0, 0.0, size * (1 + 16 * UNIT) + SMALLEST)

@@ -1,0 +1,79 @@
+"""Filters that no image can wake: proved by bounds, not by looking at images."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from rice_jax.inspection.bounds import map_bounds
+
+_CONSTANT = 1e-6
+"""How far apart, relative to max(1, |value|), the bounds of a constant filter may lie."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """What holds for every image in a box."""
+
+    dead: dict[str, list[int]]
+    """By the layer's path: filters whose map is zero at every pixel."""
+    constant: dict[str, dict[int, float]]
+    """By the layer's path: filters, not dead, whose map is this value at every pixel, to float
+    rounding (1e-6 of it, or 1e-6 where it is below 1)."""
+    unbounded: tuple[str, ...]
+    """Operations without a rule ('sort in layer conv1'), behind which nothing is proved."""
+
+
+def prove(
+    module: nn.Module,
+    variables: Any,
+    input_shape: Sequence[int],
+    low: Any = 0.0,
+    high: Any = 1.0,
+    **kwargs: Any,
+) -> Proof:
+    """Find the filters that are zero, or constant, for every image in [low, high].
+
+    The bounds are those of `map_bounds`, which takes the same arguments. A layer called several
+    times counts as dead, or constant, if it is in each call.
+    """
+    bounds, unbounded = map_bounds(module, variables, input_shape, low, high, **kwargs)
+    ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for name, (lo, hi) in bounds.items():
+        path = name.partition("@")[0]
+        pixels = tuple(range(lo.ndim - 1))
+        least, most = lo.min(pixels), hi.max(pixels)
+        if path in ends:
+            least, most = np.minimum(least, ends[path][0]), np.maximum(most, ends[path][1])
+        ends[path] = least, most
+    return Proof(
+        dead={
+            path: np.flatnonzero((lo == 0) & (hi == 0)).tolist() for path, (lo, hi) in ends.items()
+        },
+        constant={path: _constants(lo, hi) for path, (lo, hi) in ends.items()},
+        unbounded=unbounded,
+    )
+
+
+def proven_dead(
+    module: nn.Module,
+    variables: Any,
+    input_shape: Sequence[int],
+    low: Any = 0.0,
+    high: Any = 1.0,
+    **kwargs: Any,
+) -> dict[str, list[int]]:
+    """The dead filters alone that `prove` finds, by the layer's path; [] where there are none."""
+    return prove(module, variables, input_shape, low, high, **kwargs).dead
+
+
+def _constants(lo: np.ndarray, hi: np.ndarray) -> dict[int, float]:
+    """The filters whose ends meet, dead ones left out."""
+    found = {}
+    for index, (least, most) in enumerate(zip(lo.tolist(), hi.tolist(), strict=True)):
+        value = (least + most) / 2
+        if (least, most) != (0, 0) and most - least <= _CONSTANT * max(1.0, abs(value)):
+            found[index] = value
+    return found

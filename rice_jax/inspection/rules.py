@@ -1,0 +1,265 @@
+"""What each primitive does to bounds. A primitive that is in no table here bounds nothing."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rice_jax.inspection.interval import (
+    FUNCTION,
+    SMALLEST,
+    UNIT,
+    Interval,
+    certain,
+    gamma,
+    known_for,
+    roundoff,
+    unknown,
+    widened,
+)
+from rice_jax.trace import Equation
+
+Rule = Callable[..., Interval | list[Interval]]
+
+
+def _on_ends(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
+    """Operations without rounding that never fall as an operand rises: done on each end."""
+    if all(operand.exact for operand in operands):
+        known = equation.apply(*(operand.lo for operand in operands))
+        return _one_or_all([Interval(array, array) for array in known])
+    terms = max(operand.terms for operand in operands)
+    lows = equation.apply(*(operand.lo.astype(jnp.float32) for operand in operands))
+    highs = equation.apply(*(operand.hi.astype(jnp.float32) for operand in operands))
+    return _one_or_all([certain(*ends, terms) for ends in zip(lows, highs, strict=True)])
+
+
+def _at_known_places(equation: Equation, operand: Interval, *places: Interval) -> Interval:
+    """Slices and gathers; what is read stays within its ends if the places are known."""
+    if not all(place.exact for place in places):
+        return unknown(equation.outputs[0].shape)
+    known = [place.lo for place in places]
+    (low,) = equation.apply(operand.lo, *known)
+    (high,) = equation.apply(operand.hi, *known)
+    return certain(low, high)
+
+
+def _same(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
+    return _one_or_all(list(operands))
+
+
+def _add(equation: Equation, a: Interval, b: Interval) -> Interval:
+    # Relative to both and not to their sum: a compiler may start a convolution's sum with its
+    # bias. With a zero it is exact.
+    terms = a.terms + b.terms
+    error = gamma(terms) + roundoff(equation.outputs[0].dtype) - UNIT
+    rounds = (a.magnitude > 0) & (b.magnitude > 0)
+    margin = jnp.where(rounds, error * (a.magnitude + b.magnitude), 0.0)
+    return widened(a.lo + b.lo, a.hi + b.hi, margin, terms)
+
+
+def _sub(equation: Equation, a: Interval, b: Interval) -> Interval:
+    return _add(equation, a, _negative(b))
+
+
+def _negative(a: Interval) -> Interval:
+    lo = -a.hi
+    return Interval(lo, lo if a.exact else -a.lo, a.terms)
+
+
+def _neg(equation: Equation, a: Interval) -> Interval:
+    return _negative(a)
+
+
+def _mul(equation: Equation, a: Interval, b: Interval) -> Interval:
+    if equation.inputs[0] is equation.inputs[1]:
+        return _power(equation, a, 2)
+    return _product(a, b, 2 * roundoff(equation.outputs[0].dtype))
+
+
+def _product(a: Interval, b: Interval, error: float) -> Interval:
+    corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    margin = error * a.magnitude * b.magnitude + SMALLEST
+    nothing = (a.magnitude == 0) | (b.magnitude == 0)
+    lo, hi = _least(corners), _most(corners)
+    return widened(lo, hi, jnp.where(nothing, 0.0, margin))
+
+
+def _div(equation: Equation, a: Interval, b: Interval) -> Interval:
+    return _product(a, _inverse(b), 4 * roundoff(equation.outputs[0].dtype))
+
+
+def _inverse(a: Interval) -> Interval:
+    apart = ((a.lo > 0) | (a.hi < 0)) & (a.magnitude < 1 / SMALLEST)
+    lo = jnp.where(apart, 1 / a.hi, -jnp.inf)
+    hi = jnp.where(apart, 1 / a.lo, jnp.inf)
+    return widened(lo, hi, 0.0)
+
+
+def _integer_pow(equation: Equation, a: Interval) -> Interval:
+    return _power(equation, a, equation.params["y"])
+
+
+def _square(equation: Equation, a: Interval) -> Interval:
+    return _power(equation, a, 2)
+
+
+def _power(equation: Equation, a: Interval, exponent: int) -> Interval:
+    if exponent < 0:
+        a, exponent = _inverse(a), -exponent
+    lo, hi = a.lo, a.hi
+    if exponent % 2 == 0:
+        nearest = jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
+        lo, hi = nearest, a.magnitude
+    lo, hi = lax.integer_pow(lo, exponent), lax.integer_pow(hi, exponent)
+    error = 2 * exponent * roundoff(equation.outputs[0].dtype)
+    size = jnp.maximum(jnp.abs(lo), jnp.abs(hi))
+    bound = widened(lo, hi, jnp.where(a.magnitude == 0, 0.0, error * size + SMALLEST))
+    return _clipped(bound, 0.0, math.inf) if exponent % 2 == 0 else bound
+
+
+def _abs(equation: Equation, a: Interval) -> Interval:
+    nearest = jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
+    return certain(nearest, a.magnitude)
+
+
+def _function(
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    near_zero: bool = True,
+    falls: bool = False,
+) -> Rule:
+    """A rule for a monotone function with values in [least, most] of arguments > `above`.
+
+    Its error is relative, and absolute as well where `near_zero` says that it comes near to 0.
+    """
+
+    def rule(equation: Equation, a: Interval) -> Interval:
+        (at_lo,), (at_hi,) = equation.apply(a.lo), equation.apply(a.hi)
+        lo, hi = (at_hi, at_lo) if falls else (at_lo, at_hi)
+        defined = (a.lo > above) & jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
+        error = FUNCTION + roundoff(equation.outputs[0].dtype)
+        size = jnp.maximum(jnp.abs(lo), jnp.abs(hi)) + float(near_zero)
+        bound = widened(lo, hi, jnp.where(defined, error * size + SMALLEST, jnp.inf))
+        return _clipped(bound, least, most)
+
+    return rule
+
+
+def _clipped(a: Interval, least: float, most: float) -> Interval:
+    """Tightened to the function's values, except where nothing is known."""
+    finite = jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
+    return Interval(
+        jnp.where(finite, jnp.clip(a.lo, least, most), a.lo),
+        jnp.where(finite, jnp.clip(a.hi, least, most), a.hi),
+    )
+
+
+def _reduce_sum(equation: Equation, a: Interval) -> Interval:
+    return _sum(equation, a, equation.inputs[0].size // max(equation.outputs[0].size, 1))
+
+
+def _reduce_window_sum(equation: Equation, a: Interval) -> Interval:
+    return _sum(equation, a, math.prod(equation.params["window_dimensions"]))
+
+
+def _sum(equation: Equation, a: Interval, terms: int) -> Interval:
+    (lo,), (hi,), (size,) = (equation.apply(end) for end in (a.lo, a.hi, a.magnitude))
+    # The net's error and that of the sums here, whose sizes are themselves rounded.
+    error = 2 * gamma(terms) * (1 + 2 * gamma(terms)) + roundoff(equation.outputs[0].dtype)
+    return widened(lo, hi, error * size)
+
+
+def _select(equation: Equation, which: Interval, *cases: Interval) -> Interval:
+    lows = [case.lo.astype(jnp.float32) for case in cases]
+    highs = [case.hi.astype(jnp.float32) for case in cases]
+    if which.exact:
+        return certain(lax.select_n(which.lo, *lows), lax.select_n(which.lo, *highs))
+    return certain(_least(lows), _most(highs))
+
+
+def _clamp(equation: Equation, least: Interval, a: Interval, most: Interval) -> Interval:
+    # Step by step, so that a value of which nothing is known stays one.
+    above = certain(jnp.maximum(a.lo, least.lo), jnp.maximum(a.hi, least.hi))
+    return certain(jnp.minimum(above.lo, most.lo), jnp.minimum(above.hi, most.hi))
+
+
+def _convert(equation: Equation, a: Interval) -> Interval:
+    """A change of type between floats, or to a float from a whole number or a truth value."""
+    source, target = equation.inputs[0].dtype, equation.outputs[0].dtype
+    if not jnp.issubdtype(source, jnp.floating):
+        if a.exact:  # numbers above 2^24 are rounded
+            known = a.lo.astype(jnp.float32)
+            return widened(known, known, roundoff(target) * jnp.abs(known))
+        return a
+    if not known_for(source) or jnp.finfo(target).eps <= jnp.finfo(source).eps:
+        return a
+    return widened(a.lo, a.hi, roundoff(target) * a.magnitude)
+
+
+def _reduce_precision(equation: Equation, a: Interval) -> Interval:
+    error = 2.0 ** -equation.params["mantissa_bits"]
+    exponent = equation.params["exponent_bits"] >= np.finfo(np.float32).nexp
+    return widened(a.lo, a.hi, error * a.magnitude) if exponent else unknown(a.lo.shape)
+
+
+def _one_or_all(results: list[Interval]) -> Interval | list[Interval]:
+    return results[0] if len(results) == 1 else results
+
+
+def _least(arrays: list[jax.Array]) -> jax.Array:
+    return _folded(jnp.minimum, arrays)
+
+
+def _most(arrays: list[jax.Array]) -> jax.Array:
+    return _folded(jnp.maximum, arrays)
+
+
+def _folded(merge: Any, arrays: list[jax.Array]) -> jax.Array:
+    result = arrays[0]
+    for array in arrays[1:]:
+        result = merge(result, array)
+    return result
+
+
+_MONOTONE = (
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
+    *("pad", "concatenate", "split", "max", "min", "relu", "floor", "ceil", "round"),
+    *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
+)
+_UNCHANGED = ("name", "copy", "copy_p", "sharding_constraint", "optimization_barrier")
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_MONOTONE, _on_ends),
+    **dict.fromkeys(_UNCHANGED, _same),
+    **dict.fromkeys(("dynamic_slice", "gather"), _at_known_places),
+    "add": _add,
+    "sub": _sub,
+    "neg": _neg,
+    "mul": _mul,
+    "div": _div,
+    "integer_pow": _integer_pow,
+    "square": _square,
+    "abs": _abs,
+    "exp": _function(0.0, near_zero=False),
+    "exp2": _function(0.0, near_zero=False),
+    "expm1": _function(-1.0),
+    "log": _function(above=0.0),
+    "log1p": _function(above=-1.0),
+    "tanh": _function(-1.0, 1.0),
+    "logistic": _function(0.0, 1.0),
+    "erf": _function(-1.0, 1.0),
+    "sqrt": _function(0.0, above=-SMALLEST, near_zero=False),
+    "rsqrt": _function(0.0, above=0.0, near_zero=False, falls=True),
+    "reduce_sum": _reduce_sum,
+    "reduce_window_sum": _reduce_window_sum,
+    "select_n": _select,
+    "clamp": _clamp,
+    "convert_element_type": _convert,
+    "reduce_precision": _reduce_precision,
+}

@@ -1,0 +1,185 @@
+"""Maps and zeros are those that the net's own layers give, however images are batched."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from inspected import NETS, Inception, Residual, random_variables, small
+from rice_jax import inspection
+from rice_jax.errors import UserError
+from rice_jax.inspection import counts
+
+SHAPE = (16, 16, 3)
+PADDING = 1e6  # pixels of images that do not count: they would wake any filter
+
+
+def images(number, seed=0):
+    return np.random.default_rng(seed).random((number, *SHAPE), np.float32)
+
+
+def batched(array, size):
+    """Batches all of one size, the last one filled up."""
+    for first in range(0, len(array), size):
+        rows = array[first : first + size]
+        missing = size - len(rows)
+        weight = np.float32([1] * len(rows) + [0] * missing)
+        yield np.pad(rows, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=PADDING), weight
+
+
+def own_outputs(module, variables, array):
+    """What each convolution's module returns, by Flax's own capture."""
+
+    def is_convolution(layer, _):
+        return isinstance(layer, nn.Conv | nn.ConvTranspose)
+
+    apply = jax.jit(lambda v, x: module.apply(v, x, capture_intermediates=is_convolution))
+    _, state = apply(variables, array)
+    found = {}
+    for path, outputs in jax.tree_util.tree_leaves_with_path(
+        state["intermediates"], is_leaf=lambda node: isinstance(node, tuple)
+    ):
+        found["/".join(key.key for key in path[:-1])] = [np.asarray(output) for output in outputs]
+    return found
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_light", "googlenet_light"])
+def test_maps_and_census_equal_the_layers_own_outputs(name):
+    module, array = small(name), images(7)
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    expected = {
+        path: np.maximum(output, 0)
+        for path, (output,) in own_outputs(module, variables, array).items()
+    }
+    maps = inspection.feature_maps(module, variables, array)
+    census = inspection.census(module, variables, batched(array, 3))
+    assert maps.keys() == census.layers.keys() == expected.keys()
+    assert census.images == 7
+    for path, values in expected.items():
+        np.testing.assert_allclose(maps[path], values, rtol=1e-4, atol=1e-5)
+        layer, zero = census.layers[path], values == 0
+        assert layer.filters == values.shape[-1]
+        assert layer.dead == np.flatnonzero(zero.all((0, 1, 2))).tolist()
+        np.testing.assert_allclose(layer.zero_fraction, zero.mean((0, 1, 2)), atol=1e-3)
+        assert 0 in layer.dead
+
+
+@pytest.mark.parametrize("make", [Residual, Inception])
+def test_counts_do_not_depend_on_the_batches(make):
+    module, array = make(), images(6)
+    variables = random_variables(module, (1, *SHAPE), seed=2)
+    whole = inspection.census(module, variables, [(array, np.ones(6))])
+    parts = inspection.census(module, variables, batched(array, 4))
+    uneven = inspection.census(
+        module, variables, [(jnp.asarray(array[:1]), jnp.ones(1)), *batched(array[1:], 4)]
+    )
+    for other in (parts, uneven):
+        assert other.images == whole.images == 6
+        for path, layer in whole.layers.items():
+            assert other.layers[path].values == layer.values
+            # Sums in another order may round a value at 0 to the other side of it.
+            np.testing.assert_allclose(other.layers[path].zeros, layer.zeros, atol=2)
+
+
+def test_a_layer_called_twice_is_dead_only_where_both_calls_are():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            conv = nn.Conv(3, (1, 1), name="conv")
+            return nn.relu(conv(nn.relu(conv(x)) - 1))
+
+    # Of x = 1: filter 0 is 1 and then 0, filter 1 is 0 and then 2, filter 2 is 0 twice.
+    kernel = np.float32([[1, 0, 0], [0, -2, 0], [0, 0, 0]])[None, None]
+    variables = {"params": {"conv": {"kernel": kernel, "bias": np.zeros(3, np.float32)}}}
+    ones = np.ones((2, 1, 1, 3), np.float32)
+    (layer,) = inspection.census(Twice(), variables, [(ones, np.ones(2))]).layers.values()
+    assert (layer.path, layer.zeros.tolist(), layer.values) == ("conv", [2, 2, 4], 4)
+    assert layer.dead == [2]
+    assert layer.zero_fraction == [0.5, 0.5, 1.0]
+    assert list(inspection.feature_maps(Twice(), variables, ones)) == ["conv", "conv@2"]
+
+
+def test_transform_sees_pixels_and_the_place_of_the_batch():
+    module, array = small("cnn_light"), images(6)
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    pixels = np.uint8(array * 255)
+    tinted = np.float32(pixels) / 255 * np.float32(np.arange(6) / 5)[:, None, None, None]
+
+    def tint(batch, first):
+        place = (first + jnp.arange(batch.shape[0])).astype(jnp.float32)
+        return batch / 255 * (place / 5)[:, None, None, None]
+
+    batches = [(pixels[:4], np.ones(4)), (pixels[4:], np.ones(2))]
+    got = inspection.census(module, variables, batches, transform=tint)
+    expected = inspection.census(module, variables, [(tinted, np.ones(6))])
+    for path, layer in expected.layers.items():
+        np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
+
+
+def test_sharded_batches_give_the_same_counts():
+    module, array = small("cnn"), images(8)
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    rows = len(mesh.devices) * 2
+    spread = NamedSharding(mesh, PartitionSpec("data"))
+    batches = list(batched(array, rows))
+    sharded = [jax.device_put(batch, spread) for batch in batches]
+    got = inspection.census(module, variables, sharded)
+    expected = inspection.census(module, variables, batches)
+    assert got.images == expected.images
+    for path, layer in expected.layers.items():
+        np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
+
+
+def test_counts_stay_exact_beyond_32_bits():
+    steps = np.uint32([[2**32 - 1, 5, 0], [2**31, 7, 0], [2**32 - 1, 2**32 - 1, 1]])
+    total = counts.zeros(3)
+    for step in steps:
+        total = jax.jit(counts.add)(total, step)
+    assert counts.to_host(total).tolist() == steps.astype(object).sum(0).tolist()
+
+
+def test_mistakes_are_named():
+    module = small("cnn_light")
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    with pytest.raises(UserError, match="no images"):
+        inspection.census(module, variables, [])
+    with pytest.raises(UserError, match="no images"):
+        inspection.census(module, variables, [(images(2), np.zeros(2))])
+    with pytest.raises(UserError, match="uint8"):
+        inspection.census(module, variables, [(np.uint8(images(2)), np.ones(2))])
+    with pytest.raises(UserError, match="uint8"):
+        inspection.feature_maps(module, variables, np.uint8(images(2)))
+
+    class Doubled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Conv(2, (1, 1), name="conv")(jnp.concatenate([x, x[:, ::-1]]))
+
+    variables = random_variables(Doubled(), (1, *SHAPE), seed=1)
+    with pytest.raises(UserError, match="'conv' works on 4 rows where 2 images"):
+        inspection.feature_maps(Doubled(), variables, images(2))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_proven_filters_are_dead_in_every_census_and_the_findings_say_so(name):
+    module, array = NETS[name](), images(4)
+    variables = random_variables(module, (1, *SHAPE), seed=3)
+    proven = inspection.proven_dead(module, variables, SHAPE)
+    clean = inspection.census(module, variables, [(array, np.ones(4))])
+    dark = inspection.census(module, variables, [(array * np.float32(0.1), np.ones(4))])
+    found = inspection.to_json(clean, dark, proven)
+    assert json.loads(json.dumps(found)) == found
+    assert found["images"] == 4
+    assert [layer["path"] for layer in found["layers"]] == list(proven)
+    for layer in found["layers"]:
+        assert set(layer["proven_dead"]) <= set(layer["dead_clean"]) & set(layer["dead_augmented"])
+        assert len(layer["zero_fraction"]) == layer["filters"]
+    first = found["layers"][0]
+    wrong = proven | {first["path"]: sorted(set(range(first["filters"])) - {*first["dead_clean"]})}
+    with pytest.raises(UserError, match="proven dead but live in the clean census"):
+        inspection.to_json(clean, dark, wrong)
