@@ -43,10 +43,15 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "plateau_min_delta": 1e-4,
                 "stop_patience": 5,
                 "stop_on_collapse": False,
+                "save_seconds": 120,  # between checkpoints within an epoch
             },
             "eval": {
                 "path": "",  # a folder of class folders to evaluate instead of the test split
                 "batch_size": 64,
+            },
+            "profile": {
+                # FLOP/s of the device that theoretical times are for: 1 TFLOP/s unless you know.
+                "device_flops_per_second": 1e12,
             },
         }
     )

@@ -1,0 +1,95 @@
+"""How well a net does on a source of images: accuracy, confusion matrix, a report by class."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from rice_jax.train.display import Display
+from rice_jax.train.measure import Measure, on_devices
+from rice_jax.train.state import Params
+
+
+def evaluate(
+    module: nn.Module,
+    params: Params,
+    source: Any,
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    batch_size: int,
+    augment_seed: int | None = None,
+) -> dict[str, Any]:
+    """Evaluate a net on all images of a source, over every device.
+
+    Args:
+        module: net that gives logits (N, len(classes)) for images (N, H, W, 3) in [0, 1].
+        params: its parameters.
+        source: records of encoded images, as a split of `data.load` or `data.folder` gives them.
+        classes: names, in the order of the labels.
+        image_size: height and width that images are resized to.
+        batch_size: images at a time; the result does not depend on it but for float rounding.
+        augment_seed: seed of the study's random transforms, which depend on it and on each
+            image's place in the source alone; None leaves images as they are.
+
+    Returns:
+        What `report` returns, and `loss`: the mean cross-entropy in nats.
+    """
+    display = Display(epochs=1)
+    display.begin("evaluation", len(source))
+    measure = Measure(
+        module,
+        len(classes),
+        batch_size=batch_size,
+        image_size=image_size,
+        augment_seed=augment_seed,
+    )
+    measured = measure(on_devices(params), source, on_batch=display.advance)
+    display.end()
+    assert measured is not None, "nobody signals here"
+    loss, confusion = measured
+    return {**report(confusion, classes), "loss": loss}
+
+
+def report(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy and a report by class of a confusion matrix (true classes as rows).
+
+    Precision is correct / predicted, recall correct / true, f1 their harmonic mean, each 0 where
+    it would be 0 / 0; averages over classes, plain (macro) and weighted by support. As
+    scikit-learn's `classification_report`.
+
+    Returns:
+        {images, accuracy, confusion_matrix, per_class: {name: {precision, recall, f1, support}},
+        macro_avg, weighted_avg}, in plain numbers.
+    """
+    correct = np.diag(confusion).astype(np.float64)
+    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    measures = np.stack(
+        [
+            _ratio(correct, predicted),
+            _ratio(correct, support),
+            _ratio(2 * correct, predicted + support),
+        ],
+        axis=1,
+    )
+    images = int(support.sum())
+    return {
+        "images": images,
+        "accuracy": float(correct.sum() / images),
+        "confusion_matrix": confusion.tolist(),
+        "per_class": {
+            name: _row(measures[index], support[index]) for index, name in enumerate(classes)
+        },
+        "macro_avg": _row(measures.mean(axis=0), images),
+        "weighted_avg": _row(support @ measures / images, images),
+    }
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return numerator / np.maximum(denominator, 1)
+
+
+def _row(measures: np.ndarray, support: int) -> dict[str, float]:
+    precision, recall, f1 = map(float, measures)
+    return {"precision": precision, "recall": recall, "f1": f1, "support": int(support)}

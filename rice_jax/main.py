@@ -1,0 +1,29 @@
+"""Train a net, evaluate it, count its compute and look for filters that do nothing.
+
+  python -m rice_jax.main --config=configs/final.py [--workdir=DIR] [--stages=train,evaluate,...]
+
+Every field of the configuration can be set, as --config.train.epochs=10. Without
+--config.data.path and without RICE_IMAGE_DATASET the images are synthetic grains. The same
+command given again goes on where the run in --workdir stands.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from rice_jax import cli
+from rice_jax.stages import STAGES, run_stages
+
+_CONFIG = cli.define_config(sys.argv) if __name__ == "__main__" else None
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/NAME.")
+_STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which of {', '.join(STAGES)} to do.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the stages that the flags ask for."""
+    run_stages(_CONFIG.value, _WORKDIR.value, _STAGES.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

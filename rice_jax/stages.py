@@ -1,0 +1,280 @@
+"""The stages of the main job: each reads the run's folder and writes its own files there."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+
+from rice_jax import config as configuration
+from rice_jax import data, evaluate, inspection, profile, train
+from rice_jax.errors import UserError
+from rice_jax.report import figures, writing
+from rice_jax.run import Run
+
+# What makes a run another run: a change there cannot go on in the same folder.
+_IDENTITY = ("seed", "model", "train", "data.image_size")
+_MAY_CHANGE = ("train.epochs",)
+_PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass
+class Job:
+    """A run's folder, its configuration, and what several stages need of both."""
+
+    run: Run
+    config: ml_collections.ConfigDict
+
+    @functools.cached_property
+    def dataset(self) -> data.Dataset:
+        """The images, prepared on first use; the number of classes follows from them."""
+        dataset = data.load(
+            self.config.data.path,
+            self.config.data.cache_dir,
+            seed=self.config.seed,
+            synthetic_per_class=self.config.data.synthetic_per_class,
+        )
+        self.config.model.classes = len(dataset.classes)
+        return dataset
+
+    @functools.cached_property
+    def trained(self) -> train.Trained:
+        """The best epoch of the run."""
+        return train.load(self.run)
+
+
+def run_stages(
+    config: ml_collections.ConfigDict | None, workdir: str | None, stages: Sequence[str]
+) -> None:
+    """Do the `stages` in their own order and write the report; UserError for a mistake."""
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown or not stages:
+        raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
+    if config is None:
+        raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
+    job = Job(Run(workdir or f"runs/{config.model.name}"), config)
+    for name in STAGES:
+        if name in stages:
+            print(f"== {name} ==", flush=True)
+            STAGES[name](job)
+    writing.write(job.run)
+    print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
+
+
+def _train(job: Job) -> None:
+    dataset = job.dataset
+    _settle(job, dataset)
+    examples = _examples(job, dataset)
+    figure = figures.classes(examples, synthetic=dataset.synthetic)
+    job.run.write_bytes("classes.png", figures.png(figure))
+    train.train(job.config, job.run, dataset)
+
+
+def _evaluate(job: Job) -> None:
+    trained, config = job.trained, job.config
+    classes = _classes(job)
+    source = (
+        data.folder(config.eval.path, classes) if config.eval.path else job.dataset.splits["test"]
+    )
+    results = {
+        kind: evaluate.evaluate(
+            trained.module,
+            trained.params,
+            source,
+            classes=classes,
+            image_size=config.data.image_size,
+            batch_size=config.eval.batch_size,
+            augment_seed=seed,
+        )
+        for kind, seed in _kinds(config).items()
+    }
+    job.run.write_json("evaluation.json", results | {"path": config.eval.path or "test split"})
+    for kind, result in results.items():
+        print(
+            f"{kind}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}, "
+            f"macro F1 {result['macro_avg']['f1']:.4f} on {result['images']} images"
+        )
+
+
+def _profile(job: Job) -> None:
+    if not job.run.has("config.json"):
+        _settle(job, None)
+    module = train.build(job.config)
+    shape = (job.config.data.image_size, job.config.data.image_size, 3)
+    counted = profile.count(module, shape, frozen=job.config.train.frozen)
+    print(profile.summary(counted))
+    # Time does not depend on what the weights are.
+    init = jax.jit(lambda key: module.init(key, jnp.zeros((1, *shape))))
+    measured = profile.latency(module, init(jax.random.key(0)), shape)
+    rate = job.config.profile.device_flops_per_second
+    flops = counted.flops.to_json()
+    times = {
+        "device_flops_per_second": rate,
+        "theoretical_seconds": {
+            convention: profile.theoretical_seconds(number, rate)
+            for convention, number in flops.items()
+        },
+        "measured": measured,
+    }
+    print(
+        f"One image: {times['theoretical_seconds']['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
+        f"{measured['median']:.2e} s measured on {measured['device']}; "
+        f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
+        f"{measured['throughput']['batch_size']}"
+    )
+    job.run.write_json("profile.json", counted.to_json(job.config.model.name) | {"time": times})
+
+
+def _inspect(job: Job) -> None:
+    trained, source = job.trained, job.dataset.splits["test"]
+    variables = {"params": trained.params}
+    clean, augmented = (
+        inspection.census(
+            trained.module,
+            variables,
+            _rows(job, source, kind),
+            transform=functools.partial(train.evaluation_inputs, augment_seed=seed),
+        )
+        for kind, seed in _kinds(job.config).items()
+    )
+    side = job.config.data.image_size
+    proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
+    found = inspection.to_json(clean, augmented, proven)
+    job.run.write_json("dead_filters.json", found)
+    for layer in found["layers"]:
+        print(
+            f"{layer['path']}: {layer['filters']} filters, {len(layer['dead_clean'])} dead, "
+            f"{len(layer['dead_augmented'])} dead on augmented images, "
+            f"{len(layer['proven_dead'])} proven dead for every image"
+        )
+    _draw_feature_maps(job, {layer["path"]: layer["dead_clean"] for layer in found["layers"]})
+
+
+def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:
+    """Batches of a split, spread over every device, as the census takes them."""
+    size, image_size = job.config.eval.batch_size, job.config.data.image_size
+    feed = train.Feed(train.data_mesh(), size)
+    batches = data.batches(source, size, image_size=image_size, workers=job.config.data.workers)
+    total = -(-len(source) // size)
+    for batch in tqdm.tqdm(batches, f"census, {kind}", total, leave=False, disable=None):
+        rows = feed(batch)
+        yield rows["image"], rows["weight"]
+
+
+def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
+    """A picture for each convolution: what it makes of the first image of the test split."""
+    dataset, trained = job.dataset, job.trained
+    record = dataset.splits["test"][0]
+    image = data.decode(record["image"], job.config.data.image_size)
+    maps = inspection.feature_maps(
+        trained.module, {"params": trained.params}, image[None].astype(np.float32) / 255
+    )
+    title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
+    for path, values in tqdm.tqdm(maps.items(), "feature maps", leave=False, disable=None):
+        figure = figures.feature_maps(
+            path,
+            values[0],
+            dead.get(path, ()),
+            title,
+            image=image,
+            synthetic=dataset.synthetic,
+        )
+        job.run.write_bytes(figures.feature_maps_file(path), figures.png(figure))
+
+
+STAGES = {"train": _train, "evaluate": _evaluate, "profile": _profile, "inspect": _inspect}
+
+
+def _settle(job: Job, dataset: data.Dataset | None) -> None:
+    """Write config.json, after making sure that the folder does not hold another run."""
+    content = {
+        "config": configuration.to_json(job.config),
+        "versions": _versions(),
+        "seed": job.config.seed,
+        "data": dataset and _describe(dataset),
+    }
+    if job.run.has("config.json"):
+        saved = job.run.read_json("config.json")
+        _refuse_another_run(job.run, saved, content)
+        content["data"] = content["data"] or saved["data"]
+    job.run.create()
+    job.run.write_json("config.json", content)
+
+
+def _refuse_another_run(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    before, after = _flat(saved["config"]), _flat(wanted["config"])
+    for field in sorted(before.keys() | after.keys()):
+        same_run = not field.startswith(_IDENTITY) or field in _MAY_CHANGE
+        if not same_run and before.get(field) != after.get(field):
+            raise UserError(
+                f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
+                "give another --workdir, or remove that folder"
+            )
+    if saved["data"] and wanted["data"]:
+        before, after = saved["data"], wanted["data"]
+        if before["fingerprint"] != after["fingerprint"]:
+            raise UserError(
+                f"{run} holds a run on other images ({before['name']}, now {after['name']}): "
+                "give another --workdir, or remove that folder"
+            )
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in content.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat |= inner if inner is not None else {prefix + key: value}
+    return flat
+
+
+def _describe(dataset: data.Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "synthetic": dataset.synthetic,
+        "fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "images": {name: len(source) for name, source in dataset.splits.items()},
+        "skipped": len(dataset.skipped),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "platform": platform.platform(),
+        "command": " ".join(sys.argv[1:]),
+    }
+
+
+def _kinds(config: ml_collections.ConfigDict) -> dict[str, int | None]:
+    """What a net is tested on, each with the seed of its augmentation."""
+    return {"clean": None, "augmented": config.seed}
+
+
+def _classes(job: Job) -> tuple[str, ...]:
+    saved = job.run.read_json("config.json")["data"]
+    return tuple(saved["classes"]) if saved else job.dataset.classes
+
+
+def _examples(job: Job, dataset: data.Dataset, each: int = 4) -> dict[str, list[np.ndarray]]:
+    """The first images of each class in the training split."""
+    examples: dict[str, list[np.ndarray]] = {name: [] for name in dataset.classes}
+    source = dataset.splits["train"]
+    for index in range(len(source)):
+        record = source[index]
+        images = examples[dataset.classes[record["label"]]]
+        if len(images) < each:
+            images.append(data.decode(record["image"], job.config.data.image_size))
+        if all(len(images) == each for images in examples.values()):
+            break
+    return examples

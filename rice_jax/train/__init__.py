@@ -1,0 +1,17 @@
+"""Training: state, compiled step, the study's recipe, checkpoints, what to do when it fails."""
+
+from rice_jax.train.feed import Feed, data_mesh
+from rice_jax.train.loop import train
+from rice_jax.train.step import evaluation_inputs
+from rice_jax.train.weights import Trained, build, initial_params, load
+
+__all__ = [
+    "Feed",
+    "Trained",
+    "build",
+    "data_mesh",
+    "evaluation_inputs",
+    "initial_params",
+    "load",
+    "train",
+]

@@ -1,0 +1,199 @@
+"""A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
+
+import dataclasses
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from rice_jax.errors import UserError, reason
+from rice_jax.train.progress import Progress
+from rice_jax.train.state import TrainState
+
+
+class DamagedError(Exception):
+    """A checkpoint that does not hold what was saved."""
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """What is saved and restored together."""
+
+    state: TrainState
+    progress: Progress
+    origin: dict[str, Any]
+    """What was trained on what, as `origin.describe` tells it: plain JSON types."""
+
+
+class Checkpoints:
+    """The checkpoints in a folder, each named by `Progress.checkpoint`.
+
+    Orbax writes a checkpoint beside its place and moves it there when it is complete. A digest
+    over all numbers, saved along, tells a damaged one from a whole one.
+    """
+
+    def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
+        self.folder = folder
+        self._keep = _Keep()
+        self._manager = ocp.CheckpointManager(
+            folder,
+            item_names=("state", "meta"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._keep,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Begin to save; the arrays may be donated as soon as this returns.
+
+        Raises:
+            UserError: this or the save before it failed, as on a full disk.
+        """
+        progress = checkpoint.progress
+        if progress.checkpoint in self._keep.damaged:
+            self._guarded(lambda: self._manager.delete(progress.checkpoint))
+            self._keep.damaged.discard(progress.checkpoint)
+        self._keep.best.append(progress.best_checkpoint)
+        meta: dict[str, Any] = {"progress": progress.to_json(), "origin": checkpoint.origin}
+        meta["digest"] = _digest(checkpoint.state, meta)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(checkpoint.state), meta=ocp.args.JsonSave(meta)
+        )
+        self._guarded(lambda: self._manager.save(progress.checkpoint, args=items, force=True))
+
+    def wait(self) -> None:
+        """Return when all that was saved is durable; UserError where that failed."""
+        self._guarded(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        """Wait, then let go of Orbax's threads."""
+        self._guarded(self._manager.close)
+
+    def newest(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:
+        """The newest whole checkpoint, None where there is none.
+
+        Args:
+            like: of a checkpoint's origin, the state's shapes, types and shardings; it may raise
+                UserError where that origin is not what is wanted.
+        """
+        for number in self._numbers():
+            checkpoint = self._whole(number, like)
+            if checkpoint is not None:
+                self._keep.best.append(checkpoint.progress.best_checkpoint)
+                return checkpoint
+            self._keep.damaged.add(number)
+        return None
+
+    def best(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:
+        """The best epoch's checkpoint; where that is damaged, the newest whole one.
+
+        Raises:
+            UserError: there are checkpoints, but not a whole one.
+        """
+        numbers = self._numbers()
+        for number in numbers:
+            try:
+                wanted = self._meta(number)["progress"]["best_checkpoint"]
+            except DamagedError:
+                continue
+            if wanted in numbers:
+                numbers.insert(0, wanted)
+            break
+        for number in dict.fromkeys(numbers):
+            checkpoint = self._whole(number, like)
+            if checkpoint is not None:
+                return checkpoint
+        if numbers:
+            raise UserError(f"every checkpoint in {self.folder} is damaged: train the run again")
+        return None
+
+    def _numbers(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _whole(
+        self, number: int, like: Callable[[dict[str, Any]], TrainState]
+    ) -> Checkpoint | None:
+        try:
+            meta = self._meta(number)
+            state = self._state(number, like(meta["origin"]))
+            if _digest(state, {key: meta[key] for key in ("progress", "origin")}) != meta["digest"]:
+                raise DamagedError("its numbers are not those that were saved")
+        except DamagedError as error:
+            logging.warning(
+                "checkpoint %s is damaged (%s): going back to the one before it",
+                self.folder / str(number),
+                error,
+            )
+            return None
+        return Checkpoint(state, Progress.from_json(meta["progress"]), meta["origin"])
+
+    def _meta(self, number: int) -> dict[str, Any]:
+        items = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
+        keys = {"progress", "origin", "digest"}
+        fields = {field.name for field in dataclasses.fields(Progress)}
+        if not isinstance(meta, dict) or meta.keys() != keys or meta["progress"].keys() != fields:
+            raise DamagedError("its description is incomplete")
+        return meta
+
+    def _state(self, number: int, like: TrainState) -> TrainState:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        return _undamaged(lambda: self._manager.restore(number, args=items)).state
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:
+            raise UserError(
+                f"cannot save in {self.folder}: {reason(error)}; once that is mended the same "
+                "command goes on from the newest checkpoint"
+            ) from error
+
+
+class _Keep:
+    """Orbax's preservation policy: the newest two, and the best as each of them knew it.
+
+    Damaged ones go when the next checkpoint is durable, not before: they may be found damaged for
+    no fault of theirs, such as a network that failed.
+    """
+
+    def __init__(self) -> None:
+        self.best: deque[int] = deque(maxlen=2)
+        self.damaged: set[int] = set()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        whole = sorted({checkpoint.step for checkpoint in checkpoints} - self.damaged)
+        kept = {*whole[-2:], *self.best}
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
+def _undamaged(restore: Callable[[], Any]) -> Any:
+    try:
+        return restore()
+    except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
+        raise DamagedError(reason(error)[:200]) from error
+
+
+def _digest(state: TrainState, meta: Mapping[str, Any]) -> str:
+    """SHA-256 over every array's path, type, shape and bytes, and over the description."""
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for path, array in _host_arrays(state):
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _host_arrays(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
+    for path, array in jax.tree_util.tree_flatten_with_path(state)[0]:
+        # Replicated: any device's copy is the whole array.
+        yield jax.tree_util.keystr(path), np.asarray(array.addressable_data(0))

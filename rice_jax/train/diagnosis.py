@@ -1,0 +1,165 @@
+"""Why a net does not learn: dead maps, gradients that are zero, numbers that are not finite."""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+
+from rice_jax.maps import convolutions
+from rice_jax.trace import Trace, Value, trace
+from rice_jax.train.state import Params, merge, partition
+
+_NEAR = 0.005
+"""How near to chance, relative to it, a loss is taken to rest there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """A net whose loss rests where a guess by the classes' shares alone would be."""
+
+    loss: float
+    chance: float
+    dead: str
+    """The first layer whose maps are zero for every image; '' where there is none."""
+    silent: tuple[str, ...]
+    """The layers none of whose parameters has a gradient."""
+
+    def __str__(self) -> str:
+        text = f"the loss rests at {self.loss:.4f}, which is chance ({self.chance:.4f})"
+        if self.dead:
+            text += f"; {self.dead} is the first layer whose maps are all dead"
+        if self.silent:
+            text += f"; no gradient reaches {', '.join(self.silent)}: this net cannot learn, "
+            return text + "start again with another --config.seed"
+        return text + "; all layers have gradients, so it may still begin to learn"
+
+
+def chance(confusion: np.ndarray) -> float:
+    """Loss of a guess by the classes' shares, in nats: ln(classes) where all are as frequent."""
+    shares = confusion.sum(axis=1) / confusion.sum()
+    return -sum(share * math.log(share) for share in shares if share > 0)
+
+
+def rests_at(chance: float, *losses: float) -> bool:
+    """Whether all the losses lie at chance."""
+    return all(abs(loss - chance) <= _NEAR * chance for loss in losses)
+
+
+def collapse(
+    module: nn.Module,
+    params: Params,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    loss: float,
+    chance: float,
+    frozen: tuple[str, ...] = (),
+) -> Collapse:
+    """Look for dead layers and missing gradients on images (N, H, W, C) in [0, 1] of one batch.
+
+    In a net whose last maps are all zero the head sees zeros: its output is its bias, its kernel
+    has no gradient, none reaches the layers below, and only biases learn.
+    """
+    traced = trace(module, images.shape, train=False)
+    names, values = zip(*_rectified(traced), strict=True)
+
+    @jax.jit
+    def peaks(params: Params, images: jax.Array) -> list[jax.Array]:
+        maps = traced.evaluate({"params": params}, images, values)
+        return [jnp.max(jnp.abs(value)) for value in maps]
+
+    heights = jax.device_get(peaks(params, images))
+    dead = next((name for name, peak in zip(names, heights, strict=True) if peak == 0), "")
+    gradients = _by_layer(_gradients(module, params, images, labels, frozen=frozen))
+    silent = tuple(
+        layer
+        for layer in traced.layers
+        if layer in gradients and not any(np.any(array) for array in gradients[layer])
+    )
+    return Collapse(loss, chance, dead, silent)
+
+
+def first_not_finite(
+    module: nn.Module,
+    params: Params,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dropout_key: jax.Array,
+) -> str:
+    """Where NaN or infinity first shows in a step on images (N, H, W, C) in [0, 1].
+
+    Returns:
+        'the parameters of conv2', 'conv2' for its output, 'the gradient of conv2', or 'the loss'.
+    """
+    for layer, arrays in _by_layer(params).items():
+        if not _finite(arrays):
+            return f"the parameters of {layer}"
+    outputs: dict[str, Any] = {}
+
+    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        outputs.setdefault("/".join(context.module.path), output)
+        return output
+
+    with nn.intercept_methods(record):  # not compiled: the order of the calls is what is asked for
+        module.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
+    for layer, output in outputs.items():
+        if not _finite(jax.tree.leaves(output)):
+            return layer or "the logits"
+    gradients = _by_layer(_gradients(module, params, images, labels, dropout_key=dropout_key))
+    for layer in reversed([name for name in outputs if name in gradients]):
+        if not _finite(gradients[layer]):
+            return f"the gradient of {layer}"
+    return "the loss"
+
+
+def _rectified(traced: Trace) -> list[tuple[str, Value]]:
+    """The map of each convolution and the rectified output of each dense layer, as computed."""
+    found = [(conv.name, conv.value) for conv in convolutions(traced)]
+    for path, layer in traced.layers.items():
+        readers = traced.consumers(layer.output) if layer.output else []
+        if issubclass(layer.module, nn.Dense) and len(readers) == 1 and readers[0].name == "relu":
+            found.append((path, readers[0].outputs[0]))
+    place = {
+        value: index
+        for index, equation in enumerate(traced.equations)
+        for value in equation.outputs
+    }
+    return sorted(found, key=lambda item: place[item[1]])
+
+
+def _gradients(
+    module: nn.Module,
+    params: Params,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    frozen: tuple[str, ...] = (),
+    dropout_key: jax.Array | None = None,
+) -> Params:
+    trainable, still = partition(params, frozen)
+
+    def loss(trainable: Params) -> jax.Array:
+        variables = {"params": merge(trainable, still)}
+        rngs = {} if dropout_key is None else {"dropout": dropout_key}
+        logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return jax.device_get(jax.jit(jax.grad(loss))(trainable))
+
+
+def _by_layer(params: Params) -> dict[str, list[np.ndarray]]:
+    layers: dict[str, list[np.ndarray]] = {}
+    for name, array in traverse_util.flatten_dict(params, sep="/").items():
+        layers.setdefault(name.rpartition("/")[0], []).append(np.asarray(array))
+    return layers
+
+
+def _finite(arrays: list[Any]) -> bool:
+    return all(bool(jnp.all(jnp.isfinite(array))) for array in arrays)

@@ -1,0 +1,62 @@
+"""What a person sees of a training: a bar within an epoch on a terminal, a line after each."""
+
+import sys
+from collections.abc import Mapping
+
+import jax
+from tqdm import tqdm
+
+
+class Display:
+    """Speaks for the first process; the others are silent."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._speaks = jax.process_index() == 0
+        self._bar: tqdm | None = None
+
+    def begin(self, task: str, images: int, done: int = 0) -> None:
+        """Show a bar of `images` images, `done` of them behind us, where there is a terminal."""
+        self.end()
+        if self._speaks and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=images, initial=done, desc=task, unit=" images", leave=False, delay=0.5
+            )
+
+    def advance(self, images: int, loss: float | None = None) -> None:
+        """Move the bar; `loss` is the mean over the epoch so far."""
+        if self._bar is not None:
+            if loss is not None:
+                self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            self._bar.update(images)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Say what a finished epoch came to."""
+        left = (self._epochs - row["epoch"]) * row["seconds"]
+        self.say(
+            f"epoch {row['epoch']:>3}/{self._epochs}"
+            f"  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
+            f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
+            f"  rate {row['learning_rate']:.2g}"
+            f"  {row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
+            f"  at most {_duration(left)} left"
+        )
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.end()
+        if self._speaks:
+            print(text, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,84 @@
+"""From the loader's batches of one process to arrays spread over every device of all."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXIS = "data"
+"""Name of the mesh's one axis, over which each batch is split."""
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes in one row, those of a process side by side."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+class Feed:
+    """Puts batches on the devices of a mesh, padded where they do not divide.
+
+    The padding (images of zeros, weight 0) stands at the end of the global batch, so that an
+    image's place in it, which dropout and augmentation go by, depends on no number of devices.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int) -> None:
+        self.mesh = mesh
+        self.batch_size = batch_size
+        self.rows = -(-batch_size // mesh.size) * mesh.size
+        self._sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        whole = self.rows == batch_size
+        self.shard = (jax.process_index(), jax.process_count()) if whole else (0, 1)
+        """What this process reads, as `data.batches` takes it. Where a batch does not divide,
+        each process reads all of it and keeps its own rows."""
+
+    def __call__(self, batch: Mapping[str, np.ndarray], signal: int = 0) -> dict[str, Any]:
+        """The global arrays of a batch, and 'signal': a number from each process to all.
+
+        Args:
+            batch: image (B, H, W, C), label (B,), weight (B,) of this process's shard.
+            signal: reaches every process as the maximum over all, with the step's metrics.
+        """
+        rows = {name: self._local(array) for name, array in batch.items()}
+        devices = self.mesh.size // jax.process_count()
+        rows["signal"] = np.full(devices, signal, np.int32)
+        return {
+            name: jax.make_array_from_process_local_data(self._sharding, array)
+            for name, array in rows.items()
+        }
+
+    def _local(self, array: np.ndarray) -> np.ndarray:
+        if self.rows == self.batch_size:
+            return array
+        padding = [(0, self.rows - len(array))] + [(0, 0)] * (array.ndim - 1)
+        share = self.rows // jax.process_count()
+        return np.pad(array, padding)[jax.process_index() * share :][:share]
+
+
+class Lagged:
+    """Results of asynchronous steps, brought to the host a few steps after their dispatch.
+
+    By then they are there, so that reading one does not keep the devices waiting; and since no
+    more than `lag` steps are ever under way, neither do batches pile up.
+    """
+
+    def __init__(self, lag: int = 2) -> None:
+        self._lag = lag
+        self._pending: deque[Any] = deque()
+
+    def push(self, result: Any) -> list[Any]:
+        """Take a step's result (a pytree of arrays); those that are due, as NumPy arrays."""
+        for array in jax.tree.leaves(result):
+            array.copy_to_host_async()
+        self._pending.append(result)
+        return self._oldest(len(self._pending) - self._lag)
+
+    def drain(self) -> list[Any]:
+        """Wait for all that is under way."""
+        return self._oldest(len(self._pending))
+
+    def _oldest(self, count: int) -> list[Any]:
+        return [jax.device_get(self._pending.popleft()) for _ in range(count)]

@@ -1,0 +1,289 @@
+"""The study's recipe from the first step to the best epoch, over every device and process."""
+
+import csv
+import io
+import math
+import time
+from typing import Any, NoReturn
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from rice_jax import data, lock
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+from rice_jax.train import diagnosis, origin, state, weights
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints
+from rice_jax.train.display import Display
+from rice_jax.train.feed import Feed, Lagged, data_mesh
+from rice_jax.train.interrupt import Interrupt, interruptible
+from rice_jax.train.measure import Measure
+from rice_jax.train.progress import Progress
+from rice_jax.train.step import Metrics, train_step, training_inputs
+
+HISTORY = "history.csv"
+
+_SAVE, _STOP = 1, 2  # signals between processes: a checkpoint is due, a process was told to stop
+
+
+def train(config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset) -> None:
+    """Train the net of `config` on `dataset` and leave history.csv and checkpoints in the run.
+
+    Goes on from the newest checkpoint where the run has one, and ends with the same parameters,
+    bit for bit, as if it had never stopped; does nothing where the run is finished. All processes
+    of a `jax.distributed` job call it alike.
+
+    Raises:
+        UserError: the folder holds another training or is in use, weights are missing or of
+            another net, a checkpoint cannot be written, or the loss is not finite.
+        KeyboardInterrupt: Ctrl-C, after saving.
+        SystemExit: SIGTERM, after saving.
+    """
+    _check(config, dataset)
+    with lock.hold(run), interruptible() as interrupt:
+        training = _Training(config, run, dataset, interrupt)
+        try:
+            training.finish()
+        finally:
+            training.display.end()
+            training.checkpoints.close()
+
+
+class _Training:
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        run: Run,
+        dataset: data.Dataset,
+        interrupt: Interrupt,
+    ) -> None:
+        self.config, self.recipe, self.run = config, config.train, run
+        self.splits = dataset.splits
+        self.classes = len(dataset.classes)
+        self.interrupt = interrupt
+        self.display = Display(config.train.epochs)
+        self.module = weights.build(config)
+        self.mesh = data_mesh()
+        self.feed = Feed(self.mesh, config.train.batch_size)
+        self.checkpoints = Checkpoints(run.checkpoints)
+        self.origin = origin.describe(config, dataset)
+        self.state, self.progress = self._start()
+        self.saved_at = self.counted_at = time.monotonic()
+
+    def finish(self) -> None:
+        """Train until the recipe says that it is enough."""
+        self._write_history()
+        if not self.progress.finished(self.recipe):
+            self.step = train_step(
+                self.module, self.mesh, seed=self.config.seed, augment=self.recipe.augment
+            )
+            self.measure = Measure(
+                self.module,
+                self.classes,
+                batch_size=self.config.eval.batch_size,
+                image_size=self.config.data.image_size,
+                workers=self.config.data.workers,
+            )
+        while not self.progress.finished(self.recipe):
+            self._learn()
+            self._end_epoch()
+        self.checkpoints.wait()
+        self.display.say(
+            f"trained: {self.progress.finished(self.recipe)}; best is epoch "
+            f"{self.progress.best_epoch} with a validation loss of {self.progress.best_loss:.4f}"
+        )
+
+    def _start(self) -> tuple[state.TrainState, Progress]:
+        """The newest checkpoint, or the net before its first step."""
+
+        def like(saved: dict[str, Any]) -> state.TrainState:
+            origin.require_same(self.run, saved, self.origin)
+            shape = weights.input_shape(self.config)
+            return state.replicated(state.shapes(self.module, shape, self.recipe.frozen), self.mesh)
+
+        newest = self.checkpoints.newest(like)
+        if newest is None:
+            params = weights.initial_params(self.config, self.module)
+            fresh = state.create(params, self.recipe.frozen)
+            return (
+                state.replicate(jax.tree.map(np.asarray, fresh), self.mesh),
+                Progress(learning_rate=self.recipe.learning_rate),
+            )
+        progress = newest.progress
+        if not progress.finished(self.recipe) and progress.step:
+            self.display.say(f"going on from epoch {progress.epoch + 1}, step {progress.step}")
+        return newest.state, progress
+
+    def _learn(self) -> None:
+        """Do what is left of the epoch's steps; the host never waits for the one under way."""
+        progress, source = self.progress, self.splits["train"]
+        results = Lagged()
+        self.counted_at = time.monotonic()
+        self.display.begin(
+            f"epoch {progress.epoch + 1}/{self.recipe.epochs}", len(source), int(progress.images)
+        )
+        first = progress.step
+        for number, batch in enumerate(self._batches(self.feed.shard)):
+            rows = self.feed(batch, self._wish())
+            index, rate = np.int32(first + number), np.float32(progress.learning_rate)
+            self.state, metrics = self.step(self.state, rows, index, rate)
+            signals = [self._count(result) for result in results.push(metrics)]
+            if jax.process_count() == 1:
+                signals.append(self._wish())
+            if any(signals):
+                signals += [self._count(result) for result in results.drain()]
+                self._save()
+                if _STOP in signals:
+                    self._leave()
+        for result in results.drain():
+            self._count(result)
+        self._stop_clock()
+
+    def _count(self, metrics: Metrics) -> int:
+        """Take in a step's metrics; its signal. UserError where they are not finite."""
+        if not metrics.finite:
+            raise UserError(self._not_finite())
+        progress = self.progress
+        progress.add(float(metrics.loss), float(metrics.correct), float(metrics.images))
+        self.display.advance(int(metrics.images), progress.loss_sum / progress.images)
+        self.interrupt.arm()
+        return int(metrics.signal)
+
+    def _wish(self) -> int:
+        """What this process would have all of them do at this step."""
+        if self.interrupt.signal:
+            return _STOP
+        due = time.monotonic() - self.saved_at > self.recipe.save_seconds
+        return _SAVE if due and jax.process_index() == 0 else 0
+
+    def _end_epoch(self) -> None:
+        """Validate, write the epoch's row, save."""
+        started = time.monotonic()
+        source = self.splits["validation"]
+        self.display.begin("validation", len(source))
+        measured = self.measure(
+            self.state.params,
+            source,
+            signal=lambda: _STOP if self.interrupt.signal else 0,
+            on_batch=self.display.advance,
+        )
+        self.interrupt.arm()
+        if measured is None:
+            self._save()
+            self._leave()
+        loss, confusion = measured
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the validation loss is not finite after epoch {self.progress.epoch + 1}, at a "
+                f"learning rate of {self.progress.learning_rate:.3g}; {self._advice()}"
+            )
+        seconds = time.monotonic() - started
+        accuracy = float(np.trace(confusion) / confusion.sum())
+        row = self.progress.end_epoch(self.recipe, loss, accuracy, seconds)
+        self._look_for_collapse(row, diagnosis.chance(confusion))
+        self._save()
+        self._write_history()
+        self.display.epoch(row)
+
+    def _look_for_collapse(self, row: dict[str, float], chance: float) -> None:
+        if not diagnosis.rests_at(chance, row["train_loss"], row["val_loss"]):
+            return
+        images, labels = self._next_examples()
+        found = diagnosis.collapse(
+            self.module,
+            self._host_params(),
+            images / np.float32(255),
+            labels,
+            loss=row["val_loss"],
+            chance=chance,
+            frozen=self.recipe.frozen,
+        )
+        self.progress.collapsed = bool(found.silent)
+        logging.warning("epoch %d: %s", row["epoch"], found)
+
+    def _not_finite(self) -> str:
+        """Do the step that failed once more, slowly, to say where."""
+        pixels, labels = self._next_examples()
+        images, dropout_key = training_inputs(
+            pixels,
+            seed=self.config.seed,
+            index=self.progress.step,
+            augment=self.recipe.augment,
+        )
+        where = diagnosis.first_not_finite(
+            self.module, self._host_params(), np.asarray(images), labels, dropout_key
+        )
+        return (
+            f"the loss is not finite at step {self.progress.step + 1} (epoch "
+            f"{self.progress.epoch + 1}, batch {self.progress.batch + 1}), at a learning rate of "
+            f"{self.progress.learning_rate:.3g}; it first shows in {where}; {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        best = self.progress.best_epoch
+        stands = f"epoch {best} stays the best; " if best else ""
+        return f"{stands}try a lower --config.train.learning_rate in another --workdir"
+
+    def _batches(self, shard: tuple[int, int]) -> Any:
+        """The rest of the epoch's batches, the next one first."""
+        return data.batches(
+            self.splits["train"],
+            self.feed.batch_size,
+            image_size=self.config.data.image_size,
+            seed=self.config.seed,
+            epoch=self.progress.epoch,
+            first_batch=self.progress.batch,
+            shard=shard,
+            workers=self.config.data.workers,
+        )
+
+    def _next_examples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images (uint8) and labels of the next batch as a whole, in every process."""
+        batch = next(self._batches((0, 1)))
+        real = batch["weight"] > 0
+        return batch["image"][real], batch["label"][real]
+
+    def _host_params(self) -> state.Params:
+        return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), self.state.params)
+
+    def _save(self) -> None:
+        self._stop_clock()
+        self.checkpoints.save(Checkpoint(self.state, self.progress, self.origin))
+        self.saved_at = time.monotonic()
+
+    def _stop_clock(self) -> None:
+        """Add to the epoch's seconds what training took since the last time."""
+        now = time.monotonic()
+        self.progress.seconds += now - self.counted_at
+        self.counted_at = now
+
+    def _leave(self) -> NoReturn:
+        self.checkpoints.wait()
+        self.display.say(
+            f"stopped in epoch {self.progress.epoch + 1} after step {self.progress.step} and saved"
+        )
+        self.interrupt.leave()
+
+    def _write_history(self) -> None:
+        """Write all rows anew: the checkpoint knows which epochs there are."""
+        if jax.process_index() != 0 or not self.progress.history:
+            return
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(self.progress.history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.progress.history)
+        self.run.write_text(HISTORY, table.getvalue())
+
+
+def _check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
+    recipe = config.train
+    for name in ("epochs", "batch_size", "learning_rate", "plateau_patience", "stop_patience"):
+        if not recipe[name] > 0:
+            raise UserError(f"config.train.{name}={recipe[name]!r} is not above 0")
+    if config.model.classes != len(dataset.classes):
+        raise UserError(
+            f"config.model.classes={config.model.classes}, but there are images of "
+            f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
+        )

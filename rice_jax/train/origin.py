@@ -1,0 +1,64 @@
+"""What a training is of: a run goes on only with the configuration and images it began with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+# Fields that may change between one command and the next: none has a part in what an epoch does.
+_FREE = (
+    "data.cache_dir",
+    "data.path",
+    "data.workers",
+    "eval",
+    "train.epochs",
+    "train.save_seconds",
+    "train.stop_on_collapse",
+    "train.stop_patience",
+)
+
+
+def describe(config: ml_collections.ConfigDict, dataset: Any) -> dict[str, Any]:
+    """The configuration, the classes and the images' fingerprint, in plain JSON types."""
+    return {
+        "config": to_json(config),
+        "classes": list(dataset.classes),
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """UserError where `run` was trained otherwise than is wanted now, naming what differs."""
+    differences = [
+        f"config.{path}={before!r}, not {now!r}"
+        for path, before, now in changes(saved["config"], wanted["config"])
+    ]
+    if saved["classes"] != wanted["classes"]:
+        differences.append(f"the classes {', '.join(saved['classes'])}")
+    elif saved["fingerprint"] != wanted["fingerprint"]:
+        differences.append("other images")
+    if differences:
+        raise UserError(
+            f"{run} was trained with {'; '.join(differences)}: give the same, or another --workdir"
+        )
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """(path, before, now) of each field that differs and changes what is trained."""
+    found = []
+    for key in sorted({*before, *now}):
+        path = f"{prefix}{key}"
+        old, new = before.get(key), now.get(key)
+        if path in _FREE or old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changes(old, new, f"{path}.")
+        else:
+            found.append((path, old, new))
+    return found

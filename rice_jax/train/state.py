@@ -1,0 +1,101 @@
+"""What training changes: parameters split into trainable and frozen, and Adam's moments."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct, traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rice_jax.errors import UserError
+
+Params = dict[str, Any]
+"""Nested dictionaries of arrays, by layer: {'conv1': {'kernel': ..., 'bias': ...}, ...}."""
+
+
+class TrainState(struct.PyTreeNode):
+    """All arrays of a training. Nothing random is among them: keys follow from (seed, step)."""
+
+    step: jax.Array
+    """Number of updates made, int32."""
+    trainable: Params
+    frozen: Params
+    moments: optax.OptState
+    """Adam's, of the trainable parameters alone."""
+
+    @property
+    def params(self) -> Params:
+        """The net's parameters, trainable and frozen ones together."""
+        return merge(self.trainable, self.frozen)
+
+
+def adam() -> optax.GradientTransformation:
+    """Adam's direction with Keras's constants; the caller scales it by minus the learning rate."""
+    return optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
+
+
+def create(params: Params, frozen: Sequence[str]) -> TrainState:
+    """The state before the first step; the layers whose paths are in `frozen` do not learn."""
+    trainable, still = partition(params, frozen)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        frozen=still,
+        moments=adam().init(trainable),
+    )
+
+
+def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str]) -> TrainState:
+    """A state of `jax.ShapeDtypeStruct`s for images (N, H, W, C), at no compute."""
+    return jax.eval_shape(lambda: create(random_params(module, input_shape, 0), frozen))
+
+
+def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> Params:
+    """The module's own random parameters for images of `input_shape` (N, H, W, C)."""
+    return module.init(jax.random.key(seed), jnp.zeros(input_shape, jnp.float32))["params"]
+
+
+def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
+    """Split into (trainable, frozen); a path in `frozen` stands for all that is below it.
+
+    Raises:
+        UserError: a path that the net does not have, or nothing left to train.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for path in frozen:
+        if not any(_below(name, path) for name in flat):
+            layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in flat))
+            raise UserError(f"config.train.frozen: no layer is called {path!r}; there are {layers}")
+    still = {name for name in flat if any(_below(name, path) for path in frozen)}
+    if len(still) == len(flat):
+        raise UserError("config.train.frozen freezes every layer: nothing is left to train")
+    return (
+        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n not in still}, sep="/"),
+        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n in still}, sep="/"),
+    )
+
+
+def merge(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> Params:
+    """Undo `partition`."""
+    flat = traverse_util.flatten_dict(frozen) | traverse_util.flatten_dict(trainable)
+    return traverse_util.unflatten_dict(flat)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Put a copy of every array on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """The same `jax.ShapeDtypeStruct`s, each said to have a copy on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def _below(name: str, path: str) -> bool:
+    return f"{name}/".startswith(f"{path.rstrip('/')}/")

@@ -1,0 +1,170 @@
+"""The two compiled steps: one that learns from a batch, one that measures on a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from rice_jax import data
+from rice_jax.train.feed import AXIS
+from rice_jax.train.state import Params, TrainState, adam, merge
+
+Batch = dict[str, Any]
+"""image uint8 (B, H, W, C), label int32 (B,), weight float32 (B,), signal int32 (devices,)."""
+
+
+class Metrics(struct.PyTreeNode):
+    """What a training step says of its batch."""
+
+    loss: jax.Array
+    """Sum over the images of the cross-entropy, in nats, before the update."""
+    correct: jax.Array
+    images: jax.Array
+    finite: jax.Array
+    """False where loss or gradient was not finite; the state then stays what it was."""
+    signal: jax.Array
+    """Largest of the processes' signals."""
+
+
+class Sums(struct.PyTreeNode):
+    """What a measuring step says of its batch."""
+
+    loss: jax.Array
+    """Sum over the images of the cross-entropy, in nats."""
+    confusion: jax.Array
+    """Number of images by true class (row) and predicted class (column)."""
+    signal: jax.Array
+    """Largest of the processes' signals."""
+
+
+def train_step(
+    module: nn.Module, mesh: Mesh, *, seed: int, augment: bool
+) -> Callable[[TrainState, Batch, Any, Any], tuple[TrainState, Metrics]]:
+    """Compile f(state, batch, index, learning_rate) -> (state, metrics) over all of the mesh.
+
+    The state is donated. `index` is the number of steps before this one: with the seed it alone
+    decides dropout and augmentation. Once a step has met a loss or a gradient that is not finite,
+    that step and all after it leave the state as it was, since the state's own count of steps no
+    longer equals the index: what went wrong can be looked at however late it is noticed.
+    """
+    module = module.clone(axis_name=AXIS)
+    optimizer = adam()
+
+    def step(
+        state: TrainState, batch: Batch, index: jax.Array, learning_rate: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        images, dropout_key = _inputs(seed, index, batch["image"], augment, _first(batch["image"]))
+        images_in_batch = lax.psum(jnp.sum(batch["weight"]), AXIS)
+
+        def mean_loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
+            params = merge(trainable, state.frozen)
+            rngs = {"dropout": dropout_key}
+            logits: Any = module.apply({"params": params}, images, train=True, rngs=rngs)
+            return _loss(logits, batch) / images_in_batch, logits
+
+        (loss, logits), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.trainable)
+        # Each device differentiated its own share of the batch's mean.
+        loss, gradients = lax.psum((loss, gradients), AXIS)
+        updates, moments = optimizer.update(gradients, state.moments)
+        trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
+        finite = _all_finite((loss, gradients)) & (state.step == index)
+        state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            TrainState(state.step + 1, trainable, state.frozen, moments),
+            state,
+        )
+        hits = batch["weight"] * (jnp.argmax(logits, axis=-1) == batch["label"])
+        return state, Metrics(
+            loss=loss * images_in_batch,
+            correct=lax.psum(jnp.sum(hits), AXIS),
+            images=images_in_batch,
+            finite=finite,
+            signal=lax.pmax(batch["signal"][0], AXIS),
+        )
+
+    return _over(mesh, step, replicated=(True, False, True, True), donate=0)
+
+
+def eval_step(
+    module: nn.Module, mesh: Mesh, classes: int, *, augment_seed: int | None = None
+) -> Callable[[Params, Batch, Any], Sums]:
+    """Compile f(params, batch, first) -> sums over all of the mesh.
+
+    `first` is the batch's first image's index in the split: with the seed it decides how each
+    image is augmented, so that the batch size does not.
+    """
+
+    def step(params: Params, batch: Batch, first: jax.Array) -> Sums:
+        first = first + _first(batch["image"])
+        images = evaluation_inputs(batch["image"], first, augment_seed=augment_seed)
+        logits: Any = module.apply({"params": params}, images, train=False)
+        counted = jnp.zeros((classes, classes), jnp.int32)
+        counted = counted.at[batch["label"], jnp.argmax(logits, axis=-1)].add(
+            batch["weight"].astype(jnp.int32)
+        )
+        return Sums(
+            loss=lax.psum(_loss(logits, batch), AXIS),
+            confusion=lax.psum(counted, AXIS),
+            signal=lax.pmax(batch["signal"][0], AXIS),
+        )
+
+    return _over(mesh, step, replicated=(True, False, True))
+
+
+def evaluation_inputs(
+    images: jax.Array, first: jax.Array | int = 0, *, augment_seed: int | None = None
+) -> jax.Array:
+    """What a net is evaluated on, in [0, 1]: images (N, H, W, C) as they are, or augmented.
+
+    Args:
+        images: uint8 pixels.
+        first: index of the first of them in the split.
+        augment_seed: decides with an image's index how it is augmented; None leaves it alone.
+    """
+    return _inputs(augment_seed or 0, 0, images, augment_seed is not None, first)[0]
+
+
+def training_inputs(
+    images: Any, *, seed: int, index: int, augment: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The images (N, H, W, C) in [0, 1] and the dropout key of step `index`, for a look at it."""
+    return _inputs(seed, index, jnp.asarray(images), augment, 0)
+
+
+def _inputs(
+    seed: int, index: jax.Array | int, images: jax.Array, augment: bool, first: jax.Array | int
+) -> tuple[jax.Array, jax.Array]:
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
+    pixels = data.augment(augment_key, images, first) if augment else images.astype(jnp.float32)
+    return pixels / 255.0, dropout_key
+
+
+def _first(images: jax.Array) -> jax.Array:
+    """Index in the global batch of this device's first image."""
+    return lax.axis_index(AXIS) * images.shape[0]
+
+
+def _loss(logits: jax.Array, batch: Batch) -> jax.Array:
+    entropies = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    return jnp.sum(entropies * batch["weight"])
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _over(
+    mesh: Mesh, step: Callable[..., Any], *, replicated: tuple[bool, ...], donate: int | None = None
+) -> Callable[..., Any]:
+    specs = tuple(PartitionSpec() if whole else PartitionSpec(AXIS) for whole in replicated)
+    # Results are equal on all devices because we sum them ourselves; `check_vma` cannot see that.
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=() if donate is None else donate)

@@ -1,0 +1,158 @@
+"""Nets with weights: the ones that training starts from, and the ones that a run ended with."""
+
+import dataclasses
+import os
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+from etils import epath
+from flax import traverse_util
+
+from rice_jax import models
+from rice_jax.config import from_json
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+from rice_jax.train import state
+from rice_jax.train.checkpoints import Checkpoints
+from rice_jax.train.feed import data_mesh
+from rice_jax.train.state import Params
+
+_IMAGENET = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+
+
+@dataclasses.dataclass
+class Trained:
+    """A run's net as its best epoch left it."""
+
+    config: ml_collections.ConfigDict
+    module: nn.Module
+    params: Params
+    classes: tuple[str, ...]
+    epoch: int
+    """Number of the best epoch, from 1; 0 for weights that no epoch has changed yet."""
+
+
+def build(config: ml_collections.ConfigDict) -> nn.Module:
+    """The net that a configuration names, with its widths and its type of activations."""
+    fields = dict(config.model)
+    name = fields.pop("name")
+    fields.pop("weights")
+    types = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if config.train.dtype not in types:
+        raise UserError(
+            f"config.train.dtype={config.train.dtype!r} is neither {' nor '.join(types)}"
+        )
+    return models.build(name, **fields, dtype=types[config.train.dtype])
+
+
+def input_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int, int]:
+    """Shape of one image as a net takes it, (1, H, W, 3)."""
+    return (1, config.data.image_size, config.data.image_size, 3)
+
+
+def load(run: Run) -> Trained:
+    """The best epoch of a run; where its checkpoint is damaged, the newest whole one, and says so.
+
+    Raises:
+        UserError: no run's folder, no checkpoint in it, or one of another net.
+    """
+    config = from_json(run.read_json("config.json")["config"])
+    module = build(config)
+    if not run.checkpoints.exists():
+        raise UserError(f"{run} has no trained net: train it first (--stages=train)")
+    checkpoints = Checkpoints(run.checkpoints, read_only=True)
+
+    def like(origin: dict[str, Any]) -> state.TrainState:
+        saved = from_json(origin["config"])
+        if dict(saved.model) != dict(config.model):
+            raise UserError(
+                f"{run}: config.json is of another net than the checkpoints: "
+                f"{dict(config.model)}, not {dict(saved.model)}"
+            )
+        shapes = state.shapes(module, input_shape(config), saved.train.frozen)
+        return state.replicated(shapes, data_mesh())
+
+    best = checkpoints.best(like)
+    checkpoints.close()
+    if best is None:
+        raise UserError(f"{run} has no trained net: train it first (--stages=train)")
+    return Trained(
+        config, module, best.state.params, tuple(best.origin["classes"]), best.progress.epoch
+    )
+
+
+def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
+    """The parameters that training starts from, as config.model.weights says.
+
+    '' is the module's own random initialisation from config.seed, a file is Keras's, a folder is
+    a run of the same net, whose best epoch is taken. A run of another net serves a net with frozen
+    layers: these are taken from it, and the layers that learn start at random.
+
+    Raises:
+        UserError: weights that are missing, are of another net, or are needed and not named.
+    """
+    path = config.model.weights
+    if not path and models.get(config.model.name).needs_weights:
+        raise UserError(_needed(config.model.name))
+    shape = input_shape(config)
+    params = jax.jit(lambda: state.random_params(module, shape, config.seed))()
+    if not path:
+        return params
+    source = epath.Path(os.path.expanduser(path))
+    if not source.exists():
+        hint = f"; {_needed(config.model.name)}" if "vgg16" in source.name else ""
+        raise UserError(f"config.model.weights={path!r}: there is no such file or folder{hint}")
+    if not source.is_dir():
+        from rice_jax.models import keras_h5
+
+        return keras_h5.load_h5(os.fspath(source), module, params)
+    return _from_run(Run(source), config, params)
+
+
+def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Params:
+    theirs = traverse_util.flatten_dict(load(run).params, sep="/")
+    ours = traverse_util.flatten_dict(params, sep="/")
+    differing = _differences(ours, theirs)
+    if not differing and ours.keys() == theirs.keys():
+        return traverse_util.unflatten_dict(theirs, sep="/")
+    frozen = traverse_util.flatten_dict(state.partition(params, config.train.frozen)[1], sep="/")
+    if not frozen:
+        differing += [f"{name} is not in {config.model.name}" for name in theirs.keys() - ours]
+    else:
+        differing = _differences(frozen, theirs)
+    if differing:
+        raise UserError(
+            f"config.model.weights={os.fspath(run.path)!r} is a run of another net: "
+            f"{'; '.join(differing[:3])}{'; ...' if len(differing) > 3 else ''}"
+        )
+    logging.warning(
+        "%s is a run of another net: its weights are taken for the frozen layers (%s), "
+        "the layers that learn start at random",
+        run,
+        ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen)),
+    )
+    return traverse_util.unflatten_dict({**ours, **{n: theirs[n] for n in frozen}}, sep="/")
+
+
+def _differences(wanted: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    missing = [f"it has no {name}" for name in wanted if name not in given]
+    return missing + [
+        f"{name} is {given[name].shape} there and {array.shape} here"
+        for name, array in wanted.items()
+        if name in given and given[name].shape != array.shape
+    ]
+
+
+def _needed(name: str) -> str:
+    run = " or the folder of a vgg16 run" if name == "vgg_light" else ""
+    return (
+        f"{name} starts from trained weights: set --config.model.weights to Keras's "
+        f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}"
+    )

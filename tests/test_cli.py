@@ -1,0 +1,64 @@
+"""A mistake on the command line is one clear line and exit status 1."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rice_jax import cli
+from rice_jax.errors import UserError
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "rice_jax.main", *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config=configs/final.py", "--config.train.epochz=3"], "epochz"),
+        (["--config=configs/final.py", "--config.train.epochs=many"], "many"),
+        (["--config=configs/nothing.py"], "configs/nothing.py: there is no such file"),
+        (["--confg=configs/final.py"], "confg"),
+        (
+            ["--config=configs/final.py", "--stages=train,dance"],
+            "train, evaluate, profile, inspect",
+        ),
+        ([], "--config is missing"),
+    ],
+)
+def test_wrong_flags_are_named_in_one_line(arguments, said, tmp_path):
+    result = command(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_the_flags():
+    result = command("--help")
+    assert "--workdir" in result.stdout
+    assert "--stages" in result.stdout
+    assert "goes on where the run" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("two\nlines"), 1, "error: two lines\n"),
+        (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "goes on"),
+    ],
+)
+def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys, monkeypatch):
+    def main(argv):
+        raise error
+
+    monkeypatch.setattr(cli.app, "run", lambda main, flags_parser: main(["name"]))
+    monkeypatch.setattr(cli.backend, "configure", lambda: None)
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(main)
+    assert exit_.value.code == status
+    assert capsys.readouterr().err.endswith(said) or said in capsys.readouterr().err
