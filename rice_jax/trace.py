@@ -7,7 +7,8 @@ pruner finds channel dependencies in it. Nothing is computed to make it: tracing
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -102,10 +103,17 @@ class Trace:
             for value in dict.fromkeys(equation.inputs):
                 self._consumers.setdefault(value, []).append(equation)
 
-    def evaluate(self, variables: Any, x: jax.Array, wanted: Sequence[Value]) -> list[jax.Array]:
+    def evaluate(
+        self,
+        variables: Any,
+        x: jax.Array,
+        wanted: Sequence[Value],
+        edits: Mapping[Value, Callable[[jax.Array], jax.Array]] = MappingProxyType({}),
+    ) -> list[jax.Array]:
         """The arrays of the `wanted` values for `variables` and an input x of the traced shape.
 
-        Pure JAX: jit it, and XLA drops what no wanted value needs.
+        What an equation gives for a value of `edits` is replaced by that function of it, before
+        anything reads it. Pure JAX: jit it, and XLA drops what no wanted value needs.
         """
         flat = traverse_util.flatten_dict(variables, sep="/")
         arrays: dict[Value, Any] = {value: flat[path] for path, value in self.variables.items()}
@@ -116,7 +124,8 @@ class Trace:
 
         for equation in self.equations:
             results = equation.apply(*map(read, equation.inputs))
-            arrays.update(zip(equation.outputs, results, strict=True))
+            for value, result in zip(equation.outputs, results, strict=True):
+                arrays[value] = edits[value](result) if value in edits else result
         return [read(value) for value in wanted]
 
 

@@ -53,6 +53,17 @@ def test_evaluation_of_the_trace_equals_the_module(make):
     np.testing.assert_allclose(got, jax.jit(module.apply)(variables, x), rtol=1e-5, atol=1e-6)
 
 
+def test_an_edited_value_is_what_the_rest_of_the_net_reads():
+    module, x = models.build("final", stages=((2,), (2,)), dense=3), jnp.ones((1, 8, 8, 3))
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    traced = trace(module, x.shape)
+    dense, head = traced.layers["dense"].output, traced.layers["head"].output
+    silenced = {dense: jnp.zeros_like}
+    got = traced.evaluate(variables, x, [dense, head], silenced)
+    assert not got[0].any()
+    np.testing.assert_array_equal(got[1][0], variables["params"]["head"]["bias"])
+
+
 def test_a_shared_module_called_twice_is_one_layer_with_two_calls():
     traced = trace(Residual(), (1, 8, 8, 3))
     assert traced.layers["block/conv"].calls == 2
