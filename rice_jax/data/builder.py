@@ -108,9 +108,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """The images of one shard that are as they should be; the others are noted."""
         labels = {label: index for index, label in enumerate(classes(self._archive))}
-        read = in_order(
-            lambda index: checked(self._archive, members[index]), range(len(members)), ahead=_AHEAD
-        )
+        read = in_order(functools.partial(checked, self._archive), members, ahead=_AHEAD)
         for member, image in zip(
             members, progress(read, len(members), f"preparing {split_name}"), strict=True
         ):

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from rice_jax.data.decoded import Fill
-from rice_jax.data.parallel import cores, in_order
+from rice_jax.data.parallel import in_order, threads
 from rice_jax.data.sources import Records, Source, decode_record
 from rice_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+
+_READY = 2  # batches that wait for their use, besides one in the making in each thread
 
 
 def batches(
@@ -59,9 +61,8 @@ def batches(
         return _batch(fill, order[start : start + count], count, image_size)
 
     total = -(-len(source) // batch_size)
-    return in_order(
-        make, range(first_batch, total), workers=workers, ahead=2 * (workers or cores())
-    )
+    ahead = (workers or threads()) + _READY
+    return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
 
 
 def _fill(source: Source, image_size: int) -> Fill:

@@ -1,33 +1,49 @@
 """Work done ahead in threads, handed over in order."""
 
+import collections
+import concurrent.futures
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import grain
 from tqdm import tqdm
 
+S = TypeVar("S")
 T = TypeVar("T")
 
+_MOST_THREADS = 16  # beyond that Python's lock, not the decoding, sets the pace
 _TELL_SECONDS = 30
 
 
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def threads() -> int:
+    """How many threads pay on this machine: one a core that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def in_order(
-    function: Callable[[int], T], indices: Sequence[int] | range, *, workers: int = 0, ahead: int
+    function: Callable[[S], T], items: Iterable[S], *, workers: int = 0, ahead: int
 ) -> Iterator[T]:
-    """function(i) of each index, in order, at most `ahead` of them done before they are asked for.
+    """function(item) of each item, in order, at most `ahead` of them before they are asked for.
 
-    `workers` threads; 0 for one a core. An exception in `function` is raised here.
+    `workers` threads; 0 for `threads()`. An exception in `function` is raised here. Closing the
+    iterator ends the threads.
     """
-    threads = grain.ReadOptions(num_threads=workers or cores(), prefetch_buffer_size=ahead)
-    yield from grain.MapDataset.source(indices).map(function).to_iter_dataset(threads)
+    with concurrent.futures.ThreadPoolExecutor(workers or threads()) as pool:
+        waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

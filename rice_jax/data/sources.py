@@ -88,9 +88,7 @@ class Files:
         self._archive = archive
         self._labels = {name: index for index, name in enumerate(class_names)}
         members = sorted(archive.members)
-        read = in_order(
-            lambda index: checked(archive, members[index]), range(len(members)), ahead=_AHEAD
-        )
+        read = in_order(functools.partial(checked, archive), members, ahead=_AHEAD)
         self._members: list[Member] = []
         self.skipped: list[dict[str, str]] = []
         for member, image in zip(
