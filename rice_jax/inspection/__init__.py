@@ -3,7 +3,7 @@
 For any Linen module; the module is traced, never changed.
 """
 
-from rice_jax.inspection.bounds import map_bounds
+from rice_jax.inspection.bounds import map_bounds, value_bounds
 from rice_jax.inspection.census import Census, LayerCensus, census
 from rice_jax.inspection.features import feature_maps
 from rice_jax.inspection.findings import to_json
@@ -19,4 +19,5 @@ __all__ = [
     "prove",
     "proven_dead",
     "to_json",
+    "value_bounds",
 ]

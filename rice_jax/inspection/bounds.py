@@ -57,13 +57,31 @@ def map_bounds(
         UserError: where low is above high, or JAX has no CPU backend.
     """
     shape = tuple(input_shape) if len(input_shape) != 3 else (1, *input_shape)
+    traced = trace(module, shape, **call_kwargs)
+    maps = image_maps(traced)
+    bounds, without_rule = value_bounds(
+        traced, variables, [conv.value for conv in maps], low, high, operand_roundoff
+    )
+    return {
+        conv.name: (arranged(conv, lo), arranged(conv, hi))
+        for conv, (lo, hi) in zip(maps, bounds, strict=True)
+    }, without_rule
+
+
+def value_bounds(
+    traced: Trace,
+    variables: Any,
+    wanted: Sequence[Value],
+    low: Any = 0.0,
+    high: Any = 1.0,
+    operand_roundoff: float | None = None,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
     if np.any(np.asarray(low) > np.asarray(high)):
         raise UserError(f"images from low={low} to high={high}: low must not be above high")
     if operand_roundoff is None:
         operand_roundoff = _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
-    traced = trace(module, shape, **call_kwargs)
-    maps = image_maps(traced)
-    needed = _needed(traced, [conv.value for conv in maps])
+    needed = _needed(traced, wanted)
     variables = traverse_util.flatten_dict(variables, sep="/")
     without_rule: list[str] = []
 
@@ -71,6 +89,7 @@ def map_bounds(
         known = {
             value: point(np.asarray(variables[path])) for path, value in traced.variables.items()
         }
+        shape = traced.input.shape
         darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
         known[traced.input] = widened(darkest, brightest, 0.0)
         exact = {value: interval.exact for value, interval in known.items()}
@@ -82,12 +101,10 @@ def map_bounds(
                 for value, (lo, hi) in zip(exact, ends, strict=True)
             }
             without_rule.extend(_propagate(needed, intervals, operand_roundoff))
-            found = [(conv, intervals[conv.value]) for conv in maps]
-            return [(arranged(conv, x.lo), arranged(conv, x.hi)) for conv, x in found]
+            return [(intervals[value].lo, intervals[value].hi) for value in wanted]
 
         bounds = jax.device_get(run([(interval.lo, interval.hi) for interval in known.values()]))
-    named = zip((conv.name for conv in maps), bounds, strict=True)
-    return dict(named), tuple(dict.fromkeys(without_rule))
+    return bounds, tuple(dict.fromkeys(without_rule))
 
 
 def _cpu() -> Any:

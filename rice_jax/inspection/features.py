@@ -68,6 +68,10 @@ def image_maps(traced: Trace) -> list[ConvMap]:
     return maps
 
 
-def arranged(conv: ConvMap, value: jax.Array) -> jax.Array:
-    """A map with images first and filters last, whatever the convolution's own layout."""
-    return jnp.moveaxis(value, (conv.batch_axis, conv.channel_axis), (0, -1))
+def arranged(conv: ConvMap, value: Any) -> Any:
+    """A map with images first and filters last, whatever the convolution's own layout.
+
+    NumPy's array gives NumPy's, JAX's gives JAX's.
+    """
+    space = [a for a in range(value.ndim) if a not in (conv.batch_axis, conv.channel_axis)]
+    return value.transpose((conv.batch_axis, *space, conv.channel_axis))
