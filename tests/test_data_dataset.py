@@ -4,6 +4,7 @@ import concurrent.futures
 import pathlib
 import resource
 import shutil
+import threading
 
 import data_files
 import numpy as np
@@ -150,6 +151,25 @@ def test_two_at_once_write_it_once(prepared, folder, tmp_path, monkeypatch):
         both = list(two.map(lambda _: data.load(folder, tmp_path / "cache", seed=0), range(2)))
     assert len(written) == 1
     assert records(both[0]) == records(both[1]) == records(prepared[0])
+
+
+def test_where_there_are_no_locks_the_faster_one_wins(prepared, folder, tmp_path, monkeypatch):
+    """As the file systems of some clusters: another process finishes while this one writes."""
+
+    def no_lock(*_):
+        raise OSError("no locks here")
+
+    once = threading.Lock()
+
+    def read(self, member):
+        if once.acquire(blocking=False):
+            shutil.copytree(prepared[1], tmp_path / "cache", dirs_exist_ok=True)
+        return FILES[member.name]
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_lock)
+    monkeypatch.setattr(archive.Folder, "read", read)
+    assert records(data.load(folder, tmp_path / "cache", seed=0)) == records(prepared[0])
+    assert not list(tmp_path.glob("cache/*/rice_image_dataset/incomplete*"))
 
 
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(folder, tmp_path):

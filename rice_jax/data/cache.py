@@ -5,7 +5,9 @@ import fcntl
 import io
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from typing import IO
 
 from etils import epath
 
@@ -53,11 +55,19 @@ def lock(folder: epath.Path) -> Iterator[bool]:
     """
     with open(folder / ".lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _wait_for(file)
         except OSError:
             yield False
         else:
             yield True
+
+
+def _wait_for(file: IO[str]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that prepares images ({file.name})", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset | None:
@@ -85,12 +95,14 @@ def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> Ri
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
             builder.download_and_prepare()
         (folder / "downloads").rmtree(missing_ok=True)  # TFDS makes it, though there are none
-    except BaseException as error:
-        if builder := _whole(archive, folder, seed):  # another process was faster
+    except FileExistsError:  # another process was faster where there are no locks
+        if builder := _whole(archive, folder, seed):
             return builder
+        raise
+    except BaseException:
         if alone:
             folder.rmtree()
-        raise error
+        raise
     return builder
 
 

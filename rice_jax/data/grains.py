@@ -5,6 +5,7 @@ that were measured on 300 photographs of its variety (grey above 40 counted as g
 """
 
 import math
+import pathlib
 import zlib
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ SIZE = 250  # pixels, both ways
 _CENTRE, _JITTER = 124, 3
 _LONGEST = 236  # pixels: stays inside the image wherever the centre falls
 _JPEG_QUALITY = 75  # that of the photographs, by their quantisation tables
+_DRAWING = zlib.crc32(pathlib.Path(__file__).read_bytes())  # grains drawn otherwise are others
 _LIMIT = 2.5  # standard deviations: the photographs have no monsters
 
 
@@ -51,8 +53,9 @@ class Grains:
                 "for training, validation and test"
             )
         self._seed = seed
+        stamp = f"drawn with seed {seed} by {_DRAWING}"
         self.members = [
-            Member(label, name, name, 0, f"drawn with seed {seed}")
+            Member(label, name, name, 0, stamp)
             for label in VARIETIES
             for name in (f"{label}/{label} ({number}).jpg" for number in range(1, per_class + 1))
         ]
