@@ -103,6 +103,15 @@ class Trace:
             for value in dict.fromkeys(equation.inputs):
                 self._consumers.setdefault(value, []).append(equation)
 
+    def needed(self, wanted: Sequence[Value]) -> list[Equation]:
+        """The equations that the `wanted` values depend on, in order of execution."""
+        values, equations = set(wanted), []
+        for equation in reversed(self.equations):
+            if not values.isdisjoint(equation.outputs):
+                values.update(equation.inputs)
+                equations.append(equation)
+        return equations[::-1]
+
     def evaluate(
         self,
         variables: Any,

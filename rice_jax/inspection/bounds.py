@@ -81,7 +81,7 @@ def value_bounds(
         raise UserError(f"images from low={low} to high={high}: low must not be above high")
     if operand_roundoff is None:
         operand_roundoff = _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
-    needed = _needed(traced, wanted)
+    needed = traced.needed(wanted)
     variables = traverse_util.flatten_dict(variables, sep="/")
     without_rule: list[str] = []
 
@@ -115,16 +115,6 @@ def _cpu() -> Any:
             "bounds are computed on JAX's CPU backend, which is switched off here: "
             "add ',cpu' to JAX_PLATFORMS"
         ) from error
-
-
-def _needed(traced: Trace, wanted: Sequence[Value]) -> list[Equation]:
-    """The equations that the wanted values depend on, in their order."""
-    values, equations = set(wanted), []
-    for equation in reversed(traced.equations):
-        if not values.isdisjoint(equation.outputs):
-            values.update(equation.inputs)
-            equations.append(equation)
-    return equations[::-1]
 
 
 def _propagate(

@@ -59,7 +59,8 @@ def tabulate(traced: Trace) -> tuple[list[Row], list[Uncounted]]:
     rows: dict[str, Row] = {}
     uncounted: list[Uncounted] = []
     kernels: set[Value] = set()
-    for equation in _live(traced):
+    # JAX drops what no output needs before XLA sees it.
+    for equation in traced.needed(traced.outputs):
         count = None if attribution.mixes_activations(equation) else flops(equation)
         path = attribution.row(equation, counted=count is not None)
         if count is None:
@@ -76,17 +77,6 @@ def tabulate(traced: Trace) -> tuple[list[Row], list[Uncounted]]:
             row.flops += dataclasses.replace(count, xla=0) if dropped else count
     _add_layers(traced, rows)
     return list(rows.values()), uncounted
-
-
-def _live(traced: Trace) -> list[Equation]:
-    """The equations that the outputs need; JAX drops the others before XLA sees them."""
-    needed = set(traced.outputs)
-    live = []
-    for equation in reversed(traced.equations):
-        if not needed.isdisjoint(equation.outputs):
-            needed.update(equation.inputs)
-            live.append(equation)
-    return live[::-1]
 
 
 def _uncounted(equation: Equation) -> Uncounted:
