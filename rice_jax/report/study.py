@@ -1,4 +1,4 @@
-"""The study's figures beside ours, each with its erratum, as cells of a table."""
+"""The study's figures, as profile.json repeats them for its nets, and their errata."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,22 +12,26 @@ def tflops(flops: float | None) -> float | None:
     return None if flops is None else flops * TEST_IMAGES / 1e12
 
 
-def reported(
-    summary: Mapping[str, Any], field: str, form: Callable[[float | None], str] = numbers.count
-) -> str:
-    """The study's figure called `field` ('flops', 'macro.f1'), and the correct one where it errs.
-
-    Args:
-        summary: a run's summary, with what profile.json has under 'reported' and 'errata'.
-        field: key of the study's figures; a dot goes one level down.
-        form: how the figure is written.
-    """
-    value: Any = summary.get("reported") or {}
+def reported(summary: Mapping[str, Any], field: str) -> float | None:
+    """The study's figure called `field` ('flops', 'macro.f1'); None where it has none."""
+    value: Any = summary.get("reported")
     for key in field.split("."):
         value = (value or {}).get(key)
-    corrections = [e["correct"] for e in summary.get("errata") or [] if e["field"] == field]
-    text = form(value)
-    return f"{text} (correct: {form(corrections[0])})" if corrections else text
+    return value
+
+
+def correct(summary: Mapping[str, Any], field: str) -> float | None:
+    """What the study should have printed; None where it has no figure, or a right one."""
+    found = [entry["correct"] for entry in summary.get("errata") or () if entry["field"] == field]
+    return found[0] if found else None
+
+
+def cell(
+    summary: Mapping[str, Any], field: str, form: Callable[[float | None], str] = numbers.count
+) -> str:
+    """The study's figure as text, and the correct one where it errs."""
+    text, correction = form(reported(summary, field)), correct(summary, field)
+    return text if correction is None else f"{text} (correct: {form(correction)})"
 
 
 def errata(summary: Mapping[str, Any]) -> list[str]:
@@ -35,5 +39,5 @@ def errata(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"The study prints {entry['reported']:,} for {entry['field']} of {entry['model']}; "
         f"correct is {entry['correct']:,}: {entry['why']}."
-        for entry in summary.get("errata") or []
+        for entry in summary.get("errata") or ()
     ]

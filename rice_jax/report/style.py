@@ -2,7 +2,7 @@
 
 Colours are Okabe and Ito's (2008, "Color Universal Design"), told apart by colour-blind readers;
 what they tell apart also differs in lightness, marker or hatching, so that it survives in grey.
-Figures are narrow with large type: a phone shows them 6 inches wide on 2.5.
+Figures are narrow with large type, so that they can be read on a phone.
 """
 
 import functools
@@ -26,7 +26,7 @@ ORANGE = "#e69f00"
 VERMILION = "#d55e00"
 GREEN = "#009e73"
 
-WIDTH = 6.0
+WIDTH = 5.4
 """Inches across of an ordinary figure."""
 DPI = 160
 FONT_SIZE = 11.0

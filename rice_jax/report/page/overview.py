@@ -96,7 +96,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     flops, dead = summary["flops"] or {}, summary["dead_filters"] or {}
 
     def theirs(field: str, form: Any = numbers.count) -> str:
-        return study.reported(summary, field, form)
+        return study.cell(summary, field, form)
 
     def two_digits(value: float | None) -> str:
         return numbers.decimal(value, 2)

@@ -1,0 +1,5 @@
+"""Several runs side by side: tables, figures, the Pareto front, and which net to take."""
+
+from rice_jax.report.comparison.writing import compare
+
+__all__ = ["compare"]

@@ -1,0 +1,112 @@
+"""Which nets nothing beats, and which one to take."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from rice_jax.report.comparison.nets import Net
+
+ACCURACY = "augmented_accuracy"
+_GOALS = ((ACCURACY, -1), ("flops_study", 1), ("latency_seconds", 1))
+"""Measures, and 1 where less is better."""
+
+MARGINS = (0.0, 0.005, 0.01, 0.02, 0.05)
+
+
+def front(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Whether each point is on the Pareto front, less being better in every coordinate.
+
+    A point is off it where another is no worse in any coordinate and better in one; equal points
+    are on it together.
+    """
+
+    def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+        pairs = list(zip(one, other, strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    return [not any(beats(rival, point) for rival in points) for point in points]
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """The nets that no other net beats."""
+
+    measures: tuple[str, ...]
+    """What was weighed; without latency where it was not measured for all on one device."""
+    labels: tuple[str, ...]
+    why_no_latency: str = ""
+
+
+def pareto_front(nets: Sequence[Net]) -> Front:
+    """The Pareto front over augmented accuracy, FLOPs and latency, of nets that have them."""
+    nets = [net for net in nets if None not in (net.mean(ACCURACY), net.mean("flops_study"))]
+    measures = [measure for measure, _ in _GOALS]
+    reason = ""
+    without = [net.label for net in nets if net.mean("latency_seconds") is None]
+    if without:
+        reason = f"it was not measured for {', '.join(without)}"
+    elif len(devices(nets)) > 1:
+        reason = f"it was measured on several devices ({', '.join(devices(nets))})"
+    if reason:
+        measures.remove("latency_seconds")
+    signs = dict(_GOALS)
+    points = [[signs[m] * (net.mean(m) or 0.0) for m in measures] for net in nets]
+    labels = [net.label for net, on in zip(nets, front(points), strict=True) if on]
+    return Front(tuple(measures), tuple(labels), reason)
+
+
+def devices(nets: Sequence[Net]) -> list[str]:
+    """The devices on which latency was measured."""
+    return sorted(
+        {entry.summary["latency_device"] for net in nets for entry in net.entries} - {None}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The smallest net near enough to the best."""
+
+    net: Net
+    best: Net
+    margin: float
+    within: tuple[Net, ...]
+    """All nets near enough."""
+
+
+def choose(nets: Sequence[Net], margin: float) -> Choice | None:
+    """The net of the fewest FLOPs within `margin` of the best augmented accuracy.
+
+    Of equal FLOPs the fewest parameters decide, then accuracy. None where no net has both
+    accuracy and FLOPs.
+
+    Args:
+        nets: what to choose from.
+        margin: share of images, 0.01 for one point of a hundred.
+    """
+    candidates = [
+        (net, accuracy, flops)
+        for net in nets
+        if (accuracy := net.mean(ACCURACY)) is not None
+        and (flops := net.mean("flops_study")) is not None
+    ]
+    if not candidates:
+        return None
+    best, highest, _ = max(candidates, key=lambda candidate: candidate[1])
+    # Rounded so that 0.95 is within 0.01 of 0.96.
+    within = [c for c in candidates if round(highest - c[1], 9) <= margin]
+    net, *_ = min(within, key=lambda c: (c[2], c[0].mean("params") or math.inf, -c[1]))
+    return Choice(net, best, margin, tuple(c[0] for c in within))
+
+
+def standard_error(net: Net) -> float | None:
+    """How far a net's augmented accuracy may be off by the chance of which images are in the test.
+
+    The binomial standard error sqrt(p (1 - p) / n) over the n images of one run's test, with one
+    right and one wrong answer added, so that all right is not taken for certain.
+    """
+    accuracy = net.mean(ACCURACY)
+    images = (net.summary["augmented"] or {}).get("images")
+    if accuracy is None or not images:
+        return None
+    share = (accuracy * images + 1) / (images + 2)
+    return math.sqrt(share * (1 - share) / images)

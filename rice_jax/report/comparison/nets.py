@@ -1,0 +1,138 @@
+"""The runs to compare: read, and gathered by net, so that several seeds of one are one."""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rice_jax.errors import UserError
+from rice_jax.report.comparison.measures import MEASURES
+from rice_jax.report.record import Record, load, summarize
+from rice_jax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A measure over the runs of a net."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Their sample standard deviation; None for a single run."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One run."""
+
+    run: Run
+    record: Record
+    summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the net, with ', pruned' where filters were removed."""
+        return self.record.model + (", pruned" if self.record.prune is not None else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """All runs of one net by one recipe on the same images, whatever their seeds."""
+
+    label: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the net that the study ends with."""
+        return self.entries[0].name == "final"
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The first run's summary, for the study's figures, which are the same in all."""
+        return self.entries[0].summary
+
+    def spread(self, measure: str) -> Spread | None:
+        """A measure over the runs that have it; None where none has."""
+        found = (MEASURES[measure].read(entry.summary) for entry in self.entries)
+        values = tuple(float(x) for x in found if x is not None and math.isfinite(x))
+        return Spread(values) if values else None
+
+    def mean(self, measure: str) -> float | None:
+        """The mean of a measure over the runs that have it."""
+        spread = self.spread(measure)
+        return None if spread is None else spread.mean
+
+
+def read(workdirs: Sequence[str]) -> list[Net]:
+    """The nets of the runs in `workdirs`, the best on augmented images first.
+
+    Raises:
+        UserError: no folder, one given twice, one that is no run's, or a damaged file in it.
+    """
+    if not workdirs:
+        raise UserError("no run to compare: give --workdirs=DIR,DIR2,...")
+    twice = [folder for folder, times in Counter(map(_resolved, workdirs)).items() if times > 1]
+    if twice:
+        raise UserError(f"--workdirs has {twice[0]} twice: give each run once")
+    groups: dict[str, list[Entry]] = {}
+    for folder in workdirs:
+        entry = _entry(Run(folder))
+        groups.setdefault(_recipe(entry), []).append(entry)
+    nets = [
+        Net(label, tuple(entries))
+        for label, entries in zip(_labels(list(groups.values())), groups.values(), strict=True)
+    ]
+    return sorted(nets, key=lambda net: -(net.mean("augmented_accuracy") or 0.0))
+
+
+def _resolved(folder: str) -> str:
+    return str(Run(folder).path.resolve())
+
+
+def _entry(run: Run) -> Entry:
+    record = load(run)
+    try:
+        entry = Entry(run, record, summarize(record))
+        for measure in MEASURES.values():
+            float(measure.read(entry.summary) or 0)
+        _recipe(entry)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the JSON in {run} is not as the stages write it ({type(error).__name__}: {error}): "
+            "run them there again"
+        ) from error
+    return entry
+
+
+def _recipe(entry: Entry) -> str:
+    """What the runs of one net have in common: all but the seed and where things lie."""
+    config = entry.record.config["config"]
+    data = entry.record.data or {}
+    common = [entry.name, config["model"], config.get("train"), data.get("fingerprint")]
+    common += [(config.get("data") or {}).get("image_size"), entry.summary["evaluated_on"]]
+    return json.dumps(common, sort_keys=True)
+
+
+def _labels(groups: Sequence[Sequence[Entry]]) -> list[str]:
+    """The net's name, its folder's or its whole path beside it where names are shared."""
+    names = [entries[0].name for entries in groups]
+    folders = [entries[0].run.path.name for entries in groups]
+    labels = [
+        name if names.count(name) == 1 else f"{name} ({folder})"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    return [
+        label if labels.count(label) == 1 else f"{entries[0].name} ({entries[0].run})"
+        for label, entries in zip(labels, groups, strict=True)
+    ]

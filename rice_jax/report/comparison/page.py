@@ -1,0 +1,248 @@
+"""The comparison as a page: report.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rice_jax.report import markdown, numbers, study
+from rice_jax.report.comparison import choice as choosing
+from rice_jax.report.comparison import tables
+from rice_jax.report.comparison.choice import ACCURACY, Choice, Front
+from rice_jax.report.comparison.nets import Net
+
+_STUDY_TABLES = (
+    (
+        "Size and learning",
+        ("params", "trainable_params", "val_accuracy", "val_loss", "best_epoch"),
+    ),
+    (
+        "Augmented test images",
+        (ACCURACY, "augmented_precision", "augmented_recall", "augmented_f1"),
+    ),
+    ("Compute and filters", ("flops_study", "tflops_7500", "filters", "study_filters")),
+    (
+        "What the study does not report",
+        ("clean_accuracy", "latency_seconds", "images_per_second", "dead_clean", "dead_proven"),
+    ),
+)
+
+
+def page(
+    nets: Sequence[Net],
+    front: Front,
+    choice: Choice | None,
+    pictures: Sequence[tuple[str, str]],
+) -> str:
+    """The page's Markdown.
+
+    Args:
+        nets: in the order to list them.
+        front: the nets that nothing beats.
+        choice: the recommended net.
+        pictures: (name, caption) of each figure, those without the final net last.
+    """
+    main = [picture for picture in pictures if not picture[0].endswith("_without_final")]
+    without = [picture for picture in pictures if picture[0].endswith("_without_final")]
+    runs = sum(len(net.entries) for net in nets)
+    title = f"# {len(nets)} net{'s' if len(nets) > 1 else ''} compared"
+    sections = [
+        title,
+        *cautions(nets),
+        "## Which one to take",
+        *recommendation(nets, choice),
+        "## At a glance",
+        _glance(nets, front),
+        _about_spread(nets, runs),
+        _about_front(front),
+        "## Figures",
+        *(markdown.image(caption, f"{name}.png") for name, caption in main),
+        "## The study's tables, ours beside its figures",
+        *(part for heading, names in _STUDY_TABLES for part in _study_table(nets, heading, names)),
+        *_errata(nets),
+        "## The runs",
+        _runs(nets),
+        *(["## The figures without the final net"] if without else []),
+        *(markdown.image(caption, f"{name}.png") for name, caption in without),
+        "## The figures as data",
+        "`comparison.csv` and `comparison.json` hold every figure of this page, and each picture "
+        "is there as PNG and as SVG.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def cautions(nets: Sequence[Net]) -> list[str]:
+    """What a reader must know before comparing: synthetic or different images, other tests."""
+    entries = [entry for net in nets for entry in net.entries]
+    found = []
+    if any(entry.record.synthetic for entry in entries):
+        found.append(
+            "> **Synthetic data.** Images of at least one run are drawn grains, not photographs: "
+            "its accuracies say nothing about rice."
+        )
+    if len({(entry.record.data or {}).get("fingerprint") for entry in entries}) > 1:
+        found.append(
+            "> **Not the same images.** The runs did not learn from the same data set (see 'The "
+            "runs'): differences between them may be the data's."
+        )
+    tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
+    if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:
+        found.append("> **Not the same test.** The runs were evaluated on different images.")
+    return found
+
+
+def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
+    """The net to take in words, why, and what other margins would choose."""
+    if choice is None:
+        return [
+            "No run has both an evaluation and a profile yet, so that there is nothing to weigh."
+        ]
+    paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
+    error = choosing.standard_error(choice.best)
+    if error is not None:
+        images = (choice.best.summary["augmented"] or {})["images"]
+        paragraphs.append(
+            f"A test of {numbers.count(images)} images tells an accuracy to within "
+            f"{100 * error:.1f} points or so (one binomial standard error of the best net): "
+            "smaller differences may be chance."
+        )
+    others = [(margin, choosing.choose(nets, margin)) for margin in choosing.MARGINS]
+    rows = [
+        (
+            _points(margin),
+            markdown.escape(other.net.label),
+            tables.cell(other.net, ACCURACY),
+            numbers.short(other.net.mean("flops_study"), 3),
+        )
+        for margin, other in others
+        if other is not None
+    ]
+    header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
+    return [*paragraphs, "What other margins choose:", markdown.table(header, rows, left=2)]
+
+
+def _why(choice: Choice) -> str:
+    net, best = choice.net, choice.best
+    accuracy = numbers.percent(net.mean(ACCURACY))
+    flops = f"{numbers.short(net.mean('flops_study'), 3)}FLOPs"
+    if net is best:
+        return (
+            f"It is the best, at {accuracy} of the augmented test images right and {flops} for "
+            f"one image, and no net of fewer FLOPs comes within {_points(choice.margin)} of it."
+        )
+    behind = 100 * ((best.mean(ACCURACY) or 0) - (net.mean(ACCURACY) or 0))
+    return (
+        f"It has the fewest FLOPs of the {len(choice.within)} nets within "
+        f"{_points(choice.margin)} of the "
+        f"best augmented accuracy: {accuracy}, {behind:.2f} points below "
+        f"{markdown.escape(best.label)} ({numbers.percent(best.mean(ACCURACY))}), at {flops} for "
+        f"one image, {_ratio(best, net, 'flops_study')} fewer, with "
+        f"{_ratio(best, net, 'params')} fewer parameters{_latency(best, net)}."
+    )
+
+
+def _points(margin: float) -> str:
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+
+
+def _ratio(best: Net, net: Net, measure: str) -> str:
+    large, small = best.mean(measure), net.mean(measure)
+    return f"{large / small:.3g} times" if large and small else numbers.MISSING
+
+
+def _latency(best: Net, net: Net) -> str:
+    if len(choosing.devices([best, net])) != 1:
+        return ""
+    slow, fast = best.mean("latency_seconds"), net.mean("latency_seconds")
+    if not slow or not fast:
+        return ""
+    return f"; an image takes it {numbers.seconds(fast)} where the other takes \
+{numbers.seconds(slow)}"
+
+
+def _glance(nets: Sequence[Net], front: Front) -> str:
+    header = ("net", "accuracy, augmented", "F1", "FLOPs", "parameters", "latency", "front")
+    rows = [
+        (
+            markdown.escape(net.label),
+            tables.cell(net, ACCURACY),
+            numbers.decimal(net.mean("augmented_f1"), 3),
+            numbers.short(net.mean("flops_study"), 3),
+            numbers.short(net.mean("params"), 3),
+            numbers.seconds(net.mean("latency_seconds")),
+            "yes" if net.label in front.labels else "",
+        )
+        for net in nets
+    ]
+    return markdown.table(header, rows)
+
+
+def _about_spread(nets: Sequence[Net], runs: int) -> str:
+    if runs == len(nets):
+        return ""
+    return (
+        "A net with several runs shows their mean ± their sample standard deviation; bars in the "
+        "figures are that deviation."
+    )
+
+
+def _about_front(front: Front) -> str:
+    names = {
+        ACCURACY: "more accurate on augmented images",
+        "flops_study": "of fewer FLOPs",
+        "latency_seconds": "faster",
+    }
+    weighed = ", ".join(names[measure] for measure in front.measures)
+    text = (
+        "'Front': the net is on the Pareto front, where no other net is at least as good in all "
+        f"and better in one of these: {weighed}."
+    )
+    if front.why_no_latency:
+        text += f" Latency is left out: {markdown.escape(front.why_no_latency)}."
+    return text
+
+
+def _study_table(nets: Sequence[Net], heading: str, names: Sequence[str]) -> list[str]:
+    known = [name for name in names if any(net.mean(name) is not None for net in nets)]
+    return [f"### {heading}", tables.table(nets, known)] if known else []
+
+
+def _errata(nets: Sequence[Net]) -> list[str]:
+    notes = dict.fromkeys(note for net in nets for note in study.errata(net.summary))
+    if not notes:
+        return []
+    return ["\n".join(f"- {markdown.escape(note)}" for note in notes)]
+
+
+def _runs(nets: Sequence[Net]) -> str:
+    header = ("net", "folder", "images", "trained on", "tested on", "seed", "epochs", "certificate")
+    rows = []
+    for net in nets:
+        for entry in net.entries:
+            data, summary = entry.record.data or {}, entry.summary
+            rows.append(
+                (
+                    markdown.escape(net.label),
+                    markdown.code(str(entry.run)),
+                    markdown.escape(data.get("name") or numbers.MISSING),
+                    numbers.count((data.get("images") or {}).get("train")),
+                    numbers.count((summary["augmented"] or {}).get("images")),
+                    str(summary["seed"]),
+                    numbers.count(summary["epochs"] or None),
+                    _certificate(entry.record.prune),
+                )
+            )
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return markdown.table(header, rows, left=3)
+
+
+def _certificate(prune: Mapping[str, Any] | None) -> str:
+    """What pruning proved of the run, in a few words; '' for a run that was not pruned."""
+    if prune is None:
+        return ""
+    certificate = prune.get("certificate") or {}
+    difference = certificate.get("max_abs_logit_difference")
+    if not numbers.present(difference):
+        return numbers.MISSING
+    proven = "proven for every image" if certificate.get("proven") else "measured"
+    images = numbers.count(certificate.get("images"))
+    return f"logits within {difference:.1e} on {images} images, {proven}"

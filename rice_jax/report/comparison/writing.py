@@ -1,0 +1,52 @@
+"""From the folders of runs to the folder of their comparison."""
+
+from collections.abc import Sequence
+
+from rice_jax.errors import UserError
+from rice_jax.report import style
+from rice_jax.report.comparison import choice, nets, tables
+from rice_jax.report.comparison.figures import pictures
+from rice_jax.report.comparison.html import to_html
+from rice_jax.report.comparison.page import page
+from rice_jax.run import Run
+
+
+def compare(workdirs: Sequence[str], out: str, *, margin: float = 0.01) -> str:
+    """Write report.md, report.html, comparison.csv, comparison.json, and figures as PNG and SVG.
+
+    Args:
+        workdirs: folders of runs; several seeds of a net become one row.
+        out: folder to write to, made if need be.
+        margin: how far below the best augmented accuracy the recommended net may be, as a share
+            of images.
+
+    Returns:
+        The label of the recommended net; '' where no net has both an evaluation and a profile.
+
+    Raises:
+        UserError: a folder that is no run's or is given twice, a margin outside [0, 1), or an
+            `out` that is one of the runs or cannot be written.
+    """
+    if not 0 <= margin < 1:
+        raise UserError(f"--margin={margin} is not in [0, 1): give 0.01 for one point of a hundred")
+    target = Run(out)
+    if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
+        raise UserError(f"--out={out} is one of the runs: give another folder")
+    compared = nets.read(workdirs)
+    synthetic = any(entry.record.synthetic for net in compared for entry in net.entries)
+    front = choice.pareto_front(compared)
+    chosen = choice.choose(compared, margin)
+    target.create()
+    captions, drawings = [], {}
+    for picture in pictures(compared, synthetic=synthetic):
+        drawings[f"{picture.name}.png"] = style.svg(picture.figure)
+        target.write_bytes(f"{picture.name}.svg", drawings[f"{picture.name}.png"])
+        target.write_bytes(f"{picture.name}.png", style.png(picture.figure))
+        captions.append((picture.name, picture.caption))
+    text = page(compared, front, chosen, captions)
+    target.write_text("comparison.csv", tables.to_csv(tables.rows(compared, front)))
+    target.write_json("comparison.json", tables.to_json(compared, front, chosen))
+    target.write_text("report.md", text)
+    title = text.splitlines()[0].removeprefix("# ")
+    target.write_text("report.html", to_html(text, title, drawings))
+    return chosen.net.label if chosen else ""
