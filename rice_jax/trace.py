@@ -20,6 +20,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 _LAYER = "rice_jax layer: "
 _OUTPUT = "rice_jax output: "
+_RUN_OTHERWISE = ("cond", "while", "scan", "reduce", "reduce_window")
+"""Primitives that hold a jaxpr and do not run it once."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -280,13 +282,20 @@ class _Inliner:
 
 
 def _called(eqn: Any) -> Any:
-    """The jaxpr that a plain call runs once; None for primitives and for loops and branches."""
-    if eqn.primitive.name in ("cond", "while", "scan") or "pallas" in eqn.primitive.name:
+    """The jaxpr that a plain call runs once; None for primitives, loops, branches, reductions."""
+    if eqn.primitive.name in _RUN_OTHERWISE or "pallas" in eqn.primitive.name:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if key in eqn.params:
-            return eqn.params[key]
+        inner = eqn.params.get(key)
+        # A reduction has a jaxpr too, of what it does with two numbers.
+        if inner is not None and _shapes(getattr(inner, "jaxpr", inner)) == _shapes(eqn):
+            return inner
     return None
+
+
+def _shapes(called: Any) -> list[Any]:
+    variables = (*called.invars, *called.outvars)
+    return [getattr(variable.aval, "shape", None) for variable in variables]
 
 
 def _innermost(eqn: Any, layer: str) -> str:

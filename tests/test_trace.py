@@ -81,8 +81,36 @@ def test_producers_and_consumers_follow_the_data():
     assert traced.producer(traced.input) is None
 
 
+class Reduced(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return jax.lax.reduce(x, 0.0, lambda a, b: jnp.hypot(a, b), (1, 2))
+
+
+def test_a_reduction_by_a_function_of_its_own_is_one_equation():
+    x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    traced = trace(Reduced(), x.shape)
+    assert [equation.name for equation in traced.equations] == ["reduce"]
+    (norms,) = traced.evaluate({}, x, traced.outputs)
+    np.testing.assert_allclose(norms, [[56**0.5, 84**0.5]], rtol=1e-6)
+
+
 def test_tracing_computes_nothing():
     module = models.build("vgg16")
     traced = trace(module, (1, 224, 224, 3))
     assert traced.outputs[0].shape == (1, 5)
     assert traced.variables["params/conv1/kernel"].dtype == jnp.float32
+
+
+def test_a_reduction_with_an_operator_of_its_own_is_one_equation():
+    class Product(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            zero = jnp.sin(x[0, 0, 0, 0]) * 0  # not a constant: JAX cannot know the monoid
+            return jax.lax.reduce_window(
+                x, zero, lambda a, b: a + 2 * b, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+            )
+
+    traced = trace(Product(), (1, 4, 4, 2))
+    assert traced.equations[-1].name == "reduce_window"
+    assert traced.outputs[0].shape == (1, 2, 2, 2)
