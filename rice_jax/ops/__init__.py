@@ -1,16 +1,6 @@
-"""Convolution and max pooling: the values and gradients of XLA's own."""
+"""Convolution and max pooling: the values and gradients of XLA's own, fast on every backend."""
 
-from collections.abc import Sequence
+from rice_jax.ops.convolution import conv_general_dilated
+from rice_jax.ops.pooling import max_pool
 
-import flax.linen as nn
-import jax
-from jax import lax
-
-conv_general_dilated = lax.conv_general_dilated
-
-
-def max_pool(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str = "VALID"
-) -> jax.Array:
-    """Maximum over `window` of x (N, H, W, C), moved by `strides`; padding 'SAME' or 'VALID'."""
-    return nn.max_pool(x, tuple(window), tuple(strides), padding)
+__all__ = ["conv_general_dilated", "max_pool"]

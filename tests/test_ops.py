@@ -1,0 +1,147 @@
+"""Values and gradients are XLA's own, whatever the size, stride, padding and type."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from rice_jax import ops
+from rice_jax.trace import trace
+
+
+def draw(*shape, seed=0, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def value_and_gradients(function, *operands):
+    out, pull = jax.vjp(function, *operands)
+    return out, *pull(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+
+def same(got, expected, **tolerance):
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(
+            np.asarray(one, np.float64), np.asarray(other, np.float64), **tolerance
+        )
+
+
+def xla_pool(window, strides, padding):
+    return lambda x: lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding
+    )
+
+
+sides = st.integers(1, 9)
+small = st.integers(1, 3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(sides, sides, small, small, st.integers(1, 4), st.sampled_from(["SAME", "VALID"]), small)
+def test_convolution_in_float64(height, width, channels, filters, kernel, padding, stride):
+    height, width = max(height, kernel), max(width, kernel)
+    with jax.enable_x64(True):
+        x = draw(2, height, width, channels)
+        w = draw(kernel, kernel, channels, filters, seed=1)
+
+        def run(convolve):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return jax.jit(
+                lambda x, w: value_and_gradients(
+                    lambda x, w: convolve(x, w, (stride, 1), padding, dimension_numbers=numbers),
+                    x,
+                    w,
+                )
+            )(x, w)
+
+        same(run(ops.conv_general_dilated), run(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    sides, sides, st.tuples(small, small), st.tuples(small, small),
+    st.sampled_from(["SAME", "VALID"]), st.booleans(),
+)  # fmt: skip
+def test_max_pooling_in_float64_with_ties(height, width, window, strides, padding, ties):
+    height, width = max(height, window[0]), max(width, window[1])
+    with jax.enable_x64(True):
+        x = draw(2, height, width, 2)
+        x = np.round(x) if ties else x
+
+        def run(pool):
+            return jax.jit(lambda x: value_and_gradients(pool, x))(x)
+
+        got = run(lambda x: ops.max_pool(x, window, strides, padding))
+        same(got, run(xla_pool(window, strides, padding)), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"feature_group_count": 3},
+        {"rhs_dilation": (2, 2)},
+        {"lhs_dilation": (2, 1)},
+        {"precision": lax.Precision.HIGHEST},
+        {"dimension_numbers": ("NHWC", "OIHW", "NHWC")},
+    ],
+)
+def test_what_has_no_fast_way_is_left_to_xla(options):
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+    groups = options.get("feature_group_count", 1)
+    x, w = draw(2, 8, 8, 3, dtype=np.float32), draw(3, 3, 3 // groups, 3, dtype=np.float32)
+    if options["dimension_numbers"][1] == "OIHW":
+        w = w.transpose(3, 2, 0, 1)
+
+    def run(convolve):
+        return value_and_gradients(
+            lambda x, w: convolve(x, w, (1, 1), ((1, 1), (1, 1)), **options), x, w
+        )
+
+    same(run(ops.conv_general_dilated), run(lax.conv_general_dilated), rtol=1e-6)
+
+
+class Net(nn.Module):
+    fast: bool
+    dtype: object = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        convolve = ops.conv_general_dilated if self.fast else lax.conv_general_dilated
+        x = nn.relu(nn.Conv(4, (3, 3), conv_general_dilated=convolve, dtype=self.dtype)(x))
+        pool = ops.max_pool if self.fast else nn.max_pool
+        return jnp.sum(pool(x, (3, 3), (2, 2), "SAME").astype(jnp.float32) ** 2)
+
+
+def gradients(net, x):
+    params = net.init(jax.random.key(0), x)
+    return jax.jit(jax.grad(lambda p, x: net.apply(p, x), argnums=(0, 1)))(params, x)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
+def test_within_flax_layers(dtype, rtol):
+    x = jax.random.uniform(jax.random.key(1), (2, 9, 9, 3))
+    got, expected = (jax.tree.leaves(gradients(Net(f, dtype), x)) for f in (True, False))
+    scale = max(float(jnp.abs(leaf).max()) for leaf in expected)
+    same(got, expected, rtol=rtol, atol=rtol * scale)
+
+
+def test_under_vmap_remat_and_a_second_derivative():
+    x = jax.random.uniform(jax.random.key(1), (3, 1, 6, 6, 3))
+    params = Net(True).init(jax.random.key(0), x[0])
+
+    def slope(fast):
+        loss = jax.checkpoint(lambda p, x: Net(fast).apply(p, x))
+        first = jax.vmap(jax.grad(loss), (None, 0))
+        return jax.jit(jax.grad(lambda p: sum(jnp.sum(g) for g in jax.tree.leaves(first(p, x)))))
+
+    same(*(jax.tree.leaves(slope(f)(params)) for f in (True, False)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_trace_sees_xlas_own_operations():
+    names = [e.name for e in trace(Net(True), (1, 8, 8, 3)).equations]
+    assert names[:4] == ["conv_general_dilated", "reshape", "add", "relu"]
+    assert names[4] == "reduce_window_max"
