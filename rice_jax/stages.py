@@ -41,6 +41,7 @@ class Job:
             self.config.data.cache_dir,
             seed=self.config.seed,
             synthetic_per_class=self.config.data.synthetic_per_class,
+            keep_decoded=self.config.data.keep_decoded,
         )
         self.config.model.classes = len(dataset.classes)
         return dataset
@@ -61,6 +62,10 @@ def run_stages(
     if config is None:
         raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
+    if job.run.has("config.json"):
+        saved = job.run.read_json("config.json")
+        config.model.classes = saved["config"]["model"]["classes"]
+        _refuse_another_run(job.run, saved, {"config": configuration.to_json(config), "data": None})
     for name in STAGES:
         if name in stages:
             print(f"== {name} ==", flush=True)
