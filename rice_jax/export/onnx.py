@@ -1,0 +1,124 @@
+"""A net as ONNX, by jax2onnx.
+
+jax2onnx swaps Flax's layers for its own while it traces, and knows neither custom derivatives nor
+operations that differ by platform. So it is not given the module but the module's computation as
+a flat list of XLA's operations (`rice_jax.trace`), played back one by one.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import export, lax
+
+from rice_jax.errors import UserError
+from rice_jax.trace import Equation, Trace, trace
+
+
+def to_onnx(
+    module: nn.Module, params: Any, image_size: int, about: Mapping[str, str] | None = None
+) -> bytes:
+    """Serialise the net with its weights as an ONNX model, for a batch of any size.
+
+    Args:
+        module: a net, called as `module.apply({'params': params}, images, train=False)`.
+        params: its parameters.
+        image_size: height and width of the images it will take.
+        about: metadata to store with the model.
+
+    Returns:
+        The model: input 'images' float32 (batch, image_size, image_size, 3) in [0, 1], output
+        'logits' float32 (batch, classes). Computed in float32.
+
+    Raises:
+        UserError: the packages of the extra 'onnx' are not installed.
+    """
+    for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        import jax2onnx
+        import onnx
+    except ImportError as error:
+        raise UserError(
+            f"ONNX needs packages that are not installed ({error}): pip install 'rice_jax[onnx]'"
+        ) from error
+    shape = (image_size, image_size, 3)
+    batch: Any = export.symbolic_shape("batch")
+    traced = trace(module.clone(dtype=jnp.float32), (*batch, *shape), train=False)
+
+    def logits(images: jax.Array) -> jax.Array:
+        return _for_batch(traced, images).evaluate({"params": params}, images, traced.outputs)[0]
+
+    model = jax2onnx.to_onnx(
+        logits,
+        [("batch", *shape)],
+        model_name=type(module).__name__,
+        input_names=["images"],
+        output_names=["logits"],
+    )
+    onnx.helper.set_model_props(model, dict(about or {}))
+    return model.SerializeToString()
+
+
+def _for_batch(traced: Trace, images: jax.Array) -> Trace:
+    """The computation for the converter's own unknown batch size in place of ours."""
+    equations = [
+        dataclasses.replace(
+            equation,
+            params=_with_batch(equation.params, images.shape[0]),
+            primitive=_MaxPool(equation) if _is_max_pool(equation) else equation.primitive,
+        )
+        for equation in traced.equations
+    ]
+    return dataclasses.replace(traced, equations=equations)
+
+
+def _with_batch(value: Any, batch: Any) -> Any:
+    if type(value) is dict:
+        return {key: _with_batch(item, batch) for key, item in value.items()}
+    if type(value) is tuple:  # not the named ones, such as dimension numbers
+        return tuple(_with_batch(item, batch) for item in value)
+    return batch if export.is_symbolic_dim(value) else value
+
+
+def _is_max_pool(equation: Equation) -> bool:
+    return equation.name == "reduce_window_max" and len(equation.inputs[0].shape) == 4
+
+
+class _MaxPool:
+    """Stands in for XLA's windowed maximum, which jax2onnx would turn into a 4-dimensional pool
+    that onnxruntime refuses; of `nn.max_pool` it makes the usual one."""
+
+    multiple_results = False
+
+    def __init__(self, equation: Equation) -> None:
+        self._padding = _padding_name(equation)
+
+    def bind(
+        self, x: jax.Array, *, window_dimensions: Sequence[int], window_strides: Sequence[int], **_
+    ) -> jax.Array:
+        return nn.max_pool(
+            x,
+            window_shape=tuple(window_dimensions[1:3]),
+            strides=tuple(window_strides[1:3]),
+            padding=self._padding,
+        )
+
+
+def _padding_name(equation: Equation) -> str:
+    """'VALID' or 'SAME', whichever the paddings of a max pool are."""
+    params = equation.params
+    for name in ("VALID", "SAME"):
+        pads = lax.padtype_to_pads(
+            equation.inputs[0].shape[1:3],
+            params["window_dimensions"][1:3],
+            params["window_strides"][1:3],
+            name,
+        )
+        if [tuple(pad) for pad in params["padding"][1:3]] == [tuple(pad) for pad in pads]:
+            return name
+    raise UserError(f"{equation.layer}: a max pool padded by {params['padding']} has no ONNX form")

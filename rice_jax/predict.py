@@ -1,0 +1,254 @@
+"""Tell the classes of images with a trained net.
+
+  python -m rice_jax.predict --workdir=DIR IMAGE_OR_FOLDER ... [--json] [--explain=MAPS]
+
+'-' reads paths from standard input, one a line. What is no image is named on standard error, the
+others are classified all the same, and the exit status is then 1. --json prints an object a line:
+{"image", "class", "probability", "probabilities"}, or {"image", "error"}. --explain saves, for a
+single image, a picture of the feature maps of each convolution in the folder MAPS.
+"""
+
+import dataclasses
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from etils import epath
+from jax.sharding import Mesh, PartitionSpec
+
+from rice_jax import cli, data, inspection, train
+from rice_jax.data.images import MAX_BYTES, SUFFIXES
+from rice_jax.data.parallel import in_order, progress
+from rice_jax.errors import UserError
+from rice_jax.ops.backend import cores
+from rice_jax.report import figures
+from rice_jax.run import Run, reason
+from rice_jax.train.feed import AXIS, Lagged
+from rice_jax.train.measure import on_devices
+
+_BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a net says of an image, or why the image was refused."""
+
+    image: str
+    """Its path, as it was given."""
+    probabilities: np.ndarray | None
+    """float32 (classes,), in the order of `Trained.classes`; None where it was refused."""
+    error: str = ""
+
+
+def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
+    """Paths of images: files as given, of folders all images in them, for '-' those on `lines`.
+
+    Raises:
+        UserError: a folder without any image.
+    """
+    found: list[str] = []
+    for place in places:
+        if place == "-":
+            found += find_images(path for path in map(str.strip, lines) if path not in ("", "-"))
+        elif (folder := epath.Path(place).expanduser()).is_dir():
+            within = sorted(str(path) for path in folder.glob("**/*") if _looks_like_image(path))
+            if not within:
+                raise UserError(f"{place} holds no image ({', '.join(SUFFIXES)})")
+            found += within
+        else:
+            found.append(place)
+    return found
+
+
+def predict(
+    trained: train.Trained, images: Sequence[str], *, batch_size: int = _BATCH_SIZE
+) -> Iterator[Prediction]:
+    """Classify image files, in order; read and decoded in threads while the net computes.
+
+    Args:
+        trained: a run's net, as `train.load` gives it.
+        images: paths of files.
+        batch_size: images at a time, spread over every device.
+
+    Yields:
+        A prediction for each path. A file that is no 8-bit RGB image gets one that says so.
+    """
+    mesh = train.data_mesh()
+    size = min(batch_size, len(images))
+    feed, results = train.Feed(mesh, size), Lagged()
+    apply, params = _compiled(trained.module, mesh), on_devices(trained.params)
+    side = trained.config.data.image_size
+    batches = in_order(
+        lambda start: _read(images[start : start + size], size, side),
+        range(0, len(images), size),
+        ahead=2 * cores(),
+    )
+    unanswered: deque[list[Prediction]] = deque()
+    for pixels, questions in batches:
+        unanswered.append(questions)
+        for answer in results.push(apply(params, feed({"image": pixels})["image"])):
+            yield from _answered(unanswered.popleft(), answer)
+    for answer in results.drain():
+        yield from _answered(unanswered.popleft(), answer)
+
+
+def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: str) -> int:
+    """Save pictures of the feature maps of one image, LAYER.png in `folder`; their number.
+
+    Dead filters are marked where `run`, from which the net was loaded, was inspected.
+    """
+    side = trained.config.data.image_size
+    image = data.decode(_content(prediction.image), side)
+    inputs = image[None].astype(np.float32) / 255
+    maps = inspection.feature_maps(trained.module, {"params": trained.params}, inputs)
+    layers = run.read_json("dead_filters.json")["layers"] if run.has("dead_filters.json") else []
+    dead = {layer["path"]: layer["dead_clean"] for layer in layers}
+    about = run.read_json("config.json").get("data") or {}
+    title = f"{trained.config.model.name}: {PurePath(prediction.image).name}"
+    for path, values in maps.items():
+        figure = figures.feature_maps(
+            path,
+            np.asarray(values[0]),
+            dead.get(path, ()),
+            title,
+            image=image,
+            synthetic=bool(about.get("synthetic")),
+        )
+        name = PurePath(figures.feature_maps_file(path)).name
+        Run(folder).write_bytes(name, figures.png(figure))
+    return len(maps)
+
+
+def _looks_like_image(path: epath.Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _content(path: str) -> bytes:
+    try:
+        with epath.Path(path).expanduser().open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise UserError(reason(error)) from error
+
+
+def _read(paths: Sequence[str], size: int, side: int) -> tuple[np.ndarray, list[Prediction]]:
+    """Pixels uint8 (size, side, side, 3), and predictions without their probabilities."""
+    pixels = np.zeros((size, side, side, 3), np.uint8)
+    questions = []
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = data.decode(_content(path), side)
+            questions.append(Prediction(path, None))
+        except UserError as error:
+            questions.append(Prediction(path, None, str(error)))
+    return pixels, questions
+
+
+def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[Prediction]:
+    for question, probabilities in zip(questions, answer, strict=False):
+        known = None if question.error else probabilities
+        yield dataclasses.replace(question, probabilities=known)
+
+
+def _compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
+    """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh."""
+
+    def apply(params: Any, pixels: jax.Array) -> jax.Array:
+        images = pixels.astype(jnp.float32) / 255
+        logits: Any = module.apply({"params": params}, images, train=False)
+        return nn.softmax(logits)
+
+    rows = PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(
+            apply, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
+        )
+    )
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "The run's folder.")
+    flags.DEFINE_bool("json", False, "Print JSON, an object a line.")
+    flags.DEFINE_string("explain", None, "Folder for pictures of a single image's feature maps.")
+    flags.DEFINE_integer("batch_size", _BATCH_SIZE, "Images at a time.", lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print what the net in --workdir says of the images in `argv`."""
+    flag = flags.FLAGS
+    if not flag.workdir:
+        raise UserError("--workdir is missing: give the folder of a trained run")
+    images = find_images(argv[1:], sys.stdin)
+    if not images:
+        raise UserError("no image given: name files or folders, or '-' to read paths from stdin")
+    if flag.explain and len(images) != 1:
+        raise UserError(f"--explain takes a single image, not {len(images)}")
+    run = Run(flag.workdir)
+    trained = train.load(run)
+    table = _Json(trained.classes) if flag.json else _Table(trained.classes, images)
+    refused = 0
+    predictions = predict(trained, images, batch_size=flag.batch_size)
+    if not sys.stdout.isatty():
+        predictions = progress(predictions, len(images), "prediction")
+    for prediction in predictions:
+        table.show(prediction)
+        if prediction.error:
+            refused += 1
+            cli.fail(f"{prediction.image}: {prediction.error}")
+        elif flag.explain:
+            count = explain(trained, prediction, run, flag.explain)
+            print(f"feature maps of {count} layers are in {flag.explain}", file=sys.stderr)
+    if refused:
+        raise UserError(f"{refused} of {len(images)} images could not be classified")
+
+
+class _Json:
+    """An object a line, so that a reader need not wait for the last image."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+
+    def show(self, prediction: Prediction) -> None:
+        content: dict[str, Any] = {"image": prediction.image}
+        if prediction.probabilities is None:
+            content["error"] = prediction.error
+        else:
+            values = [round(float(value), 6) for value in prediction.probabilities]
+            best = int(np.argmax(prediction.probabilities))
+            content["class"] = self._classes[best]
+            content["probability"] = values[best]
+            content["probabilities"] = dict(zip(self._classes, values, strict=True))
+        print(json.dumps(content, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+class _Table:
+    """A line an image: the class, and the probability of each class."""
+
+    def __init__(self, classes: Sequence[str], images: Sequence[str]) -> None:
+        self._classes = classes
+        self._widths = [max(len(name), 6) for name in classes]
+        self._image = min(60, max(map(len, [*images, "image"])))
+        print(self._line("image", "class", classes))
+
+    def show(self, prediction: Prediction) -> None:
+        if prediction.probabilities is not None:
+            best = self._classes[int(np.argmax(prediction.probabilities))]
+            numbers = [f"{value:.4f}" for value in prediction.probabilities]
+            print(self._line(prediction.image, best, numbers))
+
+    def _line(self, image: str, best: str, cells: Sequence[str]) -> str:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
+        return "  ".join([image.ljust(self._image), best.ljust(max(self._widths)), *numbers])
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
