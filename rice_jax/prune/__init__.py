@@ -1,0 +1,19 @@
+"""Takes filters out of a net for real, and proves what that cost."""
+
+from rice_jax.prune.certificate import Certificate, certify
+from rice_jax.prune.dependencies import Dependencies, dependencies
+from rice_jax.prune.importance import CRITERIA
+from rice_jax.prune.narrow import Narrowed
+from rice_jax.prune.pruner import Pruned, prune, totals
+
+__all__ = [
+    "CRITERIA",
+    "Certificate",
+    "Dependencies",
+    "Narrowed",
+    "Pruned",
+    "certify",
+    "dependencies",
+    "prune",
+    "totals",
+]

@@ -1,0 +1,135 @@
+"""Channels that never change: zero, or always the same, wherever they are summed over."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rice_jax import inspection
+from rice_jax.errors import UserError
+from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.surgery import folds_exactly, unread
+
+_ROUNDING = 1e-6
+"""How far apart, relative to max(1, |value|), the bounds of a constant may lie."""
+
+Extremes = list[tuple[np.ndarray, np.ndarray]]
+"""For each of `Dependencies.contractions` the least and the largest value at each index."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dead:
+    """What can go at no change to the logits."""
+
+    removed: np.ndarray
+    """bool, one a channel."""
+    constants: list[np.ndarray]
+    """For each contraction what each index of its axis always is; 0 where it is not removed."""
+    spared: np.ndarray
+    """Channels that never change but stay: their layer would be empty."""
+    refused: np.ndarray
+    """Channels that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+
+
+def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any]) -> Extremes:
+    """The extremes over all images of `batches`, arrays (B, H, W, C) of any length each."""
+    operands = [_operand(graph, contraction) for contraction in graph.contractions]
+    values = [value for value, _ in operands]
+
+    @jax.jit
+    def measure(variables: Any, images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        found = jax.vmap(lambda image: graph.trace.evaluate(variables, image[None], values))(images)
+        return [
+            (_over_others(jnp.min, array, axis + 1), _over_others(jnp.max, array, axis + 1))
+            for array, (_, axis) in zip(found, operands, strict=True)
+        ]
+
+    extremes: Extremes = []
+    for images in batches:
+        batch = jax.device_get(measure(variables, images))
+        extremes = [
+            (np.minimum(low, least), np.maximum(high, most))
+            for (low, high), (least, most) in zip(extremes or batch, batch, strict=True)
+        ]
+    if not extremes and graph.contractions:
+        raise UserError("no images to find dead filters on: give a split that has some")
+    return extremes
+
+
+def proven_extremes(
+    graph: Dependencies, variables: Any, low: float = 0.0, high: float = 1.0
+) -> Extremes:
+    """Bounds of the extremes for every image with pixels from `low` to `high`.
+
+    Where they are no further apart than float rounding they are taken for one value.
+    """
+    operands = [_operand(graph, contraction) for contraction in graph.contractions]
+    values = [value for value, _ in operands]
+    bounds, _ = inspection.value_bounds(graph.trace, variables, values, low, high)
+    return [
+        _meeting(_over_others(np.min, least, axis), _over_others(np.max, most, axis))
+        for (least, most), (_, axis) in zip(bounds, operands, strict=True)
+    ]
+
+
+def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()) -> Dead:
+    """The channels that are zero, or constant and foldable, wherever they are read.
+
+    Args:
+        graph: the net's dependencies.
+        extremes: measured or proven.
+        optional: layers that may be left without a filter, and so be left out.
+    """
+    constant = _everywhere(graph, [least == most for least, most in extremes])
+    foldable = _everywhere(
+        graph,
+        [
+            (least == most) & ((least == 0) | folds_exactly(graph.trace, contraction))
+            for contraction, (least, most) in zip(graph.contractions, extremes, strict=True)
+        ],
+    )
+    removed = foldable & ~_last_of_its_group(graph, foldable, optional)
+    removed |= unread(graph, removed)
+    constants = [
+        np.where(among(graph.read(contraction), removed) & (least == most), least, 0)
+        for contraction, (least, most) in zip(graph.contractions, extremes, strict=True)
+    ]
+    return Dead(removed, constants, foldable & ~removed, constant & ~foldable)
+
+
+def _operand(graph: Dependencies, contraction: Any) -> tuple[Any, int]:
+    return contraction.equation.inputs[contraction.operand], contraction.axis
+
+
+def _over_others(reduce: Any, array: Any, axis: int) -> Any:
+    return reduce(array, axis=tuple(other for other in range(array.ndim) if other != axis))
+
+
+def _meeting(least: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    with np.errstate(invalid="ignore"):  # of bounds that are not known there is no middle
+        middle = (least + most) / 2
+    close = most - least <= _ROUNDING * np.maximum(1, np.abs(middle))
+    return np.where(close, middle, least), np.where(close, middle, most)
+
+
+def _everywhere(graph: Dependencies, holds: Sequence[np.ndarray]) -> np.ndarray:
+    """The channels for which it holds at every index of every contraction."""
+    result = np.ones(graph.channels, bool)
+    for contraction, truth in zip(graph.contractions, holds, strict=True):
+        channels = graph.read(contraction)
+        result[channels[(channels >= 0) & ~truth]] = False
+    return result
+
+
+def _last_of_its_group(
+    graph: Dependencies, removed: np.ndarray, optional: Collection[str]
+) -> np.ndarray:
+    """The first channel of each group that would be empty and must not be."""
+    kept = np.zeros(graph.channels, bool)
+    for group in np.flatnonzero(graph.sizes(removed) == 0):
+        if not set(graph.layers(int(group))) <= set(optional):
+            kept[np.flatnonzero(graph.group == group)[0]] = True
+    return kept

@@ -1,0 +1,220 @@
+"""What must be cut together, found in the computation itself."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from rice_jax.errors import UserError
+from rice_jax.prune.propagation import FIXED, Contraction, Labels, Propagation
+from rice_jax.prune.rules import propagate
+from rice_jax.trace import Trace, Value
+from rice_jax.trace import trace as trace_module
+
+OnUnknown = Literal["error", "keep"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Filters:
+    """The filters (or units) of one layer: slices of its weight along one axis."""
+
+    variable: str
+    """Path of the weight with its collection: 'params/conv1/kernel'."""
+    axis: int
+    channels: np.ndarray
+    """Which channel each filter makes; -1 where that can't be cut."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dependencies:
+    """The channels of a net that can be cut, numbered from 0, and everything each one touches.
+
+    A channel is whatever must go at once: a filter with its bias and its batch statistics, the
+    kernel rows that read its map, and the filters that a residual addition ties to it.
+    """
+
+    trace: Trace
+    group: np.ndarray
+    """For each channel the number of its group: channels that touch the same axes."""
+    axes: Mapping[Value, Labels]
+    """For each value of the trace and each of its axes, the channel at each index, or -1."""
+    contractions: Sequence[Contraction]
+    """Where channels are summed over: what a removed channel would have added is missed there."""
+    filters: Mapping[str, Filters]
+    """By layer path, in the order in which the layers run."""
+    kept_whole: Sequence[str]
+    """Operations that could not be seen through, whose channels are left as they are."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels can be cut."""
+        return len(self.group)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self.group.max(initial=-1)) + 1
+
+    def sizes(self, removed: np.ndarray | None = None) -> np.ndarray:
+        """Channels left in each group after `removed` (bool, one a channel)."""
+        left = self.group if removed is None else self.group[~removed]
+        return np.bincount(left, minlength=self.groups)
+
+    def variables(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        """Each variable's path, axis and channels along it, where there are any."""
+        for path, value in self.trace.variables.items():
+            for axis, channels in enumerate(self.axes[value]):
+                if np.any(channels >= 0):
+                    yield path, axis, channels
+
+    def read(self, contraction: Contraction) -> np.ndarray:
+        """The channel at each index of the axis that is summed over, or -1."""
+        return self.axes[contraction.equation.inputs[contraction.operand]][contraction.axis]
+
+    def select(self, filters: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """The channels (bool, one each) that filters given by layer path and index belong to."""
+        chosen = np.zeros(self.channels, bool)
+        for path, indices in filters.items():
+            channels = self._layer(path).channels
+            outside = [index for index in indices if not 0 <= index < len(channels)]
+            if outside:
+                raise UserError(
+                    f"{path} has filters 0 to {len(channels) - 1}, none is {outside[0]}"
+                )
+            bound = [index for index in indices if channels[index] < 0]
+            if bound:
+                raise UserError(
+                    f"filter {bound[0]} of {path} cannot be removed: it ends in the net's output, "
+                    "is tied to its input, or passes an operation that was left whole"
+                )
+            chosen[channels[list(indices)]] = True
+        return chosen
+
+    def by_layer(self, chosen: np.ndarray) -> dict[str, list[int]]:
+        """Indices of the filters that make the `chosen` channels, for the layers with any."""
+        found = {
+            path: np.flatnonzero(among(filters.channels, chosen)).tolist()
+            for path, filters in self.filters.items()
+        }
+        return {path: indices for path, indices in found.items() if indices}
+
+    def layers(self, group: int) -> list[str]:
+        """Paths of the layers that make the channels of a group."""
+        inside = self.group == group
+        return list(self.by_layer(inside))
+
+    def _layer(self, path: str) -> Filters:
+        if path not in self.filters:
+            known = ", ".join(self.filters)
+            raise UserError(f"there is no layer {path!r} with filters; there are {known}")
+        return self.filters[path]
+
+
+def dependencies(
+    module: nn.Module, input_shape: Sequence[int], *, on_unknown: OnUnknown = "error", **kwargs: Any
+) -> Dependencies:
+    """Find the channels of a module that can be cut, and what each of them touches.
+
+    Args:
+        module: any Linen module called with one array.
+        input_shape: (N, H, W, C). N is of no matter.
+        on_unknown: 'error' refuses an operation that can't be seen through where it meets
+            filters; 'keep' leaves those filters whole.
+        **kwargs: what else the module's call needs, such as train=False.
+
+    Raises:
+        UserError: for an operation without a rule, naming it and its layer.
+    """
+    traced = trace_module(module, (1, *input_shape[1:]), **kwargs)
+    labelled = propagate(traced)
+    parts = _parts(labelled)
+    channel, kept_whole = _channels(labelled, parts, on_unknown)
+    axes = {value: _numbers(labels, parts, channel) for value, labels in labelled.labels.items()}
+    groups = _groups(axes, traced, int(channel.max(initial=-1)) + 1)
+    return Dependencies(
+        traced, groups, axes, labelled.contractions, _filters(labelled, axes), kept_whole
+    )
+
+
+def among(channels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """For each index of an axis whether its channel is `chosen` (bool, one a channel)."""
+    return np.isin(channels, np.flatnonzero(chosen))
+
+
+def variable_path(trace: Trace, value: Value) -> str | None:
+    """Path of the variable that a value is, maybe with other axes or another precision."""
+    made = trace.producer(value)
+    while made and made.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
+        value = made.inputs[0]
+        made = trace.producer(value)
+    return next((path for path, each in trace.variables.items() if each is value), None)
+
+
+def _parts(labelled: Propagation) -> np.ndarray:
+    """For each label the number of its connected part."""
+    first, second = (np.concatenate(ends) for ends in zip(*labelled.links, strict=True))
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(labelled.count,) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def _channels(
+    labelled: Propagation, parts: np.ndarray, on_unknown: OnUnknown
+) -> tuple[np.ndarray, list[str]]:
+    """For each part its channel or -1, and the operations that were left whole."""
+    owners = [
+        labelled.labels[labelled.trace.variables[path]][axis]
+        for path, axes in labelled.filters.items()
+        for axis in axes
+    ]
+    candidates = parts[np.concatenate([np.empty(0, int), *owners])]
+    free = np.zeros(len(parts), bool)
+    free[candidates] = True
+    free[parts[FIXED]] = False
+    kept_whole = []
+    for equation, labels in labelled.unclear:
+        if free[parts[labels]].any():
+            name = f"{equation.name} in {equation.layer or 'the outermost module'}"
+            if on_unknown == "error":
+                raise UserError(
+                    f"pruning cannot see through {name} on {equation.inputs[0].shape}: "
+                    "leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
+                )
+            kept_whole.append(name)
+    for _, labels in labelled.unclear:
+        free[parts[labels]] = False
+    channel = np.full(len(parts), -1)
+    ordered = candidates[np.sort(np.unique(candidates, return_index=True)[1])]
+    ordered = ordered[free[ordered]]
+    channel[ordered] = np.arange(len(ordered))
+    return channel, list(dict.fromkeys(kept_whole))
+
+
+def _numbers(labels: Labels, parts: np.ndarray, channel: np.ndarray) -> Labels:
+    return tuple(np.where(line < 0, -1, channel[parts[line]]) for line in labels)
+
+
+def _groups(axes: Mapping[Value, Labels], traced: Trace, channels: int) -> np.ndarray:
+    """Number the channels by the axes they touch, and by how many entries of each."""
+    touched: list[list[tuple[int, int]]] = [[] for _ in range(channels)]
+    lines = [line for value in traced.variables.values() for line in axes[value]]
+    for number, line in enumerate(lines):
+        for channel, count in zip(*np.unique(line[line >= 0], return_counts=True), strict=True):
+            touched[channel].append((number, int(count)))
+    numbers: dict[tuple[tuple[int, int], ...], int] = {}
+    return np.array([numbers.setdefault(tuple(each), len(numbers)) for each in touched], int)
+
+
+def _filters(labelled: Propagation, axes: Mapping[Value, Labels]) -> dict[str, Filters]:
+    """By the path of the module that owns the weight; by the weight's own where it owns two."""
+    found: dict[str, Filters] = {}
+    for path, held in labelled.filters.items():
+        owner, _, _ = path.partition("/")[2].rpartition("/")
+        name = owner if owner not in found else path.partition("/")[2]
+        if held:
+            channels = axes[labelled.trace.variables[path]][held[-1]]
+            found[name] = Filters(path, held[-1], channels)
+    return found

@@ -1,0 +1,203 @@
+"""Criteria: how much each channel is worth; what is worth least goes first."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+
+from rice_jax.errors import UserError
+from rice_jax.prune.dependencies import Dependencies
+from rice_jax.trace import Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at."""
+
+    graph: Dependencies
+    variables: Any
+    batches: Iterable[tuple[Any, Any]]
+    """Pairs of images (B, H, W, C) and labels (B,); read once a criterion, from the start."""
+    seed: int = 0
+
+
+Criterion = Callable[[Evidence], np.ndarray]
+"""From evidence to one number a channel."""
+
+
+def l1(evidence: Evidence) -> np.ndarray:
+    """Sum of a filter's absolute weights (Li et al. 2017, arXiv:1608.08710), over its layer's mean.
+
+    The mean makes layers comparable, which the paper prunes one by one.
+    """
+    return _over_layers(evidence, lambda rows: np.abs(rows).sum(1))
+
+
+def geometric_median(evidence: Evidence) -> np.ndarray:
+    """A filter's distance to all others of its layer (He et al. 2019, arXiv:1811.00250).
+
+    Least at the layer's geometric median, where the others can stand in for it; over its layer's
+    mean, as in `l1`.
+    """
+
+    def distances(rows: np.ndarray) -> np.ndarray:
+        squares = (rows**2).sum(1)
+        between = squares[:, None] + squares[None] - 2 * rows @ rows.T
+        return np.sqrt(np.maximum(between, 0)).sum(1)
+
+    return _over_layers(evidence, distances)
+
+
+def apoz(evidence: Evidence) -> np.ndarray:
+    """Share of a map that is not zero: 1 - APoZ (Hu et al. 2016, arXiv:1607.03250).
+
+    Over the outputs of all ReLUs that a channel passes; where it passes none, where it is read.
+    """
+    graph = evidence.graph
+    relus = [equation.outputs[0] for equation in graph.trace.equations if equation.name == "relu"]
+    rectified = [place for value in relus for place in _axes(graph, value)]
+    read = list(_reading_places(graph))
+
+    def nonzero(variables: Any, image: jax.Array, _: jax.Array) -> jax.Array:
+        values = [value for value, _ in (*rectified, *read)]
+        arrays = graph.trace.evaluate(variables, image[None], values)
+        shares = [
+            jnp.mean(array != 0, axis=_others(array, axis))
+            for array, (_, axis) in zip(arrays, (*rectified, *read), strict=True)
+        ]
+        passed = _mean_by_channel(graph, rectified, shares[: len(rectified)])
+        arrived = _mean_by_channel(graph, read, shares[len(rectified) :])
+        return jnp.where(jnp.isnan(passed), arrived, passed)
+
+    return _mean_over_images(evidence, nonzero)
+
+
+def taylor(evidence: Evidence) -> np.ndarray:
+    """What the loss changes by, to first order, without a channel (Molchanov et al. 2017).
+
+    |sum over the map of activation x gradient|, averaged over images (arXiv:1611.06440, without
+    its normalisation by layer): the gradient of the loss by a factor on the channel.
+    """
+    graph = evidence.graph
+    places = list(_reading_places(graph))
+
+    def influence(variables: Any, image: jax.Array, label: jax.Array) -> jax.Array:
+        def loss(factors: list[jax.Array]) -> jax.Array:
+            edits: dict[Value, Any] = {}
+            for (value, axis), factor in zip(places, factors, strict=True):
+                edits[value] = _then(edits.get(value), _scale(factor, axis, len(value.shape)))
+            (logits,) = graph.trace.evaluate(variables, image[None], graph.trace.outputs, edits)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label[None])[0]
+
+        ones = [jnp.ones(value.shape[axis]) for value, axis in places]
+        return jnp.abs(_gather(graph, places, jax.grad(loss)(ones)))
+
+    return _mean_over_images(evidence, influence)
+
+
+def random(evidence: Evidence) -> np.ndarray:
+    """No reason at all: the baseline."""
+    return np.random.default_rng(evidence.seed).random(evidence.graph.channels)
+
+
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(
+    {
+        "apoz": apoz,
+        "l1": l1,
+        "taylor": taylor,
+        "geometric_median": geometric_median,
+        "random": random,
+    }
+)
+
+
+def importance(criterion: str, evidence: Evidence) -> np.ndarray:
+    """One number a channel by the criterion of that name; UserError where there is none."""
+    if criterion not in CRITERIA:
+        raise UserError(f"criterion {criterion!r}: there are {', '.join(CRITERIA)}")
+    scores = CRITERIA[criterion](evidence)
+    if not np.isfinite(scores).all():
+        raise UserError(f"{criterion} is not finite: the net gives NaN or infinity on these images")
+    return scores
+
+
+def _over_layers(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Add up what each layer's filters score, relative to the mean of their layer."""
+    weights = traverse_util.flatten_dict(evidence.variables, sep="/")
+    total = np.zeros(evidence.graph.channels)
+    for filters in evidence.graph.filters.values():
+        rows = np.moveaxis(np.asarray(weights[filters.variable], np.float64), filters.axis, 0)
+        scores = score(rows.reshape(len(rows), -1))
+        scores = scores / max(scores.mean(), np.finfo(float).tiny)
+        free = filters.channels >= 0
+        np.add.at(total, filters.channels[free], scores[free])
+    return total
+
+
+Place = tuple[Value, int]
+"""A value and its axis that holds channels."""
+
+
+def _axes(graph: Dependencies, value: Value) -> Iterator[Place]:
+    for axis, channels in enumerate(graph.axes[value]):
+        if np.any(channels >= 0):
+            yield value, axis
+
+
+def _reading_places(graph: Dependencies) -> Iterator[Place]:
+    """Where channels are summed over, each value once."""
+    seen = set()
+    for contraction in graph.contractions:
+        place = contraction.equation.inputs[contraction.operand], contraction.axis
+        if place not in seen and np.any(graph.read(contraction) >= 0):
+            seen.add(place)
+            yield place
+
+
+def _gather(graph: Dependencies, places: Iterable[Place], lines: Iterable[Any]) -> jax.Array:
+    """Add numbers along axes up to one number a channel."""
+    total = jnp.zeros(graph.channels)
+    for (value, axis), line in zip(places, lines, strict=True):
+        channels = graph.axes[value][axis]
+        free = np.flatnonzero(channels >= 0)
+        total = total.at[channels[free]].add(line[free])
+    return total
+
+
+def _mean_by_channel(graph: Dependencies, places: Sequence[Place], lines: Any) -> jax.Array:
+    """As `_gather`, but the mean; NaN for a channel that is in none of the places."""
+    counts = _gather(graph, places, [jnp.ones(value.shape[axis]) for value, axis in places])
+    return _gather(graph, places, lines) / counts
+
+
+def _others(array: jax.Array, axis: int) -> tuple[int, ...]:
+    return tuple(other for other in range(array.ndim) if other != axis)
+
+
+def _scale(factor: jax.Array, axis: int, rank: int) -> Callable[[jax.Array], jax.Array]:
+    line = factor.reshape([-1 if other == axis else 1 for other in range(rank)])
+    return lambda array: array * line
+
+
+def _then(first: Any, second: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    return second if first is None else lambda array: second(first(array))
+
+
+def _mean_over_images(evidence: Evidence, measure: Callable[..., jax.Array]) -> np.ndarray:
+    """The mean of measure(variables, image, label), one number a channel, over all images."""
+    total, images = np.zeros(evidence.graph.channels), 0
+    batched = jax.jit(
+        lambda variables, *batch: jax.vmap(measure, (None, 0, 0))(variables, *batch).sum(0)
+    )
+    for batch, labels in evidence.batches:
+        total += np.asarray(batched(evidence.variables, batch, labels), np.float64)
+        images += len(labels)
+    if not images:
+        raise UserError("no images to judge filters on: give a split that has some")
+    return total / images

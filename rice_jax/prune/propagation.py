@@ -1,0 +1,112 @@
+"""Which channels are the same channel: labels carried through every equation of a trace.
+
+Each index of each axis of each variable gets a label. An equation gives labels to its outputs
+and links labels that stand for one channel: a kernel's input rows and the map they read, the
+two sides of a residual addition. What is linked together must be cut together.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from rice_jax.trace import Equation, Trace, Value
+
+FIXED = 0
+"""Label of what can never be cut: batch, height, width, classes."""
+ANY = -1
+"""Label of a broadcast: it takes on the label of what it is combined with."""
+
+Labels = tuple[np.ndarray, ...]
+"""One array of labels an axis."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contraction:
+    """An operand summed over its channels, the one place where a removed channel is missed."""
+
+    equation: Equation
+    operand: int
+    axis: int
+
+
+class Propagation:
+    """The labels of every value of a trace, and the links between them."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.count = 1
+        self.labels: dict[Value, Labels] = {trace.input: uniform(FIXED, trace.input.shape)}
+        self.links: list[tuple[np.ndarray, np.ndarray]] = []
+        self.contractions: list[Contraction] = []
+        self.weights: dict[Value, str] = {}
+        """Values made of one variable alone, and the path of that variable."""
+        self.filters: dict[str, list[int]] = {}
+        """By path of a variable: its axes that hold filters."""
+        self.unclear: list[tuple[Equation, np.ndarray]] = []
+        """Operations that no rule sees through, and the labels they touch."""
+        for path, value in trace.variables.items():
+            self.labels[value] = tuple(self._fresh(size) for size in value.shape)
+            self.weights[value] = path
+
+    def of(self, value: Value) -> Labels:
+        """The labels of each axis of `value`."""
+        return uniform(FIXED, value.shape) if value.constant is not None else self.labels[value]
+
+    def link(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Make two equally long axes one; the labels of the result."""
+        both = (first != ANY) & (second != ANY) & (first != second)
+        self.links.append((first[both], second[both]))
+        return np.where(first == ANY, second, first)
+
+    def fix(self, labels: np.ndarray) -> None:
+        """Never cut these."""
+        self.link(labels, np.full_like(labels, FIXED))
+
+    def refuse(self, equation: Equation, labels: np.ndarray) -> np.ndarray:
+        """Never cut these, for want of a rule; the labels of the result."""
+        self.unclear.append((equation, labels[labels > FIXED]))
+        return np.full_like(labels, FIXED)
+
+    def contract(self, equation: Equation, axes: tuple[int, int]) -> None:
+        """Sum over one axis of each of the first two operands: two axes of one length."""
+        left, right = (
+            solid(self.of(value)[axis]) for value, axis in zip(equation.inputs, axes, strict=False)
+        )
+        self.link(left, right)
+        for operand, axis in enumerate(axes):
+            if equation.inputs[operand] not in self.weights:
+                self.contractions.append(Contraction(equation, operand, axis))
+
+    def note_filters(self, weight: Value, axes: Sequence[int]) -> None:
+        """Remember that these axes of a weight hold filters."""
+        path = self.weights.get(weight)
+        if path is None or path in self.filters:
+            return
+        held = np.concatenate([[], *(self.of(weight)[axis] for axis in axes)])
+        own = self.labels[self.trace.variables[path]]
+        self.filters[path] = [
+            axis for axis, labels in enumerate(own) if np.isin(labels, held).any()
+        ]
+
+    def give(self, equation: Equation, outputs: Sequence[Labels]) -> None:
+        """Set the labels of an equation's outputs."""
+        self.labels.update(zip(equation.outputs, outputs, strict=True))
+        sources = [value for value in equation.inputs if value.constant is None]
+        if len(sources) == 1 and sources[0] in self.weights:
+            path = self.weights[sources[0]]
+            self.weights.update(dict.fromkeys(equation.outputs, path))
+
+    def _fresh(self, size: int) -> np.ndarray:
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
+
+def uniform(label: int, shape: Sequence[int]) -> Labels:
+    """One label along every axis."""
+    return tuple(np.full(size, label) for size in shape)
+
+
+def solid(labels: np.ndarray) -> np.ndarray:
+    """A broadcast's size is written in the computation: what meets it keeps that size."""
+    return np.where(labels == ANY, FIXED, labels)

@@ -1,0 +1,170 @@
+"""The library's one call: a net in, a smaller net and the account of it out."""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import numpy as np
+
+from rice_jax import profile
+from rice_jax.errors import UserError
+from rice_jax.prune import surgery
+from rice_jax.prune.budget import to_budget
+from rice_jax.prune.certificate import Certificate, certify
+from rice_jax.prune.cost import Measure, cost
+from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
+from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
+from rice_jax.prune.importance import Evidence, importance
+
+Drop = Literal["dead", "proven"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned:
+    """A smaller net and the account of it."""
+
+    module: nn.Module
+    variables: Any
+    removed: Mapping[str, Sequence[int]]
+    """By layer path: the removed filters' indices in the net as it was."""
+    kept: Mapping[str, Sequence[int]]
+    """By layer path: the remaining filters' indices in the net as it was."""
+    before: Mapping[str, int]
+    """{formula, study, xla (FLOPs), params, filters} of the net as it was."""
+    after: Mapping[str, int]
+    budgets: Mapping[str, Mapping[str, int]]
+    """For each measure that had a budget {asked, met, under}."""
+    spared: Mapping[str, Sequence[int]]
+    """Filters that do nothing but stay, for a layer can't be empty."""
+    refused: Mapping[str, Sequence[int]]
+    """Filters that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+    kept_whole: Sequence[str]
+    """Operations that could not be seen through, with on_unknown='keep'."""
+    certificate: Certificate
+
+    def to_json(self) -> dict[str, Any]:
+        """The account as plain JSON types."""
+        names = ("before", "after", "budgets", "removed", "kept", "spared", "refused", "kept_whole")
+        account = {name: getattr(self, name) for name in names}
+        return account | {"certificate": self.certificate.to_json()}
+
+
+def prune(
+    module: nn.Module,
+    variables: Any,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    drop: Drop | None = None,
+    filters: Mapping[str, Sequence[int]] | None = None,
+    budgets: Mapping[Measure, int] | None = None,
+    criterion: str = "taylor",
+    seed: int = 0,
+    on_unknown: OnUnknown = "error",
+    rebuild: surgery.Rebuild | None = None,
+    optional: Collection[str] = (),
+    pixels: tuple[float, float] = (0.0, 1.0),
+    **kwargs: Any,
+) -> Pruned:
+    """Remove filters of any Linen CNN for real.
+
+    At least one of `drop`, `filters` and `budgets` says what goes; together they act in this
+    order.
+
+    Args:
+        module: a module called with images (N, H, W, C) that gives logits (N, classes).
+        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        batches: pairs of images, as the module takes them, and labels (N,): what filters are
+            judged on and the certificate is measured on. Read several times, from the start.
+        drop: 'dead' for what is zero, or constant and foldable, on all these images; 'proven'
+            for what is so on every image with values in `pixels`.
+        filters: indices by layer path.
+        budgets: the most that may be left of 'formula', 'study' or 'xla' FLOPs for one image,
+            of 'params' or of convolutions' 'filters'.
+        criterion: a key of `importance.CRITERIA`, for budgets.
+        seed: of the criterion 'random'.
+        on_unknown: what to do where an operation can't be seen through, 'error' or 'keep'.
+        rebuild: makes the smaller module out of the filters left by layer path; without it the
+            module's own code runs with narrower layers.
+        optional: layers that the rebuilt module leaves out where all their filters are dead.
+        pixels: least and largest value of a pixel, for drop='proven'.
+        **kwargs: what else the module's call needs, such as train=False.
+
+    Raises:
+        UserError: nothing to do, a budget that can't be met, a layer without a filter left, a
+            filter that can't go, an operation without a rule, or a module that can't be narrowed.
+    """
+    if drop is None and not filters and not budgets:
+        raise UserError("nothing says what to remove: give drop, filters or budgets")
+    shape = _input_shape(batches)
+    graph = dependencies(module, shape, on_unknown=on_unknown, **kwargs)
+    whole = totals(module, shape, **kwargs)
+    found = _dead(graph, variables, batches, drop, optional, pixels)
+    removed = found.removed | graph.select(filters or {})
+    if budgets:
+        scores = importance(criterion, Evidence(graph, variables, batches, seed))
+        for measure, budget in budgets.items():
+            removed = to_budget(
+                graph, scores, cost(graph, measure, whole[measure]), budget, removed=removed
+            )
+    cut = surgery.remove(
+        module,
+        variables,
+        graph,
+        removed,
+        constants=found.constants,
+        rebuild=rebuild,
+        optional=optional,
+        **kwargs,
+    )
+    after = totals(cut.module, shape, **kwargs)
+    exact = drop == "proven" and not filters and not budgets
+    pairs = (module, variables), (cut.module, cut.variables)
+    return Pruned(
+        module=cut.module,
+        variables=cut.variables,
+        removed=cut.removed,
+        kept=cut.kept,
+        before=whole,
+        after=after,
+        budgets={
+            measure: {"asked": budget, "met": after[measure], "under": budget - after[measure]}
+            for measure, budget in (budgets or {}).items()
+        },
+        spared=graph.by_layer(found.spared),
+        refused=graph.by_layer(found.refused),
+        kept_whole=graph.kept_whole,
+        certificate=certify(*pairs, batches, proven=exact, **kwargs),
+    )
+
+
+def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
+    """FLOPs for one image in the three conventions, parameters and filters."""
+    counted = profile.count(module, (1, *input_shape[1:]), **kwargs)
+    return counted.flops.to_json() | {"params": counted.params, "filters": counted.filters}
+
+
+def _input_shape(batches: Iterable[tuple[Any, Any]]) -> tuple[int, ...]:
+    for images, _ in batches:
+        return (1, *images.shape[1:])
+    raise UserError("no images to judge filters on: give a split that has some")
+
+
+def _dead(
+    graph: Dependencies,
+    variables: Any,
+    batches: Iterable[tuple[Any, Any]],
+    drop: Drop | None,
+    optional: Collection[str],
+    pixels: tuple[float, float],
+) -> Dead:
+    if drop is None:
+        nothing = np.zeros(graph.channels, bool)
+        return Dead(nothing, [], nothing, nothing)
+    if drop == "dead":
+        extremes = measured_extremes(graph, variables, (images for images, _ in batches))
+    elif drop == "proven":
+        extremes = proven_extremes(graph, variables, *pixels)
+    else:
+        raise UserError(f"drop={drop!r}: there are {', '.join(get_args(Drop))}")
+    return dead(graph, extremes, optional)

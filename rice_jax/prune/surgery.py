@@ -1,0 +1,204 @@
+"""Filters taken out of a net's weights, and what they always said folded into the next bias."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rice_jax.errors import UserError
+from rice_jax.prune.dependencies import Dependencies, among, variable_path
+from rice_jax.prune.narrow import narrow
+from rice_jax.prune.propagation import Contraction
+from rice_jax.trace import Trace, variable_shapes
+
+Rebuild = Callable[[Mapping[str, int]], nn.Module]
+"""From the filters left by layer path to a module that is as wide."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A smaller net, and which filters of the whole one it has."""
+
+    module: nn.Module
+    variables: Any
+    removed: Mapping[str, Sequence[int]]
+    """By layer path: the removed filters' indices in the net as it was."""
+    kept: Mapping[str, Sequence[int]]
+    """By layer path: the remaining filters' indices in the net as it was."""
+
+
+def remove(
+    module: nn.Module,
+    variables: Any,
+    graph: Dependencies,
+    removed: np.ndarray,
+    *,
+    constants: Sequence[np.ndarray] = (),
+    rebuild: Rebuild | None = None,
+    optional: Collection[str] = (),
+    **kwargs: Any,
+) -> Cut:
+    """Take channels out of a net: it computes what the whole one would with those at zero.
+
+    Args:
+        module: the net.
+        variables: its variables, {'params': ...} and more.
+        graph: its `dependencies`.
+        removed: bool, one a channel.
+        constants: for each of `graph.contractions` what the removed channels always are, one
+            value an index of its axis; folded into the bias that follows. Empty for zero.
+        rebuild: makes the smaller module out of the filters left by layer path; without it the
+            module's own code runs with narrower layers (`Narrowed`).
+        optional: layers that the rebuilt module leaves out where no filter remains.
+        **kwargs: what else the module's call needs.
+
+    Raises:
+        UserError: for a layer with no filter left, or a smaller module that doesn't fit.
+    """
+    idle = unread(graph, removed)
+    removed = removed | idle
+    _refuse_empty(graph, removed, idle, optional)
+    if constants:
+        variables = _fold(variables, graph, removed, constants)
+    smaller = _without_empty(cut(variables, graph, removed))
+    gone, kept = graph.by_layer(removed), graph.by_layer(~removed)
+    for path, filters in graph.filters.items():
+        fixed = np.flatnonzero(filters.channels < 0).tolist()
+        kept[path] = sorted([*kept.get(path, []), *fixed])
+    kept = {path: kept[path] for path in graph.filters}
+    widths = {path: len(indices) for path, indices in kept.items()}
+    result = narrow(module, graph, removed) if rebuild is None else rebuild(widths)
+    _check_fit(result, smaller, graph.trace.input.shape, kwargs)
+    return Cut(result, smaller, gone, kept)
+
+
+def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
+    """The variables without the entries of the `removed` channels."""
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    for path, axis, channels in graph.variables():
+        stays = np.flatnonzero(~among(channels, removed))
+        flat[path] = jnp.take(flat[path], stays, axis=axis)
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def unread(graph: Dependencies, removed: np.ndarray) -> np.ndarray:
+    """The channels (bool, one each) that only layers without a filter left read."""
+    by_nothing, by_something = np.zeros((2, graph.channels), bool)
+    for contraction in graph.contractions:
+        (output,) = contraction.equation.outputs
+        empty = any(len(line) and among(line, removed).all() for line in graph.axes[output])
+        channels = graph.read(contraction)
+        (by_nothing if empty else by_something)[channels[channels >= 0]] = True
+    found = by_nothing & ~by_something
+    return found if not np.any(found & ~removed) else unread(graph, removed | found)
+
+
+def bias_after(trace: Trace, contraction: Contraction) -> tuple[str, int] | None:
+    """The variable that is added right after (+1) or subtracted (-1, BatchNorm's mean), if any."""
+    (output,) = contraction.equation.outputs
+    readers = trace.consumers(output)
+    if len(readers) != 1 or output in trace.outputs or readers[0].name not in ("add", "sub"):
+        return None
+    left, right = readers[0].inputs
+    if readers[0].name == "sub" and left is not output:
+        return None
+    path = variable_path(trace, right if left is output else left)
+    if path is None or len(trace.variables[path].shape) != 1:
+        return None
+    shared = len(trace.consumers(trace.variables[path])) > 1
+    return None if shared else (path, 1 if readers[0].name == "add" else -1)
+
+
+def folds_exactly(trace: Trace, contraction: Contraction) -> bool:
+    """Whether a constant channel can go into the bias that follows: nowhere at an edge cut off."""
+    equation = contraction.equation
+    if equation.name == "conv_general_dilated":
+        padded = any(edge > 0 for edges in equation.params["padding"] for edge in edges)
+        if padded or any(step != 1 for step in equation.params["lhs_dilation"]):
+            return False
+    elif len(equation.params["dimension_numbers"][0][0]) != 1:
+        return False
+    other = equation.inputs[1 - contraction.operand]
+    return variable_path(trace, other) is not None and bias_after(trace, contraction) is not None
+
+
+def _fold(
+    variables: Any, graph: Dependencies, removed: np.ndarray, constants: Sequence[np.ndarray]
+) -> Any:
+    flat = dict(traverse_util.flatten_dict(variables, sep="/"))
+    for contraction, constant in zip(graph.contractions, constants, strict=True):
+        channels = graph.read(contraction)
+        missed = np.where(among(channels, removed), constant, 0)
+        if not missed.any():
+            continue
+        bias = bias_after(graph.trace, contraction)
+        kernel = variable_path(graph.trace, contraction.equation.inputs[1 - contraction.operand])
+        if bias is None or kernel is None:
+            raise UserError(f"no bias follows {contraction.equation.layer} to fold a constant into")
+        path, sign = bias
+        flat[path] = flat[path] + sign * _sum(contraction, missed, flat[kernel])
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _sum(contraction: Contraction, missed: np.ndarray, kernel: Any) -> Any:
+    """What constant channels add to each filter of the layer that reads them."""
+    equation, operand = contraction.equation, contraction.operand
+    shape = equation.inputs[operand].shape
+    line = missed.reshape([-1 if axis == contraction.axis else 1 for axis in range(len(shape))])
+    operands = [kernel, kernel]
+    operands[operand] = jnp.broadcast_to(jnp.asarray(line, kernel.dtype), shape)
+    (result,) = equation.apply(*operands)
+    features = -1
+    if equation.name == "conv_general_dilated":
+        features = equation.params["dimension_numbers"].out_spec[1]
+    elif operand == 1:
+        features = 0
+    return jnp.moveaxis(result, features, -1).reshape(-1, result.shape[features])[0]
+
+
+def _refuse_empty(
+    graph: Dependencies, removed: np.ndarray, idle: np.ndarray, optional: Collection[str]
+) -> None:
+    for group in np.flatnonzero(graph.sizes(removed) == 0):
+        layers = [path for path in graph.layers(int(group)) if path not in optional]
+        if layers and not idle[graph.group == group].all():
+            raise UserError(
+                f"{layers[0]} would be left without a filter: keep at least one of its "
+                f"{graph.sizes()[group]}"
+            )
+
+
+def _without_empty(variables: Any) -> Any:
+    """The variables without the layers that have no filter."""
+    flat: dict[Any, Any] = dict(traverse_util.flatten_dict(variables))
+    empty = {path[:-1] for path, array in flat.items() if array.size == 0}
+    return traverse_util.unflatten_dict(
+        {path: array for path, array in flat.items() if path[:-1] not in empty}
+    )
+
+
+def _check_fit(module: nn.Module, variables: Any, shape: Sequence[int], kwargs: Any) -> None:
+    try:
+        wanted = variable_shapes(module, shape, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"the smaller module does not run: {text}") from error
+    expected = {path: leaf.shape for path, leaf in _flat(wanted).items()}
+    given = {path: leaf.shape for path, leaf in _flat(variables).items()}
+    for path in sorted({*expected, *given}):
+        if expected.get(path) != given.get(path):
+            raise UserError(
+                f"the smaller module does not fit: {path} should be "
+                f"{given.get(path, 'left out')}, the module asks for "
+                f"{expected.get(path, 'no such variable')}; pass rebuild="
+            )
+
+
+def _flat(variables: Any) -> dict[str, Any]:
+    return traverse_util.flatten_dict(variables, sep="/")
