@@ -78,10 +78,7 @@ def random_variables(module: nn.Module, shape: tuple[int, ...], seed: int) -> di
     rng = np.random.default_rng(seed)
 
     def array(path: tuple[str, ...], spec: Any) -> np.ndarray:
-        if path[-1] == "kernel":
-            scale = np.sqrt(2 / np.prod(spec.shape[:-1]))
-        else:
-            scale = 0.3
+        scale = np.sqrt(2 / np.prod(spec.shape[:-1])) if path[-1] == "kernel" else 0.3
         values = rng.normal(size=spec.shape) * scale
         if path[-1] == "bias":
             values[0] = -1000

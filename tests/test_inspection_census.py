@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from inspected import NETS, Inception, Residual, random_variables, small
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from inspected import NETS, Inception, Residual, random_variables, small
 from rice_jax import inspection
 from rice_jax.errors import UserError
 from rice_jax.inspection import counts
@@ -165,7 +165,7 @@ def test_mistakes_are_named():
         inspection.feature_maps(Doubled(), variables, images(2))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", ["cnn_light", "residual", "inception"])
 def test_proven_filters_are_dead_in_every_census_and_the_findings_say_so(name):
     module, array = NETS[name](), images(4)
     variables = random_variables(module, (1, *SHAPE), seed=3)

@@ -131,14 +131,16 @@ def _propagate(
             intervals[value] if value.constant is None else point(value.constant)
             for value in equation.inputs
         ]
-        results = _known(equation, operands)
-        if results is None and equation.name in rules and _has_known_types(equation):
+        if _is_known(equation, operands):
+            results = [Interval(x, x) for x in equation.apply(*(x.lo for x in operands))]
+        elif equation.name in rules and all(map(_has_bounds, equation.outputs)):
             bounded = rules[equation.name](equation, *operands)
             results = bounded if isinstance(bounded, list) else [bounded]
-        if results is None:
-            results = [unknown(value.shape) for value in equation.outputs]
-            place = f"layer {equation.layer}" if equation.layer else "the module itself"
-            without_rule.append(f"{equation.name} in {place}")
+        else:
+            results = [_anything(value) for value in equation.outputs]
+            if not all(map(_is_truth, equation.outputs)):
+                place = f"layer {equation.layer}" if equation.layer else "the module itself"
+                without_rule.append(f"{equation.name} in {place}")
         for value, result in zip(equation.outputs, results, strict=True):
             assert result.lo.shape == value.shape, equation
             intervals[value] = result
@@ -149,27 +151,25 @@ def _linear(rule: Any, operand_roundoff: float, equation: Equation, *operands: I
     return rule(equation, operand_roundoff, *operands)
 
 
-def _known(equation: Equation, operands: Sequence[Interval]) -> list[Interval] | None:
-    """Whole numbers and truth values follow exactly from known ones; else a truth value is 0 or 1.
-
-    None for everything else.
-    """
-    truth = [jnp.issubdtype(value.dtype, jnp.bool_) for value in equation.outputs]
-    number = [jnp.issubdtype(value.dtype, jnp.integer) for value in equation.outputs]
-    whole = all(either or other for either, other in zip(truth, number, strict=True))
-    if (whole and all(operand.exact for operand in operands)) or equation.name == "iota":
-        return [Interval(array, array) for array in equation.apply(*(x.lo for x in operands))]
-    if not all(truth):
-        return None
-    ends = [
-        [jnp.full(value.shape, end, jnp.float32) for end in (0, 1)] for value in equation.outputs
-    ]
-    return [Interval(no, yes) for no, yes in ends]
-
-
-def _has_known_types(equation: Equation) -> bool:
-    """Whether rounding in the results is accounted for."""
-    return all(
-        jnp.issubdtype(value.dtype, jnp.floating) and known_for(value.dtype)
-        for value in equation.outputs
+def _is_known(equation: Equation, operands: Sequence[Interval]) -> bool:
+    """Whether the results are whole numbers or truth values that follow exactly from known ones."""
+    whole = all(
+        _is_truth(value) or jnp.issubdtype(value.dtype, jnp.integer) for value in equation.outputs
     )
+    return equation.name == "iota" or (whole and all(operand.exact for operand in operands))
+
+
+def _is_truth(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.bool_)
+
+
+def _has_bounds(value: Value) -> bool:
+    """Whether rounding to a value's type is accounted for; a truth value is 0 or 1."""
+    return _is_truth(value) or known_for(value.dtype)
+
+
+def _anything(value: Value) -> Interval:
+    if not _is_truth(value):
+        return unknown(value.shape)
+    no, yes = (jnp.full(value.shape, end, jnp.float32) for end in (0, 1))
+    return Interval(no, yes)

@@ -57,10 +57,11 @@ def point(array: Any) -> Interval:
         known = jnp.asarray(array)
         return Interval(known, known)
     single = array.astype(np.float32)
-    known = jnp.asarray(single)
-    if np.array_equal(single.astype(array.dtype), array) and not _near_zero(single).any():
+    near_zero = _near_zero(single)
+    known = jnp.asarray(np.where(near_zero, np.copysign(np.float32(SMALLEST / 2), single), single))
+    if np.array_equal(single.astype(array.dtype), array) and not near_zero.any():
         return Interval(known, known)
-    return widened(known, known, FUNCTION * jnp.abs(known) + SMALLEST)
+    return widened(known, known, UNIT * jnp.abs(known))
 
 
 def _near_zero(array: np.ndarray) -> np.ndarray:
@@ -77,12 +78,12 @@ def unknown(shape: tuple[int, ...]) -> Interval:
 
 def known_for(dtype: Any) -> bool:
     """Whether rounding to this type is accounted for."""
-    return np.dtype(dtype).name in _ROUNDOFF
+    return jnp.dtype(dtype).name in _ROUNDOFF
 
 
 def roundoff(dtype: Any) -> float:
     """Relative error of one operation whose result has this type."""
-    return UNIT + _ROUNDOFF[np.dtype(dtype).name]
+    return UNIT + _ROUNDOFF[jnp.dtype(dtype).name]
 
 
 def gamma(terms: int, unit: float = UNIT) -> float:

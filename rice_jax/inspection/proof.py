@@ -9,8 +9,9 @@ import numpy as np
 
 from rice_jax.inspection.bounds import map_bounds
 
-_CONSTANT = 1e-6
-"""How far apart, relative to max(1, |value|), the bounds of a constant filter may lie."""
+_CONSTANT = 2e-5
+"""How far a constant filter may be from its value, relative to max(1, |value|): what rounding in
+a few layers may come to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Proof:
     dead: dict[str, list[int]]
     """By the layer's path: filters whose map is zero at every pixel."""
     constant: dict[str, dict[int, float]]
-    """By the layer's path: filters, not dead, whose map is this value at every pixel, to float
-    rounding (1e-6 of it, or 1e-6 where it is below 1)."""
+    """By the layer's path: filters, not dead, whose map is this value at every pixel, within 2e-5
+    of max(1, |value|)."""
     unbounded: tuple[str, ...]
     """Operations without a rule ('sort in layer conv1'), behind which nothing is proved."""
 
@@ -74,6 +75,6 @@ def _constants(lo: np.ndarray, hi: np.ndarray) -> dict[int, float]:
     found = {}
     for index, (least, most) in enumerate(zip(lo.tolist(), hi.tolist(), strict=True)):
         value = (least + most) / 2
-        if (least, most) != (0, 0) and most - least <= _CONSTANT * max(1.0, abs(value)):
+        if (least, most) != (0, 0) and most - value <= _CONSTANT * max(1.0, abs(value)):
             found[index] = value
     return found

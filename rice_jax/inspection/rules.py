@@ -175,12 +175,28 @@ def _sum(equation: Equation, a: Interval, terms: int) -> Interval:
     return widened(lo, hi, error * size)
 
 
+def _greater(equation: Equation, a: Interval, b: Interval) -> Interval:
+    """From 1 where it is certain to 0 where it is excluded; a truth value is a number here."""
+    # Which of > and >= is meant matters to no bound: it may only cost an end that is met.
+    lo, hi = a.lo > b.hi, a.hi >= b.lo
+    return Interval(lo.astype(jnp.float32), hi.astype(jnp.float32))
+
+
+def _less(equation: Equation, a: Interval, b: Interval) -> Interval:
+    return _greater(equation, b, a)
+
+
 def _select(equation: Equation, which: Interval, *cases: Interval) -> Interval:
     lows = [case.lo.astype(jnp.float32) for case in cases]
     highs = [case.hi.astype(jnp.float32) for case in cases]
     if which.exact:
         return certain(lax.select_n(which.lo, *lows), lax.select_n(which.lo, *highs))
-    return certain(_least(lows), _most(highs))
+    lo, hi = _least(lows), _most(highs)
+    if len(cases) == 2:
+        no, yes = which.hi == 0, which.lo == 1
+        lo = jnp.where(no, lows[0], jnp.where(yes, lows[1], lo))
+        hi = jnp.where(no, highs[0], jnp.where(yes, highs[1], hi))
+    return certain(lo, hi)
 
 
 def _clamp(equation: Equation, least: Interval, a: Interval, most: Interval) -> Interval:
@@ -190,8 +206,9 @@ def _clamp(equation: Equation, least: Interval, a: Interval, most: Interval) -> 
 
 
 def _convert(equation: Equation, a: Interval) -> Interval:
-    """A change of type between floats, or to a float from a whole number or a truth value."""
     source, target = equation.inputs[0].dtype, equation.outputs[0].dtype
+    if not jnp.issubdtype(target, jnp.floating):  # of an unknown number: whether it is 0
+        return Interval(jnp.zeros_like(a.lo), jnp.ones_like(a.lo))
     if not jnp.issubdtype(source, jnp.floating):
         if a.exact:  # numbers above 2^24 are rounded
             known = a.lo.astype(jnp.float32)
@@ -232,7 +249,10 @@ _MONOTONE = (
     *("pad", "concatenate", "split", "max", "min", "relu", "floor", "ceil", "round"),
     *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
 )
-_UNCHANGED = ("name", "copy", "copy_p", "sharding_constraint", "optimization_barrier")
+_UNCHANGED = (
+    *("name", "copy", "copy_p", "stop_gradient"),
+    *("sharding_constraint", "optimization_barrier"),
+)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MONOTONE, _on_ends),
@@ -254,10 +274,13 @@ RULES: dict[str, Rule] = {
     "tanh": _function(-1.0, 1.0),
     "logistic": _function(0.0, 1.0),
     "erf": _function(-1.0, 1.0),
+    "erfc": _function(0.0, 2.0, falls=True),
     "sqrt": _function(0.0, above=-SMALLEST, near_zero=False),
     "rsqrt": _function(0.0, above=0.0, near_zero=False, falls=True),
     "reduce_sum": _reduce_sum,
     "reduce_window_sum": _reduce_window_sum,
+    **dict.fromkeys(("gt", "ge"), _greater),
+    **dict.fromkeys(("lt", "le"), _less),
     "select_n": _select,
     "clamp": _clamp,
     "convert_element_type": _convert,

@@ -1,0 +1,345 @@
+"""Bounds hold for what a net computes, and a proof is never wrong, not even by a rounding."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inspected import NETS, random_variables, small
+from jax import lax
+
+from rice_jax import inspection
+from rice_jax.errors import UserError
+
+SHAPE = (32, 32, 3)
+
+
+def images(number, shape=SHAPE, seed=0):
+    """Random pixels, random black and white, all black, all white."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((number, *shape), np.float32)
+    pixels[1::2] = pixels[1::2] > 0.5
+    pixels[-2:] = np.float32([0, 1])[:, None, None, None]
+    return pixels
+
+
+def assert_contained(bounds, maps):
+    assert bounds.keys() == maps.keys()
+    for name, (lo, hi) in bounds.items():
+        values = np.asarray(maps[name], np.float64)
+        assert np.all(lo <= values), name
+        assert np.all(values <= hi), name
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_bounds_contain_the_maps_of_every_net(name):
+    module = NETS[name]()
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    bounds, unbounded = inspection.map_bounds(module, variables, SHAPE)
+    assert unbounded == ()
+    assert all(np.isfinite(end).all() for ends in bounds.values() for end in ends)
+    assert_contained(bounds, inspection.feature_maps(module, variables, images(8)))
+
+
+class Chain(nn.Module):
+    """A random sequence of steps that keep the shape (H, W, 3)."""
+
+    steps: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x):
+        for number, step in enumerate(self.steps):
+            x = self.step(step, f"{step}{number}", x)
+        return x
+
+    def step(self, step, name, x):
+        same = {"padding": "SAME", "name": name}
+        match step:
+            case "conv":
+                return nn.relu(nn.Conv(3, (3, 3), **same)(x))
+            case "grouped":
+                return nn.Conv(3, (2, 3), kernel_dilation=2, feature_group_count=3, **same)(x)
+            case "strided":
+                y = nn.relu(nn.Conv(3, (3, 3), strides=2, **same)(x))
+                return jnp.repeat(jnp.repeat(y, 2, 1), 2, 2)[:, : x.shape[1], : x.shape[2]]
+            case "up":
+                return nn.ConvTranspose(3, (3, 3), (2, 2), **same)(x)[:, ::2, 1::2]
+            case "norm":
+                return nn.BatchNorm(use_running_average=True, name=name)(x)
+            case "residual":
+                return nn.relu(x + nn.Conv(3, (3, 3), **same)(x))
+            case "pool":
+                return nn.max_pool(x, (2, 2), (1, 1), "SAME")
+            case "average":
+                return nn.avg_pool(x, (2, 2), (1, 1), "SAME")
+            case "gate":
+                return x * nn.sigmoid(nn.Dense(3, name=name)(x.mean((1, 2))))[:, None, None]
+            case "layer norm":
+                return nn.LayerNorm(name=name)(x)
+            case "gelu":
+                return nn.gelu(x, approximate=False)
+
+
+STEPS = (
+    *("conv", "grouped", "strided", "up", "norm", "residual", "pool", "average", "gate"),
+    *("layer norm", "gelu"),
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.integers(0, 2**16))
+def test_bounds_contain_the_maps_of_random_nets(steps, seed):
+    module, shape = Chain((*steps, "conv")), (6, 6, 3)
+    variables = random_variables(module, (1, *shape), seed)
+    pixels = images(6, shape, seed)
+    bounds, unbounded = inspection.map_bounds(module, variables, shape)
+    assert unbounded == ()
+    assert_contained(bounds, inspection.feature_maps(module, variables, pixels))
+
+
+class Function(nn.Module):
+    """A function of the image, seen through a convolution that passes it on."""
+
+    function: object
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (1, 1), use_bias=False, name="conv")(self.function(x))
+
+
+IDENTITY = {"params": {"conv": {"kernel": np.eye(3, dtype=np.float32)[None, None]}}}
+FUNCTIONS = {
+    "exp": lambda x: jnp.exp(x) - 1,
+    "exp2": lambda x: jnp.exp2(-x),
+    "log": lambda x: jnp.log(x + 0.5),
+    "log1p": lambda x: jnp.log1p(x),
+    "expm1": lambda x: jnp.expm1(x),
+    "tanh": lambda x: jnp.tanh(2 * x - 1),
+    "sigmoid": lambda x: nn.sigmoid(4 * x - 2),
+    "erf": lambda x: lax.erf(2 * x - 1),
+    "sqrt": lambda x: jnp.sqrt(x),
+    "rsqrt": lambda x: lax.rsqrt(x + 0.1),
+    "cube": lambda x: (x - 0.5) ** 3,
+    "square": lambda x: jnp.square(x - 0.5),
+    "product": lambda x: (x - 0.5) * (x - 0.5),
+    "inverse square": lambda x: (x + 0.5) ** -2,
+    "quotient": lambda x: (x - 0.5) / (x - 2),
+    "abs": lambda x: jnp.abs(x - 0.5),
+    "clip": lambda x: jnp.clip(x, 0.2, 0.7),
+    "minimum": lambda x: -jnp.minimum(x, 0.5),
+    "where": lambda x: jnp.where(x > 0.5, x, -x),
+    "mask": lambda x: x * (x > 0.5),
+    "truth": lambda x: x + (x - 0.5).astype(bool),
+    "known mask": lambda x: jnp.where(jnp.arange(3) == 1, x, 0.25),
+    "floor": lambda x: jnp.floor(3 * x),
+    "round": lambda x: jnp.round(3 * x),
+    "maximum over rows": lambda x: x.max(axis=1, keepdims=True) + 0 * x,
+    "minimum over rows": lambda x: x.min(axis=1, keepdims=True) + 0 * x,
+    "pad and slice": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1],
+    "flip and turn": lambda x: jnp.flip(x, 1).swapaxes(1, 2),
+    "gather": lambda x: x[:, jnp.array([2, 0, 1])],
+    "split": lambda x: jnp.concatenate(jnp.split(x, 3, axis=2)[::-1], axis=2),
+    "half precision": lambda x: (x.astype(jnp.bfloat16) * 3).astype(jnp.float32),
+    "dot": lambda x: jnp.einsum("nhwc,nhvc->nhwv", x, x),
+    "softmax": lambda x: nn.softmax(x),
+    "softplus": lambda x: nn.softplus(x),
+    "elu": lambda x: nn.elu(x - 0.5),
+    "group norm": lambda x: (
+        (x - x.mean((1, 2, 3), keepdims=True)) * lax.rsqrt(x.var((1, 2, 3), keepdims=True) + 1e-3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_bounds_contain_functions(name):
+    module, shape = Function(FUNCTIONS[name]), (3, 3, 3)
+    bounds, unbounded = inspection.map_bounds(module, IDENTITY, shape)
+    lo, hi = bounds["conv"]
+    assert unbounded == ()
+    assert np.isfinite(lo).all()
+    assert np.isfinite(hi).all()
+    assert_contained(bounds, inspection.feature_maps(module, IDENTITY, images(8, shape)))
+
+
+@pytest.mark.parametrize("name", ["sort", "clipped sort", "cumulative", "nothing to divide by"])
+def test_nothing_is_proven_behind_what_has_no_bounds(name):
+    function = {
+        "sort": lambda x: jnp.sort(x, axis=1),
+        "clipped sort": lambda x: jnp.clip(jnp.tanh(jnp.sort(x, axis=1)), 0, 1),
+        "cumulative": lambda x: nn.max_pool(nn.relu(-lax.cumlogsumexp(x, 1)), (2, 2)),
+        "nothing to divide by": lambda x: nn.relu(jnp.clip(1 / (x - 0.5), 0, 1)),
+    }[name]
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(3, (3, 3), name="before")(x))
+            return nn.relu(nn.Conv(3, (1, 1), name="after")(function(x)))
+
+    variables = random_variables(Net(), (1, 6, 6, 3), seed=0)
+    proof = inspection.prove(Net(), variables, (6, 6, 3))
+    assert proof.dead == {"before": [0], "after": []}
+    assert proof.constant == {"before": {}, "after": {}}
+    primitive = {"sort": "sort", "clipped sort": "sort", "cumulative": "cumlogsumexp"}.get(name)
+    assert proof.unbounded == ((f"{primitive} in the module itself",) if primitive else ())
+
+
+class One(nn.Module):
+    """One rectified 3x3 convolution."""
+
+    filters: int
+    padding: str = "SAME"
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(self.filters, (3, 3), padding=self.padding, name="conv")(x))
+
+
+def one(kernel, bias):
+    return {"params": {"conv": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}}
+
+
+def test_bounds_of_one_convolution_are_those_of_the_taps_inside_the_image():
+    # A weight of 2 and one of -1 at each tap: at most 2 a tap, at least -1 a tap.
+    kernel = np.broadcast_to(np.float32([2, -1])[:, None], (3, 3, 2, 1))
+    bounds, _ = inspection.map_bounds(One(1), one(kernel, [9]), (4, 4, 2))
+    lo, hi = (end[0, :, :, 0] for end in bounds["conv"])
+    taps = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])
+    np.testing.assert_allclose(hi, 9 + 2 * taps, rtol=1e-4)
+    np.testing.assert_allclose(lo, 9 - taps, rtol=1e-4, atol=1e-3)
+
+
+def test_a_filter_is_proven_by_its_bias_but_not_by_black_images():
+    kernel = np.ones((3, 3, 3, 4))  # sums to 27 for a white image
+    bias = [-1000, -27.1, -26.9, 0]
+    proof = inspection.prove(One(4), one(kernel, bias), SHAPE)
+    assert proof.dead == {"conv": [0, 1]}
+    black = np.zeros((2, *SHAPE), np.float32)
+    seen = inspection.census(One(4), one(kernel, bias), [(black, np.ones(2))])
+    assert seen.layers["conv"].dead == [0, 1, 2, 3]
+    assert inspection.proven_dead(One(4), one(kernel, bias), SHAPE, 0, 0) == {"conv": [0, 1, 2, 3]}
+    assert inspection.proven_dead(One(4), one(kernel, bias), SHAPE, 0, 10) == {"conv": [0]}
+    assert inspection.proven_dead(One(4), one(kernel, bias), SHAPE, [0, 0, 0], [1, 0.9, 1]) == {
+        "conv": [0, 1, 2]
+    }
+
+
+def test_a_filter_that_only_rounding_wakes_is_not_proven():
+    """Exactly, no filter exceeds 0 on the white image; in float32 some do."""
+    rng = np.random.default_rng(0)
+    kernel = rng.random((3, 3, 3, 512), np.float32)
+    exact = kernel.astype(np.float64).sum((0, 1, 2))
+    bias = -exact.astype(np.float32)
+    bias = np.where(bias + exact > 0, np.nextafter(bias, np.float32(-np.inf)), bias)
+    assert np.all(bias + exact <= 0)
+    module, white = One(512, "VALID"), np.ones((1, 3, 3, 3), np.float32)
+    (maps,) = inspection.feature_maps(module, one(kernel, bias), white).values()
+    awake = np.flatnonzero(np.asarray(maps).max((0, 1, 2)))
+    assert len(awake) > 0
+    (proven,) = inspection.proven_dead(module, one(kernel, bias), (3, 3, 3)).values()
+    assert not set(awake.tolist()) & set(proven)
+    (proven,) = inspection.proven_dead(module, one(kernel, bias * 1.0001), (3, 3, 3)).values()
+    assert len(proven) == 512
+
+
+def test_rounded_operands_are_allowed_for():
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(3, 3, 3, 8)), np.zeros(8)
+    module, pixels = One(8, "VALID"), rng.random((64, 3, 3, 3), np.float32)
+
+    def short(array):
+        return np.asarray(jnp.asarray(array, jnp.bfloat16), np.float64)
+
+    values = np.maximum(np.einsum("nhwc,hwcf->nf", short(pixels), short(kernel)), 0)
+    ends = {}
+    for roundoff in (0.0, 2.0**-8):
+        # Narrow boxes: each image alone, so that the rounding is most of what the bounds allow.
+        inside = []
+        for image, value in zip(pixels[:4], values, strict=False):
+            bounds, _ = inspection.map_bounds(
+                module, one(kernel, bias), (3, 3, 3), image, image, operand_roundoff=roundoff
+            )
+            lo, hi = (end[0, 0, 0] for end in bounds["conv"])
+            inside.append((lo <= value) & (value <= hi))
+        ends[roundoff] = np.array(inside)
+    assert ends[2.0**-8].all()
+    assert not ends[0.0].all()
+
+
+def test_bounds_hold_for_bfloat16_activations():
+    module = small("cnn").clone(dtype=jnp.bfloat16)
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    bounds, unbounded = inspection.map_bounds(module, variables, SHAPE)
+    assert unbounded == ()
+    assert_contained(bounds, inspection.feature_maps(module, variables, images(8)))
+
+
+def test_bounds_hold_for_a_kernel_that_is_computed():
+    class Standardized(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            kernel = self.param("kernel", nn.initializers.normal(), (3, 3, 3, 4))
+            kernel = (kernel - kernel.mean((0, 1, 2))) / jnp.sqrt(kernel.var((0, 1, 2)) + 1e-5)
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return nn.relu(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, numbers))
+
+    net = nn.Sequential([Standardized()])
+    variables = random_variables(net, (1, *SHAPE), seed=1)
+    bounds, unbounded = inspection.map_bounds(net, variables, SHAPE)
+    assert unbounded == ()
+    assert_contained(bounds, inspection.feature_maps(net, variables, images(8)))
+
+
+def test_constant_filters_are_found_with_their_value():
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(3, (3, 3), name="conv1")(x))
+            x = nn.relu(nn.Conv(2, (3, 3), name="padded")(x))
+            return nn.relu(nn.Conv(2, (1, 1), name="point")(x))
+
+    variables = random_variables(Two(), (1, *SHAPE), seed=0)
+    params = variables["params"]
+    params["conv1"] = one(np.zeros((3, 3, 3, 3)), [-1, 0.7, 0])["params"]["conv"]
+    params["conv1"]["kernel"][..., 2] = 1
+    # Each filter reads filter 1 of conv1 alone; at the border fewer of its taps count.
+    params["padded"] = one(np.zeros((3, 3, 3, 2)), [0.1, 0.3])["params"]["conv"]
+    params["padded"]["kernel"][1, 1, 1, 0] = 2
+    params["padded"]["kernel"][:, :, 1, 1] = 1
+    params["point"] = one(np.zeros((1, 1, 2, 2)), [0, 0])["params"]["conv"]
+    params["point"]["kernel"][0, 0, 0] = [3, -1]
+    proof = inspection.prove(Two(), variables, SHAPE)
+    assert proof.dead == {"conv1": [0], "padded": [], "point": [1]}
+    assert proof.constant["conv1"] == {1: pytest.approx(0.7, rel=1e-5)}
+    assert proof.constant["padded"] == {0: pytest.approx(2 * 0.7 + 0.1, rel=1e-5)}
+    assert proof.constant["point"] == {0: pytest.approx(3 * (2 * 0.7 + 0.1), rel=1e-5)}
+
+
+def test_tiny_numbers_do_not_vanish_from_the_bounds():
+    """Products below what float32 can hold may flush to 0 or not: 0 is not proven."""
+    kernel = np.full((3, 3, 3, 2), 1e-30)
+    kernel[..., 1] = -1e-30
+    bounds, _ = inspection.map_bounds(One(2), one(kernel, [0, 0]), SHAPE, 0, 1e-12)
+    assert np.all(bounds["conv"][1] > 0)
+    zeros = inspection.proven_dead(One(2), one(0 * kernel, [0, -1e-40]), SHAPE)
+    assert zeros == {"conv": [0, 1]}
+
+
+def test_a_layer_called_twice_is_proven_only_where_both_calls_are():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            conv = nn.Conv(3, (1, 1), name="conv")
+            return nn.relu(conv(4 * nn.relu(conv(x)) + 1))
+
+    # Filter 0 is dead in both calls; filter 1 only in the first, as 2 x0 + 2 x2 - 4 <= 0; filter 2
+    # in neither.
+    kernel = np.float32([[0, 2, 1], [0, 0, 0], [0, 2, 1]])[None, None]
+    proven = inspection.proven_dead(Twice(), one(kernel, [-1, -4, 0]), (2, 2, 3), 0, 0.99)
+    assert proven == {"conv": [0]}
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="low must not be above high"):
+        inspection.proven_dead(One(1), one(np.ones((3, 3, 3, 1)), [0]), SHAPE, 1, 0)
