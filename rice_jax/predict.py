@@ -59,7 +59,7 @@ def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
         if place == "-":
             found += find_images(path for path in map(str.strip, lines) if path not in ("", "-"))
         elif (folder := epath.Path(place).expanduser()).is_dir():
-            within = sorted(str(path) for path in folder.glob("**/*") if _looks_like_image(path))
+            within = list(_images_within(folder))
             if not within:
                 raise UserError(f"{place} holds no image ({', '.join(SUFFIXES)})")
             found += within
@@ -127,8 +127,15 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
     return len(maps)
 
 
-def _looks_like_image(path: epath.Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _images_within(folder: epath.Path) -> Iterator[str]:
+    """Images under a folder, in order of their names, hidden files and folders left out."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images_within(path)
+        elif path.suffix.lower() in SUFFIXES:
+            yield str(path)
 
 
 def _content(path: str) -> bytes:

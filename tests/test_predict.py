@@ -1,0 +1,166 @@
+"""Classes of image files, as a function and as a command."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import tiny_training
+
+from rice_jax import data, train
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.predict import find_images, predict
+from rice_jax.run import Run
+
+CLASSES = list(tiny_training.CLASSES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained run."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    config = tiny_training.config(epochs=1)
+    run.write_json("config.json", {"config": to_json(config), "data": None})
+    train.train(config, run, tiny_training.dataset())
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    return train.load(run)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten images in two folders, and files beside them that are none."""
+    folder = tmp_path_factory.mktemp("images")
+    source = tiny_training.Images(10, seed=5)
+    for index in range(10):
+        place = folder / ("a" if index % 2 else "b/deeper") / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(source[index]["image"])
+    (folder / "a" / "notes.txt").write_text("no image")
+    (folder / "a" / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """Files that are no images, with the reason that is to be given."""
+    folder = tmp_path_factory.mktemp("refused")
+    whole = cv2.imencode(".jpg", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    contents = {
+        "text.jpg": (b"hello", "not a JPEG"),
+        "empty.png": (b"", "not a JPEG"),
+        "cut.jpg": (whole[:-200], "does not decode"),
+        "grey.png": (cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes(), "not RGB"),
+    }
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    reasons = {str(folder / name): reason for name, (_, reason) in contents.items()}
+    return reasons | {str(folder / "absent.png"): "No such file", str(folder): "directory"}
+
+
+def probabilities(trained, path):
+    """Of one image, computed by itself."""
+    image = data.decode(path.read_bytes(), tiny_training.SIZE)
+    logits = trained.module.apply({"params": trained.params}, image[None] / np.float32(255))
+    exponentials = np.exp(np.asarray(logits[0], np.float64))
+    return exponentials / exponentials.sum()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_each_image_gets_its_own_probabilities(batch_size, trained, folder):
+    paths = find_images([str(folder)])
+    found = list(predict(trained, paths, batch_size=batch_size))
+    assert [prediction.image for prediction in found] == paths
+    for prediction, path in zip(found, sorted(folder.glob("**/[0-9].png")), strict=True):
+        np.testing.assert_allclose(
+            prediction.probabilities, probabilities(trained, path), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_what_is_no_image_is_named_and_the_rest_goes_on(batch_size, trained, folder, refused):
+    good = find_images([str(folder)])
+    paths = [path for pair in zip(good, refused, strict=False) for path in pair]
+    found = list(predict(trained, paths, batch_size=batch_size))
+    assert [prediction.image for prediction in found] == paths
+    for prediction in found:
+        if prediction.image in refused:
+            assert refused[prediction.image] in prediction.error
+            assert prediction.probabilities is None
+        else:
+            assert not prediction.error
+            assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_images_of_folders_files_and_standard_input(folder, tmp_path):
+    inside = sorted(str(path) for path in folder.glob("**/[0-9].png"))
+    assert find_images([str(folder)]) == inside
+    assert find_images(["x.gif", str(folder / "a")]) == ["x.gif", *inside[:5]]
+    lines = [f"{folder}\n", "\n", "-\n", " one image.jpg \n"]
+    assert find_images(["first.png", "-"], lines) == ["first.png", *inside, "one image.jpg"]
+    with pytest.raises(UserError, match=r"holds no image \(\.jpg, "):
+        find_images([str(tmp_path)])
+
+
+def command(*arguments, stdin=""):
+    return subprocess.run(
+        [sys.executable, "-m", "rice_jax.predict", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_json_of_a_list(run, trained, folder, refused):
+    paths = [str(folder / "a" / "1.png"), next(iter(refused)), str(folder / "b/deeper/2.png")]
+    done = command("-", "--json", f"--workdir={run}", stdin="\n".join(paths))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == paths
+    assert "not a JPEG" in lines[1]["error"]
+    for line in (lines[0], lines[2]):
+        expected = dict(
+            zip(trained.classes, probabilities(trained, folder / line["image"]), strict=True)
+        )
+        assert line["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert line["class"] == max(expected, key=expected.get)
+        assert line["probability"] == line["probabilities"][line["class"]]
+    assert done.returncode == 1
+    assert f"error: {paths[1]}: not a JPEG" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: 1 of 3 images could not be classified"
+
+
+def test_table_and_feature_maps(run, trained, folder, tmp_path):
+    path = folder / "a" / "3.png"
+    done = command(f"--workdir={run}", path, f"--explain={tmp_path / 'maps'}")
+    assert done.returncode == 0, done.stderr
+    header, row = (line.split() for line in done.stdout.splitlines())
+    expected = probabilities(trained, path)
+    assert header == ["image", "class", *CLASSES]
+    assert row[:2] == [str(path), CLASSES[int(expected.argmax())]]
+    np.testing.assert_allclose([float(cell) for cell in row[2:]], expected, atol=1e-4)
+    assert [file.name for file in (tmp_path / "maps").iterdir()] == ["conv1.png"]
+    assert cv2.imread(str(tmp_path / "maps" / "conv1.png")).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.png"], "--workdir is missing"),
+        (["--workdir={run}"], "no image given"),
+        (["--workdir={run}", "--explain=maps", "x.png", "y.png"], "a single image, not 2"),
+        (["--workdir={folder}", "x.png"], "config.json is missing"),
+    ],
+)
+def test_mistakes(arguments, message, run, folder):
+    done = command(*(argument.format(run=run, folder=folder) for argument in arguments))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
