@@ -108,7 +108,7 @@ class _Training:
         newest = self.checkpoints.newest(like)
         if newest is None:
             params = weights.initial_params(self.config, self.module)
-            fresh = state.create(params, self.recipe.frozen)
+            fresh = jax.jit(lambda params: state.create(params, self.recipe.frozen))(params)
             return (
                 state.replicate(jax.tree.map(np.asarray, fresh), self.mesh),
                 Progress(learning_rate=self.recipe.learning_rate),

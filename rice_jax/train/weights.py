@@ -101,8 +101,7 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
     path = config.model.weights
     if not path and models.get(config.model.name).needs_weights:
         raise UserError(_needed(config.model.name))
-    shape = input_shape(config)
-    params = jax.jit(lambda: state.random_params(module, shape, config.seed))()
+    params = _random(module, input_shape(config), config.seed)
     if not path:
         return params
     source = epath.Path(os.path.expanduser(path))
@@ -114,6 +113,16 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
 
         return keras_h5.load_h5(os.fspath(source), module, params)
     return _from_run(Run(source), config, params)
+
+
+def _random(module: nn.Module, shape: tuple[int, ...], seed: int) -> Params:
+    """Compiled, since the forward pass is then left out, but with no pains taken: it runs once."""
+    hasty = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    draw = jax.jit(
+        lambda: state.random_params(module, shape, seed),
+        compiler_options=hasty if jax.default_backend() == "cpu" else None,
+    )
+    return draw()
 
 
 def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Params:

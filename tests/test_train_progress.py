@@ -1,0 +1,107 @@
+"""What an epoch does to the learning rate and to patience: as Keras's callbacks do it."""
+
+import json
+import types
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax.train.progress import Progress
+
+keras = pytest.importorskip("keras_nets").keras  # it sets the backend first
+
+RECIPE = types.SimpleNamespace(
+    epochs=50,
+    plateau_patience=3,
+    plateau_factor=0.2,
+    plateau_min_delta=1e-4,
+    stop_patience=5,
+    stop_on_collapse=False,
+)
+
+
+def end(progress, val_loss, recipe=RECIPE):
+    progress.add(loss=6.0, correct=3, images=4)
+    return progress.end_epoch(recipe, val_loss, 0.5, 1.0)
+
+
+class Model:
+    """As much of a Keras model as its callbacks ask for."""
+
+    def __init__(self):
+        self.optimizer = types.SimpleNamespace(learning_rate=1e-3)
+        self.stop_training = False
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.floats(0.1, 0.1008) | st.sampled_from([0.1, 0.1001, 0.2]), min_size=1, max_size=50)
+)
+def test_plateau_and_early_stopping_are_those_of_keras(losses):
+    model = Model()
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        monitor="val_loss", factor=0.2, patience=3, min_delta=1e-4
+    )
+    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5)
+    for callback in (plateau, stopping):
+        callback.set_model(model)
+        callback.on_train_begin()
+    progress = Progress(learning_rate=1e-3)
+    for epoch, loss in enumerate(losses):
+        for callback in (plateau, stopping):
+            callback.on_epoch_end(epoch, {"val_loss": loss})
+        end(progress, loss)
+        assert progress.learning_rate == pytest.approx(model.optimizer.learning_rate, rel=1e-6)
+        assert progress.best_epoch == stopping.best_epoch + 1
+        assert (progress.finished(RECIPE) is not None) == (
+            model.stop_training or progress.epoch == 50
+        )
+        if model.stop_training:
+            break
+
+
+def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
+    progress = Progress(learning_rate=1e-3)
+    progress.add(loss=6.0, correct=3, images=4)
+    progress.add(loss=1.0, correct=1, images=1)
+    progress.seconds = 2.0
+    row = progress.end_epoch(RECIPE, 0.7, 0.25, 0.5)
+    assert row == {
+        "epoch": 1,
+        "train_loss": 7 / 5,
+        "train_accuracy": 4 / 5,
+        "val_loss": 0.7,
+        "val_accuracy": 0.25,
+        "learning_rate": 1e-3,
+        "seconds": 2.5,
+        "images_per_second": 2.5,
+    }
+    assert progress.history == [row]
+    assert (progress.step, progress.batch, progress.images) == (2, 0, 0)
+
+
+def test_no_two_moments_have_checkpoints_of_one_number():
+    progress, numbers = Progress(learning_rate=1e-3), []
+    for loss in (0.3, 0.2):
+        for _ in range(2):
+            progress.add(1.0, 1, 1)
+            numbers.append(progress.checkpoint)
+        progress.end_epoch(RECIPE, loss, 0.5, 1.0)
+        numbers.append(progress.checkpoint)
+        assert progress.best_checkpoint == progress.checkpoint
+    assert numbers == sorted(set(numbers))
+
+
+def test_progress_survives_json_to_the_last_bit():
+    progress = Progress(learning_rate=1e-3 * 0.2 * 0.2)
+    end(progress, 1 / 3)
+    progress.add(loss=0.1 + 0.2, correct=1, images=3)
+    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+
+
+def test_a_net_that_cannot_learn_ends_training_only_where_that_is_asked_for():
+    progress = Progress(learning_rate=1e-3, collapsed=True)
+    assert progress.finished(RECIPE) is None
+    asked = types.SimpleNamespace(**{**vars(RECIPE), "stop_on_collapse": True})
+    assert progress.finished(asked) == "the net cannot learn"

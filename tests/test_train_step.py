@@ -1,0 +1,147 @@
+"""A training step: Keras's numbers, the same on any number of devices, nothing after a NaN."""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_training
+from tiny_training import SIZE, config
+
+from rice_jax.train import build, initial_params, state
+from rice_jax.train.feed import Feed, data_mesh
+from rice_jax.train.step import train_step
+
+RATE = np.float32(0.01)
+
+
+@functools.cache
+def batch(index=0, rows=8):
+    random = np.random.default_rng(index)
+    return {
+        "image": random.integers(0, 256, (rows, SIZE, SIZE, 3), np.uint8),
+        "label": random.integers(0, 5, rows, np.int32),
+        "weight": np.ones(rows, np.float32),
+    }
+
+
+@functools.cache
+def stepper(**train):
+    """A compiled step of a net without dropout, a function that gives its first state, a feed."""
+    settings = config(batch_size=8, **train)
+    settings.model.dropout = 0.0
+    module = build(settings)
+    params = jax.tree.map(np.asarray, initial_params(settings, module))
+    mesh = data_mesh()
+
+    def start():
+        return state.replicate(state.create(params, settings.train.frozen), mesh)
+
+    return train_step(module, mesh, seed=0, augment=False), start, Feed(mesh, 8)
+
+
+def run(batches, **train):
+    """The state and the metrics after each of the batches."""
+    step, start, feed = stepper(**train)
+    current, metrics = start(), []
+    for index, rows in enumerate(batches):
+        current, found = step(current, feed(rows), np.int32(index), RATE)
+        metrics.append(found)
+    return current, metrics
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # inside Keras
+def test_steps_are_those_of_keras():
+    keras = pytest.importorskip("keras_nets").keras
+    ours = stepper()[1]().params
+    model = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            keras.layers.Conv2D(4, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(5),
+        ]
+    )
+    layers = [layer for layer in model.layers if layer.weights]
+    for layer, name in zip(layers, ("conv1", "dense", "head"), strict=True):
+        layer.set_weights([np.asarray(ours[name]["kernel"]), np.asarray(ours[name]["bias"])])
+    model.compile(
+        keras.optimizers.Adam(float(RATE)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    batches = [batch(index) for index in range(4)]
+    expected = []
+    for rows in batches:
+        model.reset_metrics()
+        expected.append(model.train_on_batch(rows["image"] / np.float32(255), rows["label"]))
+    current, metrics = run(batches)
+    losses = [float(found.loss / found.images) for found in metrics]
+    np.testing.assert_allclose(losses, np.ravel(expected), rtol=1e-5)
+    for layer, name in zip(layers, ("conv1", "dense", "head"), strict=True):
+        np.testing.assert_allclose(
+            current.params[name]["kernel"], layer.kernel.value, atol=2e-5, err_msg=name
+        )
+
+
+def test_padding_has_no_part_in_loss_and_update():
+    padded = {name: array.copy() for name, array in batch().items()}
+    padded["weight"][5:] = 0
+    changed = {name: array.copy() for name, array in padded.items()}
+    changed["image"][5:] = 255
+    changed["label"][5:] = 4
+    (first, (metrics,)), (second, (other,)) = run([padded]), run([changed])
+    assert float(metrics.images) == 5
+    assert float(metrics.loss) == float(other.loss)
+    jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_frozen_layers_stay_what_they_are():
+    current, _ = run([batch(0), batch(1)], frozen=("conv1",))
+    start = stepper(frozen=("conv1",))[1]()
+    jax.tree.map(np.testing.assert_array_equal, current.frozen, start.frozen)
+    assert set(current.trainable) == set(current.moments.mu) == {"dense", "head"}
+    assert np.any(current.trainable["head"]["kernel"] != start.trainable["head"]["kernel"])
+
+
+def test_nothing_changes_from_the_first_loss_that_is_not_finite():
+    step, start, feed = stepper()
+    broken = start()
+    broken = broken.replace(
+        trainable=jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e30), broken.trainable)
+    )
+    before = jax.tree.map(np.asarray, broken)
+    for index in range(3):
+        broken, metrics = step(broken, feed(batch(index)), np.int32(index), RATE)
+        assert not bool(metrics.finite)
+    jax.tree.map(np.testing.assert_array_equal, broken, before)
+
+
+def test_bfloat16_is_of_activations_alone():
+    (current, (metrics,)), (_, (exact,)) = run([batch()], dtype="bfloat16"), run([batch()])
+    assert {leaf.dtype for leaf in jax.tree.leaves(current.params)} == {np.dtype(np.float32)}
+    assert float(metrics.loss) != float(exact.loss)
+    assert float(metrics.loss) == pytest.approx(float(exact.loss), rel=0.02)
+
+
+def test_the_number_of_devices_does_not_matter():
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "many_devices.py"],
+        env=tiny_training.environment(devices=8),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    losses, confusion = found.pop("1")
+    assert len(losses) == 51
+    assert set(found) == {"2", "8"}
+    for count, (others, counted) in found.items():
+        np.testing.assert_allclose(others, losses, rtol=1e-5, err_msg=f"{count} devices")
+        assert counted == confusion

@@ -1,0 +1,95 @@
+"""Trainings small enough for a test: four filters, 16x16 images, a second or two.
+
+As a program it does one in a process of its own, to be killed or to share the work:
+python tests/tiny_training.py WORKDIR EPOCHS [PORT PROCESSES PROCESS]
+"""
+
+import functools
+import os
+import sys
+import types
+
+import cv2
+import jax
+import ml_collections
+import numpy as np
+
+SIZE = 16
+CLASSES = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
+
+ENDLESS = {"stop_patience": 10**6}
+"""Settings of a training that ends with its epochs alone."""
+
+
+class Images:
+    """A source of encoded images: a bar whose brightness, colour and width tell the class."""
+
+    def __init__(self, count, seed=0):
+        self._count, self._seed = count, seed
+
+    def __len__(self):
+        return self._count
+
+    @functools.cache  # noqa: B019
+    def __getitem__(self, index):
+        random = np.random.default_rng([self._seed, index])
+        label = index % len(CLASSES)
+        image = random.integers(0, 60, (SIZE, SIZE, 3))
+        image[:, 4 : 6 + label, label % 3] += 100 + 10 * label
+        encoded = cv2.imencode(".png", image.astype(np.uint8))[1].tobytes()
+        return {"image": encoded, "label": label, "name": f"{index}.png"}
+
+
+def dataset(images=100, wrap=lambda source: source):
+    """Splits of `images` and twice a fifth as many; `wrap` may put something about each."""
+    counts = {"train": images, "validation": images // 5, "test": images // 5}
+    splits = {name: wrap(Images(n, seed)) for seed, (name, n) in enumerate(counts.items())}
+    return types.SimpleNamespace(classes=CLASSES, splits=splits, fingerprint="tiny")
+
+
+def config(stages=((4,),), dense=8, **train) -> ml_collections.ConfigDict:
+    from rice_jax.config import default
+
+    tiny = default("final")
+    tiny.model.update(stages=stages, dense=dense)
+    tiny.data.image_size = SIZE
+    tiny.train.update({"epochs": 3, "batch_size": 32, "learning_rate": 0.01} | train)
+    return tiny
+
+
+def environment(devices=1):
+    """Of a process with that many CPU devices, which compiles in haste."""
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
+
+
+def newest(run, settings):
+    """The newest checkpoint of a run: its arrays as NumPy's, and its progress without clocks."""
+    from rice_jax.train import checkpoints, feed, state, weights
+
+    shapes = state.shapes(
+        weights.build(settings), weights.input_shape(settings), settings.train.frozen
+    )
+    folder = checkpoints.Checkpoints(run.checkpoints)
+    found = folder.newest(lambda origin: state.replicated(shapes, feed.data_mesh()))
+    folder.close()
+    progress = found.progress.to_json() | {"seconds": 0}
+    progress["history"] = [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in progress["history"]
+    ]
+    return jax.tree.map(np.asarray, found.state), progress
+
+
+def main(workdir, epochs, port=None, processes=1, process=0):
+    if port:
+        jax.distributed.initialize(f"localhost:{port}", int(processes), int(process))
+    from rice_jax.run import Run
+    from rice_jax.train import train
+
+    settings = config(epochs=int(epochs), save_seconds=0, **ENDLESS)
+    train(settings, Run(workdir), dataset())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
