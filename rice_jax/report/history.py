@@ -21,9 +21,10 @@ def read(run: Run) -> list[dict[str, float | None]]:
     rows: list[dict[str, float | None]] = []
     try:
         for row in csv.DictReader(file.read_text().splitlines(), strict=True):
+            cut_short = None in row.values()
             rows.append({name: float(text) if text else None for name, text in row.items()})
-            if not numbers.present(rows[-1]["epoch"]):
-                raise ValueError("no epoch")
+            if cut_short or not numbers.present(rows[-1]["epoch"]):
+                raise ValueError("a cell is missing")
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise UserError(
             f"{file} is damaged in row {max(len(rows), 1)}: give the training command again"

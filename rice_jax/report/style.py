@@ -5,6 +5,7 @@ what they tell apart also differs in lightness, marker or hatching, so that it s
 Figures are narrow with large type, so that they can be read on a phone.
 """
 
+import bisect
 import functools
 import io
 import textwrap
@@ -192,12 +193,12 @@ def labels(names: Sequence[str], inches: float, size: float = SMALL) -> list[str
     becomes its number: 'class 3'.
     """
     short = [fit(drawable(name), inches, size) for name in names]
-    return [
-        f"class {number}"
-        if not text or "□" in text or ("…" in text and short.count(text) > 1)
-        else text
-        for number, text in enumerate(short, 1)
+    numbered = [f"class {number}" for number in range(1, len(names) + 1)]
+    chosen = [
+        number if not text or "□" in text or ("…" in text and short.count(text) > 1) else text
+        for text, number in zip(short, numbered, strict=True)
     ]
+    return chosen if len(set(chosen)) == len(chosen) else numbered
 
 
 @functools.cache
@@ -208,6 +209,7 @@ def _has_glyph(letter: str) -> bool:
     return any(font.get_char_index(ord(letter)) for font in fonts)
 
 
+@functools.lru_cache(10_000)
 def width_of(text: str, size: float = FONT_SIZE, weight: str = "normal") -> float:
     """How wide a line of text is, in inches."""
     properties = FontProperties(family=_families(), size=size, weight=weight)
@@ -218,12 +220,16 @@ def fit(text: str, inches: float, size: float = FONT_SIZE) -> str:
     """`text`, with '…' for some of its middle where it is wider than `inches`."""
     if width_of(text, size) <= inches:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        start = (kept + 1) // 2
-        cut = f"{text[:start].rstrip()}…{text[len(text) - kept + start :].lstrip()}"
-        if width_of(cut, size) <= inches:
-            return cut
-    return "…"
+    kept = bisect.bisect_left(
+        range(len(text)), True, key=lambda n: width_of(_cut(text, n), size) > inches
+    )
+    return _cut(text, kept - 1) if kept else "…"
+
+
+def _cut(text: str, kept: int) -> str:
+    """The first and the last letters of `text`, `kept` of them, and '…' for what is between."""
+    start = (kept + 1) // 2
+    return f"{text[:start].rstrip()}…{text[len(text) - kept + start :].lstrip()}"
 
 
 def wrap(text: str, inches: float, size: float = FONT_SIZE, weight: str = "normal") -> list[str]:

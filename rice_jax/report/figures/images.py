@@ -2,24 +2,30 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.image import AxesImage
+from matplotlib.transforms import IdentityTransform
 
 from rice_jax.report import style
 
 _PER_CLASS = 6
-# Up to so many maps: columns, and inches from one to the next.
-_GRIDS = ((12, 4, 1.45), (36, 6, 0.96), (64, 8, 0.96), (144, 12, 0.96), (513, 16, 0.96))
+_FEWEST_COLUMNS = 4  # so that a single image does not fill the page
+
+# Up to so many maps: columns, and pixels that a map should have across.
+_GRIDS = ((12, 4, 224), (36, 6, 128), (64, 8, 128), (144, 12, 128), (513, 16, 128))
 _MOST_MAPS = 512
-_MOST_PIXELS = 112  # a larger map is reduced before it is drawn
-_CAPTION = 0.2  # inches above a map
-_GAP = 0.06
-_FLATTEST = 0.25  # a flatter map is stretched to this height over its width
+_NARROWEST = 128  # pixels of a cell, for its caption
+_CAPTION = 32  # pixels above a map
+_GAP = 8  # pixels between cells
+_LETTERS = 7.0  # points
 
 
 @style.styled
@@ -33,18 +39,22 @@ def classes(
         title: the figure's title.
         synthetic: whether the data is.
     """
-    columns = max(1, *(min(len(row), _PER_CLASS) for row in images.values()))
-    side = (style.WIDTH - 0.2) / max(columns, 4)
-    row_height = side + 0.26
-    figure = style.canvas(style.WIDTH, row_height * len(images), title, synthetic=synthetic)
-    grid = figure.subplots(len(images), 1, squeeze=False)[:, 0]
-    names = style.labels(list(images), style.WIDTH - 0.4, style.FONT_SIZE)
-    for axes, name, row in zip(grid, names, images.values(), strict=True):
+    longest = max((len(row) for row in images.values()), default=0)
+    columns = min(_PER_CLASS, max(longest, _FEWEST_COLUMNS))
+    margin, label, gap = 0.12, 0.25, 0.08  # inches
+    side = (style.WIDTH - 2 * margin + gap) / columns
+    step = label + side
+    figure = style.canvas(style.WIDTH, step * len(images), title, synthetic=synthetic)
+    axes = _full_axes(figure, style.WIDTH, step * len(images))
+    names = style.labels(list(images), style.WIDTH - 2 * margin, style.FONT_SIZE)
+    for index, (name, row) in enumerate(zip(names, images.values(), strict=True)):
+        top = index * step + label
+        axes.text(margin, top - 0.05, name, va="bottom")
         for column, image in enumerate(row[:_PER_CLASS]):
-            axes.imshow(image, extent=(column, column + 0.97, 0, 0.97))
-        axes.set(xlim=(0, max(columns, 4)), ylim=(0, 0.97), aspect="equal", anchor="W")
-        axes.set_axis_off()
-        axes.set_title(name, size=style.FONT_SIZE, pad=3)
+            left = margin + column * side
+            extent = (left, left + side - gap, top + side - gap, top)
+            axes.imshow(image, extent=extent, aspect="auto")
+    axes.set(xlim=(0, style.WIDTH), ylim=(step * len(images), 0))
     return figure
 
 
@@ -84,50 +94,53 @@ def feature_maps(
     maps = np.asarray(maps, float)
     if maps.ndim != 3:
         raise ValueError(f"maps of {path!r} must be (H, W, C), not of shape {maps.shape}")
-    height, width, channels = maps.shape
     shown = _strongest(maps)
     cells = len(shown) + (image is not None)
-    columns, side = next((columns, side) for most, columns, side in _GRIDS if cells <= most)
-    step = side * min(1.0, max(_FLATTEST, height / width)) + _CAPTION
-    across, down = columns * side, step * math.ceil(cells / columns)
-    subtitle = f"{path or 'output'}: {channels} map{'s' * (channels != 1)} of {height} x {width}"
-    if len(shown) < channels:
-        subtitle += f", the strongest {len(shown)} shown"
-    key = style.wrap(_key(dead, max(height, width) > _MOST_PIXELS), across - 0.1, style.SMALL)
-    figure = style.canvas(
-        across + 0.15, down + 0.16 * len(key) + 0.2, title, subtitle, synthetic=synthetic
-    )
-    axes = figure.subplots()
-    axes.set(aspect="equal", anchor="NW")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
-    axes.set_xlabel("\n".join(key), size=style.SMALL, loc="left")
-    places = [_Cell(i % columns * side, i // columns * step, side) for i in range(cells)]
+    columns, across = next((c, pixels) for most, c, pixels in _GRIDS if cells <= most)
+    pictures = [_colored(maps[:, :, c], across, dead=c in dead) for c in shown]
+    captions = [(str(c), _range(maps[:, :, c], dead=c in dead)) for c in shown]
     if image is not None:
-        place = places.pop(0)
-        _write_caption(axes, place, "input", "")
-        axes.imshow(image, extent=place.extent(np.shape(image)))
-    for place, channel in zip(places, shown, strict=True):
-        _draw_map(axes, place, channel, maps[:, :, channel], dead=channel in dead)
-    axes.set(xlim=(0, across), ylim=(down, 0))
+        pictures.insert(0, _fitted(np.asarray(image), pictures[0].shape[:2]))
+        captions.insert(0, ("input", ""))
+    mosaic, corners = _mosaic(pictures, columns)
+    crossed = [corner for corner, (name, _) in zip(corners, captions, strict=True)
+               if name.isdigit() and int(name) in dead]  # fmt: skip
+
+    width, down = mosaic.shape[1] / style.DPI, mosaic.shape[0] / style.DPI
+    reduced = max(maps.shape[:2]) > 1.5 * across
+    key = style.wrap(_key(dead, reduced), width - 0.2, style.SMALL)
+    below = 0.16 * len(key) + 0.15
+    figure = style.canvas(
+        width, down + below, title, _subtitle(path, maps, shown), synthetic=synthetic
+    )
+    axes = _full_axes(figure, width, down)
+    axes.add_image(_Mosaic(axes, mosaic))
+    axes.set(xlim=(0, mosaic.shape[1]), ylim=(mosaic.shape[0], 0))
+    room = mosaic.shape[1] // columns - _GAP
+    _write_captions(axes, corners, captions, room)
+    _cross_out(axes, crossed, pictures[-1].shape)
+    x, y = _GAP / mosaic.shape[1], below / figure.get_figheight()
+    figure.text(x, y, "\n".join(key), size=style.SMALL, va="top")
     return figure
 
 
-class _Cell(NamedTuple):
-    """A cell of the grid, in inches: the caption on top, the picture below it."""
+def _full_axes(figure: Figure, width: float, height: float) -> Axes:
+    """Axes without lines over `width` x `height` inches below the header, placed by hand.
 
-    left: float
-    top: float
-    side: float
+    Without a layout to settle, hundreds of pictures and captions are drawn in half the time.
+    """
+    below = figure.get_layout_engine().get()["rect"][3]  # pyright: ignore
+    figure.set_layout_engine("none")
+    share = height / figure.get_figheight()
+    axes = figure.add_axes((0, below - share, width / figure.get_figwidth(), share))
+    axes.set_axis_off()
+    return axes
 
-    def extent(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top of a picture of `shape`, its proportions kept."""
-        height, width = shape[:2]
-        room = self.side - _GAP
-        right = self.left + room * min(1.0, width / height)
-        top = self.top + _CAPTION
-        return self.left, right, top + room * min(1.0, max(_FLATTEST, height / width)), top
+
+def _subtitle(path: str, maps: np.ndarray, shown: Sequence[int]) -> str:
+    height, width, channels = maps.shape
+    text = f"{path or 'output'}: {channels} map{'s' * (channels != 1)} of {height} x {width}"
+    return text + (f", the strongest {len(shown)} shown" if len(shown) < channels else "")
 
 
 def _key(dead: Collection[int], reduced: bool) -> str:
@@ -148,55 +161,27 @@ def _strongest(maps: np.ndarray) -> list[int]:
     return sorted(np.argsort(-peaks, kind="stable")[:_MOST_MAPS].tolist())
 
 
-def _draw_map(axes: Axes, cell: _Cell, channel: int, values: np.ndarray, *, dead: bool) -> None:
-    extent = cell.extent(values.shape)
-    finite = bool(np.isfinite(values).all())
-    low, high = (float(values.min()), float(values.max())) if finite else (0.0, 0.0)
-    blank = dead and low == high == 0.0
-    if blank or not finite:
-        axes.add_patch(
-            Rectangle(
-                (extent[0], extent[3]), extent[1] - extent[0], extent[2] - extent[3],
-                facecolor=style.PALE, edgecolor=style.GREY, hatch="" if finite else "....",
-            )
-        )  # fmt: skip
+def _colored(values: np.ndarray, across: int, *, dead: bool) -> np.ndarray:
+    """A map as (H, W, 3) uint8 about `across` pixels wide, each of its pixels a whole square."""
+    values = _reduced(values, across)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(values).all() or (dead and low == high == 0.0):
+        picture = np.full((*values.shape, 3), 255 * np.array(to_rgb(style.PALE)), np.uint8)
     else:
-        middle = 0.0 if low == 0.0 else low - 1.0  # a level map: black if 0, else half bright
-        ends = (low, high) if low < high else (middle, middle + 2.0)
-        axes.imshow(_reduced(values), extent=extent, cmap="inferno", vmin=ends[0], vmax=ends[1])
-    if dead:
-        for bottom, top in ((extent[2], extent[3]), (extent[3], extent[2])):
-            axes.plot(extent[:2], (bottom, top), color=style.VERMILION, lw=1.4)
-    _write_caption(axes, cell, str(channel), _range(low, high, dead=dead, finite=finite))
+        if low < high:
+            level = (values - low) / (high - low)
+        else:  # black where it is 0 throughout, else half bright
+            level = np.full(values.shape, 0.5 if low else 0.0)
+        picture = (255 * matplotlib.colormaps["inferno"](level)[..., :3]).astype(np.uint8)
+    factor = max(1, round(across / max(values.shape)))
+    # A very flat map is stretched, so that it can be seen.
+    stretch = [max(factor, round(across / 4 / side)) for side in values.shape]
+    return picture.repeat(stretch[0], axis=0).repeat(stretch[1], axis=1)
 
 
-def _range(low: float, high: float, *, dead: bool, finite: bool) -> str:
-    if not finite:
-        return "not finite"
-    if low == high:
-        return "dead" if dead and low == 0.0 else f"all {_brief(low)}"
-    return f"{_brief(low)} to {_brief(high)}"
-
-
-def _brief(value: float) -> str:
-    """Two significant digits in few letters: 1.2e-05 as '1.2e-5'."""
-    text = f"{value:.2g}"
-    mantissa, mark, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if mark else text
-
-
-def _write_caption(axes: Axes, cell: _Cell, name: str, text: str) -> None:
-    """The name at the left of a cell and the text at its right, smaller where they would meet."""
-    needed = style.width_of(name, 7.0, "bold") + style.width_of(text, 7.0) + 0.1
-    size = min(7.0, 7.0 * (cell.side - _GAP) / needed)
-    bottom = cell.top + _CAPTION - 0.03
-    axes.text(cell.left, bottom, name, size=size, weight="bold", va="bottom")
-    axes.text(cell.left + cell.side - _GAP, bottom, text, size=size, ha="right", va="bottom")
-
-
-def _reduced(values: np.ndarray) -> np.ndarray:
+def _reduced(values: np.ndarray, across: int) -> np.ndarray:
     """A large map shrunk by taking the strongest of each block, so that a single pixel shows."""
-    block = math.ceil(max(values.shape) / _MOST_PIXELS)
+    block = max(1, math.ceil(max(values.shape) / (1.5 * across)))
     if block == 1:
         return values
     height, width = (math.ceil(side / block) * block for side in values.shape)
@@ -206,3 +191,94 @@ def _reduced(values: np.ndarray) -> np.ndarray:
     )
     high, low = blocks.max(axis=(1, 3)), blocks.min(axis=(1, 3))
     return np.where(np.abs(low) > np.abs(high), low, high)
+
+
+def _fitted(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The nearest pixels of an image (H, W, 3), uint8 or floats in [0, 1], at another size."""
+    if image.dtype != np.uint8:
+        image = (255 * np.clip(image, 0, 1)).astype(np.uint8)
+    rows, columns = (
+        np.arange(new) * old // new for new, old in zip(shape, image.shape, strict=False)
+    )
+    return image[rows][:, columns]
+
+
+def _mosaic(
+    pictures: Sequence[np.ndarray], columns: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """All pictures on white, room for a caption above each; left and top of each in pixels."""
+    height, width = pictures[-1].shape[:2]
+    side, step = max(width, _NARROWEST) + _GAP, height + _CAPTION + _GAP
+    rows = math.ceil(len(pictures) / columns)
+    mosaic = np.full((rows * step, columns * side + _GAP, 3), 255, np.uint8)
+    corners = [
+        (_GAP + index % columns * side, index // columns * step + _CAPTION)
+        for index in range(len(pictures))
+    ]
+    for (left, top), picture in zip(corners, pictures, strict=True):
+        mosaic[top : top + height, left : left + width] = picture
+    return mosaic, corners
+
+
+class _Mosaic(AxesImage):
+    """A picture that is drawn as it is where its place has its size in pixels.
+
+    Matplotlib would resample it in floats, which takes a gigabyte for 512 maps.
+    """
+
+    def __init__(self, axes: Axes, picture: np.ndarray) -> None:
+        height, width = picture.shape[:2]
+        super().__init__(axes, origin="upper", extent=(0, width, height, 0))
+        self.set_data(picture)
+        self._picture = picture
+
+    def make_image(self, renderer: Any, magnification: float = 1.0, unsampled: bool = False) -> Any:
+        """Pixels as RGBA, left and bottom of their place, and what is left to transform."""
+        height, width = self._picture.shape[:2]
+        left, bottom, across, up = self.get_window_extent(renderer).bounds
+        if magnification != 1.0 or (round(across), round(up)) != (width, height):
+            return super().make_image(renderer, magnification, unsampled)
+        opaque = np.full((height, width, 1), 255, np.uint8)
+        picture = np.concatenate([self._picture, opaque], axis=2)
+        # Renderers count rows from the bottom.
+        return picture[::-1], round(left), round(bottom), IdentityTransform()
+
+
+def _range(values: np.ndarray, *, dead: bool) -> str:
+    """The ends of a map's scale: '0 to 0.31'."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(values).all():
+        return "not finite"
+    if low == high:
+        return "dead" if dead and low == 0.0 else f"all {_brief(low)}"
+    return f"{_brief(low)} to {_brief(high)}"
+
+
+def _brief(value: float) -> str:
+    """Two significant digits in few letters: 1.2e-05 as '1.2e-5'."""
+    mantissa, mark, exponent = f"{value:.2g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if mark else mantissa
+
+
+def _write_captions(
+    axes: Axes,
+    corners: Sequence[tuple[int, int]],
+    captions: Sequence[tuple[str, str]],
+    room: int,
+) -> None:
+    """A name at the left above each picture and a text at the right, smaller where they'd meet."""
+    inches = room / style.DPI
+    for (left, top), (name, text) in zip(corners, captions, strict=True):
+        needed = style.width_of(name, _LETTERS, "bold") + style.width_of(text, _LETTERS) + 0.1
+        size = min(_LETTERS, _LETTERS * inches / needed)
+        axes.text(left, top - 4, name, size=size, weight="bold", va="bottom")
+        axes.text(left + room, top - 4, text, size=size, ha="right", va="bottom")
+
+
+def _cross_out(axes: Axes, corners: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> None:
+    height, width = shape[:2]
+    lines = []
+    for left, top in corners:
+        lines.append([(left, top), (left + width, top + height)])
+        lines.append([(left, top + height), (left + width, top)])
+    axes.add_collection(LineCollection(lines, colors=style.VERMILION, linewidths=1.4))

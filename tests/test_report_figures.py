@@ -1,0 +1,274 @@
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_drawing import assert_clean, drawn_texts, pixels
+from report_runs import DEAD, history_rows, layer
+
+from rice_jax.report import figures, numbers, style
+
+NAN = float("nan")
+LONG = [f"Oryza sativa variety number {i} of the northern plain" for i in range(20)]
+IMAGE = np.full((9, 9, 3), 128, np.uint8)
+
+
+def dead_layer(path="conv", filters=4, **indices):
+    return {
+        "path": path,
+        "filters": filters,
+        "dead_clean": [],
+        "dead_augmented": [],
+        "proven_dead": [],
+        "zero_fraction": [0.5] * filters,
+        **indices,
+    }
+
+
+def maps(channels, height=7, width=7):
+    return np.random.default_rng(0).random((height, width, channels))
+
+
+FIGURES = {
+    "curves": lambda **k: figures.curves(history_rows(30), **k),
+    "confusion": lambda **k: figures.confusion_matrix([[5, 1], [0, 3]], ["a", "b"], **k),
+    "feature_maps": lambda **k: figures.feature_maps("conv1", maps(3), [1], **k),
+    "classes": lambda **k: figures.classes({"a": [IMAGE], "b": [IMAGE] * 9}, **k),
+    "dead": lambda **k: figures.dead_filters(DEAD["layers"], **k),
+    "flops": lambda **k: figures.flops([layer("conv1", 10), layer("head", 5)], **k),
+}
+
+ODD = {
+    "one epoch": lambda: figures.curves(history_rows(1)),
+    "no epoch": lambda: figures.curves([]),
+    "one hundred epochs": lambda: figures.curves(history_rows(100), title="A long title " * 9),
+    "gaps": lambda: figures.curves(
+        [r | {"val_loss": None, "train_loss": NAN} for r in history_rows(3)] + history_rows(5)[3:]
+    ),
+    "nothing finite": lambda: figures.curves(
+        [{"epoch": e, "val_loss": NAN, "train_loss": None} for e in (1, 2)]
+    ),
+    "collapsed": lambda: figures.curves(
+        [r | {"val_loss": 1.6094, "train_loss": 1.6094} for r in history_rows(9)]
+    ),
+    "one class": lambda: figures.confusion_matrix([[7]], ["only"]),
+    "twenty classes": lambda: figures.confusion_matrix(np.full((20, 20), 12345), LONG),
+    "names": lambda: figures.confusion_matrix(np.eye(3) * 7, ["쌀", "a$b_{c}$", "two\nlines"]),
+    "nothing evaluated": lambda: figures.confusion_matrix(np.zeros((3, 3)), ["a", "b", "c"]),
+    "one filter": lambda: figures.feature_maps("conv", maps(1), [0], "One", image=IMAGE),
+    "a long path": lambda: figures.feature_maps("a/b/" * 30, maps(13, 3, 3)),
+    "wide numbers": lambda: figures.feature_maps("conv", -1e-11 * (1 + maps(70)), range(70)),
+    "flat and high maps": lambda: figures.feature_maps("conv", maps(20, 2, 90)),
+    "high maps": lambda: figures.feature_maps("conv", maps(20, 90, 2)),
+    "not finite": lambda: figures.feature_maps("conv", np.full((4, 4, 5), NAN), [2]),
+    "long class names": lambda: figures.classes({n * 3: [IMAGE] for n in LONG}),
+    "all dead": lambda: figures.dead_filters(
+        [
+            dead_layer(f"inception3a/branch{i}/reduce/of/a/deep/net", 2, proven_dead=[0, 1])
+            for i in range(9)
+        ]
+    ),
+    "every fate": lambda: figures.dead_filters(
+        [dead_layer(dead_clean=[0, 1], dead_augmented=[1, 2], proven_dead=[3], filters=5)]
+    ),
+    "no zero fraction": lambda: figures.dead_filters([dead_layer(zero_fraction=[])]),
+    "100 layers": lambda: figures.dead_filters([dead_layer(f"layer{i}") for i in range(100)]),
+    "no layer": lambda: figures.flops([]),
+    "one layer": lambda: figures.flops([layer("", 7)]),
+    "60 layers of one module": lambda: figures.flops([layer(f"m/{i}", 10**i) for i in range(9)]),
+    "60 modules": lambda: figures.flops([layer(f"module{i}/a", 999 + i) for i in range(60)]),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_texts_of_odd_figures_neither_overlap_nor_leave_the_figure(name):
+    assert_clean(ODD[name]())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_stamped_where_data_is_synthetic_and_only_there(name):
+    stamped = FIGURES[name](synthetic=True)
+    assert_clean(stamped)
+    assert any("synthetic" in text for text, _ in drawn_texts(stamped))
+    assert not any("synthetic" in text for text, _ in drawn_texts(FIGURES[name]()))
+
+
+def test_a_figure_is_the_same_whatever_settings_the_user_has_and_leaves_them_alone():
+    plain = pixels(FIGURES["curves"]())
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        before = dict(matplotlib.rcParams)
+        odd = pixels(FIGURES["curves"]())
+        assert dict(matplotlib.rcParams) == before
+    np.testing.assert_array_equal(plain, odd)
+
+
+def test_drawing_needs_no_pyplot():
+    code = (
+        "import sys; from rice_jax.report import figures;"
+        "figures.png(figures.confusion_matrix([[1]], ['a']));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_svg_and_png_of_one_figure_are_the_same_bytes_each_time():
+    for render in (figures.png, figures.svg):
+        first, second = (render(FIGURES["flops"]()) for _ in range(2))
+        assert first == second
+
+
+def test_curves_mark_the_first_best_epoch_and_each_change_of_rate():
+    rows = history_rows(4)
+    for row, loss, rate in zip(rows, (0.9, 0.4, 0.4, 0.6), (1.0, 1.0, 0.5, 0.1), strict=True):
+        row |= {"val_loss": loss, "learning_rate": rate}
+    figure = figures.curves(rows)
+    assert any(text == "best epoch: 2" for text, _ in drawn_texts(figure))
+    star = figure.axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(star, [[2, 0.4]])
+    upright = [line.get_xdata() for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+    np.testing.assert_allclose(upright, [[2.5, 2.5], [3.5, 3.5]])
+
+
+def test_confusion_matrix_writes_counts_and_shares_of_the_true_class():
+    texts = [text for text, _ in drawn_texts(figures.confusion_matrix([[3, 1], [0, 8]], "ab"))]
+    assert {"3\n75.0 %", "1\n25.0 %", "8\n100.0 %"} <= set(texts)
+    assert not any(text.startswith("0\n") for text in texts)
+
+
+def test_each_of_512_maps_has_its_channel_number_and_dead_ones_say_so():
+    texts = assert_clean(figures.feature_maps("c", maps(512) * 0, [3, 400], image=IMAGE))
+    assert {str(channel) for channel in range(512)} <= set(texts)
+    assert texts.count("dead") == 2
+    assert texts.count("all 0") == 510
+
+
+def test_a_dead_map_is_crossed_out_and_a_black_one_is_not():
+    values = np.zeros((4, 4, 2))
+    dead, black = (
+        pixels(figures.feature_maps("c", values, dead)).astype(int) for dead in ([0, 1], [])
+    )
+    red = np.array((0xD5, 0x5E, 0))
+    crosses = [(abs(image - red) < 9).all(axis=-1).sum() for image in (dead, black)]
+    assert crosses[0] > 500
+    assert crosses[1] == 0
+    darkest = [(image == (0, 0, 3)).all(axis=-1).mean() for image in (dead, black)]
+    assert darkest[0] == 0
+    assert darkest[1] > 0.1
+
+
+def test_a_weak_map_is_drawn_as_bright_as_a_strong_one():
+    pattern = maps(1)[:, :, 0]
+    mosaic = figures.feature_maps("c", np.stack([pattern, pattern * 1e-9, 5 + pattern], -1))
+    drawn = pixels(mosaic).astype(int)
+    rows = np.flatnonzero((drawn == (0, 0, 3)).all(axis=-1).any(axis=1))  # the darkest colour
+    strong, weak, lifted = (
+        drawn[rows[0] : rows[0] + 32, 8 + i * 232 : 232 + i * 232] for i in range(3)
+    )
+    assert len(np.unique(strong.reshape(-1, 3), axis=0)) > 5
+    np.testing.assert_array_equal(strong, weak)
+    np.testing.assert_allclose(strong, lifted, atol=2)
+
+
+def test_one_bright_pixel_of_a_large_map_shows_and_where_it_is():
+    values = np.zeros((224, 224, 40))
+    values[40, 180, 10] = 1e-5
+    drawn = pixels(figures.feature_maps("c", values)).astype(int)
+    bright = np.argwhere((abs(drawn - (252, 254, 164)) < 3).all(axis=-1))
+    black = np.argwhere((drawn == (0, 0, 3)).all(axis=-1))
+    assert len(bright) == 1
+    # Map 10 is the third of the second row: 112 pixels at half size, in cells of 136.
+    first = black.min(axis=0)
+    np.testing.assert_array_equal(bright[0] - first, (152 + 20, 2 * 136 + 90))
+
+
+def test_of_more_maps_than_are_readable_the_strongest_are_shown():
+    values = np.ones((2, 2, 600)) * np.arange(600)
+    texts = assert_clean(figures.feature_maps("c", values))
+    assert "88" in texts
+    assert "87" not in texts
+    assert any("the strongest 512 shown" in text for text in texts)
+
+
+def test_maps_of_another_rank_are_refused():
+    with pytest.raises(ValueError, match=r"must be \(H, W, C\)"):
+        figures.feature_maps("conv", np.zeros((1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("inception3a/branch2/reduce", "feature_maps/inception3a_branch2_reduce.png"),
+        ("conv1@2", "feature_maps/conv1@2.png"),
+        ("conv1#2", "feature_maps/conv1-2.png"),
+        ("", "feature_maps/root.png"),
+        ("../a b", "feature_maps/.._a_b.png"),
+    ],
+)
+def test_a_layers_picture_has_a_plain_file_name(path, file):
+    assert figures.feature_maps_file(path) == file
+
+
+def test_dead_filters_fall_into_disjoint_fates():
+    indices = {"dead_clean": [0, 1, 2], "dead_augmented": [0, 2, 3], "proven_dead": [0]}
+    figure = figures.dead_filters([dead_layer(filters=10, **indices)])
+    widths = {c.get_label(): c.patches[0].get_width() for c in figure.axes[0].containers}
+    assert widths == {
+        "proven dead for every image": 10,
+        "dead on clean and augmented": 10,
+        "dead on clean only": 10,
+        "dead on augmented only": 10,
+        "alive": 60,
+    }
+    assert any(text == "4 of 10" for text, _ in drawn_texts(figure))
+
+
+def test_flops_of_a_deep_net_are_added_up_by_module_and_lose_nothing():
+    layers = [layer(f"block{i // 10}/conv{i}", 10 * i) for i in range(40)]
+    figure = figures.flops(layers, convention="formula")
+    bars = [bar.get_width() for group in figure.axes[0].containers for bar in group]
+    assert bars == [450, 1450, 2450, 3450]
+    layers = [layer(f"block{i}", 10 * i + 10) for i in range(40)]
+    figure = figures.flops(layers, convention="xla")
+    bars = [bar.get_width() for group in figure.axes[0].containers for bar in group]
+    assert len(bars) == 24
+    assert sum(bars) == sum(10 * i + 12 for i in range(40))
+
+
+def test_the_axis_of_flops_names_its_convention_and_scale():
+    texts = [text for text, _ in drawn_texts(figures.flops([layer("c", 9)], convention="xla"))]
+    assert any("xla convention" in text and "linear axis" in text for text in texts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=8))
+def test_labels_are_different_and_fit(names):
+    found = style.labels(names, 1.0)
+    assert len(found) == len(names)
+    assert all(style.width_of(label, style.SMALL) <= 1.0 for label in found)
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (numbers.short(1_042_859_422), "1.043 G"),
+        (numbers.short(7_551_694, 3), "7.55 M"),
+        (numbers.short(999_999, 3), "1 M"),
+        (numbers.short(0), "0"),
+        (numbers.short(-0.05664), "-0.05664"),
+        (numbers.short(NAN), "—"),
+        (numbers.percent(0.95333), "95.33 %"),
+        (numbers.percent(None), "—"),
+        (numbers.count(17301), "17,301"),
+        (numbers.decimal(float("inf")), "—"),
+        (numbers.seconds(0.00421), "4.21 ms"),
+        (numbers.seconds(61), "61 s"),
+        (numbers.seconds(2e-8), "20 ns"),
+        (numbers.seconds(None), "—"),
+    ],
+)
+def test_numbers_as_a_person_reads_them(text, expected):
+    assert text == expected

@@ -1,0 +1,241 @@
+import json
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+from report_drawing import pixels
+from report_runs import DEAD, HISTORY, layer, make_run, profile, result
+
+from rice_jax import report
+from rice_jax.errors import UserError
+from rice_jax.report import figures, markdown, record
+from rice_jax.report.page import page
+
+STAGES = {
+    "nothing": {"history": None, "evaluation": None, "profile": None, "dead_filters": None},
+    "profile alone": {"history": None, "evaluation": None, "dead_filters": None, "data": None},
+    "training alone": {"evaluation": None, "profile": None, "dead_filters": None},
+    "all but inspection": {"dead_filters": None},
+    "everything": {},
+    "pruned": {"prune": {"certificate": {}}},
+}
+PICTURES = {
+    "history": ["curves.png"],
+    "evaluation": ["confusion_matrix_clean.png", "confusion_matrix_augmented.png"],
+    "profile": ["flops.png"],
+    "dead_filters": ["dead_filters.png"],
+}
+
+
+def text_of(run) -> str:
+    """The page's text, without the time that figures take."""
+    found = record.load(run)
+    return page(run, found, record.summarize(found))
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables of a page, as a reader sees them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows, row = [], None
+    for index, token in enumerate(tokens):
+        if token.type == "tr_open":
+            row = []
+            rows.append(row)
+        if token.type in ("td_open", "th_open"):
+            row.append("".join(child.content for child in tokens[index + 1].children))
+    return rows
+
+
+def figure_beside(text: str, name: str) -> str:
+    return next(row[1] for row in cells(text) if row[0] == name)
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_whatever_stages_ran_the_page_links_only_files_that_exist(tmp_path, stages):
+    run = make_run(tmp_path, **STAGES[stages])
+    report.write(run)
+    text = (run.path / "report.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert run.has(target), target
+    for stage, files in PICTURES.items():
+        done = STAGES[stages].get(stage, "") is not None
+        assert [run.has(file) and f"({file})" in text for file in files] == [done] * len(files)
+    assert run.read_json("summary.json")["model"] == "final"
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "profile", "inspect"])
+def test_a_stage_that_has_not_run_is_a_line_with_its_command(tmp_path, stage):
+    text = text_of(make_run(tmp_path, **STAGES["nothing"]))
+    assert f"python -m rice_jax.main --workdir={tmp_path} --stages={stage}`" in text
+
+
+def test_the_summary_is_what_the_other_files_say(tmp_path):
+    clean, augmented = result(((5, 0), (1, 4)), ("a", "b")), result(((3, 1), (4, 2)), ("a", "b"))
+    run = make_run(
+        tmp_path,
+        seed=3,
+        evaluation={"clean": clean, "augmented": augmented, "path": "elsewhere"},
+        profile=profile(5000),
+    )
+    report.write(run)
+    summary = run.read_json("summary.json")
+    assert summary["dataset"] == {
+        "name": "rice_image_dataset",
+        "synthetic": False,
+        "fingerprint": "f00d",
+        "images": {"train": 240, "validation": 30, "test": 30},
+    }
+    expected = {
+        "seed": 3,
+        "pruned": False,
+        "epochs": 3,
+        "best_epoch": 2,  # the lowest of 1.2, 0.7, 0.9
+        "train_loss": 0.9,
+        "val_accuracy": 0.75,
+        "val_loss": 0.7,
+        "evaluated_on": "elsewhere",
+        "params": 1234,
+        "trainable_params": 1200,
+        "flops": {"formula": 4999, "study": 5000, "xla": 5001},
+        "latency_seconds": 0.002,
+        "images_per_second": 900.0,
+        "dead_filters": {"filters": 4, "clean": 2, "augmented": 1, "proven": 1, "images": 30},
+    }
+    assert {key: summary[key] for key in expected} == expected
+    assert (summary["clean"]["accuracy"], summary["augmented"]["accuracy"]) == (0.9, 0.5)
+    assert summary["augmented"]["macro_f1"] == 0.85
+
+
+def test_the_page_states_the_figures_of_the_summary(tmp_path):
+    text = text_of(make_run(tmp_path))
+    assert figure_beside(text, "accuracy, clean test images") == "83.33 %"  # 25 of 30
+    assert figure_beside(text, "best epoch") == "2"
+    assert figure_beside(text, "loss, validation (nats)") == "0.7000"
+    assert figure_beside(text, "FLOPs for one image, study") == "1,000"
+    assert figure_beside(text, "latency of one image, cpu") == "2 ms"
+    assert "Ipsala for Arborio (3 of 10), Arborio for Basmati (1 of 10)" in text
+    assert "The learning rate went from 0.001 to 0.0002 at epoch 3." in text
+    assert ["conv1", "4", "2", "1", "1", "0, 2"] in cells(text)
+
+
+def test_the_study_stands_beside_with_its_erratum(tmp_path):
+    reported = {"params": 1234, "filters": 5808, "augmented_test_accuracy": 0.8675}
+    erratum = {"model": "googlenet", "field": "filters", "reported": 5808, "correct": 7280}
+    content = profile(reported=reported, errata=[erratum | {"why": "reduces_count too"}])
+    text = text_of(make_run(tmp_path, "googlenet", profile=content))
+    rows = {row[0]: row[2] for row in cells(text) if len(row) == 3}
+    assert rows["parameters"] == "1,234"
+    assert rows["filters"] == "5,808 (correct: 7,280)"
+    assert rows["accuracy, augmented test images"] == "86.75 %"
+    assert rows["accuracy, clean test images"] == "—"
+    assert "reduces\\_count too" in text
+    unknown = text_of(make_run(tmp_path / "other"))
+    assert not any("the study" in row for row in cells(unknown))
+
+
+def test_synthetic_data_is_said_on_the_page_in_the_summary_and_in_every_figure(tmp_path):
+    real, drawn = make_run(tmp_path / "a"), make_run(tmp_path / "b", synthetic=True)
+    assert "Synthetic" not in text_of(real)
+    assert "**Synthetic data.**" in text_of(drawn)
+    for run in (real, drawn):
+        report.write(run)
+    assert drawn.read_json("summary.json")["dataset"]["synthetic"] is True
+    for file in (file for files in PICTURES.values() for file in files):
+        assert (real.path / file).read_bytes() != (drawn.path / file).read_bytes()
+    stamped = pixels(figures.flops([layer("c", 1)], synthetic=True)).shape
+    assert stamped != pixels(figures.flops([layer("c", 1)])).shape
+
+
+NAMES = ("쌀 | 米", "a*b_c*`d`[e](f)<b>", "$x^2$")
+
+
+def test_names_in_any_script_and_with_marks_are_shown_as_they_are(tmp_path):
+    run = make_run(tmp_path, "net_*1*", classes=NAMES)
+    text = text_of(run)
+    rows = cells(text)
+    for name in NAMES:
+        assert [row[0] for row in rows].count(name) == 2, name  # clean and augmented
+    assert f"class 1 is {markdown.escape(NAMES[0])}" in text
+    heading = MarkdownIt("commonmark").parse(text)[1].children
+    assert "".join(child.content for child in heading) == "net_*1*"
+
+
+def test_layer_paths_with_marks_survive_the_tables(tmp_path):
+    path = "block|1/`conv`"
+    content = {"layers": [{**DEAD["layers"][0], "path": path}], "images": 30}
+    layers = [layer(path, 1000, 4)]
+    text = text_of(make_run(tmp_path, profile=profile(layers=layers), dead_filters=content))
+    assert [row[0] for row in cells(text)].count(path) == 2
+
+
+def test_feature_maps_of_a_small_net_are_all_shown_in_its_order(tmp_path):
+    layers = [{**DEAD["layers"][0], "path": f"conv{i}"} for i in (10, 2, 1)]
+    run = make_run(tmp_path, dead_filters={"layers": layers, "images": 30})
+    for name in ("conv1", "conv10", "conv2", "conv1@2"):
+        run.write_bytes(figures.feature_maps_file(name), b"")
+    found = re.findall(r"!\[[^]]*\]\(feature_maps/(.+)\.png\)", text_of(run))
+    assert found == ["conv10", "conv2", "conv1", "conv1@2"]
+
+
+def test_feature_maps_of_a_large_net_are_shown_in_part_and_linked_for_the_rest(tmp_path):
+    layers = [{**DEAD["layers"][0], "path": f"conv{i}"} for i in range(30)]
+    run = make_run(tmp_path, dead_filters={"layers": layers, "images": 30})
+    for entry in layers:
+        run.write_bytes(figures.feature_maps_file(entry["path"]), b"")
+    text = text_of(run)
+    inline = re.findall(r"!\[[^]]*\]\(feature_maps/(.+)\.png\)", text)
+    assert inline == ["conv0", "conv15", "conv29"]
+    assert len(re.findall(r"\(feature_maps/", text)) == 30
+
+
+def test_many_dead_layers_are_cut_to_the_deadest(tmp_path):
+    layers = [
+        {**DEAD["layers"][0], "path": f"conv{i}", "filters": 40, "dead_clean": list(range(i))}
+        for i in range(1, 31)
+    ]
+    text = text_of(make_run(tmp_path, dead_filters={"layers": layers, "images": 30}))
+    assert ["conv30", "40", "30", "1", "1", "0-29"] in cells(text)
+    assert "18 more layers have fewer" in text
+
+
+def test_what_has_no_rule_is_named_as_not_counted(tmp_path):
+    uncounted = [{"operation": "while", "layer": "rnn", "input_shapes": [], "output_shapes": []}]
+    assert "**Not counted**" in text_of(make_run(tmp_path, profile=profile(uncounted=uncounted)))
+
+
+def test_a_run_again_after_another_stage_has_the_new_figures(tmp_path):
+    run = make_run(tmp_path, **STAGES["training alone"])
+    report.write(run)
+    run.write_json("profile.json", profile(777_000))
+    report.write(run)
+    assert run.read_json("summary.json")["flops"]["study"] == 777_000
+    assert "777,000" in (run.path / "report.md").read_text()
+
+
+def test_json_is_strict_and_a_diverged_history_is_no_obstacle(tmp_path):
+    history = HISTORY.replace("1.2", "nan").replace("0.7,", ",").replace("0.9,0.625", "inf,0.625")
+    run = make_run(tmp_path, history=history)
+    report.write(run)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    summary = json.loads((run.path / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["best_epoch"] is None
+    assert summary["epochs"] == 3
+    assert "lowest validation loss" not in text_of(run)
+
+
+@pytest.mark.parametrize("damage", ["1,2", "x" * 9, HISTORY[:90] + "\x00,", "a,b\n1,2\n"])
+def test_a_damaged_history_is_named(tmp_path, damage):
+    history = damage if "\n" in damage else HISTORY + damage
+    run = make_run(tmp_path, history=history)
+    with pytest.raises(UserError, match=r"history\.csv is damaged"):
+        report.write(run)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    run = make_run(tmp_path)
+    (run.path / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        report.write(run)
