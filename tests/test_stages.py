@@ -1,0 +1,176 @@
+"""The whole job, from the command to the pictures, on a few small grains."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from rice_jax import config, data
+from rice_jax.errors import UserError
+from rice_jax.stages import run_stages
+
+FILES = [
+    "config.json",
+    "history.csv",
+    "evaluation.json",
+    "profile.json",
+    "dead_filters.json",
+    "summary.json",
+    "report.md",
+    "curves.png",
+    "confusion_matrix_clean.png",
+    "confusion_matrix_augmented.png",
+    "classes.png",
+    "dead_filters.png",
+]
+
+
+def small(name, cache_dir, **fields):
+    made = config.default(name)
+    with made.unlocked():
+        made.update_from_flattened_dict(
+            {
+                "data.image_size": 32,
+                "data.synthetic_per_class": 10,
+                "data.cache_dir": str(cache_dir),
+                "data.keep_decoded": False,
+                "train.epochs": 2,
+                "train.batch_size": 16,
+            }
+            | fields
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "cnn_light"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RICE_IMAGE_DATASET", raising=False)
+        run_stages(
+            small("cnn_light", cache), str(workdir), ["train", "evaluate", "profile", "inspect"]
+        )
+    return workdir
+
+
+def read(workdir, name):
+    return json.loads((workdir / name).read_text(), parse_constant=pytest.fail)
+
+
+def test_every_file_of_a_run_is_there(finished):
+    assert [name for name in FILES if not (finished / name).is_file()] == []
+    maps = {path.name for path in (finished / "feature_maps").iterdir()}
+    assert maps == {f"conv{number}.png" for number in (1, 2)}
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_files_hold_what_they_are_named_for(finished):
+    saved = read(finished, "config.json")
+    assert saved["data"]["synthetic"] is True
+    assert saved["data"]["images"] == {"train": 40, "validation": 5, "test": 5}
+    assert len(saved["data"]["classes"]) == 5
+    with (finished / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == [
+        *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+        *("learning_rate", "seconds", "images_per_second"),
+    ]
+    evaluation = read(finished, "evaluation.json")
+    for kind in ("clean", "augmented"):
+        assert evaluation[kind]["images"] == 5
+        assert np.sum(evaluation[kind]["confusion_matrix"]) == 5
+        assert set(evaluation[kind]["per_class"]) == set(saved["data"]["classes"])
+    dead = read(finished, "dead_filters.json")
+    assert [layer["filters"] for layer in dead["layers"]] == [8, 16]
+    assert dead["images"] == 5
+    totals = read(finished, "profile.json")["totals"]
+    assert totals["params"] == 224 + 1168 + (2 * 2 * 16 * 16 + 16) + (16 * 5 + 5)
+    assert totals["xla_measured"] == pytest.approx(totals["flops"]["xla"], rel=1e-6)
+    assert read(finished, "summary.json")["dataset"]["synthetic"] is True
+
+
+def test_the_report_links_what_exists_and_says_synthetic(finished):
+    report = (finished / "report.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", report)
+    assert len(links) > 8
+    assert [link for link in links if not (finished / link).is_file()] == []
+    assert "synthetic" in report.lower()
+
+
+def test_a_finished_run_is_not_trained_again(finished, cache):
+    before = (finished / "history.csv").read_text()
+    first = read(finished, "evaluation.json")
+    run_stages(small("cnn_light", cache), str(finished), ["train", "evaluate"])
+    assert (finished / "history.csv").read_text() == before
+    assert read(finished, "evaluation.json") == first
+
+
+@pytest.mark.parametrize("change", [{"train.learning_rate": 0.1}, {"seed": 3}, {"model.dense": 8}])
+def test_another_run_in_the_same_folder_is_refused(finished, cache, change):
+    before = (finished / "config.json").read_text()
+    with pytest.raises(UserError, match=next(iter(change))):
+        run_stages(small("cnn_light", cache, **change), str(finished), ["evaluate"])
+    assert (finished / "config.json").read_text() == before
+
+
+def test_other_images_in_the_same_folder_are_refused(finished, cache):
+    with pytest.raises(UserError, match="other images"):
+        run_stages(
+            small("cnn_light", cache, **{"data.synthetic_per_class": 12}), str(finished), ["train"]
+        )
+
+
+def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache, tmp_path):
+    dataset = data.load("", str(cache), seed=0, synthetic_per_class=10, keep_decoded=False)
+    for index in range(3):
+        record = dataset.splits["validation"][index]
+        for number, name in enumerate(dataset.classes):
+            (tmp_path / name).mkdir(exist_ok=True)
+            if number == record["label"]:
+                (tmp_path / name / f"{index}.jpg").write_bytes(record["image"])
+    for name in dataset.classes:  # a class folder may not be empty
+        if not any((tmp_path / name).iterdir()):
+            (tmp_path / name / "x.jpg").write_bytes(dataset.splits["test"][0]["image"])
+    before = (finished / "evaluation.json").read_text()
+    try:
+        run_stages(
+            small("cnn_light", cache, **{"eval.path": str(tmp_path)}), str(finished), ["evaluate"]
+        )
+        images = len(list(tmp_path.rglob("*.jpg")))
+        assert read(finished, "evaluation.json")["clean"]["images"] == images
+    finally:
+        (finished / "evaluation.json").write_text(before)
+
+
+@pytest.mark.parametrize("name", ["final", "vgg16"])
+def test_profile_needs_neither_weights_nor_data(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("RICE_IMAGE_DATASET", str(tmp_path / "nothing here"))
+    run_stages(small(name, tmp_path), str(tmp_path / name), ["profile"])
+    assert read(tmp_path / name, "profile.json")["totals"]["flops"]["study"] > 0
+    assert (tmp_path / name / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"data.path": "no/such/folder"}, "no/such/folder"),
+        ({"model.weights": "no/such/weights.h5"}, "no/such/weights.h5"),
+    ],
+)
+def test_a_wrong_path_is_named_and_leaves_no_training_behind(fields, said, cache, tmp_path):
+    with pytest.raises(UserError, match=said):
+        run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["train"])
+    assert not list(tmp_path.rglob("checkpoints/*"))
+
+
+def test_vgg16_without_weights_says_where_they_are_to_be_had(cache, tmp_path):
+    with pytest.raises(UserError, match="kernels_notop"):
+        run_stages(small("vgg16", cache), str(tmp_path / "run"), ["train"])
