@@ -1,0 +1,196 @@
+"""What never changes goes at no change to the logits; what can't go exactly stays, and is named."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import prunable
+import pytest
+
+from rice_jax import models, prune
+from rice_jax.errors import UserError
+from rice_jax.trace import variable_shapes
+
+SHAPE = (4, 16, 16, 3)
+INCEPTION = (3, 2, 4, 2, 2, 3)
+
+
+def googlenet(first=INCEPTION):
+    return models.build("googlenet", stem=(3, 2, 4), inceptions=((first, INCEPTION),))
+
+
+def small():
+    return models.build("final", stages=((3,), (2,)), dense=4)
+
+
+def labelled(seed=0, shape=SHAPE):
+    x = prunable.images(seed, shape)
+    return [(x[:3], np.zeros(3, int)), (x[3:], np.zeros(1, int))]
+
+
+def variables_of(module, seed=0, shape=SHAPE):
+    """Variables under which no filter of these small nets is dead."""
+    variables = prunable.random_variables(variable_shapes(module, shape), seed)
+    return jax.tree.map(lambda a: np.abs(a) if a.ndim == 4 else np.abs(a) * 0.1, variables)
+
+
+def kill(variables, path, filters):
+    """Biases so low that no image in [0, 1] wakes these filters."""
+    layer = variables["params"]
+    for name in path.split("/"):
+        layer = layer[name]
+    layer["bias"][list(filters)] = -1e3
+
+
+@pytest.mark.parametrize("drop", ["dead", "proven"])
+def test_dead_filters_go_at_no_change_to_the_logits(drop):
+    module = googlenet()
+    variables = variables_of(module)
+    killed = {"conv3": [1], "inception3a/branch2/conv": [0, 3], "inception3b/branch3/reduce": [1]}
+    for path, filters in killed.items():
+        kill(variables, path, filters)
+    result = prune.prune(module, variables, labelled(), drop=drop)
+    assert result.removed == killed
+    assert not result.spared
+    assert not result.refused
+    assert result.certificate.max_abs_logit_difference < 1e-5
+    assert result.certificate.images == 4
+    assert result.certificate.changed_predictions == 0
+    assert result.certificate.proven == (drop == "proven")
+    assert result.after["filters"] == result.before["filters"] - 4
+
+
+def test_a_filter_that_these_images_do_not_wake_is_not_proven_dead():
+    module = small()
+    variables = variables_of(module)
+    variables["params"]["conv1"]["kernel"][..., 0] = -1.0
+    variables["params"]["conv1"]["bias"][0] = 0.5  # a black image wakes it
+    bright = [(np.ones(SHAPE, np.float32), np.zeros(4, int))]
+    assert prune.prune(module, variables, bright, drop="dead").removed["conv1"] == [0]
+    assert "conv1" not in prune.prune(module, variables, bright, drop="proven").removed
+
+
+def rebuild(widths):
+    def inception(name):
+        parts = "branch1/conv branch2/reduce branch2/conv branch3/reduce branch3/conv branch4/conv"
+        return tuple(widths[f"{name}/{part}"] for part in parts.split())
+
+    stem = tuple(widths[f"conv{number}"] for number in (1, 2, 3))
+    return models.build(
+        "googlenet",
+        stem=stem,
+        inceptions=((inception("inception3a"), inception("inception3b")),),
+    )
+
+
+def test_a_branch_whose_reduce_filters_are_all_dead_is_folded_away():
+    """Its convolution then says its bias everywhere, which the next layers' biases take over."""
+    module = googlenet()
+    variables = variables_of(module)
+    kill(variables, "inception3a/branch2/reduce", [0, 1])
+    assert (variables["params"]["inception3a"]["branch2"]["conv"]["bias"] > 0).all()
+
+    result = prune.prune(module, variables, labelled(), drop="proven")
+    assert result.kept["inception3a/branch2/reduce"] == [0]  # a layer can't be empty,
+    assert result.kept["inception3a/branch2/conv"] == [0]
+    assert result.spared == {
+        "inception3a/branch2/reduce": [0],
+        "inception3a/branch2/conv": [0],
+    }
+    assert result.certificate.max_abs_logit_difference < 1e-5
+
+    whole = prune.prune(  # but a branch can be left out.
+        module,
+        variables,
+        labelled(),
+        drop="proven",
+        rebuild=rebuild,
+        optional=["inception3a/branch2/conv"],
+    )
+    assert "branch2" not in whole.variables["params"]["inception3a"]
+    assert whole.removed["inception3a/branch2/conv"] == [0, 1, 2, 3]
+    assert whole.certificate.max_abs_logit_difference < 1e-5
+
+
+def test_a_constant_that_meets_padding_stays():
+    module = small()
+    variables = variables_of(module)
+    variables["params"]["conv1"]["kernel"][..., 1] = 0
+    variables["params"]["conv1"]["bias"][1] = 0.5
+    result = prune.prune(module, variables, labelled(), drop="proven")
+    assert result.refused == {"conv1": [1]}
+    assert not result.removed
+
+
+def test_a_constant_before_an_average_is_folded():
+    module = small()
+    variables = variables_of(module)
+    variables["params"]["conv2"]["kernel"][..., 1] = 0
+    variables["params"]["conv2"]["bias"][1] = 0.5
+    result = prune.prune(module, variables, labelled(), drop="dead")
+    assert result.removed == {"conv2": [1]}
+    before, after = variables["params"]["dense"], result.variables["params"]["dense"]
+    np.testing.assert_allclose(after["bias"], before["bias"] + 0.5 * before["kernel"][1], rtol=1e-6)
+    assert result.certificate.max_abs_logit_difference < 1e-5
+
+
+class Normed(nn.Module):
+    """A constant map read by a convolution without a bias, then BatchNorm."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(3, (3, 3), name="first")(x))
+        x = nn.Conv(2, (1, 1), use_bias=False, name="second")(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=True, name="norm")(x))
+        return nn.Dense(2, name="head")(x.mean((1, 2)))
+
+
+def test_a_constant_goes_into_the_mean_of_a_batch_norm():
+    module = Normed()
+    variables = variables_of(module)
+    variables["params"]["first"]["kernel"][..., 2] = 0
+    result = prune.prune(module, variables, labelled(), drop="proven")
+    assert result.removed == {"first": [2]}
+    assert result.certificate.max_abs_logit_difference < 1e-5
+    constant = variables["params"]["first"]["bias"][2]
+    shift = constant * variables["params"]["second"]["kernel"][0, 0, 2]
+    means = (net["batch_stats"]["norm"]["mean"] for net in (variables, result.variables))
+    before, after = means
+    np.testing.assert_allclose(after, before - shift, rtol=1e-5)
+
+
+def test_a_net_of_dead_filters_keeps_one_in_each_layer():
+    module = small()
+    variables = variables_of(module)
+    kill(variables, "conv2", [0, 1])
+    result = prune.prune(module, variables, labelled(), drop="proven")
+    assert result.kept["conv2"] == [0]
+    assert result.spared["conv2"] == [0]
+    assert result.certificate.max_abs_logit_difference < 1e-5
+
+
+def test_dead_filters_and_a_budget_in_one_go():
+    module = googlenet()
+    variables = variables_of(module)
+    kill(variables, "conv3", [1])
+    result = prune.prune(
+        module, variables, labelled(), drop="dead", budgets={"params": 600}, criterion="l1"
+    )
+    assert 1 in result.removed["conv3"]
+    assert result.budgets["params"] == {
+        "asked": 600,
+        "met": result.after["params"],
+        "under": 600 - result.after["params"],
+    }
+    assert result.budgets["params"]["under"] >= 0
+    assert not result.certificate.proven
+
+
+def test_mistakes_are_named():
+    module = small()
+    variables = variables_of(module)
+    with pytest.raises(UserError, match="nothing says what to remove"):
+        prune.prune(module, variables, labelled())
+    with pytest.raises(UserError, match="drop='black': there are dead, proven"):
+        prune.prune(module, variables, labelled(), drop="black")  # pyright: ignore
+    with pytest.raises(UserError, match="no images"):
+        prune.prune(module, variables, [], drop="dead")

@@ -1,0 +1,104 @@
+"""Each criterion against its definition, worked out another way."""
+
+import jax
+import numpy as np
+import optax
+import prunable
+import pytest
+from scipy.spatial.distance import cdist
+
+from rice_jax import inspection, models, prune
+from rice_jax.errors import UserError
+from rice_jax.prune.importance import Evidence, importance
+from rice_jax.trace import variable_shapes
+
+SHAPE = (5, 8, 8, 3)
+MODULE = models.build("final", stages=((3,), (4, 2)), dense=4)
+GRAPH = prune.dependencies(MODULE, SHAPE)
+VARIABLES = prunable.random_variables(variable_shapes(MODULE, SHAPE), 0)
+IMAGES, LABELS = prunable.images(0, SHAPE), np.array([0, 3, 1, 4, 2])
+BATCHES = [(IMAGES[:3], LABELS[:3]), (IMAGES[3:], LABELS[3:])]
+
+
+def scores(criterion, graph=GRAPH, variables=VARIABLES, batches=BATCHES, seed=0):
+    values = importance(criterion, Evidence(graph, variables, batches, seed))
+    return {
+        path: values[filters.channels]
+        for path, filters in graph.filters.items()
+        if filters.channels.min() >= 0
+    }
+
+
+def kernels():
+    return {path: VARIABLES["params"][path]["kernel"] for path in ("conv1", "conv2", "dense")}
+
+
+def test_l1_is_the_sum_of_absolute_weights_relative_to_its_layer():
+    found = scores("l1")
+    for path, kernel in kernels().items():
+        sums = np.array([np.abs(kernel[..., i]).sum() for i in range(kernel.shape[-1])])
+        np.testing.assert_allclose(found[path], sums / sums.mean(), rtol=1e-5)
+
+
+def test_geometric_median_is_the_distance_to_all_other_filters():
+    found = scores("geometric_median")
+    for path, kernel in kernels().items():
+        rows = kernel.reshape(-1, kernel.shape[-1]).T
+        distances = cdist(rows, rows).sum(1)
+        np.testing.assert_allclose(found[path], distances / distances.mean(), rtol=1e-4)
+
+
+def test_apoz_is_one_less_the_share_of_zeros_in_the_census():
+    found = scores("apoz")
+    pairs = [(images, np.ones(len(images))) for images, _ in BATCHES]
+    census = inspection.census(MODULE, VARIABLES, pairs)
+    for path, layer in census.layers.items():
+        np.testing.assert_allclose(found[path], 1 - np.array(layer.zero_fraction), rtol=1e-5)
+
+
+def test_taylor_is_what_the_weights_that_read_a_channel_say():
+    """To scale a channel is to scale the kernel rows that read it."""
+    params = VARIABLES["params"]
+
+    def loss(params, image, label):
+        logits = MODULE.apply({"params": params}, image[None])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, label[None])[0]
+
+    gradient = prunable.compiled(jax.grad(loss), params, IMAGES[0], LABELS[0])
+    each = [gradient(params, image, label) for image, label in zip(IMAGES, LABELS, strict=True)]
+    gradients = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    found = scores("taylor")
+    for path, reader in {"conv1": "conv2", "conv2": "conv3", "conv3": "dense"}.items():
+        products = params[reader]["kernel"] * gradients[reader]["kernel"]
+        by_image = products.reshape(len(IMAGES), -1, *products.shape[-2:]).sum((1, 3))
+        wanted = np.abs(by_image).mean(0)
+        np.testing.assert_allclose(found[path], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_channels_of_a_residual_add_up_what_their_layers_score():
+    module = prunable.Residual()
+    graph = prune.dependencies(module, prunable.SHAPE)
+    variables = prunable.random_variables(variable_shapes(module, prunable.SHAPE), 1)
+    found = scores("l1", graph, variables)
+    total = 0
+    for path in ("stem", "a_out", "b_out"):
+        sums = np.abs(variables["params"][path]["kernel"]).sum((0, 1, 2))
+        total = total + sums / sums.mean()
+    np.testing.assert_allclose(found["stem"], total, rtol=1e-5)
+    np.testing.assert_array_equal(found["stem"], found["b_out"])
+
+
+def test_random_follows_its_seed():
+    first, again, other = (scores("random", seed=seed)["conv1"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="criterion 'l2': there are apoz, l1, taylor"):
+        scores("l2")
+    with pytest.raises(UserError, match="no images to judge filters on"):
+        scores("taylor", batches=[])
+    broken = jax.tree.map(lambda array: array * np.nan, VARIABLES)
+    with pytest.raises(UserError, match="l1 is not finite"):
+        scores("l1", variables=broken)

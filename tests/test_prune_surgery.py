@@ -1,0 +1,143 @@
+"""Removal for real: the smaller net computes what the whole one does with channels at zero."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prunable
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax import models, prune
+from rice_jax.errors import UserError
+from rice_jax.prune import surgery
+from rice_jax.trace import variable_shapes
+
+
+def some_channels(graph, seed, share):
+    """A random set of channels that leaves each group one at least."""
+    rng = np.random.default_rng(seed)
+    removed = rng.random(graph.channels) < share
+    for group in np.flatnonzero(graph.sizes(removed) == 0):
+        removed[rng.choice(np.flatnonzero(graph.group == group))] = False
+    return removed
+
+
+@pytest.mark.parametrize("name", prunable.NETS)
+def test_the_smaller_net_equals_the_whole_one_with_those_channels_at_zero(name):
+    module = prunable.NETS[name]()
+    graph = prune.dependencies(module, prunable.SHAPE)
+    whole = prunable.silencer(module, graph)
+
+    @settings(max_examples=2, deadline=None, database=None)
+    @given(st.integers(0, 2**16), st.sampled_from([0.2, 0.5, 0.9]))
+    def check(seed, share):
+        variables, x = prunable.random_variables(whole.shapes, seed), prunable.images(seed)
+        removed = some_channels(graph, seed, share)
+        cut = surgery.remove(module, variables, graph, removed)
+        got = prunable.compiled(cut.module.apply, cut.variables, x)(cut.variables, x)
+        wanted = whole(variables, x, cut.removed)
+        np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-5)
+
+    check()
+
+
+def remove(module, shape, filters, seed=0, **options):
+    graph = prune.dependencies(module, shape)
+    variables = prunable.random_variables(variable_shapes(module, shape), seed)
+    return variables, surgery.remove(module, variables, graph, graph.select(filters), **options)
+
+
+def tiny(**fields):
+    return models.build("final", stages=((3,), (2,)), dense=4, **fields)
+
+
+SMALL = (1, 8, 8, 3)
+
+
+def test_kernels_biases_and_the_rows_that_read_them_are_cut_by_index():
+    variables, cut = remove(tiny(), SMALL, {"conv1": [1], "dense": [0, 3]})
+    before, after = variables["params"], cut.variables["params"]
+    np.testing.assert_array_equal(after["conv1"]["kernel"], before["conv1"]["kernel"][..., [0, 2]])
+    np.testing.assert_array_equal(after["conv1"]["bias"], before["conv1"]["bias"][[0, 2]])
+    np.testing.assert_array_equal(after["conv2"]["kernel"], before["conv2"]["kernel"][:, :, [0, 2]])
+    np.testing.assert_array_equal(after["dense"]["kernel"], before["dense"]["kernel"][:, [1, 2]])
+    np.testing.assert_array_equal(after["head"]["kernel"], before["head"]["kernel"][[1, 2]])
+    assert cut.removed == {"conv1": [1], "dense": [0, 3]}
+    assert cut.kept == {
+        "conv1": [0, 2],
+        "conv2": [0, 1],
+        "dense": [1, 2],
+        "head": [0, 1, 2, 3, 4],
+    }
+
+
+def test_a_rebuilt_module_takes_the_same_variables():
+    def rebuild(widths):
+        assert widths == {"conv1": 2, "conv2": 2, "dense": 4, "head": 5}
+        return models.build("final", stages=((2,), (2,)), dense=4)
+
+    _, cut = remove(tiny(), SMALL, {"conv1": [0]}, rebuild=rebuild)
+    _, narrowed = remove(tiny(), SMALL, {"conv1": [0]})
+    x = prunable.images(0, SMALL)
+    np.testing.assert_array_equal(
+        cut.module.apply(cut.variables, x), narrowed.module.apply(narrowed.variables, x)
+    )
+
+
+def test_a_rebuilt_module_of_other_widths_is_refused():
+    with pytest.raises(UserError, match=r"does not fit: params/conv1/bias should be \(2,\)"):
+        remove(tiny(), SMALL, {"conv1": [0]}, rebuild=lambda widths: tiny())
+
+
+def test_a_layer_never_loses_its_last_filter():
+    with pytest.raises(UserError, match="conv2 would be left without a filter: keep at least one"):
+        remove(tiny(), SMALL, {"conv2": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"head": [0]}, "filter 0 of head cannot be removed: it ends in the net's output"),
+        ({"conv1": [3]}, "conv1 has filters 0 to 2, none is 3"),
+        ({"conv1": [-1]}, "conv1 has filters 0 to 2, none is -1"),
+        ({"conv9": [0]}, "there is no layer 'conv9' with filters; there are conv1, conv2, dense"),
+    ],
+)
+def test_what_cannot_be_removed_is_named(filters, message):
+    with pytest.raises(UserError, match=message):
+        remove(tiny(), SMALL, filters)
+
+
+class Handmade(nn.Module):
+    """Makes its own weight, of a width that no field tells."""
+
+    @nn.compact
+    def __call__(self, x):
+        weight = self.param("weight", nn.initializers.normal(), (x.shape[-1], 4))
+        return nn.Dense(2, name="head")(nn.relu(x @ weight).mean((1, 2)))
+
+
+def test_a_layer_that_cannot_be_narrowed_asks_for_a_rebuilt_module():
+    with pytest.raises(UserError, match="Handmade has no field 'features'; pass rebuild="):
+        remove(Handmade(), SMALL, {"": [1]})
+
+
+def test_a_narrowed_net_initialises_and_trains_as_any_other():
+    module = prunable.Residual()
+    _, cut = remove(module, prunable.SHAPE, {"stem": [0, 2], "down": [1], "excite": [4]})
+    shapes = variable_shapes(cut.module, prunable.SHAPE, train=False)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(np.shape, cut.variables)
+    keys = {"dropout": jax.random.key(0)}
+
+    def loss(params):
+        variables = {**cut.variables, "params": params}
+        logits, updates = cut.module.apply(
+            variables, prunable.images(0), train=True, rngs=keys, mutable=["batch_stats"]
+        )
+        return logits.sum(), updates
+
+    gradients, updates = jax.eval_shape(jax.grad(loss, has_aux=True), cut.variables["params"])
+    assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(np.shape, cut.variables["params"])
+    assert updates["batch_stats"]["stem_norm"]["mean"].shape == (4,)
