@@ -260,6 +260,8 @@ def test_labels_are_different_and_fit(names):
         (numbers.short(0), "0"),
         (numbers.short(-0.05664), "-0.05664"),
         (numbers.short(NAN), "—"),
+        (numbers.quantity(132_433_836, "FLOPs", 3), "132 MFLOPs"),
+        (numbers.quantity(50, "FLOPs"), "50 FLOPs"),
         (numbers.percent(0.95333), "95.33 %"),
         (numbers.percent(None), "—"),
         (numbers.count(17301), "17,301"),

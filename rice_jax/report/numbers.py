@@ -36,6 +36,12 @@ def short(number: float | None, digits: int = 4) -> str:
     return _significant(number, digits)
 
 
+def quantity(number: float | None, unit: str, digits: int = 4) -> str:
+    """132433836 FLOPs as '132.4 MFLOPs', 50 as '50 FLOPs'."""
+    text = short(number, digits)
+    return f"{text}{unit}" if text[-1].isalpha() else f"{text} {unit}"
+
+
 def seconds(duration: float | None) -> str:
     """0.00421 as '4.21 ms'."""
     if duration is None or not present(duration):

@@ -122,7 +122,7 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
 def _why(choice: Choice) -> str:
     net, best = choice.net, choice.best
     accuracy = numbers.percent(net.mean(ACCURACY))
-    flops = f"{numbers.short(net.mean('flops_study'), 3)}FLOPs"
+    flops = numbers.quantity(net.mean("flops_study"), "FLOPs", 3)
     if net is best:
         return (
             f"It is the best, at {accuracy} of the augmented test images right and {flops} for "

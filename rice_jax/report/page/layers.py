@@ -71,9 +71,9 @@ def _time(profile: Mapping[str, Any]) -> str:
     if not time:
         return ""
     measured = time["measured"]
-    rate = numbers.short(time["device_flops_per_second"], 3)
+    rate = numbers.quantity(time["device_flops_per_second"], "FLOP/s", 3)
     return (
-        f"At {rate}FLOP/s, all of them used, one image takes "
+        f"At {rate}, all of them used, one image takes "
         f"{numbers.seconds(time['theoretical_seconds']['study'])}. Measured on "
         f"{markdown.escape(measured['device'])}: {numbers.seconds(measured['median'])} for one "
         f"image (middle 80 %: {numbers.seconds(measured['p10'])} to "

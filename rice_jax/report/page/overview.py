@@ -46,7 +46,7 @@ def _net(record: Record) -> str:
         f"A net of {_plural(convolutions, 'convolution')} with "
         f"{_plural(totals['filters'], 'filter')} and {numbers.count(totals['params'])} "
         f"parameters, for images of {size}. One image takes it "
-        f"{numbers.short(totals['flops']['study'])}FLOPs."
+        f"{numbers.quantity(totals['flops']['study'], 'FLOPs')}."
     )
 
 

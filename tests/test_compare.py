@@ -1,0 +1,391 @@
+import csv
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from report_drawing import assert_clean, drawn_texts
+from report_runs import make_run, profile, scored
+
+from rice_jax.errors import UserError
+from rice_jax.report import comparison, style
+from rice_jax.report.comparison import choice, nets, tables
+from rice_jax.report.comparison.figures import pictures
+from rice_jax.report.comparison.page import page
+from rice_jax.report.comparison.placement import label_points
+
+
+def run_of(folder, name, accuracy, flops, latency=0.002, params=1000, device="cpu", **parts):
+    """A run with this augmented accuracy in thousandths, FLOPs and latency."""
+    content = parts.pop("profile", None) or profile(flops)
+    content["totals"] = content["totals"] | {"params": params}
+    content["time"]["measured"] |= {"median": latency, "device": device}
+    if latency is None:
+        del content["time"]
+    evaluation = {"clean": scored(990), "augmented": scored(accuracy), "path": "test split"}
+    return make_run(folder, name, evaluation=evaluation, profile=content, **parts)
+
+
+def read(*runs) -> list[nets.Net]:
+    return nets.read([str(run) for run in runs])
+
+
+# The front and the choice
+
+
+def test_front_by_hand():
+    points = [(1, 5), (2, 3), (2, 4), (3, 3), (4, 1), (4, 1)]
+    assert choice.front(points) == [True, True, False, False, True, True]
+    assert choice.front([]) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12))
+def test_front_is_what_no_other_point_dominates(points):
+    array = np.array(points).reshape(-1, 3)
+    no_worse = (array[:, None] <= array[None]).all(-1)
+    better = (array[:, None] < array[None]).any(-1)
+    assert choice.front(points) == list(~(no_worse & better).any(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected"), [(0.0, "best"), (0.0099, "best"), (0.01, "small"), (0.5, "tiny")]
+)
+def test_the_smallest_net_within_the_margin_is_chosen(tmp_path, margin, expected):
+    found = read(
+        run_of(tmp_path / "a", "best", 960, 9000),
+        run_of(tmp_path / "b", "small", 950, 500),
+        run_of(tmp_path / "c", "large", 955, 99_000),
+        run_of(tmp_path / "d", "tiny", 700, 10),
+    )
+    chosen = choice.choose(found, margin)
+    assert chosen is not None
+    assert (chosen.net.label, chosen.best.label) == (expected, "best")
+
+
+def test_of_equal_flops_the_fewer_parameters_are_chosen_then_accuracy(tmp_path):
+    found = read(
+        run_of(tmp_path / "a", "fat", 960, 100, params=9),
+        run_of(tmp_path / "b", "slim", 955, 100, params=5),
+        run_of(tmp_path / "c", "slim_but_worse", 954, 100, params=5),
+    )
+    chosen = choice.choose(found, 0.01)
+    assert chosen is not None
+    assert chosen.net.label == "slim"
+    assert [net.label for net in chosen.within] == ["fat", "slim", "slim_but_worse"]
+
+
+def test_the_front_weighs_accuracy_flops_and_latency(tmp_path):
+    found = read(
+        run_of(tmp_path / "a", "accurate", 990, 900, 0.009),
+        run_of(tmp_path / "b", "fast", 900, 800, 0.001),
+        run_of(tmp_path / "c", "light", 900, 100, 0.009),
+        run_of(tmp_path / "d", "beaten", 890, 850, 0.001),
+    )
+    front = choice.pareto_front(found)
+    assert set(front.labels) == {"accurate", "fast", "light"}
+    assert front.measures == ("augmented_accuracy", "flops_study", "latency_seconds")
+
+
+def test_latency_is_left_out_where_it_cannot_be_compared(tmp_path):
+    first = run_of(tmp_path / "a", "one", 990, 900, 0.009)
+    other = run_of(tmp_path / "b", "two", 980, 900, 0.001, device="TPU v5e")
+    unknown = run_of(tmp_path / "c", "three", 970, 900, None)
+    for runs, reason in (((first, other), "several devices (TPU v5e, cpu)"),
+                         ((first, unknown), "not measured for three")):  # fmt: skip
+        front = choice.pareto_front(read(*runs))
+        assert front.measures == ("augmented_accuracy", "flops_study")
+        assert front.labels == ("one",)
+        assert reason in front.why_no_latency
+        text = page(read(*runs), front, None, [])
+        assert "Latency is left out" in text
+    names = [picture.name for picture in pictures(read(first, other), synthetic=False)]
+    assert "latency_accuracy" not in names
+    assert "flops_accuracy" in names
+
+
+def test_the_standard_error_of_a_test(tmp_path):
+    (net,) = read(run_of(tmp_path, "a", 899, 100))
+    # 900 of 1,002 right, once one right and one wrong answer are added.
+    expected = math.sqrt(900 / 1002 * 102 / 1002 / 1000)
+    assert choice.standard_error(net) == pytest.approx(expected)
+
+
+# Runs and nets
+
+
+def test_seeds_of_a_net_are_one_row_with_mean_and_sample_deviation(tmp_path):
+    runs = [
+        run_of(tmp_path / str(seed), "final", accuracy, 100, seed=seed)
+        for seed, accuracy in enumerate((900, 920, 970))
+    ]
+    (net,) = read(*runs)
+    spread = net.spread("augmented_accuracy")
+    assert spread is not None
+    assert spread.mean == pytest.approx(0.93)
+    assert spread.deviation == pytest.approx(math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2))
+    assert tables.cell(net, "augmented_accuracy") == "93.00 % ± 3.61 %"
+    assert tables.cell(net, "params") == "1,000"
+    (row,) = tables.rows([net], choice.pareto_front([net]))
+    assert (row["runs"], row["seeds"]) == (3, "0 1 2")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"train": {"augment": True}}, {"fingerprint": "beef"}, {"prune": {}}]
+)
+def test_runs_of_another_recipe_or_other_images_are_another_net(tmp_path, changed):
+    found = read(
+        run_of(tmp_path / "plain", "cnn", 900, 100),
+        run_of(tmp_path / "other", "cnn", 910, 100, seed=1, **changed),
+    )
+    labels = {net.label for net in found}
+    assert labels == (
+        {"cnn", "cnn, pruned"} if "prune" in changed else {"cnn (plain)", "cnn (other)"}
+    )
+
+
+def test_nets_in_folders_of_one_name_are_told_apart_by_path(tmp_path):
+    folders = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    found = read(
+        run_of(folders[0], "cnn", 900, 100),
+        run_of(folders[1], "cnn", 910, 100, train={"augment": True}),
+    )
+    assert {net.label for net in found} == {f"cnn ({folder})" for folder in folders}
+
+
+def test_a_run_that_was_only_profiled_has_its_place_too(tmp_path):
+    bare = make_run(
+        tmp_path / "b", "bare", history=None, evaluation=None, dead_filters=None, data=None
+    )
+    found = read(run_of(tmp_path / "a", "cnn", 900, 100), bare)
+    assert [net.label for net in found] == ["cnn", "bare"]
+    assert tables.cell(found[1], "augmented_accuracy") == "—"
+    text = comparison.compare([str(bare)], str(tmp_path / "out"))
+    assert text == ""
+    assert "nothing to weigh" in (tmp_path / "out" / "report.md").read_text()
+
+
+# What is written
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison of three nets, one with two seeds, one pruned, one called <script>."""
+    folder = tmp_path_factory.mktemp("compared")
+    reported = {
+        "params": 1000,
+        "filters": 5,
+        "flops": 100,
+        "tflops_7500": 290.54,
+        "augmented_test_accuracy": 0.9533,
+        "val_accuracy": 0.9897,
+        "macro": {"precision": 0.95, "recall": 0.95, "f1": 0.95},
+    }
+    erratum = {"model": "final", "field": "tflops_7500", "reported": 290.54, "correct": 209.54}
+    studied = lambda: profile(1000, reported=reported, errata=[erratum | {"why": "times 7500"}])  # noqa: E731
+    certificate = {"certificate": {"max_abs_logit_difference": 2e-7, "images": 30}}
+    runs = [
+        run_of(folder / "final_0", "final", 950, 1000, profile=studied()),
+        run_of(folder / "final_1", "final", 960, 1000, profile=studied(), seed=1),
+        run_of(folder / "lean", "cnn", 940, 50, prune=certificate),
+        run_of(folder / "<script>alert(1)</script>", "<script>|net", 700, 10),
+    ]
+    out = folder / "out"
+    comparison.compare([str(run) for run in runs], str(out), margin=0.02)
+    return out
+
+
+def test_figures_are_there_as_png_and_svg_with_and_without_the_final_net(compared):
+    kinds = ("accuracy_f1", "flops_accuracy", "filters_accuracy", "parameters_accuracy",
+             "latency_accuracy", "accuracy_per_tflop")  # fmt: skip
+    for kind in kinds:
+        for name in (kind, f"{kind}_without_final"):
+            assert (compared / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            ElementTree.fromstring((compared / f"{name}.svg").read_text())
+    text = (compared / "report.md").read_text()
+    assert set(re.findall(r"\]\(([^)]+)\)", text)) == {file.name for file in compared.glob("*.png")}
+
+
+def test_csv_and_json_hold_the_same_figures(compared):
+    rows = list(csv.DictReader(io.StringIO((compared / "comparison.csv").read_text())))
+    content = json.loads((compared / "comparison.json").read_text())
+    assert [row["net"] for row in rows] == ["final", "cnn, pruned", "<script>|net"]
+    final = rows[0]
+    assert float(final["augmented_accuracy"]) == pytest.approx(0.955)
+    assert float(final["augmented_accuracy_std"]) == pytest.approx(math.sqrt(2 * 0.005**2))
+    assert float(final["augmented_accuracy_study"]) == 0.9533
+    assert float(final["tflops_7500"]) == pytest.approx(1000 * 7500 / 1e12)
+    assert (final["tflops_7500_study"], final["tflops_7500_study_correct"]) == ("290.54", "209.54")
+    assert rows[1]["augmented_accuracy_study"] == ""
+    # 94 points for 50 x 7,500 FLOPs.
+    assert float(rows[1]["accuracy_per_tflop"]) == pytest.approx(94 / (50 * 7500 / 1e12))
+    for row, entry in zip(rows, content["nets"], strict=True):
+        assert float(row["augmented_accuracy"]) == entry["augmented_accuracy"]
+        assert (row["pareto_front"] == "True") == entry["pareto_front"]
+    assert [run["seed"] for run in content["nets"][0]["runs"]] == [0, 1]
+    assert content["recommendation"] == {
+        "net": "cnn, pruned",
+        "best": "final",
+        "margin": 0.02,
+        "within": ["final", "cnn, pruned"],
+    }
+
+
+def test_the_page_recommends_in_words_and_says_why(compared):
+    text = (compared / "report.md").read_text()
+    assert "**Take cnn, pruned.** It has the fewest FLOPs of the 2 nets within 2 points" in text
+    assert "94.00 %, 1.50 points below final (95.50 %), at 50 FLOPs for one image" in text
+    assert "20 times fewer" in text
+    assert "| 0 points | final | 95.50 % ± 0.71 % | 1 k |" in text
+    assert "290.54 (correct: 209.54)" in text
+    assert "logits within 2.0e-07 on 30 images" in text
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.targets = set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.targets += [value for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+def test_html_is_one_file_that_asks_nobody_for_anything(compared):
+    text = (compared / "report.html").read_text()
+    found = _Links()
+    found.feed(text)
+    assert len(found.targets) == 13  # twelve figures and an empty icon
+    assert all(target.startswith("data:") for target in found.targets)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not found.tags & {"script", "iframe", "object", "embed", "base", "form"}
+    assert "default-src 'none'" in text
+    assert "width=device-width" in text
+    assert "&lt;script&gt;|net" in text
+
+
+def test_html_and_markdown_tell_the_same(compared):
+    body = re.sub(r"<[^>]+>", " ", (compared / "report.html").read_text().partition("<body>")[2])
+    text = (compared / "report.md").read_text()
+    for number in re.findall(r"\d+\.\d+ %", text):
+        assert number in body
+
+
+def test_synthetic_runs_and_different_images_are_said(tmp_path):
+    real = run_of(tmp_path / "a", "cnn", 900, 100)
+    drawn = run_of(tmp_path / "b", "final", 950, 90, synthetic=True, fingerprint="beef")
+    found = read(real, drawn)
+    text = page(found, choice.pareto_front(found), choice.choose(found, 0.01), [])
+    assert "**Synthetic data.**" in text
+    assert "**Not the same images.**" in text
+    drawing = next(pictures(found, synthetic=True)).figure
+    assert any("synthetic" in words for words, _ in drawn_texts(drawing))
+    alone = read(real)
+    text = page(alone, choice.pareto_front(alone), choice.choose(alone, 0.01), [])
+    assert "Synthetic" not in text
+    assert "Not the same" not in text
+    assert "no net of fewer FLOPs comes within 1 point" in text
+
+
+# Figures
+
+
+@pytest.mark.parametrize("number", [1, 14])
+def test_texts_of_the_figures_do_not_overlap(tmp_path, number):
+    runs = [
+        run_of(tmp_path / f"{i}", f"net_{i}" + "_of_a_long_name" * (i % 2), 900 + i % 4,
+               10 ** (6 + i % 3) + i, 0.001 * (1 + i % 5), params=10 ** (4 + i % 2))
+        for i in range(number)
+    ]  # fmt: skip
+    for picture in pictures(read(*runs), synthetic=True):
+        assert_clean(picture.figure)
+
+
+def test_log_axes_say_so(tmp_path):
+    runs = [run_of(tmp_path / name, name, 900, 10**power) for name, power in (("a", 6), ("b", 9))]
+    for picture in pictures(read(*runs), synthetic=False):
+        logarithmic = picture.figure.axes[0].get_xscale() == "log"
+        assert logarithmic == (picture.name != "accuracy_f1")
+        words = " ".join(text for text, _ in drawn_texts(picture.figure))
+        assert ("log axis" in words) == logarithmic
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9))
+def test_labels_cover_neither_each_other_nor_points(points):
+    with style.context():
+        figure = Figure(figsize=(5, 4))
+        axes = figure.subplots()
+        axes.set(xlim=(-0.2, 1.2), ylim=(-0.2, 1.2))
+        labels = [f"label {i}" for i in range(len(points))]
+        label_points(axes, points, labels)
+    texts = dict(drawn_texts(figure))
+    assert_clean(figure)
+    for x, y in axes.transData.transform(points):
+        for label in labels:
+            left, bottom, right, top = texts[label]
+            assert not (left < x < right and bottom < y < top)
+
+
+# The command
+
+
+def command(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "rice_jax.compare", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_writes_the_comparison(tmp_path):
+    run = run_of(tmp_path / "run", "cnn", 900, 100)
+    done = command(f"--workdirs={run}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Take cnn.\n")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
+    done = command(f"--workdirs={tmp_path / 'nowhere'}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "config.json is missing" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workdirs": []}, "no run to compare"),
+        ({"workdirs": ["run", "run/../run"]}, "twice"),
+        ({"out": "run"}, "is one of the runs"),
+        ({"margin": 1.5}, r"--margin=1\.5"),
+        ({"margin": -0.1}, r"--margin=-0\.1"),
+        ({"workdirs": ["damaged"]}, "not as the stages write it"),
+        ({"workdirs": ["broken"]}, "cannot read"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing_behind(tmp_path, arguments, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_of(tmp_path / "run", "cnn", 900, 100)
+    make_run(tmp_path / "damaged", evaluation={"augmented": {"accuracy": 1}})
+    make_run(tmp_path / "broken").write_text("evaluation.json", "{")
+    given = {"workdirs": ["run"], "out": "out"} | arguments
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    with pytest.raises(UserError, match=message):
+        comparison.compare(given.pop("workdirs"), given.pop("out"), **given)
+    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
