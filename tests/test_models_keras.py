@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from rice_jax import models
 from rice_jax.models import keras_h5
-from rice_jax.trace import trace, variable_shapes
+from rice_jax.trace import trace
 
 keras_nets = pytest.importorskip("keras_nets")  # it sets Keras's backend first
 keras = keras_nets.keras
@@ -30,17 +30,19 @@ def save(model, path):
         model.save(path)
 
 
-def zeros(module, image=IMAGE):
-    shapes = variable_shapes(module, (1, image, image, 3), train=False)["params"]
-    return jax.tree.map(lambda shape: np.zeros(shape.shape, np.float32), shapes)
+def zeros(traced):
+    """Parameters to fill."""
+    return jax.tree.map(lambda s: np.zeros(s.shape, np.float32), traced.variable_shapes["params"])
 
 
-def images(image=IMAGE, seed=1):
-    return np.random.default_rng(seed).random((2, image, image, 3), dtype=np.float32)
+def images():
+    return np.random.default_rng(1).random((2, IMAGE, IMAGE, 3), dtype=np.float32)
 
 
 def our_logits(module, params, x):
-    return np.asarray(jax.jit(lambda p, x: module.apply({"params": p}, x, train=False))(params, x))
+    return np.asarray(
+        keras_nets.quick_jit(lambda p, x: module.apply({"params": p}, x, train=False))(params, x)
+    )
 
 
 def keras_net(name):
@@ -54,7 +56,8 @@ def test_study_net_equals_keras(name, tmp_path):
     model, module = keras_net(name), models.build(name)
     path = tmp_path / "model.h5"
     model.save(path)
-    params = zeros(module)
+    traced = trace(module, (1, IMAGE, IMAGE, 3), train=False)
+    params = zeros(traced)
     loaded = keras_h5.fill_from_h5(path, module, params)
     assert loaded.kept == ()
 
@@ -72,7 +75,7 @@ def test_study_net_equals_keras(name, tmp_path):
     )
     ours = sorted(
         (layer.module.__name__, layer.output.shape[1:])
-        for layer in trace(module, (1, IMAGE, IMAGE, 3), train=False).layers.values()
+        for layer in traced.layers.values()
         if layer.module.__name__ in kinds.values()
     )
     assert ours == theirs
@@ -84,7 +87,7 @@ def test_study_net_equals_keras(name, tmp_path):
 
 @functools.cache
 def tiny(name):
-    """A small Keras model, our module of it, our logits as a function, and Keras's logits."""
+    """A small Keras model, our module, parameters to fill, our logits' function, its logits."""
     if name == "custom layers":
         widths = keras_nets.TINY_WIDTHS["googlenet"] | {"inception": keras_nets.InceptionLayer}
     elif name == "partly frozen":
@@ -97,8 +100,9 @@ def tiny(name):
     module_widths = {key: value for key, value in widths.items() if key != "inception"}
     net = "googlenet" if "stem" in widths else "vgg_custom"
     module = models.build(net, **module_widths)
-    apply = jax.jit(lambda params, x: module.apply({"params": params}, x, train=False))
-    return model, module, apply, keras_nets.logits(model, images())
+    params = zeros(trace(module, (1, IMAGE, IMAGE, 3), train=False))
+    apply = keras_nets.quick_jit(lambda p, x: module.apply({"params": p}, x, train=False))
+    return model, module, params, apply, keras_nets.logits(model, images())
 
 
 @pytest.mark.parametrize("file", FORMATS)
@@ -108,7 +112,7 @@ def test_every_layout_loads(name, file, tmp_path):
 
     Of the last Keras lists what learns first, so that it begins with the last convolutions.
     """
-    model, module, apply, expected = tiny(name)
+    model, module, zero, apply, expected = tiny(name)
     save(model, tmp_path / file)
-    params = keras_h5.load_h5(tmp_path / file, module, zeros(module))
+    params = keras_h5.load_h5(tmp_path / file, module, zero)
     np.testing.assert_allclose(apply(params, images()), expected, atol=1e-5)

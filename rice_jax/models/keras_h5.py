@@ -220,7 +220,7 @@ def _by_depth(places: Sequence[str], traced: Trace) -> list[str]:
             farthest += 1
             distance[equation.layer] = farthest
         behind[id(equation)] = farthest
-    return sorted(places, key=lambda place: -distance[place])
+    return sorted(places, key=lambda place: -distance.get(place, 0))
 
 
 def _read(path: str, pairs: Sequence[tuple[str, _FileLayer]]) -> dict[str, Any]:
