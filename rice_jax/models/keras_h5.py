@@ -124,7 +124,7 @@ def _match(
 ) -> list[tuple[str, _FileLayer]]:
     """(our layer's path, the file's layer) for each layer that the file fills."""
     traced = trace(module, (1, 224, 224, 3), train=False)
-    shapes = {
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
         place: {
             name: tuple(flat[f"{place}/{name}"].shape)
             for name in ("kernel", "bias")
