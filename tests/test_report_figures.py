@@ -165,7 +165,7 @@ def test_a_weak_map_is_drawn_as_bright_as_a_strong_one():
     drawn = pixels(mosaic).astype(int)
     rows = np.flatnonzero((drawn == (0, 0, 3)).all(axis=-1).any(axis=1))  # the darkest colour
     strong, weak, lifted = (
-        drawn[rows[0] : rows[0] + 32, 8 + i * 232 : 232 + i * 232] for i in range(3)
+        drawn[rows[0] : rows[0] + 32, 12 + i * 236 : 236 + i * 236] for i in range(3)
     )
     assert len(np.unique(strong.reshape(-1, 3), axis=0)) > 5
     np.testing.assert_array_equal(strong, weak)
@@ -179,9 +179,22 @@ def test_one_bright_pixel_of_a_large_map_shows_and_where_it_is():
     bright = np.argwhere((abs(drawn - (252, 254, 164)) < 3).all(axis=-1))
     black = np.argwhere((drawn == (0, 0, 3)).all(axis=-1))
     assert len(bright) == 1
-    # Map 10 is the third of the second row: 112 pixels at half size, in cells of 136.
+    # Map 10 is the third of the second row: 112 pixels at half size, in cells of 140.
     first = black.min(axis=0)
-    np.testing.assert_array_equal(bright[0] - first, (152 + 20, 2 * 136 + 90))
+    np.testing.assert_array_equal(bright[0] - first, (156 + 20, 2 * 140 + 90))
+
+
+def test_a_few_strong_pixels_do_not_hide_the_rest_of_a_map_and_the_key_says_how():
+    values = np.zeros((8, 8, 1))
+    values[0, 0], values[4:, 4:] = 1.0, 0.01
+    figure = figures.feature_maps("c", values)
+    drawn = pixels(figure).astype(int)
+    # Ten percent of the way up the colour map, where a linear scale has one percent.
+    faint = (abs(drawn - (20, 11, 52)) < 8).all(axis=-1).sum()
+    assert faint == 16 * 28 * 28
+    assert any("Square-root scale" in " ".join(text.split()) for text, _ in drawn_texts(figure))
+    signed = figures.feature_maps("c", values - 0.5)
+    assert not any("Square-root" in text for text, _ in drawn_texts(signed))
 
 
 def test_of_more_maps_than_are_readable_the_strongest_are_shown():

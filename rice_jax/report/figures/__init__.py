@@ -2,17 +2,27 @@
 
 from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file
 from rice_jax.report.figures.layers import dead_filters, flops
+from rice_jax.report.figures.pruning import (
+    budgets,
+    filters_left,
+    maps_side_by_side,
+    side_by_side_file,
+)
 from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg
 
 __all__ = [
+    "budgets",
     "classes",
     "confusion_matrix",
     "curves",
     "dead_filters",
     "feature_maps",
     "feature_maps_file",
+    "filters_left",
     "flops",
+    "maps_side_by_side",
     "png",
+    "side_by_side_file",
     "svg",
 ]

@@ -24,7 +24,7 @@ _GRIDS = ((12, 4, 224), (36, 6, 128), (64, 8, 128), (144, 12, 128), (513, 16, 12
 _MOST_MAPS = 512
 _NARROWEST = 128  # pixels of a cell, for its caption
 _CAPTION = 32  # pixels above a map
-_GAP = 8  # pixels between cells
+_GAP = 12  # pixels between cells
 _LETTERS = 7.0  # points
 
 
@@ -81,7 +81,9 @@ def feature_maps(
     """A grid of a layer's maps for one image, numbered, dead filters crossed out.
 
     Each map has a colour scale of its own, so that a weak map shows its pattern too; the two
-    ends of the scale stand above the map. Of more than 512 maps the strongest are shown.
+    ends of the scale stand above the map. Where no value is negative, as after ReLU, brightness
+    grows with the square root, so that a few strong pixels do not hide the rest. Of more than 512
+    maps the strongest are shown.
 
     Args:
         path: the layer's path.
@@ -97,7 +99,9 @@ def feature_maps(
     shown = _strongest(maps)
     cells = len(shown) + (image is not None)
     columns, across = next((c, pixels) for most, c, pixels in _GRIDS if cells <= most)
-    pictures = [_colored(maps[:, :, c], across, dead=c in dead) for c in shown]
+    rectified = not (maps < 0).any()
+    power = 0.5 if rectified else 1.0
+    pictures = [_colored(maps[:, :, c], across, power, dead=c in dead) for c in shown]
     captions = [(str(c), _range(maps[:, :, c], dead=c in dead)) for c in shown]
     if image is not None:
         pictures.insert(0, _fitted(np.asarray(image), pictures[0].shape[:2]))
@@ -108,7 +112,7 @@ def feature_maps(
 
     width, down = mosaic.shape[1] / style.DPI, mosaic.shape[0] / style.DPI
     reduced = max(maps.shape[:2]) > 1.5 * across
-    key = style.wrap(_key(dead, reduced), width - 0.2, style.SMALL)
+    key = style.wrap(_key(dead, reduced, rectified), width - 0.2, style.SMALL)
     below = 0.16 * len(key) + 0.15
     figure = style.canvas(
         width, down + below, title, _subtitle(path, maps, shown), synthetic=synthetic
@@ -143,8 +147,10 @@ def _subtitle(path: str, maps: np.ndarray, shown: Sequence[int]) -> str:
     return text + (f", the strongest {len(shown)} shown" if len(shown) < channels else "")
 
 
-def _key(dead: Collection[int], reduced: bool) -> str:
+def _key(dead: Collection[int], reduced: bool, rectified: bool) -> str:
     sentences = ["Above each map: its channel, and the values that are darkest and brightest."]
+    if rectified:
+        sentences.append("Square-root scale.")
     if dead:
         sentences.append("Crossed out: dead filters.")
     if reduced:
@@ -161,7 +167,7 @@ def _strongest(maps: np.ndarray) -> list[int]:
     return sorted(np.argsort(-peaks, kind="stable")[:_MOST_MAPS].tolist())
 
 
-def _colored(values: np.ndarray, across: int, *, dead: bool) -> np.ndarray:
+def _colored(values: np.ndarray, across: int, power: float, *, dead: bool) -> np.ndarray:
     """A map as (H, W, 3) uint8 about `across` pixels wide, each of its pixels a whole square."""
     values = _reduced(values, across)
     low, high = float(values.min()), float(values.max())
@@ -169,7 +175,7 @@ def _colored(values: np.ndarray, across: int, *, dead: bool) -> np.ndarray:
         picture = np.full((*values.shape, 3), 255 * np.array(to_rgb(style.PALE)), np.uint8)
     else:
         if low < high:
-            level = (values - low) / (high - low)
+            level = ((values - low) / (high - low)) ** power
         else:  # black where it is 0 throughout, else half bright
             level = np.full(values.shape, 0.5 if low else 0.0)
         picture = (255 * matplotlib.colormaps["inferno"](level)[..., :3]).astype(np.uint8)

@@ -68,7 +68,7 @@ def flops(
         text = f" {numbers.short(amount, 3)}  {_share(amount / total)}"
         box = {"fc": "white", "ec": "none", "pad": 0.3}  # keeps grid lines out of the text
         axes.text(amount, place, text, va="center", size=style.SMALL, bbox=box)
-    _name_rows(axes, [path for path, _, _ in rows])
+    name_rows(axes, [path for path, _, _ in rows])
     largest = max((amount for _, _, amount in rows), default=0) or 1.0
     axes.set_xlim(0, 1.45 * largest)  # leaves room for the figures after the bars
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -152,7 +152,7 @@ def dead_filters(
     )
     bars, spread = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
     _fate_bars(bars, fates)
-    _name_rows(bars, [layer["path"] for layer in shown])
+    name_rows(bars, [layer["path"] for layer in shown])
     bars.set_xlabel("filters of\nthe layer (%)")
     bars.set_xticks((0, 50, 100))
     _zero_spread(spread, shown)
@@ -209,7 +209,7 @@ def _zero_spread(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _name_rows(axes: Axes, paths: Sequence[str]) -> None:
+def name_rows(axes: Axes, paths: Sequence[str]) -> None:
     """Paths beside the rows, the first row on top."""
     names = [style.fit(style.drawable(path), _LABEL, style.SMALL) for path in paths]
     axes.set_yticks(range(len(names)), names)
