@@ -21,7 +21,7 @@ from rice_jax.report import figures, writing
 from rice_jax.run import Run
 
 # What makes a run another run: a change there cannot go on in the same folder.
-_IDENTITY = ("seed", "model", "train", "data.image_size")
+_IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
 _MAY_CHANGE = ("train.epochs",)
 _PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -39,7 +39,7 @@ class Job:
         dataset = data.load(
             self.config.data.path,
             self.config.data.cache_dir,
-            seed=self.config.seed,
+            seed=configuration.split_seed(self.config),
             synthetic_per_class=self.config.data.synthetic_per_class,
             keep_decoded=self.config.data.keep_decoded,
         )
