@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import flax.linen as nn
+
 from rice_jax.trace import Equation, Trace, Value
 
 # Steps that act on each element alone: bias, BatchNorm's affine, a scale, a change of precision.
@@ -45,8 +47,8 @@ def convolutions(trace: Trace) -> list[ConvMap]:
 
     A layer called more than once gives an entry for each call, all with one path: a filter does
     nothing only where none of its calls does anything. Convolutions whose kernel depends on no
-    variable (patch extraction, a fixed blur) have no filters to speak of and are left out, and so
-    are those inside a loop (`nn.scan`), whose values a flat trace does not have.
+    variable (patch extraction, a fixed blur) have no filters to speak of and are left out; those
+    inside a loop, whose values a flat trace does not have, are named by `unseen`.
     """
     roots = _roots(trace)
     variables = set(trace.variables.values())
@@ -70,6 +72,16 @@ def convolutions(trace: Trace) -> list[ConvMap]:
             ConvMap(path, calls[path], filters, value, rectified, batch_axis, channel_axis)
         )
     return found
+
+
+def unseen(trace: Trace) -> list[str]:
+    """Paths of the convolution layers whose maps cannot be had: they run inside `nn.scan` or so."""
+    seen = {conv.path for conv in convolutions(trace)}
+    return [
+        path
+        for path, layer in trace.layers.items()
+        if issubclass(layer.module, nn.Conv | nn.ConvTranspose) and path not in seen
+    ]
 
 
 def _roots(trace: Trace) -> dict[Value, frozenset[Value]]:

@@ -1,6 +1,10 @@
 """Maps and zeros are those that the net's own layers give, however images are batched."""
 
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -8,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from inspected import NETS, Inception, Residual, random_variables, small
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rice_jax import inspection
 from rice_jax.errors import UserError
@@ -120,19 +123,45 @@ def test_transform_sees_pixels_and_the_place_of_the_batch():
         np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
 
 
-def test_sharded_batches_give_the_same_counts():
-    module, array = small("cnn"), images(8)
-    variables = random_variables(module, (1, *SHAPE), seed=1)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    rows = len(mesh.devices) * 2
-    spread = NamedSharding(mesh, PartitionSpec("data"))
-    batches = list(batched(array, rows))
-    sharded = [jax.device_put(batch, spread) for batch in batches]
-    got = inspection.census(module, variables, sharded)
-    expected = inspection.census(module, variables, batches)
-    assert got.images == expected.images
-    for path, layer in expected.layers.items():
-        np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from inspected import random_variables, small
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rice_jax import inspection
+
+module, shape = small("cnn"), (16, 16, 3)
+images = np.random.default_rng(0).random((7, *shape), np.float32)
+variables = random_variables(module, (1, *shape), seed=1)
+
+def dim(batch, first):
+    place = (first + jnp.arange(len(batch))).astype(jnp.float32)
+    return batch * (place / 7)[:, None, None, None]
+
+def batches(size, rows):
+    for first in range(0, 7, size):
+        part = images[first : first + size]
+        weight = np.arange(rows) < len(part)
+        yield np.resize(part, (rows, *shape)), np.float32(weight)
+
+devices = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+assert len(jax.devices()) == 2
+spread = [jax.device_put(batch, devices) for batch in batches(3, 4)]
+got = inspection.census(module, variables, spread, transform=dim)
+expected = inspection.census(module, variables, batches(7, 7), transform=dim)
+assert got.images == expected.images == 7
+for path, layer in expected.layers.items():
+    assert got.layers[path].values == layer.values
+    np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
+    assert 0 < layer.zeros[1:].sum() < layer.values * (layer.filters - 1)
+"""
+
+
+def test_batches_spread_over_devices_give_the_same_counts():
+    folder = pathlib.Path(__file__).parent
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-W", "error", "-c", SHARDED]
+    done = subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_counts_stay_exact_beyond_32_bits():

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from rice_jax import models
-from rice_jax.maps import convolutions
+from rice_jax.maps import convolutions, unseen
 from rice_jax.trace import trace
 
 
@@ -145,3 +145,20 @@ def test_transposed_and_one_dimensional_convolutions():
     assert (up.path, up.value.shape, up.rectified) == ("layers_0", (2, 16, 16, 4), True)
     (line,) = found(nn.Sequential([nn.Conv(7, (3,)), nn.relu]), (2, 9, 3))
     assert (line.filters, line.value.shape) == (7, (2, 9, 7))
+
+
+def test_convolutions_in_a_loop_are_named():
+    class Step(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return nn.relu(nn.Conv(3, (3, 3), name="conv")(x)), None
+
+    class Loop(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            loop = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+            return nn.Conv(3, (1, 1), name="last")(loop(name="loop")(x, None)[0])
+
+    traced = trace(Loop(), (2, 8, 8, 3))
+    assert [conv.path for conv in convolutions(traced)] == ["last"]
+    assert unseen(traced) == ["loop/conv"]

@@ -21,6 +21,9 @@ _OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
 """How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
 to bfloat16."""
 
+_HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
+
 
 def map_bounds(
     module: nn.Module,
@@ -94,7 +97,7 @@ def value_bounds(
         known[traced.input] = widened(darkest, brightest, 0.0)
         exact = {value: interval.exact for value, interval in known.items()}
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=_HASTY)
         def run(ends: list[tuple[jax.Array, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
             intervals = {
                 value: Interval(lo, lo if exact[value] else hi)

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rice_jax.errors import UserError
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
+from rice_jax.maps import unseen
 
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -55,6 +56,8 @@ class Census:
     images: int
     layers: dict[str, LayerCensus]
     """By path, in the order in which they are computed."""
+    unseen: tuple[str, ...] = ()
+    """Paths of the convolutions that are not counted, since they run inside a loop."""
 
 
 def census(
@@ -77,8 +80,8 @@ def census(
         batches: pairs of images (B, H, W, C), float in [0, 1] for this package's nets, and weight
             (B,), 0 for images that only fill up the batch. NumPy's or JAX's arrays, which may be
             sharded over the batch; each shape of batch is compiled once.
-        transform: makes of images, and the index of their first one in the split, what the module
-            takes: decoding of uint8 pixels, augmentation. Part of the compiled program.
+        transform: makes of images, and the index of their first one (how many counted before it),
+            what the module takes: scaling of uint8 pixels, augmentation. Compiled with the rest.
         **call_kwargs: what else the module's call needs, such as train=False.
 
     Returns:
@@ -88,8 +91,7 @@ def census(
         UserError: for a split without images, or images that are integers.
     """
     programs: dict[Any, _Program] = {}
-    state = layout = None
-    first = 0
+    state = program = None
     under_way: deque[jax.Array] = deque()
     for images, weight in batches:
         key = (images.shape, images.dtype, _mesh_sharding(images))
@@ -97,16 +99,15 @@ def census(
             programs[key] = _Program(module, images, transform, call_kwargs)
         program = programs[key]
         if state is None:
-            state, layout = program.start(), program.layout
+            state = program.start()
             variables = program.replicate(variables)
-        state, done = program.step(variables, state, images, weight, np.uint32(first))
-        first += images.shape[0]
+        state, done = program.step(variables, state, images, weight)
         under_way.append(done)
         if len(under_way) > _IN_FLIGHT:
             under_way.popleft().block_until_ready()
-    if state is None or layout is None:
+    if state is None or program is None:
         raise UserError(_NO_IMAGES)
-    return _census(layout, counts.to_host(state))
+    return program.finish(state)
 
 
 class _Program:
@@ -125,27 +126,38 @@ class _Program:
         self._traced = traced_for_images(module, seen, **call_kwargs)
         self._maps = image_maps(self._traced)
         self._sharding = _mesh_sharding(images)
-        self.layout = [(conv.path, conv.filters) for conv in self._maps]
-        """Path and filters of each map: the order of the counts."""
         self.step = jax.jit(self._step, donate_argnums=1, out_shardings=self._sharding)
 
     def start(self) -> jax.Array:
         """Counts of nothing: of images; then for each map of values and of zeros by filter."""
-        return self.replicate(counts.zeros(1 + sum(1 + filters for _, filters in self.layout)))
+        return self.replicate(counts.zeros(1 + sum(1 + conv.filters for conv in self._maps)))
+
+    def finish(self, state: jax.Array) -> Census:
+        """The census that the counts amount to."""
+        images, *rest = counts.to_host(state).tolist()
+        if not images:
+            raise UserError(_NO_IMAGES)
+        layers: dict[str, LayerCensus] = {}
+        for conv in self._maps:
+            values, *rest = rest
+            zeros, rest = np.array(rest[: conv.filters], np.int64), rest[conv.filters :]
+            if conv.path in layers:  # another call of the same filters
+                zeros, values = zeros + layers[conv.path].zeros, values + layers[conv.path].values
+            layers[conv.path] = LayerCensus(conv.path, zeros, values)
+        return Census(images, layers, tuple(unseen(self._traced)))
 
     def replicate(self, tree: Any) -> Any:
         """Put arrays on the device, or on every one that images are spread over."""
         return jax.device_put(tree, self._sharding)
 
     def _step(
-        self, variables: Any, state: jax.Array, images: jax.Array, weight: jax.Array, first: Any
+        self, variables: Any, state: jax.Array, images: jax.Array, weight: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """The state with a batch added, and a number that is there as soon as that is done."""
         counted = (weight > 0).astype(jnp.uint32)
         total = jnp.sum(counted)
-        values = self._traced.evaluate(
-            variables, self._transform(images, first), [conv.value for conv in self._maps]
-        )
+        seen = self._transform(images, state[0, 0])
+        values = self._traced.evaluate(variables, seen, [conv.value for conv in self._maps])
         batch = [total[None]]
         for conv, value in zip(self._maps, values, strict=True):
             value = arranged(conv, value)
@@ -165,17 +177,3 @@ def _mesh_sharding(images: Any) -> NamedSharding | None:
     if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
         return None
     return NamedSharding(sharding.mesh, PartitionSpec())
-
-
-def _census(layout: list[tuple[str, int]], counted: np.ndarray) -> Census:
-    """Take the counts of a `_Program` apart."""
-    images, rest = int(counted[0]), counted[1:]
-    if not images:
-        raise UserError(_NO_IMAGES)
-    layers: dict[str, LayerCensus] = {}
-    for path, filters in layout:
-        values, zeros, rest = int(rest[0]), rest[1 : 1 + filters], rest[1 + filters :]
-        if path in layers:  # another call of the same filters
-            zeros, values = zeros + layers[path].zeros, values + layers[path].values
-        layers[path] = LayerCensus(path, zeros, values)
-    return Census(images, layers)

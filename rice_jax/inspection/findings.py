@@ -19,7 +19,8 @@ def to_json(
 
     Returns:
         {"layers": [{path, filters, dead_clean, dead_augmented, proven_dead, zero_fraction}],
-        "images": n}; zero_fraction is that of the clean images.
+        "images": n, "unseen": paths}; zero_fraction is that of the clean images, unseen are the
+        convolutions inside a loop, which no census counts.
 
     Raises:
         UserError: where a filter that is proven dead lives in a census: then proof and census are
@@ -46,4 +47,4 @@ def to_json(
                 "zero_fraction": layer.zero_fraction,
             }
         )
-    return {"layers": layers, "images": clean.images}
+    return {"layers": layers, "images": clean.images, "unseen": list(clean.unseen)}
