@@ -2,12 +2,14 @@
 
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.loop import train
+from rice_jax.train.start import begin
 from rice_jax.train.step import evaluation_inputs
 from rice_jax.train.weights import Trained, build, initial_params, load
 
 __all__ = [
     "Feed",
     "Trained",
+    "begin",
     "build",
     "data_mesh",
     "evaluation_inputs",

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import LogRecord
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
+        logging.get_absl_logger().addFilter(_not_from_orbax)
         self.folder = folder
         self._keep = _Keep()
         self._manager = ocp.CheckpointManager(
@@ -128,11 +130,8 @@ class Checkpoints:
             if _digest(state, {key: meta[key] for key in ("progress", "origin")}) != meta["digest"]:
                 raise DamagedError("its numbers are not those that were saved")
         except DamagedError as error:
-            logging.warning(
-                "checkpoint %s is damaged (%s): going back to the one before it",
-                self.folder / str(number),
-                error,
-            )
+            path = self.folder / str(number)
+            print(f"WARNING: {path} is damaged ({error}): going back to the one before it")
             return None
         return Checkpoint(state, Progress.from_json(meta["progress"]), meta["origin"])
 
@@ -157,6 +156,11 @@ class Checkpoints:
                 f"cannot save in {self.folder}: {reason(error)}; once that is mended the same "
                 "command goes on from the newest checkpoint"
             ) from error
+
+
+def _not_from_orbax(record: LogRecord) -> bool:
+    """Orbax logs a traceback of each failure, which is raised besides and told by us."""
+    return "orbax" not in record.pathname
 
 
 class _Keep:

@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from rice_jax.maps import convolutions
 from rice_jax.trace import Trace, Value, trace
+from rice_jax.train import once
 from rice_jax.train.state import Params, merge, partition
 
 _NEAR = 0.005
@@ -69,7 +70,7 @@ def collapse(
     traced = trace(module, images.shape, train=False)
     names, values = zip(*_rectified(traced), strict=True)
 
-    @jax.jit
+    @once.jit
     def peaks(params: Params, images: jax.Array) -> list[jax.Array]:
         maps = traced.evaluate({"params": params}, images, values)
         return [jnp.max(jnp.abs(value)) for value in maps]
@@ -100,20 +101,28 @@ def first_not_finite(
     for layer, arrays in _by_layer(params).items():
         if not _finite(arrays):
             return f"the parameters of {layer}"
-    outputs: dict[str, Any] = {}
+    calls: list[str] = []
 
-    def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        output = call(*args, **kwargs)
-        outputs.setdefault("/".join(context.module.path), output)
-        return output
+    @once.jit
+    def sound(params: Params, images: Any, dropout_key: jax.Array) -> list[jax.Array]:
+        """Whether each layer's output is finite, in the order of `calls`."""
+        found = []
 
-    with nn.intercept_methods(record):  # not compiled: the order of the calls is what is asked for
-        module.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
-    for layer, output in outputs.items():
-        if not _finite(jax.tree.leaves(output)):
+        def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            output = call(*args, **kwargs)
+            calls.append("/".join(context.module.path))
+            found.append(jnp.all(jnp.isfinite(output)))
+            return output
+
+        with nn.intercept_methods(record):
+            module.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
+        return found
+
+    for finite, layer in zip(sound(params, images, dropout_key), calls, strict=True):
+        if not finite:
             return layer or "the logits"
     gradients = _by_layer(_gradients(module, params, images, labels, dropout_key=dropout_key))
-    for layer in reversed([name for name in outputs if name in gradients]):
+    for layer in reversed([name for name in calls if name in gradients]):
         if not _finite(gradients[layer]):
             return f"the gradient of {layer}"
     return "the loss"
@@ -151,7 +160,7 @@ def _gradients(
         logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    return jax.device_get(jax.jit(jax.grad(loss))(trainable))
+    return jax.device_get(once.jit(jax.grad(loss))(trainable))
 
 
 def _by_layer(params: Params) -> dict[str, list[np.ndarray]]:

@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from rice_jax import data, lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, origin, state, weights
+from rice_jax.train import diagnosis, once, origin, state, weights
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.feed import Feed, Lagged, data_mesh
@@ -108,7 +107,7 @@ class _Training:
         newest = self.checkpoints.newest(like)
         if newest is None:
             params = weights.initial_params(self.config, self.module)
-            fresh = jax.jit(lambda params: state.create(params, self.recipe.frozen))(params)
+            fresh = once.jit(lambda params: state.create(params, self.recipe.frozen))(params)
             return (
                 state.replicate(jax.tree.map(np.asarray, fresh), self.mesh),
                 Progress(learning_rate=self.recipe.learning_rate),
@@ -203,7 +202,7 @@ class _Training:
             frozen=self.recipe.frozen,
         )
         self.progress.collapsed = bool(found.silent)
-        logging.warning("epoch %d: %s", row["epoch"], found)
+        self.display.say(f"WARNING: epoch {row['epoch']}: {found}")
 
     def _not_finite(self) -> str:
         """Do the step that failed once more, slowly, to say where."""

@@ -5,10 +5,8 @@ import os
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import ml_collections
-from absl import logging
 from etils import epath
 from flax import traverse_util
 
@@ -16,7 +14,7 @@ from rice_jax import models
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import state
+from rice_jax.train import once, state
 from rice_jax.train.checkpoints import Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params
@@ -101,7 +99,9 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
     path = config.model.weights
     if not path and models.get(config.model.name).needs_weights:
         raise UserError(_needed(config.model.name))
-    params = _random(module, input_shape(config), config.seed)
+    shape = input_shape(config)
+    # Compiled, since the forward pass is then left out of it.
+    params = once.jit(lambda: state.random_params(module, shape, config.seed))()
     if not path:
         return params
     source = epath.Path(os.path.expanduser(path))
@@ -113,16 +113,6 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
 
         return keras_h5.load_h5(os.fspath(source), module, params)
     return _from_run(Run(source), config, params)
-
-
-def _random(module: nn.Module, shape: tuple[int, ...], seed: int) -> Params:
-    """Compiled, since the forward pass is then left out, but with no pains taken: it runs once."""
-    hasty = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    draw = jax.jit(
-        lambda: state.random_params(module, shape, seed),
-        compiler_options=hasty if jax.default_backend() == "cpu" else None,
-    )
-    return draw()
 
 
 def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Params:
@@ -141,12 +131,8 @@ def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Pa
             f"config.model.weights={os.fspath(run.path)!r} is a run of another net: "
             f"{'; '.join(differing[:3])}{'; ...' if len(differing) > 3 else ''}"
         )
-    logging.warning(
-        "%s is a run of another net: its weights are taken for the frozen layers (%s), "
-        "the layers that learn start at random",
-        run,
-        ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen)),
-    )
+    layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen))
+    print(f"{run} is a run of another net: {layers} are taken from it, the rest starts at random")
     return traverse_util.unflatten_dict({**ours, **{n: theirs[n] for n in frozen}}, sep="/")
 
 

@@ -1,0 +1,98 @@
+"""Evaluations: scikit-learn's report, NumPy's loss, no dependence on the batch size."""
+
+import functools
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import classification_report, confusion_matrix
+from tiny_training import CLASSES, SIZE, Images, config
+
+from rice_jax.evaluate import evaluate, report
+from rice_jax.train import build, initial_params
+
+AVERAGES = {"macro_avg": "macro avg", "weighted_avg": "weighted avg"}
+LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
+
+
+@settings(deadline=None, max_examples=50)
+@given(LABELS)
+def test_the_report_is_that_of_scikit_learn(pairs):
+    true, predicted = zip(*pairs, strict=True)
+    expected = classification_report(
+        true,
+        predicted,
+        labels=range(5),
+        target_names=CLASSES,
+        output_dict=True,
+        zero_division=0,
+    )
+    found = report(confusion_matrix(true, predicted, labels=range(5)), CLASSES)
+    assert found["images"] == len(pairs)
+    assert found["accuracy"] == pytest.approx(np.mean(np.equal(true, predicted)))
+    rows = found["per_class"] | {AVERAGES[name]: found[name] for name in AVERAGES}
+    for name, row in rows.items():
+        for ours, theirs in (("f1", "f1-score"), *((key, key) for key in row if key != "f1")):
+            assert row[ours] == pytest.approx(expected[name][theirs]), (name, ours)
+
+
+@functools.cache
+def net():
+    tiny = config()
+    module = build(tiny)
+    params = jax.tree.map(np.array, initial_params(tiny, module))
+    params["head"]["bias"][:] = [0, 0.01, 0.02, 0.01, 0]  # more than one class is predicted
+    return module, params
+
+
+@functools.cache
+def evaluation(images=23, batch_size=8, augment_seed=None):
+    module, params = net()
+    return evaluate(
+        module,
+        params,
+        Images(images),
+        classes=CLASSES,
+        image_size=SIZE,
+        batch_size=batch_size,
+        augment_seed=augment_seed,
+    )
+
+
+def test_every_image_counts_once():
+    module, params = net()
+    records = [Images(23)[index] for index in range(23)]
+    pixels = [
+        cv2.cvtColor(
+            cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR),
+            cv2.COLOR_BGR2RGB,
+        )
+        for record in records
+    ]
+    labels = np.array([record["label"] for record in records])
+    images = np.stack(pixels) / np.float32(255)
+    logits = np.asarray(module.apply({"params": params}, images), np.float64)
+    entropies = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(23), labels]
+    found = evaluation()
+    assert found["images"] == 23
+    assert found["loss"] == pytest.approx(entropies.mean(), rel=1e-5)
+    expected = confusion_matrix(labels, logits.argmax(axis=1), labels=range(5))
+    assert found["confusion_matrix"] == expected.tolist()
+    assert sum(row["support"] for row in found["per_class"].values()) == 23
+
+
+@pytest.mark.parametrize("augment_seed", [None, 5])
+def test_the_batch_size_does_not_matter(augment_seed):
+    first, second = (evaluation(batch_size=size, augment_seed=augment_seed) for size in (8, 23))
+    assert first["loss"] == pytest.approx(second["loss"], rel=1e-6)
+    assert first["confusion_matrix"] == second["confusion_matrix"]
+
+
+def test_the_seed_alone_decides_the_transforms():
+    losses = {seed: evaluation(augment_seed=seed)["loss"] for seed in (None, 5, 6)}
+    assert len(set(losses.values())) == 3
+    evaluation.cache_clear()
+    assert evaluation(augment_seed=5)["loss"] == losses[5]

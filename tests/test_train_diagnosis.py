@@ -1,0 +1,144 @@
+"""The study's theory of nets that fail to learn, and where NaN first shows."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from tiny_training import SIZE
+
+from rice_jax import models
+from rice_jax.train import diagnosis, once, state
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.random((10, SIZE, SIZE, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 3, 4, 0, 0, 1, 2, 0])
+TINY = {
+    "googlenet": {
+        "stem": (4, 4, 4),
+        "inceptions": (((2, 2, 2, 2, 2, 2),),),
+        "dropout": 0.4,
+    },
+    "final": {"stages": ((3,), (4, 4)), "dense": 6},
+    "cnn": {"stages": ((3,), (4,)), "dense": 6},
+}
+
+
+@functools.cache
+def built(name):
+    module = models.build(name, **TINY[name])
+    return module, once.jit(lambda: state.random_params(module, IMAGES.shape, 0))()
+
+
+def net(name):
+    module, params = built(name)
+    return module, jax.tree.map(np.array, params)
+
+
+def kill(params, path):
+    """Make every map of a convolution negative before its ReLU, whatever the image."""
+    layer = params
+    for name in path.split("/"):
+        layer = layer[name]
+    layer["kernel"][:] = 0
+    layer["bias"][:] = -1
+
+
+def look(module, params, **kwargs):
+    return diagnosis.collapse(
+        module, params, IMAGES, LABELS, loss=1.61, chance=math.log(5), **kwargs
+    )
+
+
+LAST = [f"inception3a/branch{number}/conv" for number in (1, 2, 3, 4)]
+
+
+def test_dead_maps_into_the_head_leave_its_bias_alone_to_learn():
+    module, params = net("googlenet")
+    for path in LAST:
+        kill(params, path)
+
+    def loss(params):
+        logits = module.apply({"params": params}, IMAGES)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), LABELS[:, None], axis=1)
+        return -picked.mean()
+
+    value, gradients = once.jit(jax.value_and_grad(loss))(params)
+    assert float(value) == pytest.approx(math.log(5), abs=1e-6)
+    learning = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]
+        if np.any(gradient)
+    }
+    assert learning == {"head/bias"}
+    found = look(module, params)
+    assert found.dead == LAST[0]
+    layers = {name.rpartition("/")[0] for name in traverse_util.flatten_dict(params, sep="/")}
+    assert set(found.silent) == layers - {"head"}
+    assert "cannot learn" in str(found)
+
+
+@pytest.mark.parametrize(("name", "dead"), [("final", "conv2"), ("cnn", "conv1"), ("cnn", "dense")])
+def test_the_first_dead_layer_is_named(name, dead):
+    module, params = net(name)
+    kill(params, dead)
+    found = look(module, params)
+    assert found.dead == dead
+    assert dead in found.silent
+    assert "head" not in found.silent
+
+
+def test_a_net_in_health_is_said_to_be_so():
+    module, params = net("final")
+    found = look(module, params)
+    assert (found.dead, found.silent) == ("", ())
+    assert "may still begin to learn" in str(found)
+
+
+def test_frozen_layers_are_no_news():
+    module, params = net("final")
+    kill(params, "conv3")
+    assert "conv1" not in look(module, params, frozen=("conv1", "conv2")).silent
+
+
+def test_chance_is_the_entropy_of_the_classes():
+    assert diagnosis.chance(np.diag([7] * 5)) == pytest.approx(math.log(5))
+    assert diagnosis.chance(np.array([[1, 2], [0, 1]])) == pytest.approx(
+        -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    )
+    assert diagnosis.rests_at(math.log(5), 1.6096, 1.6105), "the study's own case"
+    assert not diagnosis.rests_at(math.log(5), 1.6096, 1.55)
+
+
+def broken(params, path, leaf, value):
+    params[path][leaf][..., 0] = value
+    return params
+
+
+@pytest.mark.parametrize(
+    ("path", "leaf", "value", "where"),
+    [
+        ("conv2", "kernel", np.nan, "the parameters of conv2"),
+        ("conv2", "kernel", 3e38, "conv2"),
+        ("head", "bias", np.inf, "the parameters of head"),
+        ("head", "bias", 3e38, "the loss"),
+    ],
+)
+def test_where_nan_first_shows(path, leaf, value, where):
+    module, params = net("final")
+    params["conv1"]["bias"][:] = 1
+    params = broken(params, path, leaf, value)
+    found = diagnosis.first_not_finite(module, params, IMAGES, LABELS, jax.random.key(0))
+    assert found == where
+
+
+def test_a_gradient_that_overflows_is_found_from_the_end():
+    module, params = net("final")
+    params["head"]["kernel"][:] = np.where(RANDOM.random((6, 5)) < 0.5, 1e20, -1e20)
+    params["dense"]["kernel"][:] = 1e-30
+    params["conv3"]["bias"][:] = 1e20
+    found = diagnosis.first_not_finite(module, params, IMAGES, LABELS, jax.random.key(0))
+    assert found.startswith("the gradient of")

@@ -1,0 +1,297 @@
+"""The recipe from start to end, and what befalls it on the way: nothing is lost, all is said."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_training
+from tiny_training import config, dataset, newest
+
+from rice_jax import evaluate, train
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+from rice_jax.train import loop
+
+COLUMNS = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
+# A plateau after every epoch, so that a state lost on the way would show.
+RECIPE = {"plateau_patience": 1, "plateau_min_delta": 1.0, "batch_size": 20}
+
+
+class Watched:
+    """A source that calls `event` before its reading number `at`, and once only."""
+
+    def __init__(self, source, at, event):
+        self.source, self.left, self.event = source, at, event
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            self.event()
+        return self.source[index]
+
+
+def watched(split, at, event):
+    """The tiny dataset, `event` awaiting one of its splits."""
+    images = dataset()
+    images.splits[split] = Watched(images.splits[split], at, event)
+    return images
+
+
+def rows(run):
+    with open(run.path / "history.csv") as file:
+        assert file.readline().startswith(COLUMNS)
+        file.seek(0)
+        return list(csv.DictReader(file))
+
+
+def store_config(run, settings):
+    run.write_json("config.json", {"config": to_json(settings)})
+
+
+def same(first, second):
+    """Whether two runs stand at the same point, bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
+    return first[1] == second[1]
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return config(**RECIPE)
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    """A run of three epochs that nothing befell."""
+    run = Run(tmp_path_factory.mktemp("finished"))
+    store_config(run, settings)
+    train.train(settings, run, dataset())
+    return run
+
+
+def copied(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "copy")
+    return Run(tmp_path / "copy")
+
+
+def test_history_has_a_row_for_each_epoch(finished):
+    history = rows(finished)
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    assert [float(row["learning_rate"]) for row in history] == pytest.approx([0.01, 0.01, 0.002])
+    assert all(float(row["images_per_second"]) > 0 for row in history)
+
+
+def test_the_best_epoch_is_what_is_loaded(finished, settings):
+    history = rows(finished)
+    trained = train.load(finished)
+    best = min(history, key=lambda row: float(row["val_loss"]))
+    assert trained.epoch == int(best["epoch"])
+    assert trained.classes == tiny_training.CLASSES
+    found = evaluate.evaluate(
+        trained.module,
+        trained.params,
+        dataset().splits["validation"],
+        classes=trained.classes,
+        image_size=tiny_training.SIZE,
+        batch_size=64,
+    )
+    assert found["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-6)
+    assert found["accuracy"] == float(best["val_accuracy"])
+
+
+def test_a_finished_run_is_not_trained_again(finished, settings, capsys):
+    before = newest(finished, settings)
+    train.train(settings, finished, watched("train", 1, pytest.fail))
+    assert same(newest(finished, settings), before)
+    assert "all 3 epochs done; best is epoch 3" in capsys.readouterr().out
+
+
+def test_more_epochs_go_on_where_the_run_ended(finished, settings, tmp_path):
+    longer = config(**RECIPE | {"epochs": 4})
+    train.train(longer, Run(tmp_path / "at once"), dataset())
+    later = copied(finished, tmp_path)
+    train.train(longer, later, dataset())
+    assert same(newest(later, longer), newest(Run(tmp_path / "at once"), longer))
+    assert [row["epoch"] for row in rows(later)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("split", "reading", "number", "ending"),
+    [
+        ("train", 190, signal.SIGTERM, SystemExit),
+        ("train", 101, signal.SIGINT, KeyboardInterrupt),
+        ("validation", 25, signal.SIGTERM, SystemExit),
+    ],
+)
+def test_an_interrupted_run_ends_as_if_it_never_was(
+    finished, settings, tmp_path, split, reading, number, ending
+):
+    run = Run(tmp_path)
+    images = watched(split, reading, lambda: signal.raise_signal(number))
+    images.workers = 1
+    with pytest.raises(ending) as stopped:
+        train.train(settings, run, images)
+    assert getattr(stopped.value, "code", 143) == 143
+    assert signal.getsignal(number) not in (None, signal.SIG_IGN)
+    assert len(rows(run)) < 3
+    train.train(settings, run, dataset())
+    assert same(newest(run, settings), newest(finished, settings))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_a_killed_run_ends_as_if_it_never_was(tmp_path):
+    settings = config(epochs=4, save_seconds=0, **tiny_training.ENDLESS)
+    command = [sys.executable, tiny_training.__file__, str(tmp_path / "killed"), "4"]
+    devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    with subprocess.Popen(
+        command, env=os.environ | devices, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("epoch   1/4")
+        process.kill()
+    for name in ("killed", "whole"):
+        train.train(settings, Run(tmp_path / name), dataset())
+    killed, whole = (newest(Run(tmp_path / name), settings) for name in ("killed", "whole"))
+    assert same(killed, whole)
+    assert [row["epoch"] for row in rows(Run(tmp_path / "killed"))] == ["1", "2", "3", "4"]
+
+
+def test_another_training_is_refused_in_the_same_folder(finished):
+    with pytest.raises(UserError, match=r"config\.train\.batch_size=20, not 25"):
+        train.train(config(**RECIPE | {"batch_size": 25}), finished, dataset())
+    images = dataset()
+    images.fingerprint = "others"
+    with pytest.raises(UserError, match="other images"):
+        train.train(config(**RECIPE), finished, images)
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "learning_rate"])
+def test_numbers_that_make_no_sense_are_refused(field, tmp_path):
+    with pytest.raises(UserError, match=rf"config\.train\.{field}=0.* is not above 0"):
+        train.train(config(**{field: 0}), Run(tmp_path / "run"), dataset())
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_must_be_those_of_the_images(tmp_path):
+    settings = config()
+    settings.model.classes = 4
+    with pytest.raises(UserError, match="classes=4, but there are images of 5 classes: Arborio"):
+        train.train(settings, Run(tmp_path), dataset())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(settings, tmp_path, monkeypatch):
+    compiled = loop.train_step
+
+    def exploding(*args, **kwargs):
+        step = compiled(*args, **kwargs)
+
+        def explode_once(state, batch, index, rate):
+            if index == 7:
+                huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e30), state.trainable)
+                state = state.replace(trainable=huge)
+            return step(state, batch, index, rate)
+
+        return explode_once
+
+    monkeypatch.setattr(loop, "train_step", exploding)
+    run = Run(tmp_path)
+    store_config(run, settings)
+    with pytest.raises(UserError) as stopped:
+        train.train(settings, run, dataset())
+    text = str(stopped.value)
+    assert "not finite at step 8 (epoch 2, batch 3), at a learning rate of 0.01" in text
+    assert "it first shows in dense; epoch 1 stays the best" in text
+    assert train.load(run).epoch == 1
+
+
+def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, capsys):
+    settings = config(**RECIPE | {"stop_on_collapse": True})
+    random = loop.weights.initial_params
+
+    def dead(config, module):
+        params = jax.tree.map(np.array, random(config, module))
+        params["conv1"]["bias"][:] = -100
+        return params
+
+    monkeypatch.setattr(loop.weights, "initial_params", dead)
+    run = Run(tmp_path)
+    train.train(settings, run, dataset())
+    said = capsys.readouterr().out
+    assert "conv1 is the first layer whose maps are all dead" in said
+    assert "no gradient reaches conv1, dense: this net cannot learn" in said
+    assert "trained: the net cannot learn" in said
+    assert len(rows(run)) == 1
+
+
+FULL_DISK = """
+import resource, sys
+import test_train_loop as here
+from rice_jax import cli, train
+from rice_jax.run import Run
+
+def fill():  # no file may grow beyond 200 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+
+images = here.watched("train", 140, fill)
+cli.run(lambda argv: train.train(here.config(**here.RECIPE), Run(argv[1]), images))
+"""
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(finished, settings, tmp_path):
+    run = Run(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(run)],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())},
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: cannot save in" in done.stderr
+    assert "the same command goes on from the newest checkpoint" in done.stderr
+    assert len(rows(run)) == 1
+    train.train(settings, run, dataset())
+    assert same(newest(run, settings), newest(finished, settings))
+
+
+def test_a_folder_removed_under_the_run_ends_it(settings, tmp_path):
+    run = Run(tmp_path / "run")
+    images = watched("train", 140, lambda: shutil.rmtree(run.path))
+    with pytest.raises(UserError, match="run"):
+        train.train(settings, run, images)
+
+
+def test_a_run_of_the_same_net_gives_its_weights(finished, settings):
+    again = config(**RECIPE)
+    again.model.weights = str(finished)
+    given = train.initial_params(again, train.build(again))
+    jax.tree.map(np.testing.assert_array_equal, given, train.load(finished).params)
+
+
+def test_a_run_of_another_net_gives_its_frozen_layers_or_is_refused(finished):
+    other = config(stages=((4,),), dense=6)
+    other.model.weights = str(finished)
+    with pytest.raises(
+        UserError, match=r"another net: .*dense/kernel is \(4, 8\) there and \(4, 6"
+    ):
+        train.initial_params(other, train.build(other))
+    other.train.frozen = ("conv1",)
+    given = train.initial_params(other, train.build(other))
+    taken = train.load(finished).params
+    jax.tree.map(np.testing.assert_array_equal, given["conv1"], taken["conv1"])
+    assert given["dense"]["kernel"].shape == (4, 6)
+    other.train.frozen = ("dense",)
+    with pytest.raises(UserError, match="another net"):
+        train.initial_params(other, train.build(other))
