@@ -1,0 +1,39 @@
+"""A run that begins with given parameters instead of random ones or a file's."""
+
+import jax
+import ml_collections
+import numpy as np
+
+from rice_jax import data, lock
+from rice_jax.run import Run
+from rice_jax.train import origin, state
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints
+from rice_jax.train.feed import data_mesh
+from rice_jax.train.progress import Progress
+from rice_jax.train.state import Params
+
+
+def begin(
+    config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset, params: Params
+) -> None:
+    """Save `params` as the run's checkpoint before its first step.
+
+    `load` gives them, and `train` goes on from them.
+
+    Raises:
+        UserError: the folder is in use or cannot be written, or a frozen path is no layer's.
+    """
+    fresh = jax.tree.map(np.asarray, state.create(params, config.train.frozen))
+    with lock.hold(run):
+        checkpoints = Checkpoints(run.checkpoints)
+        try:
+            checkpoints.save(
+                Checkpoint(
+                    state.replicate(fresh, data_mesh()),
+                    Progress(learning_rate=config.train.learning_rate),
+                    origin.describe(config, dataset),
+                )
+            )
+            checkpoints.wait()
+        finally:
+            checkpoints.close()
