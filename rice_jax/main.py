@@ -15,15 +15,15 @@ from absl import flags
 from rice_jax import cli
 from rice_jax.stages import STAGES, run_stages
 
-_CONFIG = cli.define_config(sys.argv) if __name__ == "__main__" else None
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/NAME.")
 _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which of {', '.join(STAGES)} to do.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the stages that the flags ask for."""
-    run_stages(_CONFIG.value, _WORKDIR.value, _STAGES.value)
+    run_stages(flags.FLAGS["config"].value, _WORKDIR.value, _STAGES.value)
 
 
 if __name__ == "__main__":
+    cli.define_config(sys.argv)
     cli.run(main)

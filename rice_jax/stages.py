@@ -233,7 +233,7 @@ def _refuse_another_run(run: Run, saved: dict[str, Any], wanted: dict[str, Any])
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in content.items():
         inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
         flat |= inner if inner is not None else {prefix + key: value}

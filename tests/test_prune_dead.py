@@ -191,6 +191,6 @@ def test_mistakes_are_named():
     with pytest.raises(UserError, match="nothing says what to remove"):
         prune.prune(module, variables, labelled())
     with pytest.raises(UserError, match="drop='black': there are dead, proven"):
-        prune.prune(module, variables, labelled(), drop="black")  # pyright: ignore
+        prune.prune(module, variables, labelled(), drop="black")
     with pytest.raises(UserError, match="no images"):
         prune.prune(module, variables, [], drop="dead")

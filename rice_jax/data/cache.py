@@ -33,8 +33,8 @@ def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> R
     folder = cache / f"{key(archive)}-{seed}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        if builder := _whole(archive, folder, seed):
-            return builder
+        if whole := _whole(archive, folder, seed):
+            return whole
         with lock(cache) as alone:
             return _whole(archive, folder, seed) or _written(archive, folder, seed, alone)
     # array_record raises RuntimeError for a full disk; etils KeyError for a user id without a name,
@@ -96,8 +96,8 @@ def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> Ri
             builder.download_and_prepare()
         (folder / "downloads").rmtree(missing_ok=True)  # TFDS makes it, though there are none
     except FileExistsError:  # another process was faster where there are no locks
-        if builder := _whole(archive, folder, seed):
-            return builder
+        if whole := _whole(archive, folder, seed):
+            return whole
         raise
     except BaseException:
         if alone:

@@ -45,7 +45,7 @@ class Records:
     def __init__(self, builder: RiceImageDataset, split: str, keep_decoded: bool) -> None:
         undecoded = {"image": tfds.decode.SkipDecoding()}
         # TFDS's logging decorator hides the signature from type checkers.
-        self._records = builder.as_data_source(split, decoders=undecoded)  # pyright: ignore
+        self._records = builder.as_data_source(split, decoders=undecoded)
         self._place = builder.data_dir
         self._split = split
         self._keep_decoded = keep_decoded

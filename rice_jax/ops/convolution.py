@@ -40,15 +40,19 @@ def conv_general_dilated(
     groups or a precision asked for; everything else is left to XLA. Values and gradients are equal
     up to the order of summation. Meant for `flax.linen.Conv(conv_general_dilated=...)`.
     """
-    plain = functools.partial(
-        lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        **options,
-    )
+
+    def plain(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            **options,
+        )
+
     is_dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     is_special = any(
         value not in (None, 1) for key, value in options.items() if key != "preferred_element_type"
@@ -116,7 +120,7 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(
-    x: jax.Array, gradient: jax.Array, size: tuple[int, int], geometry: _Geometry
+    x: jax.Array, gradient: jax.Array, size: Sequence[int], geometry: _Geometry
 ) -> jax.Array:
     """Gradient of the kernel (Kh, Kw, I, O), summed over chunks of rows of one image each."""
     (down, across), pads = geometry

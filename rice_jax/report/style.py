@@ -100,7 +100,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def context():
     """Matplotlib's settings as this style has them, for as long as the context lasts."""
-    return matplotlib.style.context(["default", _settings()])  # pyright: ignore[reportArgumentType]
+    return matplotlib.style.context(["default", _settings()])
 
 
 def canvas(
@@ -139,7 +139,7 @@ def canvas(
     figure = Figure(figsize=(width, total), layout="constrained")
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(rect=(0, 0, 1, below / total), w_pad=0.06, h_pad=0.06)  # pyright: ignore
+    engine.set(rect=(0, 0, 1, below / total), w_pad=0.06, h_pad=0.06)  # type: ignore[call-arg]
     top = total - _MARGIN
     for line, size, weight, color in header:
         x, y = _MARGIN / width, top / total

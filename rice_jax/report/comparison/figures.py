@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -144,7 +145,7 @@ def _rows(nets: Sequence[Net], title: str, synthetic: bool) -> tuple[Figure, Axe
 
 
 def _dot(
-    axes: Axes, spread: Spread, y: float, scale: float, name: str, look: dict[str, str]
+    axes: Axes, spread: Spread, y: float, scale: float, name: str, look: dict[str, Any]
 ) -> None:
     error = scale * (spread.deviation or 0.0)
     axes.errorbar(
@@ -156,7 +157,7 @@ def _dot(
         elinewidth=1.4,
         ms=7,
         label=_once(axes, name),
-        **look,  # pyright: ignore[reportArgumentType]
+        **look,
     )
 
 

@@ -230,9 +230,8 @@ def _runs(nets: Sequence[Net]) -> str:
                     _certificate(entry.record.prune),
                 )
             )
-    if not any(row[-1] for row in rows):
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    return markdown.table(header, rows, left=3)
+    columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
+    return markdown.table(header[:columns], [row[:columns] for row in rows], left=3)
 
 
 def _certificate(prune: Mapping[str, Any] | None) -> str:

@@ -133,7 +133,7 @@ def _full_axes(figure: Figure, width: float, height: float) -> Axes:
 
     Without a layout to settle, hundreds of pictures and captions are drawn in half the time.
     """
-    below = figure.get_layout_engine().get()["rect"][3]  # pyright: ignore
+    below = figure.get_layout_engine().get()["rect"][3]  # type: ignore[union-attr]
     figure.set_layout_engine("none")
     share = height / figure.get_figheight()
     axes = figure.add_axes((0, below - share, width / figure.get_figwidth(), share))
