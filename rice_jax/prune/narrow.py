@@ -58,7 +58,8 @@ def narrow(module: nn.Module, graph: Dependencies, removed: np.ndarray) -> Narro
         if "features" not in fields:
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
-                f"the width of {path or 'the outermost module'} cannot be set: {kind} has no field 'features'; "
+                f"the width of {path or 'the outermost module'} cannot be set: "
+                f"{kind} has no field 'features'; "
                 "pass rebuild=, a function from widths by layer to your module"
             )
         widths[path] = {"features": _left(graph.filters[path].channels, removed)}
