@@ -13,7 +13,7 @@ from rice_jax.trace import variable_shapes
 SHAPE = (2, 32, 32, 3)
 
 _LIGHT = ((3, 2, 3, 2, 2, 3), (2, 2, 4, 3, 2, 2))
-_WIDTHS = {
+WIDTHS = {
     "cnn": {"stages": ((3,), (4,), (5,)), "dense": 6},
     "cnn_light": {"stages": ((3,), (4,)), "dense": 5},
     "vgg16": {"stages": ((3,) * 2, (2,) * 2, (3,) * 3, (4,) * 3, (3,) * 3), "dense": 6},
@@ -85,7 +85,7 @@ class Inceptions(nn.Module):
 
 
 NETS = {
-    **{name: functools.partial(models.build, name, **_WIDTHS[name]) for name in models.NETS},
+    **{name: functools.partial(models.build, name, **WIDTHS[name]) for name in models.NETS},
     "residual": Residual,
     "inceptions": Inceptions,
 }

@@ -59,6 +59,7 @@ def prune(
     filters: Mapping[str, Sequence[int]] | None = None,
     budgets: Mapping[Measure, int] | None = None,
     criterion: str = "taylor",
+    judged_on: Iterable[tuple[Any, Any]] | None = None,
     seed: int = 0,
     on_unknown: OnUnknown = "error",
     rebuild: surgery.Rebuild | None = None,
@@ -74,14 +75,15 @@ def prune(
     Args:
         module: a module called with images (N, H, W, C) that gives logits (N, classes).
         variables: its variables, {'params': ..., 'batch_stats': ...}.
-        batches: pairs of images, as the module takes them, and labels (N,): what filters are
-            judged on and the certificate is measured on. Read several times, from the start.
+        batches: pairs of images, as the module takes them, and labels (N,): what dead filters are
+            found and the certificate is measured on. Read several times, from the start.
         drop: 'dead' for what is zero, or constant and foldable, on all these images; 'proven'
             for what is so on every image with values in `pixels`.
         filters: indices by layer path.
         budgets: the most that may be left of 'formula', 'study' or 'xla' FLOPs for one image,
             of 'params' or of convolutions' 'filters'.
         criterion: a key of `importance.CRITERIA`, for budgets.
+        judged_on: what the criterion looks at, where that is not `batches`.
         seed: of the criterion 'random'.
         on_unknown: what to do where an operation can't be seen through, 'error' or 'keep'.
         rebuild: makes the smaller module out of the filters left by layer path; without it the
@@ -102,7 +104,7 @@ def prune(
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = found.removed | graph.select(filters or {})
     if budgets:
-        scores = importance(criterion, Evidence(graph, variables, batches, seed))
+        scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
         for measure, budget in budgets.items():
             removed = to_budget(
                 graph, scores, cost(graph, measure, whole[measure]), budget, removed=removed

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from rice_jax.report import numbers, style
 from rice_jax.report.figures.layers import name_rows
@@ -118,6 +118,7 @@ def budgets(
         axes.plot(cost, values, marker, color=color, label=name)
         axes.step(*_front(cost, values), where="post", color=color, lw=1, alpha=0.6)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: numbers.short(amount, 3)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda amount, _: ""))
     axes.set_xlabel(f"{measure} for one image (logarithmic axis)")

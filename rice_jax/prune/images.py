@@ -1,0 +1,52 @@
+"""A split's images as the pruner reads them: floats in [0, 1], as often as it likes."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import tqdm
+
+from rice_jax import data, train
+
+Kinds = Sequence[str]
+"""Of 'clean' and 'augmented'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Pairs of images (B, H, W, 3) and labels (B,), from the start each time it is iterated."""
+
+    config: ml_collections.ConfigDict
+    source: data.Source
+    kinds: Kinds = ("clean",)
+    limit: int | None = None
+    """How many of the source's images at most."""
+    task: str = "reading images"
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for kind in self.kinds:
+            seed = self.config.seed if kind == "augmented" else None
+            yield from self._pass(kind, seed)
+
+    def _pass(self, kind: str, seed: int | None) -> Iterator[tuple[Any, Any]]:
+        prepare = jax.jit(functools.partial(train.evaluation_inputs, augment_seed=seed))
+        size, side = self.config.eval.batch_size, self.config.data.image_size
+        total = min(len(self.source), self.limit or len(self.source))
+        workers = self.config.data.workers
+        batches = data.batches(self.source, size, image_size=side, workers=workers)
+        first = 0
+        with tqdm.tqdm(
+            total=total, desc=f"{self.task}, {kind}", unit=" images", leave=False, disable=None
+        ) as bar:
+            for batch in batches:
+                real = min(int(np.sum(batch["weight"] > 0)), total - first)
+                images = prepare(batch["image"], np.uint32(first))
+                yield images[:real], batch["label"][:real]
+                first += real
+                bar.update(real)
+                if first >= total:
+                    return

@@ -1,0 +1,335 @@
+"""A lighter run out of a trained one: what the command does, from folder to folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from rice_jax import config as configuration
+from rice_jax import data, inspection, stages, train
+from rice_jax.errors import UserError
+from rice_jax.prune import widths
+from rice_jax.prune.certificate import certify
+from rice_jax.prune.images import Images
+from rice_jax.prune.probe import dead_tail, probe
+from rice_jax.prune.pruner import Pruned, prune, totals
+from rice_jax.report import figures
+from rice_jax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to remove, and how."""
+
+    drop: str | None = None
+    budgets: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    criterion: str = "taylor"
+    drop_layers: tuple[str, ...] = ()
+    """Paths of blocks, or 'auto' alone: those after which no block tells the classes better."""
+    tail_margin: float = 0.002
+    split: str = "validation"
+    kinds: tuple[str, ...] = ("clean", "augmented")
+    judge_images: int = 2000
+    steps: int = 1
+    finetune_epochs: int = 0
+    on_unknown: str = "error"
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as prune.json holds it."""
+        return dataclasses.asdict(self) | {"budgets": dict(self.budgets)}
+
+
+@dataclasses.dataclass
+class Net:
+    """A net on its way to a smaller one."""
+
+    config: ml_collections.ConfigDict
+    params: Any
+    kept: dict[str, list[int]]
+    """By path in this net: its filters' indices in the trained one."""
+    origin: dict[str, str]
+    """By path in this net: the layer's path in the trained one."""
+
+    @property
+    def pair(self) -> tuple[Any, Any]:
+        """The module and its variables."""
+        return train.build(self.config), {"params": self.params}
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of one image."""
+        side = self.config.data.image_size
+        return (1, side, side, 3)
+
+
+def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
+    """Prune the run in `parent`, and train, evaluate, profile and inspect what remains in `out`.
+
+    A run that was pruned already by the same request goes on where it stands.
+
+    Raises:
+        UserError: what can't be done as it was asked for, or `out` holds something else.
+    """
+    if request.steps < 1 or request.finetune_epochs < 0:
+        raise UserError("--steps must be 1 or more, --finetune_epochs 0 or more")
+    if request.steps > 1 and not (request.budgets and request.finetune_epochs):
+        raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
+    asked = request.to_json() | {"parent": str(parent)}
+    if out.has("prune.json"):
+        made = out.read_json("prune.json")["request"]
+        differing = [name for name in asked if made.get(name) != _plain(asked[name])]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{out} was pruned with {name}={made.get(name)}, not {asked[name]}: give another "
+                "--out, or remove that folder"
+            )
+        print(f"{out} is pruned already: going on from there", flush=True)
+    else:
+        _refuse_other_run(out, parent)
+        _prune(request, config, parent, out, asked)
+    saved = configuration.from_json(out.read_json("config.json")["config"])
+    todo = ["evaluate", "profile", "inspect"]
+    stages.run_stages(saved, str(out), ["train", *todo] if request.finetune_epochs else todo)
+
+
+def _prune(
+    request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run, asked: Any
+) -> None:
+    trained = train.load(parent)
+    if dict(trained.config.model) != dict(config.model):
+        raise UserError("--config.model fields are the run's own: pruning decides the new widths")
+    dataset = load_images(config, parent)
+    whole = _whole(config, trained.params)
+    images = Images(config, dataset.splits[request.split], request.kinds)
+    net = whole
+    account: dict[str, Any] = {}
+    if request.drop_layers:
+        net, account = _drop_layers(request, net, images, dataset)
+    cuts: list[Pruned] = []
+    for number, budgets in enumerate(_schedule(request, whole), 1):
+        net, cut = _cut(request, net, dataset, budgets, first=number == 1)
+        cuts.append(cut)
+        if number < request.steps:
+            step = Run(out.path / "steps" / str(number))
+            _save(step, parent, net, dataset, request.finetune_epochs)
+            stages.run_stages(net.config, str(step), ["train"])
+            net = dataclasses.replace(net, params=train.load(step).params)
+    final = cuts[-1].certificate if cuts else None
+    if len(cuts) != 1 or request.drop_layers:
+        final = certify(whole.pair, net.pair, images)
+    _save(out, parent, net, dataset, request.finetune_epochs)
+    _draw(whole, net, dataset, out)
+    assert final is not None
+    content = {
+        "request": asked,
+        "before": totals(whole.pair[0], whole.shape),
+        "after": totals(net.pair[0], net.shape),
+        "removed": _by_original(whole, net, removed=True),
+        "kept": _by_original(whole, net, removed=False),
+        "budgets": cuts[-1].budgets if cuts else {},
+        "certificate": final.to_json(),
+        "found_on": {"split": request.split, "kinds": list(request.kinds)},
+        "steps": [cut.to_json() for cut in cuts],
+        **account,
+    }
+    out.write_json("prune.json", content)
+    _tell(content)
+
+
+def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
+    """The images that the run was trained on; UserError for others."""
+    dataset = data.load(
+        config.data.path,
+        config.data.cache_dir,
+        seed=configuration.split_seed(config),
+        synthetic_per_class=config.data.synthetic_per_class,
+        keep_decoded=config.data.keep_decoded,
+    )
+    saved = parent.read_json("config.json").get("data")
+    if saved and saved["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{parent} was trained on {saved['name']}, not on the images of {dataset.name}: "
+            "give the same --config.data.path"
+        )
+    return dataset
+
+
+def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:
+    paths = {path: kernel["kernel"] for path, kernel in _layers(params)}
+    kept = {path: list(range(kernel.shape[-1])) for path, kernel in paths.items()}
+    return Net(config, params, kept, {path: path for path in paths})
+
+
+def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Path and parameters of each layer that has a kernel."""
+    if "kernel" in params:
+        return [(prefix, params)]
+    return [
+        found
+        for name, inner in params.items()
+        for found in _layers(inner, f"{prefix}/{name}" if prefix else name)
+    ]
+
+
+def _drop_layers(
+    request: Request, net: Net, images: Images, dataset: data.Dataset
+) -> tuple[Net, dict[str, Any]]:
+    paths, probes = list(request.drop_layers), []
+    if paths == ["auto"]:
+        few = request.judge_images
+        fitted = dataclasses.replace(
+            images, source=dataset.splits["train"], limit=few, task="probing layers"
+        )
+        probes = probe(*net.pair, fitted, dataclasses.replace(images, limit=few))
+        paths = dead_tail(probes, widths.blocks(net.config), request.tail_margin)
+        for found in probes:
+            print(f"{found.path}: a linear probe reads {found.accuracy:.4f} right", flush=True)
+        print(f"blocks that add nothing: {', '.join(paths) or 'none'}", flush=True)
+    account = {
+        "dropped_layers": paths,
+        "probes": [dataclasses.asdict(found) for found in probes],
+        "started_anew": [],
+    }
+    if not paths:
+        return net, account
+    config, params, anew, names = widths.without(net.config, net.params, paths)
+    account["started_anew"] = anew
+    if anew and not request.finetune_epochs:
+        print(f"{', '.join(anew)} start at random: give --finetune_epochs to train them")
+    origin = {new: old for old, new in names.items() if old in net.kept}
+    origin |= {path: path for path in net.kept if path not in (*names, *paths)}
+    smaller = dict(_layers(params))
+    origin = {path: origin.get(path, path) for path in smaller}
+    return Net(config, params, {path: net.kept[origin[path]] for path in smaller}, origin), account
+
+
+def _schedule(request: Request, whole: Net) -> list[dict[str, int]]:
+    """The budgets of each step, in equal ratios from what there is to what is asked for."""
+    if not request.budgets and not request.drop:
+        return []
+    before = totals(whole.pair[0], whole.shape)
+    return [
+        {
+            measure: round(before[measure] * (budget / before[measure]) ** (step / request.steps))
+            if 0 < budget < before[measure] and step < request.steps
+            else budget
+            for measure, budget in request.budgets.items()
+        }
+        for step in range(1, request.steps + 1)
+    ]
+
+
+def _cut(
+    request: Request, net: Net, dataset: data.Dataset, budgets: Mapping[str, int], first: bool
+) -> tuple[Net, Pruned]:
+    source = dataset.splits[request.split]
+    images = Images(net.config, source, request.kinds, task="removing filters")
+    judged = dataclasses.replace(
+        images, source=dataset.splits["train"], limit=request.judge_images, task="judging filters"
+    )
+    cut = prune(
+        *net.pair,
+        images,
+        drop=request.drop if first else None,  # type: ignore[arg-type]
+        budgets=budgets or None,  # type: ignore[arg-type]
+        criterion=request.criterion,
+        judged_on=judged,
+        seed=net.config.seed,
+        on_unknown=request.on_unknown,  # type: ignore[arg-type]
+        rebuild=lambda left: train.build(widths.with_widths(net.config, left)),
+        optional=widths.optional(net.config),
+    )
+    config = widths.with_widths(net.config, {path: len(kept) for path, kept in cut.kept.items()})
+    kept = {
+        path: [net.kept[path][index] for index in indices]
+        for path, indices in cut.kept.items()
+        if indices
+    }
+    return Net(config, cut.variables["params"], kept, net.origin), cut
+
+
+def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -> None:
+    """A run's folder that training, or any other stage, goes on from."""
+    with net.config.unlocked():
+        net.config.train.epochs = epochs or net.config.train.epochs
+        net.config.data.split_seed = configuration.split_seed(
+            configuration.from_json(parent.read_json("config.json")["config"])
+        )
+    run.create()
+    content = parent.read_json("config.json")
+    plain = configuration.to_json(net.config)
+    train.begin(net.config, run, dataset, net.params)
+    run.write_json("config.json", content | {"config": plain, "seed": net.config.seed})
+
+
+def _refuse_other_run(out: Run, parent: Run) -> None:
+    if out.path.resolve() == parent.path.resolve():
+        raise UserError(f"--out={out} is the run itself: give another folder")
+    if out.has("config.json"):
+        raise UserError(f"{out} holds a run that was not pruned: give another --out")
+
+
+def _by_original(whole: Net, net: Net, *, removed: bool) -> dict[str, list[int]]:
+    """By path in the trained net: the filters that are gone, or that are left."""
+    left = {net.origin[path]: indices for path, indices in net.kept.items()}
+    found = {
+        path: sorted(set(indices) - set(left.get(path, ()))) if removed else left.get(path, [])
+        for path, indices in whole.kept.items()
+    }
+    return {path: indices for path, indices in found.items() if indices or not removed}
+
+
+def _draw(whole: Net, net: Net, dataset: data.Dataset, out: Run) -> None:
+    left = {net.origin[path]: indices for path, indices in net.kept.items()}
+    model, synthetic = whole.config.model.name, dataset.synthetic
+    rows = [
+        {"path": path, "before": len(indices), "after": len(left.get(path, ()))}
+        for path, indices in whole.kept.items()
+    ]
+    title = f"{model}: filters before and after"
+    figure = figures.filters_left(rows, title=title, synthetic=synthetic)
+    out.write_bytes("filters.png", figures.png(figure))
+    record = dataset.splits["test"][0]
+    image = data.decode(record["image"], whole.config.data.image_size)
+    x = jnp.asarray(image[None], jnp.float32) / 255
+    before, after = (inspection.feature_maps(*each.pair, x) for each in (whole, net))
+    for path, maps in after.items():
+        old = net.origin[path]
+        figure = figures.maps_side_by_side(
+            old,
+            np.asarray(before[old][0]),
+            np.asarray(maps[0]),
+            net.kept[path],
+            f"{model}: {dataset.classes[record['label']]}",
+            synthetic=synthetic,
+        )
+        out.write_bytes(figures.side_by_side_file(old), figures.png(figure))
+
+
+def _tell(content: Mapping[str, Any]) -> None:
+    before, after = content["before"], content["after"]
+    for name, label in (
+        ("study", "FLOPs (study)"),
+        ("params", "parameters"),
+        ("filters", "filters"),
+    ):
+        share = 100 * after[name] / before[name]
+        print(f"{label}: {before[name]:,} to {after[name]:,} ({share:.1f}%)")
+    for measure, budget in content["budgets"].items():
+        print(f"budget of {budget['asked']:,} {measure}: undershot by {budget['under']:,}")
+    certificate = content["certificate"]
+    claim = "on every possible image" if certificate["proven"] else "on these images"
+    print(
+        f"logits differ by {certificate['max_abs_logit_difference']:.2e} at most on "
+        f"{certificate['images']:,} images, {certificate['changed_predictions']:,} predictions "
+        f"change; this holds {claim}",
+        flush=True,
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,103 @@
+"""What several budgets would remove and what accuracy would be left, measured."""
+
+from typing import Any
+
+import ml_collections
+
+from rice_jax import evaluate, train
+from rice_jax.errors import UserError
+from rice_jax.prune import widths
+from rice_jax.prune.images import Images
+from rice_jax.prune.job import Request, load_images
+from rice_jax.prune.pruner import prune, totals
+from rice_jax.report import figures
+from rice_jax.run import Run
+
+SHARES = (0.5, 0.25, 0.1, 0.05, 0.02)
+"""Of the whole net's FLOPs."""
+
+
+def suggest(
+    request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run | None
+) -> None:
+    """Print a table of budgets; with `out` leave it there as suggestions.json and a Pareto plot.
+
+    Accuracies are of the validation split, without any training after removal.
+    """
+    trained = train.load(parent)
+    dataset = load_images(config, parent)
+    variables = {"params": trained.params}
+    side = config.data.image_size
+    whole = totals(trained.module, (1, side, side, 3))
+    judged = Images(
+        config,
+        dataset.splits["train"],
+        request.kinds,
+        limit=request.judge_images,
+        task="judging filters",
+    )
+    rows = [_measured(config, trained.module, trained.params, dataset, whole, 0)]
+    _print(rows[0], whole)
+    for share in SHARES:
+        try:
+            cut = prune(
+                trained.module,
+                variables,
+                judged,
+                budgets={"study": int(share * whole["study"])},
+                criterion=request.criterion,
+                seed=config.seed,
+                rebuild=lambda left: train.build(widths.with_widths(config, left)),
+                optional=widths.optional(config),
+            )
+        except UserError as error:
+            print(f"{100 * share:.0f}%: {error}")
+            continue
+        gone = sum(map(len, cut.removed.values()))
+        rows.append(
+            _measured(config, cut.module, cut.variables["params"], dataset, cut.after, gone)
+        )
+        rows[-1]["removed"] = dict(cut.removed)
+        _print(rows[-1], whole)
+    if out is not None:
+        content = {"criterion": request.criterion, "finetuned": False, "rows": rows}
+        title = f"{config.model.name}: budgets by {request.criterion}, no training after"
+        figure = figures.budgets(
+            rows, measure="FLOPs (study)", title=title, synthetic=dataset.synthetic
+        )
+        out.create()
+        out.write_json("suggestions.json", content)
+        out.write_bytes("suggestions.png", figures.png(figure))
+        print(f"the table and its plot are in {out}")
+
+
+def _measured(
+    config: ml_collections.ConfigDict,
+    module: Any,
+    params: Any,
+    dataset: Any,
+    left: Any,
+    gone: int,
+) -> dict[str, Any]:
+    accuracy = {
+        kind: evaluate.evaluate(
+            module,
+            params,
+            dataset.splits["validation"],
+            classes=dataset.classes,
+            image_size=config.data.image_size,
+            batch_size=config.eval.batch_size,
+            augment_seed=seed,
+        )["accuracy"]
+        for kind, seed in (("clean", None), ("augmented", config.seed))
+    }
+    return {"cost": left["study"], "params": left["params"], "filters_removed": gone, **accuracy}
+
+
+def _print(row: dict[str, Any], whole: dict[str, int]) -> None:
+    print(
+        f"{100 * row['cost'] / whole['study']:6.1f}% of the FLOPs ({row['cost']:,}), "
+        f"{row['params']:,} parameters, {row['filters_removed']} filters and units less: clean "
+        f"{row['clean']:.4f}, augmented {row['augmented']:.4f} on validation",
+        flush=True,
+    )

@@ -1,0 +1,164 @@
+"""The eight nets' configurations with other widths, or fewer layers."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import traverse_util
+
+from rice_jax import models, train
+from rice_jax.errors import UserError
+from rice_jax.models.googlenet import GoogLeNet
+from rice_jax.trace import variable_shapes
+
+_PARTS = (
+    "branch1/conv",
+    "branch2/reduce",
+    "branch2/conv",
+    "branch3/reduce",
+    "branch3/conv",
+    "branch4/conv",
+)
+"""Of an inception, in the order of its widths."""
+
+
+def with_widths(
+    config: ml_collections.ConfigDict, widths: Mapping[str, int]
+) -> ml_collections.ConfigDict:
+    """The configuration of a net with `widths`, the filters of each layer by its path."""
+    fields: dict[str, Any] = {}
+    if _is_googlenet(config):
+        fields["stem"] = tuple(widths[f"conv{number}"] for number in (1, 2, 3))
+        fields["inceptions"] = tuple(
+            tuple(tuple(widths.get(f"{path}/{part}", 0) for part in _PARTS) for path in stage)
+            for stage in _inceptions(config)
+        )
+    else:
+        fields["stages"] = tuple(
+            tuple(widths[path] for path in stage) for stage in _convolutions(config)
+        )
+        fields["dense"] = widths["dense"]
+    return _changed(config, fields)
+
+
+def optional(config: ml_collections.ConfigDict) -> list[str]:
+    """The layers that a net leaves out where they have no filter: all but an inception's first."""
+    if not _is_googlenet(config):
+        return []
+    paths = (path for stage in _inceptions(config) for path in stage)
+    return [f"{path}/{part}" for path in paths for part in (_PARTS[2], *_PARTS[4:])]
+
+
+def blocks(config: ml_collections.ConfigDict) -> list[str]:
+    """Paths of what `without` can drop, in order: convolutions, or inceptions."""
+    found = _inceptions(config) if _is_googlenet(config) else _convolutions(config)
+    return [path for stage in found for path in stage]
+
+
+def without(
+    config: ml_collections.ConfigDict, params: Any, paths: Collection[str]
+) -> tuple[ml_collections.ConfigDict, Any, list[str], dict[str, str]]:
+    """A net without some of its blocks.
+
+    The blocks that follow move up, in number and in name. A layer whose kernel no longer fits
+    what it reads starts at random.
+
+    Args:
+        config: of the whole net.
+        params: its parameters.
+        paths: of `blocks(config)`.
+
+    Returns:
+        The configuration, the parameters, the paths of the layers that start at random, and for
+        each block that remains its new path.
+
+    Raises:
+        UserError: for a path that is no block's, or nothing left.
+    """
+    known = blocks(config)
+    for path in paths:
+        if path not in known:
+            raise UserError(
+                f"--drop_layers={path}: {config.model.name} can drop {', '.join(known)}"
+            )
+    if len(set(paths)) == len(known):
+        raise UserError("--drop_layers names every block: keep at least one")
+    googlenet = _is_googlenet(config)
+    kind = "inceptions" if googlenet else "stages"
+    stages = _inceptions(config) if googlenet else _convolutions(config)
+    kept = [
+        [(path, width) for path, width in zip(stage, widths, strict=True) if path not in paths]
+        for stage, widths in zip(stages, config.model[kind], strict=True)
+    ]
+    while not googlenet and not kept[-1]:  # an empty last stage would pool for nothing
+        kept.pop()
+    widths = tuple(tuple(width for _, width in stage) for stage in kept)
+    smaller = _changed(config, {kind: widths})
+    old = [path for stage in kept for path, _ in stage]
+    names = dict(zip(old, blocks(smaller), strict=True))
+    frozen = [names.get(path, path) for path in config.train.frozen if path not in paths]
+    with smaller.unlocked():
+        smaller.train.frozen = tuple(frozen)
+    return smaller, *_moved(smaller, params, names, paths), names
+
+
+def _moved(
+    config: ml_collections.ConfigDict, params: Any, names: Mapping[str, str], gone: Collection[str]
+) -> tuple[Any, list[str]]:
+    """Parameters of the smaller net, and the layers that start at random."""
+    given = {}
+    for path, array in traverse_util.flatten_dict(params, sep="/").items():
+        block = next((p for p in (*names, *gone) if path.startswith(f"{p}/")), None)
+        if block not in gone:
+            given[path if block is None else names[block] + path[len(block) :]] = array
+    module = train.build(config)
+    side = config.data.image_size
+    shapes = variable_shapes(module, (1, side, side, 3))["params"]
+    wanted = traverse_util.flatten_dict(shapes, sep="/")
+    unfit = {
+        path.rpartition("/")[0]
+        for path, leaf in wanted.items()
+        if path not in given or given[path].shape != leaf.shape
+    }
+    given |= _fresh(config, module, unfit)
+    result = {path: given[path] for path in wanted}
+    return traverse_util.unflatten_dict(result, sep="/"), sorted(unfit)
+
+
+def _fresh(config: ml_collections.ConfigDict, module: Any, layers: Collection[str]) -> Any:
+    """Random parameters of these layers alone, by path."""
+    side = config.data.image_size
+
+    @jax.jit
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        params = module.init(key, np.zeros((1, side, side, 3), np.float32))["params"]
+        flat = traverse_util.flatten_dict(params, sep="/")
+        return {path: leaf for path, leaf in flat.items() if path.rpartition("/")[0] in layers}
+
+    return draw(jax.random.key(config.seed)) if layers else {}
+
+
+def _changed(
+    config: ml_collections.ConfigDict, fields: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    changed = ml_collections.ConfigDict(config.to_dict()).unlock()
+    changed.model.update({**fields, "weights": ""})
+    return changed.lock()
+
+
+def _is_googlenet(config: ml_collections.ConfigDict) -> bool:
+    return models.get(config.model.name).module is GoogLeNet
+
+
+def _convolutions(config: ml_collections.ConfigDict) -> list[list[str]]:
+    numbers = iter(range(1, 1 + sum(map(len, config.model.stages))))
+    return [[f"conv{next(numbers)}" for _ in stage] for stage in config.model.stages]
+
+
+def _inceptions(config: ml_collections.ConfigDict) -> list[list[str]]:
+    return [
+        [f"inception{number}{letter}" for letter, _ in zip("abcdefgh", stage, strict=False)]
+        for number, stage in enumerate(config.model.inceptions, 3)
+    ]
