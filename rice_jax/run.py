@@ -14,10 +14,13 @@ class Run:
     """The folder of one run, local or remote (gs://), and the names of the files in it."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        self.path = epath.Path(workdir)
+        self._given = os.fspath(workdir)
+        local = "://" not in self._given
+        # Absolute, for Orbax takes no other.
+        self.path = epath.Path(os.path.abspath(os.path.expanduser(workdir)) if local else workdir)
 
     def __str__(self) -> str:
-        return os.fspath(self.path)
+        return self._given
 
     @property
     def checkpoints(self) -> epath.Path:

@@ -44,3 +44,13 @@ def test_missing_and_damaged_json_are_named(tmp_path, content, said):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=said):
         Run(tmp_path).read_json("config.json")
+
+
+def test_a_relative_folder_stays_where_it_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run("runs/final")
+    run.create()
+    assert run.checkpoints.is_absolute()
+    assert (tmp_path / "runs" / "final").is_dir()
+    assert str(run) == "runs/final"
+    assert str(Run("gs://bucket/run").path) == "gs://bucket/run"

@@ -54,8 +54,9 @@ def finished(cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "cnn_light"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RICE_IMAGE_DATASET", raising=False)
+        patch.chdir(workdir.parent)  # relative, as the default folder is
         run_stages(
-            small("cnn_light", cache), str(workdir), ["train", "evaluate", "profile", "inspect"]
+            small("cnn_light", cache), workdir.name, ["train", "evaluate", "profile", "inspect"]
         )
     return workdir
 
