@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import LogRecord
@@ -41,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
-        logging.get_absl_logger().addFilter(_not_from_orbax)
+        _keep_orbax_quiet()
         self.folder = folder
         self._keep = _Keep()
         self._manager = ocp.CheckpointManager(
@@ -60,6 +61,8 @@ class Checkpoints:
         Raises:
             UserError: this or the save before it failed, as on a full disk.
         """
+        if not self.folder.exists():  # Orbax would make it anew, without the run's other files
+            raise UserError(f"{self.folder} was removed while the run was at work: nothing is left")
         progress = checkpoint.progress
         if progress.checkpoint in self._keep.damaged:
             self._guarded(lambda: self._manager.delete(progress.checkpoint))
@@ -153,14 +156,31 @@ class Checkpoints:
             action()
         except Exception as error:
             raise UserError(
-                f"cannot save in {self.folder}: {reason(error)}; once that is mended the same "
+                f"cannot save in {self.folder}: {_brief(error)}; once that is mended the same "
                 "command goes on from the newest checkpoint"
             ) from error
 
 
+def _keep_orbax_quiet() -> None:
+    """Let its failures be told once, by the exception: it logs a traceback of each as well, and
+    TensorStore complains to an event loop that is closed by then."""
+    logging.get_absl_logger().addFilter(_not_from_orbax)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
 def _not_from_orbax(record: LogRecord) -> bool:
-    """Orbax logs a traceback of each failure, which is raised besides and told by us."""
     return "orbax" not in record.pathname
+
+
+def _unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _brief(error: Exception) -> str:
+    """TensorStore's messages go on with all of its settings."""
+    return reason(error).partition(" [tensorstore_spec")[0]
 
 
 class _Keep:
@@ -185,7 +205,7 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
-        raise DamagedError(reason(error)[:200]) from error
+        raise DamagedError(_brief(error)) from error
 
 
 def _digest(state: TrainState, meta: Mapping[str, Any]) -> str:

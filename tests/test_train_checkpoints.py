@@ -1,0 +1,152 @@
+"""Which checkpoints are kept, and that a damaged one is never taken for a whole one."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax.errors import UserError
+from rice_jax.train import state
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints
+from rice_jax.train.feed import data_mesh
+from rice_jax.train.progress import Progress
+
+# TensorStore, having failed, tells it to an event loop of Orbax's that is closed by then.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+ORIGIN = {"config": {"seed": 0}, "classes": ["a", "b"], "fingerprint": "tiny"}
+
+
+def make(step, best=0, epoch=0):
+    """A checkpoint of step `step`; its numbers tell which it is."""
+    params = {"conv1": {"kernel": jnp.arange(40.0) + step}, "head": {"bias": jnp.ones(2)}}
+    made = state.create(params, ("head",)).replace(step=jnp.int32(step))
+    progress = Progress(learning_rate=1e-3, step=step, epoch=epoch, best_checkpoint=best)
+    return Checkpoint(state.replicate(made, data_mesh()), progress, ORIGIN)
+
+
+def like(origin):
+    assert origin == ORIGIN
+    return state.replicated(jax.eval_shape(lambda: make(0).state), data_mesh())
+
+
+def write(folder, *saved):
+    checkpoints = Checkpoints(epath.Path(folder))
+    for checkpoint in saved:
+        checkpoints.save(checkpoint)
+    checkpoints.close()
+
+
+def read(folder, which="newest"):
+    checkpoints = Checkpoints(epath.Path(folder))
+    try:
+        return getattr(checkpoints, which)(like)
+    finally:
+        checkpoints.close()
+
+
+def numbers(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def test_what_is_saved_is_restored(tmp_path):
+    assert read(tmp_path) is None
+    saved = make(3)
+    write(tmp_path, saved)
+    found = read(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, found.state, saved.state)
+    assert (found.progress, found.origin) == (saved.progress, saved.origin)
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    write(tmp_path, *(make(step, best=2 if step >= 2 else step) for step in range(1, 8)))
+    assert numbers(tmp_path) == [2, 6, 7]
+    assert read(tmp_path).progress.step == 7
+    assert read(tmp_path, "best").progress.step == 2
+
+
+def test_the_former_best_is_kept_until_it_can_no_longer_be_wanted(tmp_path):
+    """If the newest is damaged, the one before it knows another best."""
+    write(tmp_path, *(make(step, best=1) for step in range(1, 5)), make(5, best=5))
+    assert numbers(tmp_path) == [1, 4, 5]
+    write(tmp_path, make(6, best=5))
+    assert numbers(tmp_path) == [5, 6]
+
+
+def test_a_write_cut_short_is_no_checkpoint(tmp_path):
+    write(tmp_path, make(1), make(2))
+    shutil.move(tmp_path / "2", tmp_path / "2.orbax-checkpoint-tmp")
+    assert read(tmp_path).progress.step == 1
+    write(tmp_path, make(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    write(folder, make(1), make(2))
+    return folder
+
+
+def files(folder):
+    """What Orbax wrote about the numbers, without its notes on the write itself."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_a_flipped_or_missing_byte_is_noticed_or_changes_nothing(sound, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    shutil.copytree(sound, folder, dirs_exist_ok=True)
+    path = data.draw(st.sampled_from(files(folder / "2")))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content[place] ^= data.draw(st.integers(1, 255))
+    else:
+        del content[place:]
+    path.write_bytes(content)
+    found = read(folder)
+    whole = make(found.progress.step)
+    jax.tree.map(np.testing.assert_array_equal, found.state, whole.state)
+    assert found.progress == whole.progress
+    shutil.rmtree(folder)
+
+
+def empty_numbers(folder):
+    """Make the newest checkpoint's arrays unreadable."""
+    for path in (folder / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def test_a_damaged_one_is_named_and_the_one_before_it_is_used(sound, tmp_path, capsys):
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    empty_numbers(tmp_path)
+    assert read(tmp_path).progress.step == 1
+    assert f"{tmp_path}/2 is damaged" in capsys.readouterr().out
+    assert numbers(tmp_path) == [1, 2], "reading deletes nothing"
+
+
+def test_a_damaged_one_makes_room_when_training_comes_to_its_step_again(sound, tmp_path):
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    empty_numbers(tmp_path)
+    checkpoints = Checkpoints(epath.Path(tmp_path))
+    assert checkpoints.newest(like).progress.step == 1
+    checkpoints.save(make(2))
+    checkpoints.close()
+    assert read(tmp_path).progress.step == 2
+    assert numbers(tmp_path) == [1, 2]
+
+
+def test_where_none_is_whole_there_is_no_best(sound, tmp_path):
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "1")
+    empty_numbers(tmp_path)
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        read(tmp_path, "best")
