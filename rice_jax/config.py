@@ -29,7 +29,7 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "image_size": 224,
                 "split_seed": -1,  # decides the splits; -1 for config.seed
                 # Synthetic grains of each class, where there is no real data.
-                "synthetic_per_class": 50,
+                "synthetic_per_class": 30,
                 # Keep decoded pixels on disk (1.8 GB for 12,000 images) where they fit comfortably.
                 "keep_decoded": True,
                 "workers": 0,  # decoding threads; 0 for one a core
