@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
@@ -19,6 +18,7 @@ from rice_jax import data, evaluate, inspection, profile, train
 from rice_jax.errors import UserError
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
+from rice_jax.trace import variable_shapes
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
@@ -116,9 +116,10 @@ def _profile(job: Job) -> None:
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
     counted = profile.count(module, shape, frozen=job.config.train.frozen)
     print(profile.summary(counted))
-    # Time does not depend on what the weights are.
-    init = jax.jit(lambda key: module.init(key, jnp.zeros((1, *shape))))
-    measured = profile.latency(module, init(jax.random.key(0)), shape)
+    # Time does not depend on what the weights are: zeros need no program to be compiled.
+    shapes = variable_shapes(module, (1, *shape))
+    zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    measured = profile.latency(module, zeros, shape, seconds=1.0)
     rate = job.config.profile.device_flops_per_second
     flops = counted.flops.to_json()
     times = {
