@@ -13,6 +13,7 @@ from rice_jax.trace import variable_shapes
 SHAPE = (2, 32, 32, 3)
 
 _LIGHT = ((3, 2, 3, 2, 2, 3), (2, 2, 4, 3, 2, 2))
+# Of the googlenets an inception or two a stage: each costs seconds to compile.
 WIDTHS = {
     "cnn": {"stages": ((3,), (4,), (5,)), "dense": 6},
     "cnn_light": {"stages": ((3,), (4,)), "dense": 5},
@@ -20,8 +21,8 @@ WIDTHS = {
     "vgg_light": {"stages": ((2,) * 2, (3,) * 2, (4,) * 3, (3,) * 3), "dense": 5},
     "vgg_custom": {"stages": ((3,) * 2, (4,) * 2, (3,) * 3), "dense": 5},
     "final": {"stages": ((3,), (4,) * 3), "dense": 6},
-    "googlenet": {"stem": (3, 2, 4), "inceptions": (_LIGHT, _LIGHT[:1] * 5, _LIGHT)},
-    "googlenet_light": {"stem": (2, 3, 4), "inceptions": (_LIGHT, _LIGHT[1:] * 4, _LIGHT)},
+    "googlenet": {"stem": (3, 2, 4), "inceptions": (_LIGHT[:1], _LIGHT, _LIGHT[1:])},
+    "googlenet_light": {"stem": (2, 3, 4), "inceptions": (_LIGHT[1:], _LIGHT[:1], _LIGHT[1:])},
 }
 
 

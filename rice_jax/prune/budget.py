@@ -34,16 +34,9 @@ def to_budget(
     Raises:
         UserError: for a budget that is not positive, or that one channel a group exceeds.
     """
+    check(graph, cost, budget, removed)
     gone = np.zeros(graph.channels, bool) if removed is None else removed.copy()
-    if budget <= 0:
-        raise UserError(f"a budget of {budget} leaves nothing: give a positive number")
     sizes = graph.sizes(gone)
-    least = cost(np.minimum(sizes, 1))
-    if least > budget:
-        raise UserError(
-            f"a budget of {budget:,} cannot be met: with one filter in each layer the net still "
-            f"costs {least:,}"
-        )
     queues = _queues(graph, scores, gone)
     taken: list[list[int]] = [[] for _ in queues]
     while cost(sizes) > budget:
@@ -58,6 +51,18 @@ def to_budget(
     _give_back(scores, cost, budget, sizes, taken)
     gone[[channel for channels in taken for channel in channels]] = True
     return gone
+
+
+def check(graph: Dependencies, cost: Cost, budget: int, removed: np.ndarray | None = None) -> None:
+    """UserError for a budget that `to_budget` would refuse."""
+    if budget <= 0:
+        raise UserError(f"a budget of {budget} leaves nothing: give a positive number")
+    least = cost(np.minimum(graph.sizes(removed), 1))
+    if least > budget:
+        raise UserError(
+            f"a budget of {budget:,} cannot be met: with one filter in each layer the net still "
+            f"costs {least:,}"
+        )
 
 
 def _queues(graph: Dependencies, scores: np.ndarray, gone: np.ndarray) -> list[list[int]]:

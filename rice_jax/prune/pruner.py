@@ -10,7 +10,7 @@ import numpy as np
 from rice_jax import profile
 from rice_jax.errors import UserError
 from rice_jax.prune import surgery
-from rice_jax.prune.budget import to_budget
+from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
 from rice_jax.prune.cost import Measure, cost
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
@@ -101,14 +101,15 @@ def prune(
     shape = _input_shape(batches)
     graph = dependencies(module, shape, on_unknown=on_unknown, **kwargs)
     whole = totals(module, shape, **kwargs)
+    costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
+    for measure, budget in (budgets or {}).items():
+        check(graph, costs[measure], budget)
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = found.removed | graph.select(filters or {})
     if budgets:
         scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
         for measure, budget in budgets.items():
-            removed = to_budget(
-                graph, scores, cost(graph, measure, whole[measure]), budget, removed=removed
-            )
+            removed = to_budget(graph, scores, costs[measure], budget, removed=removed)
     cut = surgery.remove(
         module,
         variables,

@@ -1,0 +1,175 @@
+"""From a trained run's folder to a lighter run's folder, and what leaves nothing behind."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prunable
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import data, train
+from rice_jax.errors import UserError
+from rice_jax.prune.job import Request, lighten
+from rice_jax.prune.suggest import suggest
+from rice_jax.prune.variants import with_baselines
+from rice_jax.run import Run
+from rice_jax.trace import variable_shapes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_and_quick():
+    """No real images, and programs compiled in haste: each runs on ten images."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RICE_IMAGE_DATASET", raising=False)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    config = configuration.default("final")
+    config.model.update(stages=((4,), (3,)), dense=4)
+    config.data.update(
+        cache_dir=str(tmp_path_factory.mktemp("cache")), synthetic_per_class=10, image_size=24
+    )
+    config.train.update(epochs=1, batch_size=16)
+    config.eval.batch_size = 16
+    return config
+
+
+@pytest.fixture(scope="module")
+def parent(settings, tmp_path_factory):
+    """A run as training leaves it, two of whose filters no image wakes."""
+    run = Run(tmp_path_factory.mktemp("runs") / "whole")
+    shapes = variable_shapes(train.build(settings), (1, 24, 24, 3))
+    params = prunable.random_variables(shapes, 0)["params"]
+    params = jax.tree.map(lambda array: np.abs(array) * 0.3, params)
+    params["conv1"]["bias"][[0, 2]] = -100
+    dataset = data.load("", settings.data.cache_dir, seed=0, synthetic_per_class=10)
+    train.begin(settings, run, dataset, params)
+    about = {"name": dataset.name, "synthetic": True, "fingerprint": dataset.fingerprint}
+    about |= {"classes": list(dataset.classes), "images": {}, "skipped": 0}
+    content = {"config": configuration.to_json(settings), "versions": {}, "seed": 0, "data": about}
+    run.write_json("config.json", content)
+    return run
+
+
+@pytest.fixture(scope="module")
+def lighter(settings, parent):
+    out = Run(parent.path.parent / "lighter")
+    lighten(Request(drop="proven"), settings, parent, out)
+    return out
+
+
+def test_the_lighter_run_is_a_run(lighter):
+    trained = train.load(lighter)
+    assert trained.config.model.stages == ((2,), (3,))
+    assert trained.params["conv1"]["kernel"].shape == (3, 3, 3, 2)
+    for name in ("evaluation.json", "profile.json", "dead_filters.json", "report.md"):
+        assert lighter.has(name)
+    assert lighter.read_json("profile.json")["totals"]["filters"] == 5
+
+
+def test_prune_json_gives_the_account(lighter):
+    account = lighter.read_json("prune.json")
+    assert account["removed"] == {"conv1": [0, 2]}
+    assert account["kept"]["conv1"] == [1, 3]
+    assert account["certificate"]["max_abs_logit_difference"] < 1e-5
+    assert account["certificate"]["proven"]
+    assert account["certificate"]["images"] == 10  # five validation images, clean and augmented
+    assert account["before"]["filters"] == 7
+    assert account["after"] == {
+        **lighter.read_json("profile.json")["totals"]["flops"],
+        "params": 9 * (3 * 2 + 2 * 3) + 2 + 3 + 3 * 4 + 4 + 4 * 5 + 5,
+        "filters": 5,
+    }
+    assert lighter.has("filters.png")
+    assert lighter.has("pruned_maps/conv1.png")
+
+
+def test_the_lighter_net_says_what_the_whole_one_says(parent, lighter):
+    x = jnp.asarray(np.random.default_rng(0).random((2, 24, 24, 3)), jnp.float32)
+    whole, light = (train.load(run) for run in (parent, lighter))
+    before, after = (net.module.apply({"params": net.params}, x) for net in (whole, light))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+
+
+def test_the_same_command_goes_on_and_another_is_refused(settings, parent, lighter, monkeypatch):
+    done = []
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: done.append(args[2]))
+    before = lighter.read_json("prune.json")
+    lighten(Request(drop="proven"), settings, parent, lighter)
+    assert done == [["evaluate", "profile", "inspect"]]
+    assert lighter.read_json("prune.json") == before
+    with pytest.raises(UserError, match="was pruned with drop=proven, not dead"):
+        lighten(Request(drop="dead"), settings, parent, lighter)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request(budgets={"study": 0}), "a budget of 0 leaves nothing"),
+        (Request(budgets={"filters": 1}), "a budget of 1 cannot be met"),
+        (Request(drop_layers=("head",)), "final can drop conv1, conv2"),
+        (Request(drop="dead", steps=2), "--steps needs a budget and --finetune_epochs"),
+        (Request(drop="dead", finetune_epochs=-1), "--finetune_epochs 0 or more"),
+    ],
+)
+def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, parent):
+    out = Run(parent.path.parent / "mistake")
+    with pytest.raises(UserError, match=said):
+        lighten(request_, settings, parent, out)
+    assert not out.path.exists()
+
+
+def test_the_run_itself_is_never_written_to(settings, parent):
+    with pytest.raises(UserError, match="is the run itself"):
+        lighten(Request(drop="dead"), settings, parent, Run(parent.path))
+
+
+def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent, monkeypatch):
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    out = Run(parent.path.parent / "shorter")
+    request = Request(drop_layers=("conv1",), budgets={"filters": 2}, criterion="l1")
+    lighten(request, settings, parent, out)
+    account = out.read_json("prune.json")
+    assert account["dropped_layers"] == ["conv1"]
+    assert account["started_anew"] == ["conv1"]  # once conv2: it read four channels, now three
+    assert account["removed"]["conv1"] == [0, 1, 2, 3]
+    assert len(account["kept"]["conv2"]) == 2
+    assert account["budgets"]["filters"] == {"asked": 2, "met": 2, "under": 0}
+    assert train.load(out).config.model.stages == ((), (2,))
+
+
+def test_baselines_are_checked_before_anything_is_done(settings, parent):
+    out = Run(parent.path.parent / "variants")
+    for names, request, said in (
+        (["best"], Request(), "--baselines=best: there are scratch, random, l1"),
+        (["l1"], Request(drop="dead"), "need a budget"),
+        (["scratch"], Request(drop="dead"), "give --finetune_epochs"),
+    ):
+        with pytest.raises(UserError, match=said):
+            with_baselines(request, settings, parent, out, names, [0])
+    assert not out.path.exists()
+
+
+def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
+    monkeypatch.setattr("rice_jax.prune.suggest.SHARES", (0.5, 0.01))
+
+    def files():
+        return sorted(path.name for path in parent.path.iterdir())
+
+    before = files()
+    out = Run(parent.path.parent / "suggestions")
+    suggest(Request(criterion="l1"), settings, parent, out)
+    assert files() == before
+    rows = out.read_json("suggestions.json")["rows"]
+    costs = [row["cost"] for row in rows]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[1] <= costs[0] / 2
+    assert "cannot be met" in capsys.readouterr().out
+    assert json.dumps(rows[1]["removed"])
+    assert out.has("suggestions.png")
