@@ -6,6 +6,7 @@ pruner finds channel dependencies in it. Nothing is computed to make it: tracing
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -59,6 +60,18 @@ class Equation:
 
 
 @dataclasses.dataclass(eq=False)
+class Choice:
+    """An operation that is another on each platform, beside the default that is in the trace."""
+
+    span: slice
+    """The equations of the default."""
+    index: Callable[[], jax.Array]
+    """Gives the number of the platform's operation."""
+    whole: Equation
+    """Runs the operation of that number; its inputs come after the number."""
+
+
+@dataclasses.dataclass(eq=False)
 class Layer:
     """A module of the tree, as it was called."""
 
@@ -87,6 +100,8 @@ class Trace:
     """Shapes of the same variables, nested as `module.apply` takes them."""
     owners: dict[Value, str]
     """Path of the module that each variable is of."""
+    choices: dict[int, Choice]
+    """What `lax.platform_dependent` decides, by the place of its first equation."""
 
     def producer(self, value: Value) -> Equation | None:
         """The equation that makes `value`, None for inputs, variables and constants."""
@@ -120,11 +135,15 @@ class Trace:
         x: jax.Array,
         wanted: Sequence[Value],
         edits: Mapping[Value, Callable[[jax.Array], jax.Array]] = MappingProxyType({}),
+        *,
+        by_platform: bool = False,
     ) -> list[jax.Array]:
         """The arrays of the `wanted` values for `variables` and an input x of the traced shape.
 
         What an equation gives for a value of `edits` is replaced by that function of it, before
         anything reads it. Pure JAX: jit it, and XLA drops what no wanted value needs.
+        `by_platform` runs the operations that the module itself runs on this platform, which are
+        faster than the trace's and equal but for rounding; gradients are not theirs to give.
         """
         flat = traverse_util.flatten_dict(variables, sep="/")
         arrays: dict[Value, Any] = {value: flat[path] for path, value in self.variables.items()}
@@ -133,11 +152,29 @@ class Trace:
         def read(value: Value) -> Any:
             return arrays[value] if value.constant is None else value.constant
 
-        for equation in self.equations:
-            results = equation.apply(*map(read, equation.inputs))
+        choices = self._open_choices({*wanted, *edits}) if by_platform else {}
+        place = 0
+        while place < len(self.equations):
+            choice, equation = choices.get(place), self.equations[place]
+            if choice is None:
+                results = equation.apply(*map(read, equation.inputs))
+                place += 1
+            else:
+                equation = choice.whole
+                results = equation.apply(choice.index(), *map(read, equation.inputs))
+                place = choice.span.stop
             for value, result in zip(equation.outputs, results, strict=True):
                 arrays[value] = edits[value](result) if value in edits else result
         return [read(value) for value in wanted]
+
+    def _open_choices(self, needed: set[Value]) -> dict[int, Choice]:
+        """The choices of whose default no value is needed but its results."""
+
+        def hides(choice: Choice) -> bool:
+            inside = {value for eqn in self.equations[choice.span] for value in eqn.outputs}
+            return not (inside - set(choice.whole.outputs)).isdisjoint(needed)
+
+        return {place: choice for place, choice in self.choices.items() if not hides(choice)}
 
 
 def trace(
@@ -183,6 +220,7 @@ def trace(
         variables=dict(zip(map("/".join, names), inputs, strict=False)),
         variable_shapes=variables,
         owners=owners,
+        choices=inliner.choices,
     )
 
 
@@ -228,7 +266,8 @@ class _Inliner:
     def __init__(self, layers: dict[str, Layer]) -> None:
         self.equations: list[Equation] = []
         self.layers = layers
-        self.platform_indices: set[Value] = set()
+        self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
+        self.choices: dict[int, Choice] = {}
 
     def inline(
         self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value], layer: str
@@ -253,20 +292,32 @@ class _Inliner:
             self.layers[eqn.params["name"].removeprefix(_OUTPUT)].output = operands[0]
             return operands
         if name == "cond" and operands[0] in self.platform_indices:
-            # `lax.platform_dependent`: its last branch is the default, XLA's own operation.
-            return self._call(eqn.params["branches"][-1], operands[1:], layer)
+            return self._choose(eqn, operands, layer)
         inner = _called(eqn)
         if inner is not None:
             return self._call(inner, operands, layer)
         results = [Value(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
         if name == "platform_index":
-            self.platform_indices.update(results)
+            self.platform_indices[results[0]] = functools.partial(eqn.primitive.bind, **eqn.params)
             return results
         if name == "max" and any(_is_zero(operand) for operand in operands):
             name = "relu"
         self.equations.append(
             Equation(name, tuple(operands), tuple(results), eqn.params, layer, eqn.primitive)
         )
+        return results
+
+    def _choose(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
+        """`lax.platform_dependent`: its last branch is the default, XLA's own operation."""
+        first = len(self.equations)
+        results = self._call(eqn.params["branches"][-1], operands[1:], layer)
+        made = {value for equation in self.equations[first:] for value in equation.outputs}
+        if made.issuperset(results):
+            whole = Equation(
+                "cond", tuple(operands[1:]), tuple(results), eqn.params, layer, eqn.primitive
+            )
+            span = slice(first, len(self.equations))
+            self.choices[first] = Choice(span, self.platform_indices[operands[0]], whole)
         return results
 
     def _call(self, called: Any, operands: Sequence[Value], layer: str) -> list[Value]:

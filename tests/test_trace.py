@@ -114,3 +114,25 @@ def test_a_reduction_with_an_operator_of_its_own_is_one_equation():
     traced = trace(Product(), (1, 4, 4, 2))
     assert traced.equations[-1].name == "reduce_window"
     assert traced.outputs[0].shape == (1, 2, 2, 2)
+
+
+def test_what_a_platform_does_otherwise_can_be_run_instead_of_the_default():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            others = {platform: lambda x: x + 1 for platform in ("cpu", "cuda", "rocm", "tpu")}
+            x = 2 * jax.lax.platform_dependent(2 * x, **others, default=lambda x: (x + 3) * 4)
+            return nn.relu(x)
+
+    traced = trace(Net(), (1,))
+    x = jnp.array([5.0])
+    assert [equation.name for equation in traced.equations] == ["mul", "add", "mul", "mul", "relu"]
+    inside = traced.equations[1].outputs[0]
+
+    def run(wanted, **kwargs):
+        return jax.jit(lambda x: traced.evaluate({}, x, wanted, **kwargs))(x)
+
+    assert run(traced.outputs) == [2 * 4 * (2 * 5 + 3)]
+    assert run(traced.outputs, by_platform=True) == [2 * (2 * 5 + 1)]
+    # A value of the default alone is there in no other way.
+    assert run([inside, *traced.outputs], by_platform=True) == [2 * 5 + 3, 2 * 4 * (2 * 5 + 3)]
