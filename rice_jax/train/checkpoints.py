@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import json
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from logging import LogRecord
+from logging import LogRecord, getLogger
 from typing import Any
 
 import jax
@@ -162,15 +163,24 @@ class Checkpoints:
 
 
 def _keep_orbax_quiet() -> None:
-    """Let its failures be told once, by the exception: it logs a traceback of each as well, and
-    TensorStore complains to an event loop that is closed by then."""
+    """Let its failures be told once, by the exception.
+
+    It logs a traceback of each as well, asyncio one of each further write that failed, Python warns
+    of each write that was not begun, and TensorStore complains to an event loop closed by then.
+    """
     logging.get_absl_logger().addFilter(_not_from_orbax)
+    getLogger("asyncio").addFilter(_not_of_a_forgotten_task)
+    warnings.filterwarnings("ignore", ".*write_fragment' was never awaited", RuntimeWarning)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
 
 
 def _not_from_orbax(record: LogRecord) -> bool:
     return "orbax" not in record.pathname
+
+
+def _not_of_a_forgotten_task(record: LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _unraisable(unraisable: Any) -> None:
