@@ -1,5 +1,10 @@
 """Values and gradients are XLA's own, whatever the size, stride, padding and type."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from rice_jax import ops
+from rice_jax.ops import backend
 from rice_jax.trace import trace
 
 
@@ -59,6 +65,38 @@ def test_convolution_in_float64(height, width, channels, filters, kernel, paddin
             )(x, w)
 
         same(run(ops.conv_general_dilated), run(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
+
+
+def convolved(convolve, x, w, stride, padding):
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def run(x, w):
+        return convolve(x, w, (stride, stride), padding, dimension_numbers=numbers)
+
+    return jax.jit(lambda x, w: value_and_gradients(run, x, w))(x, w)
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "filters", "kernel", "stride", "padding"),
+    [
+        ((300, 96), 3, 8, 3, 1, "SAME"),  # rows of one channel, in several chunks
+        ((301, 95), 3, 4, 7, 2, "SAME"),  # and a last chunk that is not whole
+        ((83, 90), 8, 16, 3, 1, "SAME"),  # pixels of many channels, in several chunks
+        ((97, 40), 16, 5, 5, 2, ((3, 0), (1, 4))),
+        ((40, 33), 2, 16, 3, 2, ((0, 2), (5, 1))),
+        ((9, 7), 24, 32, 1, 1, "VALID"),
+    ],
+)
+def test_convolution_of_images_larger_than_a_chunk(
+    image, channels, filters, kernel, stride, padding
+):
+    with jax.enable_x64(True):
+        x, w = draw(2, *image, channels), draw(kernel, kernel, channels, filters, seed=1)
+        ours, xlas = (
+            convolved(convolve, x, w, stride, padding)
+            for convolve in (ops.conv_general_dilated, lax.conv_general_dilated)
+        )
+        same(ours, xlas, rtol=1e-11, atol=1e-11)
 
 
 @settings(deadline=None, max_examples=12)
@@ -139,6 +177,75 @@ def test_under_vmap_remat_and_a_second_derivative():
         return jax.jit(jax.grad(lambda p: sum(jnp.sum(g) for g in jax.tree.leaves(first(p, x)))))
 
     same(*(jax.tree.leaves(slope(f)(params)) for f in (True, False)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 4, 3), (3, 7)])
+def test_relu(shape):
+    x = np.round(draw(*shape), 1)
+    x[0, 0] = 0
+    with jax.enable_x64(True):
+        same(value_and_gradients(ops.relu, x), value_and_gradients(jax.nn.relu, x), rtol=0)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_split_over_devices(check):
+    """The gradient of a mean over the devices' shares is that over the whole batch."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    x = jax.random.uniform(jax.random.key(1), (4 * mesh.size, 8, 8, 3))
+    net = Net(True)
+    params = net.init(jax.random.key(0), x)
+
+    def loss(params, x):
+        return lax.psum(net.apply(params, x), "data")
+
+    spec = jax.sharding.PartitionSpec
+    split = jax.shard_map(
+        loss, mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec(), check_vma=check
+    )
+    got = jax.jit(jax.value_and_grad(split))(params, x)
+    expected = jax.jit(jax.value_and_grad(Net(False).apply))(params, x)
+    same(jax.tree.leaves(got), jax.tree.leaves(expected), rtol=1e-5, atol=1e-4)
+
+
+def test_plain_leaves_all_to_xla():
+    def jaxpr(fast):
+        x = jnp.zeros((1, 8, 8, 3))
+        return str(jax.make_jaxpr(lambda x: Net(fast).init_with_output(jax.random.key(0), x)[0])(x))
+
+    assert "custom_vjp" in jaxpr(True)
+    with ops.plain():
+        assert "custom_vjp" not in jaxpr(True)
+        relu = jax.make_jaxpr(ops.relu)(1.0)
+    assert str(relu) == str(jax.make_jaxpr(jax.nn.relu)(1.0))
+
+
+KEPT = """
+import os
+import numpy as np
+from rice_jax.ops import backend
+backend.configure()
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+before = resident()
+np.ones(2**27, np.uint8)  # 128 MiB, freed at once
+print(resident() - before > 2**26)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
+@pytest.mark.parametrize(
+    ("environment", "kept"),
+    [({}, "True"), ({backend.SWITCH: "0"}, "False"), ({"MALLOC_ARENA_MAX": "2"}, "False")],
+)
+def test_freed_memory_is_kept_unless_the_user_will_not(environment, kept):
+    command = [sys.executable, "-c", KEPT]
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == kept
 
 
 def test_the_trace_sees_xlas_own_operations():

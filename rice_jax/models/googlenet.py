@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rice_jax import ops
 from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool
 
 
@@ -25,9 +26,9 @@ class Branch(nn.Module):
         if self.pool:
             x = MaxPool((3, 3), (1, 1), "SAME", name="pool")(x)
         if self.reduce:
-            x = nn.relu(Conv(self.reduce, (1, 1), dtype=self.dtype, name="reduce")(x))
+            x = ops.relu(Conv(self.reduce, (1, 1), dtype=self.dtype, name="reduce")(x))
         kernel = (self.kernel, self.kernel)
-        return nn.relu(Conv(self.filters, kernel, dtype=self.dtype, name="conv")(x))
+        return ops.relu(Conv(self.filters, kernel, dtype=self.dtype, name="conv")(x))
 
 
 class Inception(nn.Module):
@@ -72,10 +73,10 @@ class GoogLeNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
         first, second, third = self.stem
-        x = nn.relu(Conv(first, (7, 7), strides=2, dtype=self.dtype, name="conv1")(x))
+        x = ops.relu(Conv(first, (7, 7), strides=2, dtype=self.dtype, name="conv1")(x))
         x = self._pool(1)(x)
-        x = nn.relu(Conv(second, (1, 1), dtype=self.dtype, name="conv2")(x))
-        x = nn.relu(Conv(third, (3, 3), dtype=self.dtype, name="conv3")(x))
+        x = ops.relu(Conv(second, (1, 1), dtype=self.dtype, name="conv2")(x))
+        x = ops.relu(Conv(third, (3, 3), dtype=self.dtype, name="conv3")(x))
         x = self._pool(2)(x)
         for stage, inceptions in enumerate(self.inceptions, 3):
             if stage > 3:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rice_jax import ops
 from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool
 
 
@@ -40,13 +41,13 @@ class PlainCNN(nn.Module):
                 conv = Conv(
                     width, (3, 3), strides=self.strides, dtype=self.dtype, name=f"conv{number}"
                 )
-                x = nn.relu(conv(x))
+                x = ops.relu(conv(x))
             x = MaxPool(name=f"pool{index}")(x)
         if self.pooling == "average":
             x = GlobalAveragePool(name="average")(x)
         else:
             x = x.reshape(x.shape[0], -1)
-        x = nn.relu(Dense(self.dense, dtype=self.dtype, name="dense")(x))
+        x = ops.relu(Dense(self.dense, dtype=self.dtype, name="dense")(x))
         if self.dropout:
             x = Dropout(self.dropout, self.axis_name, name="dropout")(x, train)
         return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)

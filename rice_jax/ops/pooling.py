@@ -1,6 +1,12 @@
-"""Max pooling as a maximum of strided slices, which XLA's CPU backend fuses into one loop."""
+"""Max pooling whose gradient is one pass over the image.
+
+XLA's gradient of a maximum over windows is a select-and-scatter, which its CPU backend runs on one
+thread, window after window. Here the forward pass notes in one byte which element of its window
+won, and the gradient compares each pixel with the notes of the windows that it lies in.
+"""
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -8,152 +14,166 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_FEW_TAPS = 4
-"""Up to here windows are slices without differentiation too. XLA sums its count of operations in
-float32: many slices more, and that of a deep net is off by more than a millionth."""
+from rice_jax.ops.geometry import Geometry, lay
+from rice_jax.ops.plain import is_plain
 
-Window = tuple[int, int]
-Pads = tuple[tuple[int, int], tuple[int, int]]
+_NOTE = np.int8
+_NONE = -1
+_FEW_ELEMENTS = 4
+"""Larger windows are XLA's own where there is no gradient: slices would be two to four times as
+fast, but XLA counts operations in float32 sums, and its count of a net would stray by 1e-6."""
 
 
 def max_pool(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str = "VALID"
+    x: jax.Array,
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> jax.Array:
     """Maximum over windows of x (N, H, W, C): (N, H', W', C).
 
     Values and gradient are those of `lax.reduce_window`: of equal maxima the first in row order
-    gets the gradient. On CPU both are strided slices, for `reduce_window` and its gradient
-    (select-and-scatter) run on one thread there; elsewhere they are XLA's own.
+    gets the gradient. On GPU and TPU they are XLA's own. Differentiable in reverse, any number of
+    times; not in forward mode.
 
     Args:
-        x: floats.
+        x: floats; what it is padded with never wins.
         window: height and width.
         strides: how far the window moves, down and across.
-        padding: 'VALID' or 'SAME'.
+        padding: 'SAME', 'VALID', or (low, high) for height and for width.
     """
-    pads = lax.padtype_to_pads(x.shape[1:3], tuple(window), tuple(strides), padding)
-    (top, bottom), (left, right) = pads
-    return _max_pool(x, tuple(window), tuple(strides), ((top, bottom), (left, right)))
+    geometry = lay(x.shape[1:3], window, strides, padding)
+    has_note = geometry.size[0] * geometry.size[1] < np.iinfo(_NOTE).max
+    if is_plain() or not has_note or min(min(pads) for pads in geometry.pads) < 0:
+        return _windowed(x, geometry)
+    return _max_pool(x, geometry)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_pool(x: jax.Array, window: Window, strides: Window, pads: Pads) -> jax.Array:
-    if window[0] * window[1] > _FEW_TAPS:
-        return _windowed(x, window, strides, pads)
-    return _forward_pool(x, window, strides, pads)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: jax.Array, geometry: Geometry) -> jax.Array:
+    windowed = functools.partial(_windowed, geometry=geometry)
+    if geometry.size[0] * geometry.size[1] > _FEW_ELEMENTS:
+        return windowed(x)
+    sliced = functools.partial(_sliced, geometry=geometry)
+    return lax.platform_dependent(x, cpu=sliced, default=windowed)
 
 
-def _forward_pool(x: jax.Array, window: Window, strides: Window, pads: Pads) -> jax.Array:
-    return lax.platform_dependent(
-        x,
-        cpu=functools.partial(_sliced, window=window, strides=strides, pads=pads),
-        default=functools.partial(_windowed, window=window, strides=strides, pads=pads),
-    )
+def _forward(x: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The result, and what the gradient reads: the notes on CPU, x elsewhere."""
 
+    def xla(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = _windowed(x, geometry)
+        return y, jnp.zeros_like(y, _NOTE)
 
-def _forward(
-    x: jax.Array, window: Window, strides: Window, pads: Pads
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _forward_pool(x, window, strides, pads)
-    return y, (x, y)
+    noted = functools.partial(_noted, geometry=geometry)
+    y, notes = lax.platform_dependent(x, cpu=noted, default=xla)
+    return y, (x, notes)
 
 
 def _backward(
-    window: Window,
-    strides: Window,
-    pads: Pads,
-    residuals: tuple[jax.Array, jax.Array],
-    gradient: jax.Array,
+    geometry: Geometry, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array]:
-    x, y = residuals
-    share = functools.partial(_shares, window=window, strides=strides, pads=pads)
-    scatter = functools.partial(_scattered, window=window, strides=strides, pads=pads)
-    return (lax.platform_dependent(x, y, gradient, cpu=share, default=scatter),)
+    def ours(x: jax.Array, notes: jax.Array, gradient: jax.Array) -> jax.Array:
+        return _given_back(notes, gradient, x.shape[1:3], geometry)
+
+    def xla(x: jax.Array, notes: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: _windowed(x, geometry), x)[1](gradient)[0]
+
+    return (lax.platform_dependent(*residuals, gradient, cpu=ours, default=xla),)
 
 
 _max_pool.defvjp(_forward, _backward)
 
 
-def _windowed(x: jax.Array, window: Window, strides: Window, pads: Pads) -> jax.Array:
+def _windowed(x: jax.Array, geometry: Geometry) -> jax.Array:
     lowest = np.array(-np.inf, x.dtype)  # a constant: a traced one would hide the maximum
-    return lax.reduce_window(
-        x, lowest, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
-    )
+    pads = ((0, 0), *geometry.pads, (0, 0))
+    window, strides = (1, *geometry.size, 1), (1, *geometry.strides, 1)
+    return lax.reduce_window(x, lowest, lax.max, window, strides, pads)
 
 
-def _sliced(x: jax.Array, window: Window, strides: Window, pads: Pads) -> jax.Array:
-    return functools.reduce(jnp.maximum, _taps(x, window, strides, pads))
+def _sliced(x: jax.Array, geometry: Geometry) -> jax.Array:
+    return functools.reduce(jnp.maximum, _elements(x, geometry))
 
 
-def _scattered(
-    x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window, strides: Window, pads: Pads
-) -> jax.Array:
-    pool = functools.partial(_windowed, window=window, strides=strides, pads=pads)
-    return jax.vjp(pool, x)[1](gradient)[0]
+def _noted(x: jax.Array, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
+    """The maximum of each window, and which of its elements is the first to reach it."""
+    best, *others = _elements(x, geometry)
+    notes = jnp.zeros_like(best, _NOTE)
+    for number, element in enumerate(others, 1):
+        notes = jnp.where(element > best, _NOTE(number), notes)
+        best = jnp.maximum(best, element)
+    # Without the barrier XLA would find the notes anew for every pixel of the gradient.
+    return best, lax.optimization_barrier(notes)
 
 
-def _shares(
-    x: jax.Array, y: jax.Array, gradient: jax.Array, window: Window, strides: Window, pads: Pads
-) -> jax.Array:
-    """What each pixel of x gets of the gradient: all of it where it is a window's first maximum."""
-    given = jnp.zeros(y.shape, bool)
-    shares = []
-    for tap in _taps(x, window, strides, pads):
-        is_maximum = tap == y
-        shares.append(jnp.where(is_maximum & ~given, gradient, jnp.zeros_like(gradient)))
-        given |= is_maximum
-    if window == strides and not any(map(any, pads)):
-        return _interleaved(shares, x.shape, window)
-    return _summed(shares, x.shape, window, strides, pads)
-
-
-def _interleaved(shares: list[jax.Array], shape: tuple[int, ...], window: Window) -> jax.Array:
-    """The shares of windows that do not overlap, each at its place, 0 in what they leave over."""
-    n, rows, columns, channels = shares[0].shape
-    height, width = window
-    blocks = jnp.stack(shares, axis=3).reshape(n, rows, columns, height, width, channels)
-    whole = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows * height, columns * width, channels)
-    rest = (shape[1] - rows * height, shape[2] - columns * width)
-    return jnp.pad(whole, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
-
-
-def _summed(
-    shares: list[jax.Array], shape: tuple[int, ...], window: Window, strides: Window, pads: Pads
-) -> jax.Array:
-    """The sum of the shares, each moved to its tap and spread by the strides."""
-    zero = jnp.zeros((), shares[0].dtype)
-    extents = [shape[axis + 1] + sum(pads[axis]) for axis in (0, 1)]
-    total = None
-    for (i, j), share in zip(_offsets(window), shares, strict=True):
-        low = (i, j)
-        spread = [
-            (
-                low[axis],
-                extents[axis] - low[axis] - ((share.shape[axis + 1] - 1) * strides[axis] + 1),
-                strides[axis] - 1,
-            )
-            for axis in (0, 1)
-        ]
-        placed = lax.pad(share, zero, ((0, 0, 0), *spread, (0, 0, 0)))
-        total = placed if total is None else total + placed
-    assert total is not None, "a window has a tap"
-    (top, _), (left, _) = pads
-    return total[:, top : top + shape[1], left : left + shape[2]]
-
-
-def _taps(x: jax.Array, window: Window, strides: Window, pads: Pads) -> list[jax.Array]:
-    """What each place of the window sees, in row order: arrays (N, H', W', C)."""
+def _elements(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """The first elements of all windows (N, H', W', C), their second ones, and so on."""
+    (height, width), (down, across), pads = geometry
     if any(map(any, pads)):
         lowest = np.array(-np.inf, x.dtype)
         x = lax.pad(x, lowest, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
-    n, height, width, channels = x.shape
-    rows = (height - window[0]) // strides[0] * strides[0] + 1
-    columns = (width - window[1]) // strides[1] * strides[1] + 1
+    rows = (x.shape[1] - height) // down * down + 1
+    columns = (x.shape[2] - width) // across * across + 1
     return [
-        lax.slice(x, (0, i, j, 0), (n, i + rows, j + columns, channels), (1, *strides, 1))
-        for i, j in _offsets(window)
+        x[:, i : i + rows : down, j : j + columns : across]
+        for i, j in itertools.product(range(height), range(width))
     ]
 
 
-def _offsets(window: Window) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(window[0]) for j in range(window[1])]
+def _given_back(
+    notes: jax.Array, gradient: jax.Array, image: Sequence[int], geometry: Geometry
+) -> jax.Array:
+    """What each pixel gets: the gradient of the windows whose notes name it.
+
+    A pixel at row q * down + r of the padded image is element r + j * down of window q - j, for
+    each j >= 0 for which a window has such an element; columns alike.
+    """
+    n, _, _, channels = notes.shape
+    down, across = geometry.strides
+    (tall, wide) = blocks = [
+        -(-(pixels + pad[0]) // stride)
+        for pixels, pad, stride in zip(image, geometry.pads, geometry.strides, strict=True)
+    ]
+    steps_down, steps_across = (
+        -(-size // stride) for size, stride in zip(geometry.size, geometry.strides, strict=True)
+    )
+    spread = [
+        (steps - 1, block - windows, 0)
+        for steps, block, windows in zip(
+            (steps_down, steps_across), blocks, notes.shape[1:3], strict=True
+        )
+    ]
+    notes = lax.pad(notes, np.array(_NONE, _NOTE), ((0, 0, 0), *spread, (0, 0, 0)))
+    gradient = lax.pad(gradient, np.zeros((), gradient.dtype), ((0, 0, 0), *spread, (0, 0, 0)))
+    zero = jnp.zeros((), gradient.dtype)
+    total = None
+    # Windows in row order, as XLA adds them up. Columns and channels are one axis, so that XLA's
+    # loop over them is long and without divisions.
+    for i, j in itertools.product(reversed(range(steps_down)), reversed(range(steps_across))):
+        above, before = steps_down - 1 - i, steps_across - 1 - j
+        seen = (slice(None), slice(above, above + tall), slice(before, before + wide), None)
+        rows, columns = _element_numbers(geometry, i, j)
+        named = (notes[seen] - columns[:, None]).reshape(n, tall, 1, -1) == rows[:, None]
+        given = jnp.broadcast_to(gradient[seen], (n, tall, wide, across, channels))
+        share = jnp.where(named, given.reshape(n, tall, 1, -1), zero)
+        total = share if total is None else total + share
+    assert total is not None, "a window has an element"
+    (top, _), (left, _) = geometry.pads
+    total = total.reshape(n, tall * down, wide * across, channels)
+    return total[:, top : top + image[0], left : left + image[1]]
+
+
+def _element_numbers(geometry: Geometry, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the elements i strides down, j across: shares (down,), (across,) of their numbers.
+
+    A note less its column's share equals its row's share. Rows and columns beyond the window have
+    one that no note gives.
+    """
+    (height, width), (down, across), _ = geometry
+    rows, columns = np.arange(down) + i * down, np.arange(across) + j * across
+    most = np.iinfo(_NOTE).max
+    return (
+        np.where(rows < height, rows * width, most).astype(_NOTE),
+        np.where(columns < width, columns, most).astype(_NOTE),
+    )
