@@ -84,7 +84,7 @@ def predict(
     mesh = train.data_mesh()
     size = min(batch_size, len(images))
     feed, results = train.Feed(mesh, size), Lagged()
-    apply, params = _compiled(trained.module, mesh), on_devices(trained.params)
+    apply, params = compiled(trained.module, mesh), on_devices(trained.params)
     side = trained.config.data.image_size
     batches = in_order(
         lambda start: _read(images[start : start + size], size, side),
@@ -165,7 +165,7 @@ def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[P
         yield dataclasses.replace(question, probabilities=known)
 
 
-def _compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
+def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
     """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh."""
 
     def apply(params: Any, pixels: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from rice_jax.report.figures.pruning import (
     maps_side_by_side,
     side_by_side_file,
 )
+from rice_jax.report.figures.speed import speeds
 from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg
 
@@ -24,5 +25,6 @@ __all__ = [
     "maps_side_by_side",
     "png",
     "side_by_side_file",
+    "speeds",
     "svg",
 ]

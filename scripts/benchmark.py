@@ -1,0 +1,191 @@
+"""Measure training and inference of rice_jax against its peers, side by side on this machine.
+
+  python scripts/benchmark.py --out=DIR [--nets=cnn_light,final] [--batch=32,64]
+
+Each contender runs in a process of its own; within a net and a batch size they take turns, so that
+a machine whose speed drifts drifts for all of them. Peers that are not installed are left out, and
+named: `pip install -e .[peers]` brings them. DIR/benchmark.json has the medians, DIR/benchmark.md
+the table with the spread, DIR/benchmark.png the plot. On a GPU --dtypes=float32,bfloat16 measures
+both, of rice_jax, plain_flax and torch.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tqdm
+from absl import flags
+from contenders.epochs import measure_epochs
+
+from rice_jax import cli
+from rice_jax.errors import UserError
+from rice_jax.models import NETS
+from rice_jax.report import figures
+from rice_jax.run import Run
+
+_NETS = flags.DEFINE_list(
+    "nets", ["cnn_light", "final", "cnn", "vgg_custom", "googlenet_light"], "Which nets."
+)
+_BATCH = flags.DEFINE_list("batch", ["32", "64"], "Images in a batch.")
+_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+_CONTENDERS = flags.DEFINE_list("contenders", None, "Some of them, instead of all.")
+_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Turns of each contender.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 3.0, "A turn's seconds, training and inference each.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Height and width of an image.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "A folder of class folders: measure the way from JPEG to trained epoch instead."
+)
+
+# TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
+_TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+_FOLDER = Path(__file__).parent / "contenders"
+CONTENDERS = {
+    "rice_jax": ("of_jax.py", "jax", {}),
+    "plain_flax": ("of_jax.py --plain", "jax", {}),
+    "keras_tensorflow": ("of_keras.py", "tensorflow", _TENSORFLOW),
+    "keras_jax": ("of_keras.py", "keras", {"KERAS_BACKEND": "jax"}),
+    "torch": ("of_torch.py", "torch", {}),
+}
+"""Program, package that it needs, and environment of each."""
+MEASURES = (
+    "train_images_per_second",
+    "inference_images_per_second",
+    "peak_memory_mb",
+    "compile_seconds",
+)
+
+
+class Process:
+    """A contender that computes when asked."""
+
+    def __init__(self, name: str, net: str, batch: int, dtype: str) -> None:
+        program, _, environment = CONTENDERS[name]
+        file, *options = program.split()
+        command = [sys.executable, str(_FOLDER / file), *options, f"--net={net}"]
+        command += [f"--batch={batch}", f"--dtype={dtype}", f"--image_size={_IMAGE_SIZE.value}"]
+        self.name = name if dtype == "float32" else f"{name}_{dtype}"
+        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self._process = subprocess.Popen(
+            command,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
+        )
+        self.compile_seconds = self._answer()
+        self.rates: dict[str, list[float]] = {"train": [], "infer": []}
+
+    def take_turn(self, task: str) -> None:
+        """Measure 'train' or 'infer' once."""
+        self.rates[task].append(self._ask(f"{task} {_SECONDS.value}"))
+
+    def results(self) -> dict[str, Any]:
+        """Medians under the names of MEASURES, and every turn's rate; ends the process."""
+        memory = self._ask("memory")
+        self._process.communicate()
+        train, infer = (statistics.median(rates) for rates in self.rates.values())
+        values = (train, infer, memory, self.compile_seconds)
+        medians = {name: round(value, 2) for name, value in zip(MEASURES, values, strict=True)}
+        return medians | {
+            f"{task}_turns": [round(rate, 1) for rate in rates]
+            for task, rates in self.rates.items()
+        }
+
+    def _ask(self, question: str) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._words.seek(0)
+            complaint = self._words.read().strip().splitlines() or ["no word"]
+            raise UserError(f"{self.name} failed: {complaint[-1]}")
+        return json.loads(line)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure what the flags ask for and write it after each net and batch."""
+    del argv
+    run = Run(_OUT.value)
+    run.create()
+    names = _installed(_CONTENDERS.value or list(CONTENDERS))
+    if _IMAGES.value:
+        run.write_json("epochs.json", measure_epochs(_IMAGES.value, _NETS.value, names))
+        return
+    unknown = [net for net in _NETS.value if net not in NETS]
+    if unknown:
+        raise UserError(f"--nets: there is no {', '.join(unknown)}; there are {', '.join(NETS)}")
+    results: dict[str, dict[str, Any]] = {}
+    cases = [(net, int(batch)) for net in _NETS.value for batch in _BATCH.value]
+    for net, batch in tqdm.tqdm(cases, unit="case", desc="benchmark"):
+        results.setdefault(net, {})[str(batch)] = _in_turn(names, net, batch)
+        run.write_json("benchmark.json", results)
+        run.write_text("benchmark.md", table(results))
+        run.write_bytes("benchmark.png", figures.png(figures.speeds(results)))
+    print(table(results))
+
+
+def _installed(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if name not in CONTENDERS:
+            raise UserError(f"--contenders: there is no {name}; there are {', '.join(CONTENDERS)}")
+    found = [name for name in names if importlib.util.find_spec(CONTENDERS[name][1])]
+    missing = [name for name in names if name not in found]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)} (pip install -e .[peers])")
+    return found
+
+
+def _in_turn(names: Sequence[str], net: str, batch: int) -> dict[str, Any]:
+    processes = [
+        Process(name, net, batch, dtype)
+        for dtype in _DTYPES.value
+        for name in names
+        if dtype == "float32" or "keras" not in name
+    ]
+    for task in ("train", "infer"):
+        for _ in range(_ROUNDS.value):
+            for process in processes:
+                process.take_turn(task)
+    return {process.name: process.results() for process in processes}
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row for each net, batch and contender, with the spread of its turns."""
+    lines = [
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
+        "images a second: median (lowest to highest turn)\n",
+        "| net | batch | contender | training | inference | peak MB | compile s |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for net, batches in results.items():
+        for batch, contenders in batches.items():
+            for name, measured in contenders.items():
+                train, infer, memory, compiled = (measured[measure] for measure in MEASURES)
+                lines.append(
+                    f"| {net} | {batch} | {name} | {_spread(train, measured['train_turns'])} | "
+                    f"{_spread(infer, measured['infer_turns'])} | {memory:.0f} | {compiled:.1f} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(median: float, turns: Sequence[float]) -> str:
+    return f"{median:.0f} ({min(turns):.0f} to {max(turns):.0f})"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,69 @@
+"""A contender's side of the benchmark: measure when asked, answer in JSON, one line each.
+
+The benchmark writes 'train SECONDS' or 'infer SECONDS' and reads images a second; 'memory' gives
+the process's peak so far. That way contenders take turns, and none computes while another does.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Contender(NamedTuple):
+    """What a contender computes on the batch that it was given when it was made."""
+
+    train: Callable[[int], object]
+    """Do so many training steps and wait for the last."""
+    infer: Callable[[int], object]
+    """Compute so many batches' logits and wait for the last."""
+
+
+Make = Callable[[argparse.Namespace, np.ndarray, np.ndarray], Contender]
+
+
+def serve(make: Make) -> None:
+    """Make the contender that the command line asks for and answer until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--net", required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--image_size", type=int, required=True)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--plain", action="store_true", help="plain Flax instead of rice_jax")
+    given = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    random = np.random.default_rng(0)
+    size = (given.batch, given.image_size, given.image_size, 3)
+    images = random.integers(0, 256, size, np.uint8)
+    labels = random.integers(0, 5, given.batch).astype(np.int32)
+
+    contender = make(given, images, labels)
+    started = time.perf_counter()
+    contender.train(1)
+    compiled = time.perf_counter() - started
+    contender.infer(1)
+    answers.write(json.dumps(compiled) + "\n")
+    for line in sys.stdin:
+        task, _, seconds = line.strip().partition(" ")
+        if task == "memory":
+            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        else:
+            answer = given.batch * _rate(getattr(contender, task), float(seconds))
+        answers.write(json.dumps(answer) + "\n")
+
+
+def _rate(work: Callable[[int], object], seconds: float) -> float:
+    """Repetitions a second, over about that many seconds."""
+    started = time.perf_counter()
+    work(1)
+    count = max(1, round(seconds / (time.perf_counter() - started)))
+    started = time.perf_counter()
+    work(count)
+    return count / (time.perf_counter() - started)

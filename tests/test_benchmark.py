@@ -1,0 +1,82 @@
+"""The benchmark runs its contenders in turn and writes what it measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rice_jax.report import figures
+
+ROOT = Path(__file__).parent.parent
+MEASURES = {
+    "train_images_per_second",
+    "inference_images_per_second",
+    "peak_memory_mb",
+    "compile_seconds",
+}
+
+
+def benchmark(*arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/benchmark.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_contenders_are_measured_side_by_side(tmp_path):
+    done = benchmark(
+        "--nets=cnn_light",
+        "--batch=4",
+        "--contenders=rice_jax,plain_flax,keras_jax",
+        "--image_size=32",
+        "--rounds=2",
+        "--seconds=0.01",
+        f"--out={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    (contenders,) = json.loads((tmp_path / "benchmark.json").read_text())["cnn_light"].values()
+    assert set(contenders) == {"rice_jax", "plain_flax", "keras_jax"}
+    for measured in contenders.values():
+        assert measured.keys() >= MEASURES
+        assert all(measured[measure] > 0 for measure in MEASURES)
+        assert len(measured["train_turns"]) == 2
+    assert "| cnn_light | 4 | plain_flax |" in done.stdout
+    assert (tmp_path / "benchmark.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--nets=lenet", "error: --nets: there is no lenet; there are cnn, "),
+        ("--contenders=caffe", "error: --contenders: there is no caffe; there are rice_jax, "),
+    ],
+)
+def test_what_it_does_not_know_is_named(tmp_path, argument, line):
+    done = benchmark(argument, f"--out={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_plot_has_a_mark_for_each_contender():
+    measured = {"train_images_per_second": 100.0, "inference_images_per_second": 300.0}
+    faster = {name: 2 * value for name, value in measured.items()}
+    results = {
+        "cnn": {"32": {"torch": measured, "rice_jax": faster}, "64": {"rice_jax": faster}},
+        "final": {"32": {"torch": measured}},
+    }
+    figure = figures.speeds(results)
+    training, inference = figure.axes
+    marks = {line.get_label(): list(line.get_xdata()) for line in training.lines}
+    assert marks == {"torch": [100, 100], "rice_jax": [200, 200]}
+    assert [label.get_text() for label in training.get_yticklabels()] == [
+        "cnn, 32",
+        "cnn, 64",
+        "final, 32",
+    ]
+    assert "images per second" in inference.get_xlabel()
