@@ -17,7 +17,8 @@ def default(name: str) -> ml_collections.ConfigDict:
             "seed": 0,
             "model": {
                 "name": name,
-                # A Keras .h5 (a whole model or weights alone), a run's folder, or '' for random.
+                # A Keras .h5 (a whole model or weights alone), a run's folder, '' for the study's
+                # own beginning (random but for vgg16 and vgg_light), or 'random'.
                 "weights": "",
                 **net.widths,
             },

@@ -125,6 +125,35 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, 
     assert not out.path.exists()
 
 
+def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    out = Run(parent.path.parent / "broken_off")
+    with monkeypatch.context() as patch:
+        patch.setattr("rice_jax.prune.job._draw", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lighten(Request(drop="proven"), settings, parent, out)
+    assert out.has("config.json")
+    assert not out.has("prune.json")
+    lighten(Request(drop="proven"), settings, parent, out)
+    assert out.read_json("prune.json")["removed"] == {"conv1": [0, 2]}
+    assert not out.has("pruning.json")
+    assert train.load(out).params["conv1"]["kernel"].shape == (3, 3, 3, 2)
+
+
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_the_page_tells_what_was_removed(lighter):
+    page = (lighter.path / "report.md").read_text()
+    assert "## Pruning" in page
+    assert "| filters | 7 | 5 | 71.43 % |" in page
+    assert "| `conv1` | 2 | 0, 2 |" in page
+    assert "for every image there can be" in page
+    assert "(filters.png)" in page
+    assert "(pruned_maps/conv1.png)" in page
+
+
 def test_the_run_itself_is_never_written_to(settings, parent):
     with pytest.raises(UserError, match="is the run itself"):
         lighten(Request(drop="dead"), settings, parent, Run(parent.path))

@@ -97,3 +97,15 @@ def test_a_folder_without_a_trained_net_is_refused(tmp_path):
     run.write_json("config.json", {"config": to_json(config())})
     with pytest.raises(UserError, match="has no trained net"):
         weights.load(run)
+
+
+def test_random_weights_are_given_to_a_net_that_needs_trained_ones_if_asked_for_by_name():
+    settings = default("vgg_light")
+    settings.data.image_size = 16
+    settings.model.update(stages=((2,), (3,)), dense=4)
+    module = build(settings)
+    with pytest.raises(UserError, match="or to 'random' to learn from nothing"):
+        weights.initial_params(settings, module)
+    settings.model.weights = "random"
+    params = weights.initial_params(settings, module)
+    assert params["conv1"]["kernel"].any()

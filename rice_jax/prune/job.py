@@ -19,6 +19,9 @@ from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run
 
+_UNDER_WAY = "pruning.json"
+"""A file that is there as long as prune.json is not: the folder holds half a pruning."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -113,6 +116,7 @@ def _prune(
     for number, budgets in enumerate(_schedule(request, whole), 1):
         net, cut = _cut(request, net, dataset, budgets, first=number == 1)
         cuts.append(cut)
+        _begin(out, asked)
         if number < request.steps:
             step = Run(out.path / "steps" / str(number))
             _save(step, parent, net, dataset, request.finetune_epochs)
@@ -121,6 +125,7 @@ def _prune(
     final = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers:
         final = certify(whole.pair, net.pair, images)
+    _begin(out, asked)
     _save(out, parent, net, dataset, request.finetune_epochs)
     _draw(whole, net, dataset, out)
     assert final is not None
@@ -137,7 +142,13 @@ def _prune(
         **account,
     }
     out.write_json("prune.json", content)
+    (out.path / _UNDER_WAY).unlink()
     _tell(content)
+
+
+def _begin(out: Run, asked: Any) -> None:
+    out.create()
+    out.write_json(_UNDER_WAY, asked)
 
 
 def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
@@ -267,9 +278,13 @@ def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -
 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:
+    """UserError for a folder with a run in it; half a pruning is removed, to begin again."""
     if out.path.resolve() == parent.path.resolve():
         raise UserError(f"--out={out} is the run itself: give another folder")
-    if out.has("config.json"):
+    if out.has(_UNDER_WAY):
+        for name in ("checkpoints", "steps"):
+            (out.path / name).rmtree(missing_ok=True)
+    elif out.has("config.json"):
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import stages
+from rice_jax import stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune.job import Request, lighten
 from rice_jax.run import Run
@@ -71,8 +71,9 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
 
 def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
     """Train the shape of the run in `pruned` from random weights, for as many epochs."""
-    config = configuration.from_json(pruned.read_json("config.json")["config"])
-    stages.run_stages(_with_seed(config, seed), str(run), list(stages.STAGES))
+    config = _with_seed(configuration.from_json(pruned.read_json("config.json")["config"]), seed)
+    config.model.weights = train.RANDOM
+    stages.run_stages(config, str(run), list(stages.STAGES))
 
 
 def _measured(run: Run) -> dict[str, float]:

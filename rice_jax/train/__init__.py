@@ -4,9 +4,10 @@ from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.loop import train
 from rice_jax.train.start import begin
 from rice_jax.train.step import evaluation_inputs
-from rice_jax.train.weights import Trained, build, initial_params, load
+from rice_jax.train.weights import RANDOM, Trained, build, initial_params, load
 
 __all__ = [
+    "RANDOM",
     "Feed",
     "Trained",
     "begin",

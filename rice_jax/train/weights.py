@@ -19,6 +19,8 @@ from rice_jax.train.checkpoints import Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params
 
+RANDOM = "random"
+"""config.model.weights of a net that is to learn from nothing."""
 _IMAGENET = (
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -89,9 +91,10 @@ def load(run: Run) -> Trained:
 def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
     """The parameters that training starts from, as config.model.weights says.
 
-    '' is the module's own random initialisation from config.seed, a file is Keras's, a folder is
-    a run of the same net, whose best epoch is taken. A run of another net serves a net with frozen
-    layers: these are taken from it, and the layers that learn start at random.
+    '' and 'random' are the module's own random initialisation from config.seed (a net that the
+    study starts from trained weights has to be asked for the latter by name), a file is Keras's, a
+    folder is a run of the same net, whose best epoch is taken. A run of another net serves a net
+    with frozen layers: these are taken from it, and the layers that learn start at random.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
@@ -102,7 +105,7 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
     params = once.jit(lambda: state.random_params(module, shape, config.seed))()
-    if not path:
+    if path in ("", RANDOM):
         return params
     source = epath.Path(os.path.expanduser(path))
     if not source.exists():
@@ -149,5 +152,6 @@ def _needed(name: str) -> str:
     run = " or the folder of a vgg16 run" if name == "vgg_light" else ""
     return (
         f"{name} starts from trained weights: set --config.model.weights to Keras's "
-        f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}"
+        f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}, "
+        f"or to {RANDOM!r} to learn from nothing"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rice_jax.report.page import layers, overview, results
+from rice_jax.report.page import layers, overview, pruning, results
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -13,6 +13,7 @@ def page(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
     sections = (
         overview.opening(record, summary),
         overview.headline(summary),
+        pruning.pruning(run, record),
         overview.data(run, record),
         results.training(run, record, summary),
         results.evaluation(run, record),

@@ -1,0 +1,74 @@
+"""What was removed from a net, what that cost, and how sure that is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rice_jax.report import figures, markdown, numbers
+from rice_jax.report.record import Record
+from rice_jax.run import Run
+
+_TOTALS = (("study", "FLOPs, `study`"), ("params", "parameters"), ("filters", "filters"))
+
+
+def pruning(run: Run, record: Record) -> str:
+    """Before and after, the certificate, and which filters went; '' for a run as it was trained."""
+    if record.prune is None:
+        return ""
+    account = record.prune
+    parent = markdown.code(str(account["request"]["parent"]))
+    parts = [f"## Pruning\n\nMade out of {parent}.", _totals(account)]
+    parts += [_budgets(account), _certificate(account), _removed(account)]
+    pictures = [("Filters before and after, by layer", "filters.png")]
+    pictures += [
+        (f"{path} before and after", figures.side_by_side_file(path)) for path in account["kept"]
+    ]
+    parts += [markdown.image(text, file) for text, file in pictures if run.has(file)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _totals(account: Mapping[str, Any]) -> str:
+    before, after = account["before"], account["after"]
+    rows = [
+        (
+            label,
+            numbers.count(before[name]),
+            numbers.count(after[name]),
+            numbers.percent(after[name] / before[name]),
+        )
+        for name, label in _TOTALS
+    ]
+    return markdown.table(("", "before", "after", "left"), rows)
+
+
+def _budgets(account: Mapping[str, Any]) -> str:
+    sentences = [
+        f"The budget of {numbers.count(budget['asked'])} {measure} was undershot by "
+        f"{numbers.count(budget['under'])}."
+        for measure, budget in account["budgets"].items()
+    ]
+    return " ".join(sentences)
+
+
+def _certificate(account: Mapping[str, Any]) -> str:
+    certificate = account["certificate"]
+    where = (
+        "for every image there can be"
+        if certificate["proven"]
+        else "on these images, and is not proven for others"
+    )
+    return (
+        f"On {numbers.count(certificate['images'])} images no logit of the net before training "
+        f"went on differs by more than {certificate['max_abs_logit_difference']:.2g} from the "
+        f"whole net's, and {numbers.count(certificate['changed_predictions'])} predictions "
+        f"change. This holds {where}."
+    )
+
+
+def _removed(account: Mapping[str, Any]) -> str:
+    rows = [
+        (markdown.code(path), str(len(filters)), ", ".join(map(str, filters)))
+        for path, filters in account["removed"].items()
+    ]
+    if not rows:
+        return "Nothing was removed."
+    return markdown.table(("layer", "removed", "their numbers in the whole net"), rows, left=1)
