@@ -5,9 +5,10 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from rice_jax.errors import UserError, reason
 from rice_jax.run import Run
 
 FILE = ".lock"
+LEASE_SECONDS = 60.0
+"""How long a holder of a remote folder is believed in after its last sign of life."""
 
 _held: set[str] = set()
 
@@ -25,22 +28,24 @@ _held: set[str] = set()
 def hold(run: Run) -> Iterator[None]:
     """Hold the run's folder; who holds it already may hold it again.
 
-    The lock is the kernel's (`flock`), so that it goes with the process however that ends. Where
-    several processes train together the first holds it for all of them. Folders that are not of
-    the file system (gs://) have no locks: there each process trusts the user.
+    The lock is the kernel's (`flock`), so that it goes with the process however that ends. Remote
+    folders (gs://) have no locks: there the holder renews a file while it lives, and one that
+    died keeps others out for a minute. Where several processes train together the first holds
+    the folder for all of them.
 
     Raises:
         UserError: another process holds it (its number, machine and start are told).
     """
-    path = os.path.realpath(os.fspath(run.path))
-    if "://" in os.fspath(run.path) or path in _held:
+    remote = "://" in os.fspath(run.path)
+    path = os.fspath(run.path) if remote else os.path.realpath(run.path)
+    if path in _held:
         yield
         return
     with contextlib.ExitStack() as stack:
         refusal = ""
         if jax.process_index() == 0:
             try:
-                stack.enter_context(_locked(run))
+                stack.enter_context(leased(run) if remote else _locked(run))
             except UserError as error:
                 refusal = str(error)
         _raise_on_all(refusal, run)
@@ -62,26 +67,63 @@ def _locked(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            file.seek(0)
             raise UserError(
-                f"{run} is in use by {_holder(file)}: wait for it, stop it, or give another "
+                f"{run} is in use by {_holder(file.read())}: wait for it, stop it, or give another "
                 "--workdir"
             ) from error
         except OSError:
             yield  # a file system without locks
             return
         file.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
+        json.dump(_myself(), file)
         file.flush()
         yield
 
 
-def _holder(file: TextIO) -> str:
-    file.seek(0)
+@contextlib.contextmanager
+def leased(run: Run) -> Iterator[None]:
+    """Hold a folder without locks, by a file that is renewed; as `hold` otherwise.
+
+    Two that start within the same second may both believe that they hold it.
+    """
+    run.create()
+    file = run.path / FILE
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        left = json.loads(file.read_text())["renewed"] + LEASE_SECONDS - time.time()
+        if left > 0:
+            raise UserError(
+                f"{run} is in use by {_holder(file.read_text())}, or was until a moment ago: wait "
+                f"{min(left, LEASE_SECONDS):.0f} s, or give another --workdir"
+            )
+    ended, myself = threading.Event(), _myself()
+
+    def renew() -> None:
+        while not ended.wait(LEASE_SECONDS / 4):
+            with contextlib.suppress(UserError):  # the next time may succeed
+                run.write_json(FILE, myself | {"renewed": time.time()})
+
+    run.write_json(FILE, myself | {"renewed": time.time()})
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
     try:
-        holder = json.loads(file.read())
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        file.unlink(missing_ok=True)
+
+
+def _myself() -> dict[str, Any]:
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+
+
+def _holder(content: str) -> str:
+    try:
+        holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError):
         return "another process"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import threading
 
 import pytest
 
@@ -57,3 +58,35 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         lock.hold(Run(tmp_path / "file" / "run")),
     ):
         pytest.fail("held")
+
+
+def test_a_remote_folder_is_held_by_a_file_that_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.04)
+    file, renewed = tmp_path / lock.FILE, threading.Event()
+    write = Run.write_json
+
+    def watched(run, name, content):
+        write(run, name, content)
+        if content["renewed"] > first:
+            renewed.set()
+
+    first = float("inf")
+    monkeypatch.setattr(Run, "write_json", watched)
+    with lock.leased(Run(tmp_path)):
+        first = json.loads(file.read_text())["renewed"]
+        assert renewed.wait(60)
+    assert not file.exists()
+
+
+def test_a_remote_folder_in_use_is_refused_until_its_holder_is_silent(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    with lock.leased(run):
+        holder = json.loads((tmp_path / lock.FILE).read_text())
+        with pytest.raises(UserError, match=rf"in use by process {holder['pid']} on "):
+            lock.leased(run).__enter__()
+    run.write_json(lock.FILE, holder | {"renewed": holder["renewed"] - lock.LEASE_SECONDS})
+    with lock.leased(run):
+        pass
+    run.write_text(lock.FILE, "half of a fi")
+    with lock.leased(run):
+        pass
