@@ -92,6 +92,17 @@ def test_a_type_of_activations_that_is_none_is_refused():
         build(config(dtype="float16"))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [[], {}, {"config": 5}, {"config": {"model": {"name": "final"}}}, {"config": {"model": []}}],
+)
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    run = Run(tmp_path)
+    run.write_json("config.json", content)
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        weights.load(run)
+
+
 def test_a_folder_without_a_trained_net_is_refused(tmp_path):
     run = Run(tmp_path)
     run.write_json("config.json", {"config": to_json(config())})

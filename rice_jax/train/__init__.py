@@ -4,7 +4,7 @@ from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.loop import train
 from rice_jax.train.start import begin
 from rice_jax.train.step import evaluation_inputs
-from rice_jax.train.weights import RANDOM, Trained, build, initial_params, load
+from rice_jax.train.weights import RANDOM, Trained, build, initial_params, load, newest
 
 __all__ = [
     "RANDOM",
@@ -16,5 +16,6 @@ __all__ = [
     "evaluation_inputs",
     "initial_params",
     "load",
+    "newest",
     "train",
 ]

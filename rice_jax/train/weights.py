@@ -1,7 +1,9 @@
 """Nets with weights: the ones that training starts from, and the ones that a run ended with."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,10 +14,10 @@ from flax import traverse_util
 
 from rice_jax import models
 from rice_jax.config import from_json
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 from rice_jax.run import Run
 from rice_jax.train import once, state
-from rice_jax.train.checkpoints import Checkpoints
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params
 
@@ -61,31 +63,48 @@ def load(run: Run) -> Trained:
     """The best epoch of a run; where its checkpoint is damaged, the newest whole one, and says so.
 
     Raises:
-        UserError: no run's folder, no checkpoint in it, or one of another net.
+        UserError: no run's folder, a damaged one, no checkpoint in it, or one of another net.
     """
-    config = from_json(run.read_json("config.json")["config"])
-    module = build(config)
-    if not run.checkpoints.exists():
-        raise UserError(f"{run} has no trained net: train it first (--stages=train)")
-    checkpoints = Checkpoints(run.checkpoints, read_only=True)
+    config, best = _restored(run, Checkpoints.best)
+    classes = tuple(best.origin["classes"])
+    return Trained(config, build(config), best.state.params, classes, best.progress.epoch)
+
+
+def newest(run: Run) -> Checkpoint:
+    """Where a run's training stands: its newest whole checkpoint.
+
+    Raises:
+        UserError: as `load`.
+    """
+    return _restored(run, Checkpoints.newest)[1]
+
+
+def _restored(
+    run: Run, choose: Callable[..., Checkpoint | None]
+) -> tuple[ml_collections.ConfigDict, Checkpoint]:
+    content = run.read_json("config.json")
+    try:
+        config = from_json(content["config"])
+        image_size, model = config.data.image_size, dict(config.model)
+        module = build(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.path / 'config.json'} is damaged: {reason(error)}") from error
 
     def like(origin: dict[str, Any]) -> state.TrainState:
+        # Compared before anything is made of them: a damaged file may ask for any size.
         saved = from_json(origin["config"])
-        if dict(saved.model) != dict(config.model):
-            raise UserError(
-                f"{run}: config.json is of another net than the checkpoints: "
-                f"{dict(config.model)}, not {dict(saved.model)}"
-            )
+        if (dict(saved.model), saved.data.image_size) != (model, image_size):
+            raise UserError(f"{run}: config.json is not of the net that the checkpoints are of")
         shapes = state.shapes(module, input_shape(config), saved.train.frozen)
         return state.replicated(shapes, data_mesh())
 
-    best = checkpoints.best(like)
-    checkpoints.close()
-    if best is None:
+    found = None
+    if run.checkpoints.exists():
+        with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
+            found = choose(checkpoints, like)
+    if found is None:
         raise UserError(f"{run} has no trained net: train it first (--stages=train)")
-    return Trained(
-        config, module, best.state.params, tuple(best.origin["classes"]), best.progress.epoch
-    )
+    return config, found
 
 
 def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
