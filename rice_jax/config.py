@@ -47,7 +47,7 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "plateau_min_delta": 1e-4,
                 "stop_patience": 5,
                 "stop_on_collapse": False,
-                "save_seconds": 120,  # between checkpoints within an epoch
+                "save_seconds": 120.0,  # between checkpoints within an epoch
             },
             "eval": {
                 "path": "",  # a folder of class folders to evaluate instead of the test split

@@ -12,9 +12,11 @@ from rice_jax.run import Run
 # Fields that may change between one command and the next: none has a part in what an epoch does.
 _FREE = (
     "data.cache_dir",
+    "data.keep_decoded",
     "data.path",
     "data.workers",
     "eval",
+    "profile",
     "train.epochs",
     "train.save_seconds",
     "train.stop_on_collapse",
@@ -52,9 +54,9 @@ def changes(
 ) -> list[tuple[str, Any, Any]]:
     """(path, before, now) of each field that differs and changes what is trained."""
     found = []
-    for key in sorted({*before, *now}):
+    for key in sorted(before.keys() & now.keys()):  # fields come and go with versions
         path = f"{prefix}{key}"
-        old, new = before.get(key), now.get(key)
+        old, new = before[key], now[key]
         if path in _FREE or old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
