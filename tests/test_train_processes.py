@@ -9,7 +9,7 @@ import pytest
 import tiny_training
 from test_train_loop import rows
 
-from rice_jax import train
+from rice_jax import cluster, train
 from rice_jax.run import Run
 
 EPOCHS = 10**4
@@ -18,16 +18,19 @@ EPOCHS = 10**4
 def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        return str(probe.getsockname()[1])
+        return probe.getsockname()[1]
 
 
 def start(workdir, port, process):
-    command = [sys.executable, tiny_training.__file__, str(workdir), str(EPOCHS), port, "2"]
-    environment = tiny_training.environment(devices=2)
-    environment["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
+    job = {
+        cluster.COORDINATOR: f"localhost:{port}",
+        cluster.PROCESSES: "2",
+        cluster.PROCESS: str(process),
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
     return subprocess.Popen(
-        [*command, str(process)],
-        env=environment,
+        [sys.executable, tiny_training.__file__, str(workdir), str(EPOCHS)],
+        env=tiny_training.environment(devices=2) | job,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,7 +1,7 @@
 """Trainings small enough for a test: four filters, 16x16 images, a second or two.
 
 As a program it does one in a process of its own, to be killed or to share the work:
-python tests/tiny_training.py WORKDIR EPOCHS [PORT PROCESSES PROCESS]
+python tests/tiny_training.py WORKDIR EPOCHS
 """
 
 import functools
@@ -65,14 +65,11 @@ def environment(devices=1):
 
 def newest(run, settings):
     """The newest checkpoint of a run: its arrays as NumPy's, and its progress without clocks."""
-    from rice_jax.train import checkpoints, feed, state, weights
+    from rice_jax import train
+    from rice_jax.config import to_json
 
-    shapes = state.shapes(
-        weights.build(settings), weights.input_shape(settings), settings.train.frozen
-    )
-    folder = checkpoints.Checkpoints(run.checkpoints)
-    found = folder.newest(lambda origin: state.replicated(shapes, feed.data_mesh()))
-    folder.close()
+    run.write_json("config.json", {"config": to_json(settings)})
+    found = train.newest(run)
     progress = found.progress.to_json() | {"seconds": 0}
     progress["history"] = [
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
@@ -81,12 +78,12 @@ def newest(run, settings):
     return jax.tree.map(np.asarray, found.state), progress
 
 
-def main(workdir, epochs, port=None, processes=1, process=0):
-    if port:
-        jax.distributed.initialize(f"localhost:{port}", int(processes), int(process))
+def main(workdir, epochs):
+    from rice_jax import cluster
     from rice_jax.run import Run
     from rice_jax.train import train
 
+    cluster.join()
     settings = config(epochs=int(epochs), save_seconds=0, **ENDLESS)
     train(settings, Run(workdir), dataset())
 
