@@ -7,6 +7,11 @@ from typing import Any
 import ml_collections
 
 from rice_jax import models
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+# What config.json says of the images, as far as stages rely on it.
+_IMAGES = {"name": str, "synthetic": bool, "fingerprint": str, "classes": list}
 
 
 def default(name: str) -> ml_collections.ConfigDict:
@@ -64,7 +69,7 @@ def default(name: str) -> ml_collections.ConfigDict:
 
 def split_seed(config: ml_collections.ConfigDict) -> int:
     """What decides the splits: runs that differ in config.seed alone may share their images."""
-    chosen = config.data.get("split_seed", -1)
+    chosen = config.data.split_seed
     return config.seed if chosen < 0 else chosen
 
 
@@ -76,6 +81,46 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def from_json(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The configuration that `to_json` wrote, lists turned back into tuples."""
     return ml_collections.ConfigDict(_tuples(content)).lock()
+
+
+def read(run: Run) -> dict[str, Any]:
+    """What config.json of a run holds: 'config' as `to_json` gives it, 'data' (or None), and more.
+
+    Fields that an older version did not have get their defaults.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    content = run.read_json("config.json")
+    try:
+        given, images = content["config"], content.get("data")
+        known = to_json(default(given["model"]["name"]))
+        for name, kind in _IMAGES.items() if images else ():
+            if not isinstance(images[name], kind):
+                raise ValueError(f"data.{name} is {images[name]!r}")
+        return content | {"config": _completed(given, known), "data": images}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
+    except (UserError, ValueError) as error:
+        raise UserError(f"{run.path / 'config.json'} is damaged: {error}") from error
+
+
+def _completed(
+    given: Mapping[str, Any], known: Mapping[str, Any], place: str = "config"
+) -> dict[str, Any]:
+    """All fields that are known, with the values given; ValueError where one cannot be."""
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ValueError(f"there is no {place}.{unknown[0]}")
+    completed = {}
+    for name, usual in known.items():
+        value = given.get(name, usual)
+        kinds = (float, int) if isinstance(usual, float) else (type(usual),)
+        if isinstance(usual, Mapping):
+            value = _completed(value, usual, f"{place}.{name}")
+        elif type(value) not in kinds:
+            raise ValueError(f"{place}.{name} is {value!r}")
+        completed[name] = value
+    return completed
 
 
 def _tuples(content: Any) -> Any:

@@ -94,7 +94,7 @@ def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, ou
     else:
         _refuse_other_run(out, parent)
         _prune(request, config, parent, out, asked)
-    saved = configuration.from_json(out.read_json("config.json")["config"])
+    saved = configuration.from_json(configuration.read(out)["config"])
     todo = ["evaluate", "profile", "inspect"]
     stages.run_stages(saved, str(out), ["train", *todo] if request.finetune_epochs else todo)
 
@@ -160,7 +160,7 @@ def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
         synthetic_per_class=config.data.synthetic_per_class,
         keep_decoded=config.data.keep_decoded,
     )
-    saved = parent.read_json("config.json").get("data")
+    saved = configuration.read(parent).get("data")
     if saved and saved["fingerprint"] != dataset.fingerprint:
         raise UserError(
             f"{parent} was trained on {saved['name']}, not on the images of {dataset.name}: "
@@ -268,10 +268,10 @@ def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -
     with net.config.unlocked():
         net.config.train.epochs = epochs or net.config.train.epochs
         net.config.data.split_seed = configuration.split_seed(
-            configuration.from_json(parent.read_json("config.json")["config"])
+            configuration.from_json(configuration.read(parent)["config"])
         )
     run.create()
-    content = parent.read_json("config.json")
+    content = configuration.read(parent)
     plain = configuration.to_json(net.config)
     train.begin(net.config, run, dataset, net.params)
     run.write_json("config.json", content | {"config": plain, "seed": net.config.seed})

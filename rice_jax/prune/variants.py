@@ -71,7 +71,7 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
 
 def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
     """Train the shape of the run in `pruned` from random weights, for as many epochs."""
-    config = _with_seed(configuration.from_json(pruned.read_json("config.json")["config"]), seed)
+    config = _with_seed(configuration.from_json(configuration.read(pruned)["config"]), seed)
     config.model.weights = train.RANDOM
     stages.run_stages(config, str(run), list(stages.STAGES))
 

@@ -20,6 +20,9 @@ from rice_jax.errors import UserError, reason
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import TrainState
 
+_ABOUT = ("progress", "origin")
+"""What a checkpoint says about its arrays."""
+
 
 class DamagedError(Exception):
     """A checkpoint that does not hold what was saved."""
@@ -69,8 +72,11 @@ class Checkpoints:
             self._guarded(lambda: self._manager.delete(progress.checkpoint))
             self._keep.damaged.discard(progress.checkpoint)
         self._keep.best.append(progress.best_checkpoint)
-        meta: dict[str, Any] = {"progress": progress.to_json(), "origin": checkpoint.origin}
-        meta["digest"] = _digest(checkpoint.state, meta)
+        about: dict[str, Any] = {"progress": progress.to_json(), "origin": checkpoint.origin}
+        meta = about | {
+            "about": _described(about).hexdigest(),
+            "digest": _digest(checkpoint.state, about),
+        }
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(checkpoint.state), meta=ocp.args.JsonSave(meta)
         )
@@ -131,7 +137,7 @@ class Checkpoints:
         try:
             meta = self._meta(number)
             state = self._state(number, like(meta["origin"]))
-            if _digest(state, {key: meta[key] for key in ("progress", "origin")}) != meta["digest"]:
+            if _digest(state, {key: meta[key] for key in _ABOUT}) != meta["digest"]:
                 raise DamagedError("its numbers are not those that were saved")
         except DamagedError as error:
             path = self.folder / str(number)
@@ -142,10 +148,15 @@ class Checkpoints:
     def _meta(self, number: int) -> dict[str, Any]:
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
-        keys = {"progress", "origin", "digest"}
-        fields = {field.name for field in dataclasses.fields(Progress)}
-        if not isinstance(meta, dict) or meta.keys() != keys or meta["progress"].keys() != fields:
+        if not isinstance(meta, dict) or meta.keys() - {"about"} != {*_ABOUT, "digest"}:
             raise DamagedError("its description is incomplete")
+        # Proved before anything is made of it, such as arrays of the shapes that it tells.
+        described = _described({key: meta[key] for key in _ABOUT}).hexdigest()
+        if meta.get("about", described) != described:  # older versions did not write it
+            raise DamagedError("its description is not what was saved")
+        fields = {field.name for field in dataclasses.fields(Progress)}
+        if meta["progress"].keys() != fields:
+            raise DamagedError("it is of another version")
         return meta
 
     def _state(self, number: int, like: TrainState) -> TrainState:
@@ -218,9 +229,14 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
         raise DamagedError(_brief(error)) from error
 
 
-def _digest(state: TrainState, meta: Mapping[str, Any]) -> str:
-    """SHA-256 over every array's path, type, shape and bytes, and over the description."""
-    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+def _described(about: Mapping[str, Any]) -> Any:
+    """SHA-256 over the description."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+
+
+def _digest(state: TrainState, about: Mapping[str, Any]) -> str:
+    """SHA-256 over the description, and over every array's path, type, shape and bytes."""
+    digest = _described(about)
     for path, array in _host_arrays(state):
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -7,14 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from rice_jax import config as configuration
 from rice_jax import models
 from rice_jax.config import from_json
-from rice_jax.errors import UserError, reason
+from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import once, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -36,6 +39,7 @@ class Trained:
     config: ml_collections.ConfigDict
     module: nn.Module
     params: Params
+    """NumPy's arrays, whole in each process."""
     classes: tuple[str, ...]
     epoch: int
     """Number of the best epoch, from 1; 0 for weights that no epoch has changed yet."""
@@ -66,8 +70,9 @@ def load(run: Run) -> Trained:
         UserError: no run's folder, a damaged one, no checkpoint in it, or one of another net.
     """
     config, best = _restored(run, Checkpoints.best)
+    params = jax.tree.map(np.asarray, best.state.params)
     classes = tuple(best.origin["classes"])
-    return Trained(config, build(config), best.state.params, classes, best.progress.epoch)
+    return Trained(config, build(config), params, classes, best.progress.epoch)
 
 
 def newest(run: Run) -> Checkpoint:
@@ -82,13 +87,8 @@ def newest(run: Run) -> Checkpoint:
 def _restored(
     run: Run, choose: Callable[..., Checkpoint | None]
 ) -> tuple[ml_collections.ConfigDict, Checkpoint]:
-    content = run.read_json("config.json")
-    try:
-        config = from_json(content["config"])
-        image_size, model = config.data.image_size, dict(config.model)
-        module = build(config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run.path / 'config.json'} is damaged: {reason(error)}") from error
+    config = from_json(configuration.read(run)["config"])
+    image_size, model, module = config.data.image_size, dict(config.model), build(config)
 
     def like(origin: dict[str, Any]) -> state.TrainState:
         # Compared before anything is made of them: a damaged file may ask for any size.
