@@ -2,12 +2,14 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from rice_jax import cluster
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.ops import backend
@@ -18,7 +20,7 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     """Parse the flags, call main(argv) and exit: 0 when it returns, 1 after an error's line."""
     logging.set_verbosity(logging.WARNING)
     backend.configure()
-    app.run(lambda argv: sys.exit(_guarded(main, argv)), flags_parser=_parse)
+    app.run(lambda argv: cluster.leave(_guarded(main, argv)), flags_parser=_parse)
 
 
 def define_config(argv: Sequence[str]) -> flags.FlagHolder:
@@ -28,8 +30,12 @@ def define_config(argv: Sequence[str]) -> flags.FlagHolder:
     """
     file, workdir = _given("config", argv), _given("workdir", argv)
     if file is None and workdir and Run(workdir).has("config.json"):
-        saved = configuration.from_json(Run(workdir).read_json("config.json")["config"])
-        return config_flags.DEFINE_config_dict("config", saved)
+        try:
+            saved = configuration.read(Run(workdir))["config"]
+        except UserError as error:
+            fail(error)
+            sys.exit(1)
+        return config_flags.DEFINE_config_dict("config", configuration.from_json(saved))
     if file and not os.path.isfile(file.partition(":")[0]):
         fail(f"--config={file}: there is no such file")
         sys.exit(1)
@@ -77,6 +83,11 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         fail("stopped; the same command goes on from here")
         return 130
+    except Exception:
+        if not cluster.joined():
+            raise
+        traceback.print_exc()
+        return 1
     return 0
 
 

@@ -1,8 +1,13 @@
 """Several processes as one job: who they are comes from the environment."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from rice_jax.errors import UserError, reason
@@ -39,14 +44,53 @@ def join() -> None:
         raise UserError(f"cannot join the other processes: {reason(error)}") from error
 
 
+def joined() -> bool:
+    """Whether this process is one of a job's."""
+    return jax.distributed.is_initialized()
+
+
 def leads() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
-    """Return when every process of the job has come to the point called `name`."""
-    multihost_utils.sync_global_devices(name)
+def on_first(action: Callable[[], Any]) -> None:
+    """Let the first process alone do something; every process returns when it is done.
+
+    Raises:
+        UserError: on every process where `action` raised it, so that none waits for another.
+    """
+    refusal = None
+    if leads():
+        try:
+            action()
+        except UserError as error:
+            refusal = error
+    if multihost_utils.broadcast_one_to_all(np.int32(refusal is not None)):
+        raise refusal or UserError("the first process of the job stopped: its message says why")
+
+
+@contextlib.contextmanager
+def first_alone_speaks() -> Iterator[None]:
+    """Send what the other processes print nowhere; warnings and errors are told by each."""
+    with contextlib.ExitStack() as stack:
+        if not leads():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield
+
+
+def leave(status: int) -> NoReturn:
+    """End the process.
+
+    One that failed does so at once: JAX's farewell waits for the other processes, and they, in
+    the middle of a step, for this one.
+    """
+    if status and joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _launched_together() -> bool:

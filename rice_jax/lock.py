@@ -10,10 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
+from rice_jax import cluster
 from rice_jax.errors import UserError, reason
 from rice_jax.run import Run
 
@@ -42,13 +39,8 @@ def hold(run: Run) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        refusal = ""
-        if jax.process_index() == 0:
-            try:
-                stack.enter_context(leased(run) if remote else _locked(run))
-            except UserError as error:
-                refusal = str(error)
-        _raise_on_all(refusal, run)
+        holding = leased(run) if remote else _locked(run)
+        cluster.on_first(lambda: stack.enter_context(holding))
         _held.add(path)
         try:
             yield
@@ -125,13 +117,3 @@ def _holder(content: str) -> str:
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
-
-
-def _raise_on_all(refusal: str, run: Run) -> None:
-    """Let no process wait for one that was refused."""
-    if jax.process_count() > 1:
-        refused = multihost_utils.broadcast_one_to_all(np.int32(bool(refusal)))
-        if refused and not refusal:
-            refusal = f"{run} is in use: see the first process's message"
-    if refusal:
-        raise UserError(refusal)

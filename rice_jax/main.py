@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from rice_jax import cli
+from rice_jax import cli, cluster
 from rice_jax.stages import STAGES, run_stages
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; by default runs/NAME.")
@@ -21,7 +21,9 @@ _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which of {', '.join(STAGES
 
 def main(argv: Sequence[str]) -> None:
     """Run the stages that the flags ask for."""
-    run_stages(flags.FLAGS["config"].value, _WORKDIR.value, _STAGES.value)
+    cluster.join()
+    with cluster.first_alone_speaks():
+        run_stages(flags.FLAGS["config"].value, _WORKDIR.value, _STAGES.value)
 
 
 if __name__ == "__main__":

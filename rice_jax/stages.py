@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from rice_jax import cluster, data, evaluate, inspection, profile, train
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, inspection, profile, train
 from rice_jax.errors import UserError
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
@@ -63,23 +63,26 @@ def run_stages(
         raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
     if job.run.has("config.json"):
-        saved = job.run.read_json("config.json")
+        saved = configuration.read(job.run)
         config.model.classes = saved["config"]["model"]["classes"]
         _refuse_another_run(job.run, saved, {"config": configuration.to_json(config), "data": None})
     for name in STAGES:
         if name in stages:
             print(f"== {name} ==", flush=True)
             STAGES[name](job)
-    writing.write(job.run)
+    cluster.on_first(lambda: writing.write(job.run))
     print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
 
 
 def _train(job: Job) -> None:
     dataset = job.dataset
-    _settle(job, dataset)
-    examples = _examples(job, dataset)
-    figure = figures.classes(examples, synthetic=dataset.synthetic)
-    job.run.write_bytes("classes.png", figures.png(figure))
+
+    def begin() -> None:
+        _settle(job, dataset)
+        figure = figures.classes(_examples(job, dataset), synthetic=dataset.synthetic)
+        job.run.write_bytes("classes.png", figures.png(figure))
+
+    cluster.on_first(begin)
     train.train(job.config, job.run, dataset)
 
 
@@ -101,7 +104,8 @@ def _evaluate(job: Job) -> None:
         )
         for kind, seed in _kinds(config).items()
     }
-    job.run.write_json("evaluation.json", results | {"path": config.eval.path or "test split"})
+    where = {"path": config.eval.path or "test split"}
+    cluster.on_first(lambda: job.run.write_json("evaluation.json", results | where))
     for kind, result in results.items():
         print(
             f"{kind}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}, "
@@ -110,6 +114,10 @@ def _evaluate(job: Job) -> None:
 
 
 def _profile(job: Job) -> None:
+    cluster.on_first(lambda: _count_and_time(job))
+
+
+def _count_and_time(job: Job) -> None:
     if not job.run.has("config.json"):
         _settle(job, None)
     module = train.build(job.config)
@@ -151,7 +159,12 @@ def _inspect(job: Job) -> None:
         )
         for kind, seed in _kinds(job.config).items()
     )
-    side = job.config.data.image_size
+    cluster.on_first(lambda: _write_findings(job, clean, augmented))
+
+
+def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Census) -> None:
+    trained, side = job.trained, job.config.data.image_size
+    variables = {"params": trained.params}
     proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
     found = inspection.to_json(clean, augmented, proven)
     job.run.write_json("dead_filters.json", found)
@@ -168,7 +181,9 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
     """Batches of a split, spread over every device, as the census takes them."""
     size, image_size = job.config.eval.batch_size, job.config.data.image_size
     feed = train.Feed(train.data_mesh(), size)
-    batches = data.batches(source, size, image_size=image_size, workers=job.config.data.workers)
+    batches = data.batches(
+        source, size, image_size=image_size, shard=feed.shard, workers=job.config.data.workers
+    )
     total = -(-len(source) // size)
     for batch in tqdm.tqdm(batches, f"census, {kind}", total, leave=False, disable=None):
         rows = feed(batch)
@@ -208,7 +223,7 @@ def _settle(job: Job, dataset: data.Dataset | None) -> None:
         "data": dataset and _describe(dataset),
     }
     if job.run.has("config.json"):
-        saved = job.run.read_json("config.json")
+        saved = configuration.read(job.run)
         _refuse_another_run(job.run, saved, content)
         content["data"] = content["data"] or saved["data"]
     job.run.create()
@@ -268,7 +283,7 @@ def _kinds(config: ml_collections.ConfigDict) -> dict[str, int | None]:
 
 
 def _classes(job: Job) -> tuple[str, ...]:
-    saved = job.run.read_json("config.json")["data"]
+    saved = configuration.read(job.run)["data"]
     return tuple(saved["classes"]) if saved else job.dataset.classes
 
 

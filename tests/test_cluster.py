@@ -1,6 +1,7 @@
 """Joining a job of several processes; that they then work together: test_train_processes."""
 
 import pytest
+from processes import start_two
 
 from rice_jax import cluster
 from rice_jax.errors import UserError
@@ -12,7 +13,9 @@ def test_a_process_alone_joins_nobody(monkeypatch):
     monkeypatch.setattr(cluster.jax.distributed, "initialize", pytest.fail)
     cluster.join()
     assert cluster.leads()
-    cluster.wait_for_all("alone")
+    done = []
+    cluster.on_first(lambda: done.append(True))
+    assert done == [True]
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,37 @@ def test_incomplete_variables_are_told(monkeypatch, processes, process):
     monkeypatch.setenv(cluster.PROCESS, process)
     with pytest.raises(UserError, match=r"JAX_COORDINATOR_ADDRESS='localhost:1'.*all three"):
         cluster.join()
+
+
+FAILING = """
+from rice_jax import cli, cluster
+from rice_jax.errors import UserError
+
+def refuse():
+    raise UserError("the disk is full")
+
+def main(argv):
+    cluster.join()
+    try:
+        cluster.on_first(refuse)
+    except UserError as error:
+        print(error)
+    if not cluster.leads():
+        raise UserError("an image is damaged")
+    cluster.on_first(lambda: None)
+
+cli.run(main)
+"""
+
+
+def test_what_stops_one_process_stops_the_others():
+    first, second = start_two("-c", FAILING)
+    with first, second:
+        said, _ = first.communicate()
+        told, complaint = second.communicate()
+    # Gloo speaks first.
+    assert said.splitlines()[-1] == "the disk is full"
+    assert told.splitlines()[-1] == "the first process of the job stopped: its message says why"
+    assert complaint.splitlines()[-1] == "error: an image is damaged"
+    assert second.returncode == 1
+    assert first.returncode not in (0, None)

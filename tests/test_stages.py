@@ -3,9 +3,11 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ended, start_two
 
 from rice_jax import config, data
 from rice_jax.errors import UserError
@@ -112,6 +114,37 @@ def test_a_finished_run_is_not_trained_again(finished, cache):
     run_stages(small("cnn_light", cache), str(finished), ["train", "evaluate"])
     assert (finished / "history.csv").read_text() == before
     assert read(finished, "evaluation.json") == first
+
+
+def test_two_processes_leave_the_run_that_one_does(finished, cache, tmp_path, monkeypatch):
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+    settings = config.to_json(small("cnn_light", cache))
+    fields = [
+        f"--config.{part}.{name}={settings[part][name]}"
+        for part, names in {
+            "data": ("image_size", "synthetic_per_class", "cache_dir", "keep_decoded"),
+            "train": ("epochs", "batch_size"),
+        }.items()
+        for name in names
+    ]
+    file = Path(__file__).parent.parent / "configs" / "cnn_light.py"
+    first, second = start_two(
+        *("-m", "rice_jax.main", f"--config={file}", f"--workdir={tmp_path}", *fields)
+    )
+    with first, second:
+        said, silence = ended(first), ended(second)
+    assert "epoch   2/2" in said
+    assert "accuracy" not in silence
+    assert [name for name in FILES if not (tmp_path / name).is_file()] == []
+    ours, theirs = (read(run, "evaluation.json") for run in (tmp_path, finished))
+    for kind in ("clean", "augmented"):
+        assert ours[kind]["images"] == theirs[kind]["images"]
+        assert ours[kind]["loss"] == pytest.approx(theirs[kind]["loss"], abs=1e-4)
+    ours, theirs = (read(run, "dead_filters.json") for run in (tmp_path, finished))
+    assert ours["images"] == theirs["images"]
+    for mine, other in zip(ours["layers"], theirs["layers"], strict=True):
+        assert mine["dead_clean"] == other["dead_clean"]
+        assert mine["zero_fraction"] == pytest.approx(other["zero_fraction"], abs=1e-2)
 
 
 @pytest.mark.parametrize("change", [{"train.learning_rate": 0.1}, {"seed": 3}, {"model.dense": 8}])

@@ -1,45 +1,40 @@
-"""Two processes of two devices each train one run; a signal to one ends both; one goes on."""
+"""Devices and processes: their number changes no result, and a signal to one process ends all."""
 
+import json
 import signal
-import socket
-import subprocess
-import sys
 
+import many_devices
+import numpy as np
 import pytest
 import tiny_training
+from processes import ended, start, start_two
 from test_train_loop import rows
 
-from rice_jax import cluster, train
+from rice_jax import train
 from rice_jax.run import Run
 
-EPOCHS = 10**4
 
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def start(workdir, port, process):
-    job = {
-        cluster.COORDINATOR: f"localhost:{port}",
-        cluster.PROCESSES: "2",
-        cluster.PROCESS: str(process),
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-    }
-    return subprocess.Popen(
-        [sys.executable, tiny_training.__file__, str(workdir), str(EPOCHS)],
-        env=tiny_training.environment(devices=2) | job,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_the_number_of_devices_and_processes_does_not_matter():
+    program = many_devices.__file__
+    with start([program, 1, 2, 8], 8) as alone:
+        first, second = start_two(program, 4)
+        with first, second:
+            shared, silence = ended(first), ended(second)
+        found = json.loads(ended(alone)) | json.loads(shared.splitlines()[-1])
+    assert "{" not in silence
+    losses, confusion = found.pop("1")
+    assert len(losses) == 51
+    assert np.sum(confusion) == 28, "the padding counts for nothing"
+    assert set(found) == {"2", "8", "4"}
+    for count, (others, counted) in found.items():
+        np.testing.assert_allclose(others, losses, rtol=1e-5, err_msg=f"{count} devices")
+        assert counted == confusion
 
 
 def test_a_job_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
-    run, port = Run(tmp_path / "together"), free_port()
-    with start(run.path, port, 0) as first, start(run.path, port, 1) as second:
+    run = Run(tmp_path / "together")
+    first, second = start_two(tiny_training.__file__, run.path, 10**4)
+    with first, second:
         for line in first.stdout:
             if line.startswith("epoch   2/"):
                 second.send_signal(signal.SIGTERM)
@@ -49,7 +44,7 @@ def test_a_job_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):
         assert "and saved" in said
         assert "epoch" not in silence, "the first process alone speaks"
     done = len(rows(run))
-    settings = tiny_training.config(epochs=done + 2, save_seconds=0, **tiny_training.ENDLESS)
+    settings = tiny_training.config(epochs=done + 2, **tiny_training.ENDLESS)
     train.train(settings, run, tiny_training.dataset())
     whole = Run(tmp_path / "alone")
     train.train(settings, whole, tiny_training.dataset())

@@ -1,0 +1,36 @@
+"""Python processes with so many CPU devices, alone or two of them as one job."""
+
+import socket
+import subprocess
+import sys
+
+import tiny_training
+
+from rice_jax import cluster
+
+
+def start(arguments, devices, **environment):
+    """A Python process that is listened to."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=tiny_training.environment(devices) | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(*arguments):
+    """Two processes of two devices each that are one job."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    job = {cluster.COORDINATOR: f"localhost:{port}", cluster.PROCESSES: "2"}
+    return [start(arguments, 2, **job, **{cluster.PROCESS: number}) for number in "01"]
+
+
+def ended(process):
+    """What a process that ended well said."""
+    said, complaints = process.communicate()
+    assert process.returncode == 0, complaints
+    return said
