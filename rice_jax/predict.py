@@ -113,6 +113,8 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
     dead = {layer["path"]: layer["dead_clean"] for layer in layers}
     about = run.read_json("config.json").get("data") or {}
     title = f"{trained.config.model.name}: {PurePath(prediction.image).name}"
+    target = Run(folder)
+    target.create()
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
@@ -123,7 +125,7 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
             synthetic=bool(about.get("synthetic")),
         )
         name = PurePath(figures.feature_maps_file(path)).name
-        Run(folder).write_bytes(name, figures.png(figure))
+        target.write_bytes(name, figures.png(figure))
     return len(maps)
 
 

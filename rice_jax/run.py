@@ -39,7 +39,8 @@ class Run:
         target = self.path / name
         partial = target.parent / f".{target.name}.partial"
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.parent != self.path:  # removed under a run, it does not come back in parts
+                target.parent.mkdir(exist_ok=True)
             partial.write_bytes(content)
             partial.replace(target)
         except OSError as error:

@@ -12,6 +12,7 @@ from rice_jax.run import Run
 
 def test_json_is_strict_and_reads_back(tmp_path):
     run = Run(tmp_path / "run")
+    run.create()
     run.write_json("a/b.json", {"x": math.nan, "y": [np.float32(0.5), np.int64(2)], 3: np.ones(2)})
     text = (tmp_path / "run" / "a" / "b.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"x": None, "y": [0.5, 2], "3": [1, 1]}
@@ -30,6 +31,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path, monkeyp
         run.write_text("report.md", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
     assert (tmp_path / "report.md").read_text() == "old"
+
+
+def test_a_folder_that_was_removed_does_not_come_back_in_parts(tmp_path):
+    run = Run(tmp_path / "run")
+    for name in ("report.md", "feature_maps/conv1.png"):
+        with pytest.raises(UserError, match=f"cannot write .*run/{name}: No such file"):
+            run.write_text(name, "text")
+    assert not run.path.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -69,6 +69,7 @@ def write(run: Run, out: str) -> dict[str, Any]:
     about["bytes"] = len(content)
     about["max_abs_logit_difference"] = _difference(trained, apply)
     target = Run(folder or ".")
+    target.create()
     target.write_bytes(name, content)
     target.write_json(f"{name}.json", about)
     return about

@@ -1,0 +1,87 @@
+"""A disk that is full, closed or gone while the report is written: a line, and whole files."""
+
+import contextlib
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from report_runs import make_run
+
+from rice_jax import lock, report
+from rice_jax.errors import UserError
+from rice_jax.report import writing
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """As on a disk that is full: no file grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def nobody():
+    """The rights of a user who owns nothing: folders are closed to root by no permission."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def names(run):
+    return {path.name for path in run.path.iterdir()}
+
+
+def test_a_disk_that_fills_up_while_figures_are_written(tmp_path):
+    run = make_run(tmp_path)
+    report.write(run)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run.write_text("history.csv", before["history.csv"].decode() + "4,1,1,1,1,0.001,2,9\n")
+    with (
+        files_of_at_most(4096),
+        pytest.raises(UserError, match=r"cannot write .*curves\.png: File too large"),
+    ):
+        report.write(run)
+    assert names(run) == before.keys(), "nothing half written stays"
+    assert (tmp_path / "curves.png").read_bytes() == before["curves.png"]
+    report.write(run)
+    assert (tmp_path / "curves.png").read_bytes() != before["curves.png"]
+
+
+def test_a_folder_that_is_read_only():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        run = make_run(Path(folder))
+        os.chmod(folder, 0o555)
+        before = names(run)
+        with nobody():
+            with pytest.raises(UserError, match=r"cannot write .*summary\.json: Permission"):
+                report.write(run)
+            with pytest.raises(UserError, match=r"cannot write to the run's folder .*: Permission"):
+                lock.hold(run).__enter__()
+        assert names(run) == before
+        os.chmod(folder, 0o755)
+
+
+def test_a_folder_that_is_removed_while_figures_are_drawn(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    draw = writing.figures.png
+
+    def removed(figure):
+        shutil.rmtree(run.path)
+        return draw(figure)
+
+    monkeypatch.setattr(writing.figures, "png", removed)
+    with pytest.raises(UserError, match=r"cannot write .*run/curves\.png: No such file"):
+        report.write(run)
+    assert not run.path.exists()
