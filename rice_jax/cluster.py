@@ -1,6 +1,7 @@
 """Several processes as one job: who they are comes from the environment."""
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -68,6 +69,13 @@ def on_first(action: Callable[[], Any]) -> None:
             refusal = error
     if multihost_utils.broadcast_one_to_all(np.int32(refusal is not None)):
         raise refusal or UserError("the first process of the job stopped: its message says why")
+
+
+def require_same(what: str, value: str) -> None:
+    """UserError on every process where not all of them have the same `value`."""
+    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+    if np.ptp(np.atleast_2d(multihost_utils.process_allgather(digest)), axis=0).any():
+        raise UserError(f"the processes of the job do not have the same {what}")
 
 
 @contextlib.contextmanager

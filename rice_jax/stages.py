@@ -43,6 +43,7 @@ class Job:
             synthetic_per_class=self.config.data.synthetic_per_class,
             keep_decoded=self.config.data.keep_decoded,
         )
+        cluster.require_same("images", dataset.fingerprint)
         self.config.model.classes = len(dataset.classes)
         return dataset
 

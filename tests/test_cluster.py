@@ -16,6 +16,7 @@ def test_a_process_alone_joins_nobody(monkeypatch):
     done = []
     cluster.on_first(lambda: done.append(True))
     assert done == [True]
+    cluster.require_same("images", "any")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,11 @@ def main(argv):
         cluster.on_first(refuse)
     except UserError as error:
         print(error)
+    cluster.require_same("classes", "the same")
+    try:
+        cluster.require_same("images", str(cluster.leads()))
+    except UserError as error:
+        print(error)
     if not cluster.leads():
         raise UserError("an image is damaged")
     cluster.on_first(lambda: None)
@@ -71,9 +77,11 @@ def test_what_stops_one_process_stops_the_others():
     with first, second:
         said, _ = first.communicate()
         told, complaint = second.communicate()
+    differ = "the processes of the job do not have the same images"
     # Gloo speaks first.
-    assert said.splitlines()[-1] == "the disk is full"
-    assert told.splitlines()[-1] == "the first process of the job stopped: its message says why"
+    assert said.splitlines()[-2:] == ["the disk is full", differ]
+    stopped = "the first process of the job stopped: its message says why"
+    assert told.splitlines()[-2:] == [stopped, differ]
     assert complaint.splitlines()[-1] == "error: an image is damaged"
     assert second.returncode == 1
     assert first.returncode not in (0, None)
