@@ -91,10 +91,10 @@ def first_alone_speaks() -> Iterator[None]:
 def leave(status: int) -> NoReturn:
     """End the process.
 
-    One that failed does so at once: JAX's farewell waits for the other processes, and they, in
-    the middle of a step, for this one.
+    One that failed (status 1) does so at once: JAX's farewell waits for the other processes, and
+    they, in the middle of a step, for this one. One that was told to stop has told the others.
     """
-    if status and joined():
+    if status == 1 and joined():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -37,6 +37,17 @@ def test_wrong_flags_are_named_in_one_line(arguments, said, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"config": {"model": {"name": "resnet"}}}'])
+def test_a_damaged_configuration_of_a_run_is_one_line(content, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SystemExit) as exit_:
+        cli.define_config(["main.py", f"--workdir={tmp_path}"])
+    assert exit_.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert f"{tmp_path}/config.json" in line
+
+
 def test_help_names_the_flags():
     result = command("--help")
     assert "--workdir" in result.stdout
