@@ -35,7 +35,11 @@ class Run:
             raise UserError(f"cannot make the run's folder {self}: {reason(error)}") from error
 
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
-        """Write a file whole or not at all: beside its place first, then moved there."""
+        """Write a file whole or not at all: beside its place first, then moved there.
+
+        Raises:
+            UserError: it cannot be written, as where the run's folder is not there (`create`).
+        """
         target = self.path / name
         partial = target.parent / f".{target.name}.partial"
         try:
