@@ -22,7 +22,12 @@ from rice_jax.trace import variable_shapes
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
-_MAY_CHANGE = ("train.epochs",)
+_MAY_CHANGE = (
+    "train.epochs",
+    "train.save_seconds",
+    "train.stop_on_collapse",
+    "train.stop_patience",
+)
 _PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

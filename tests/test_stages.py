@@ -111,7 +111,8 @@ def test_the_report_links_what_exists_and_says_synthetic(finished):
 def test_a_finished_run_is_not_trained_again(finished, cache):
     before = (finished / "history.csv").read_text()
     first = read(finished, "evaluation.json")
-    run_stages(small("cnn_light", cache), str(finished), ["train", "evaluate"])
+    settings = small("cnn_light", cache, **{"train.save_seconds": 5.0})
+    run_stages(settings, str(finished), ["train", "evaluate"])
     assert (finished / "history.csv").read_text() == before
     assert read(finished, "evaluation.json") == first
 
