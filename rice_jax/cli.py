@@ -74,11 +74,8 @@ def _unknown_field(error: AttributeError | KeyError, argv: Sequence[str]) -> str
 def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
     try:
         main(argv)
-    except UserError as error:
-        fail(error)
-        return 1
-    except OSError as error:  # no space, no permission: the system's word names the file
-        fail(f"{error.filename}: {reason(error)}" if error.filename else reason(error))
+    except (UserError, OSError) as error:
+        fail(line(error))
         return 1
     except KeyboardInterrupt:
         fail("stopped; the same command goes on from here")
@@ -89,6 +86,12 @@ def _guarded(main: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def line(error: Exception) -> str:
+    """What went wrong, on one line; of what the system refuses (space, permission) also where."""
+    file = error.filename if isinstance(error, OSError) else None
+    return f"{file}: {reason(error)}" if file else reason(error)
 
 
 def fail(message: object) -> None:

@@ -53,6 +53,7 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "stop_patience": 5,
                 "stop_on_collapse": False,
                 "save_seconds": 120.0,  # between checkpoints within an epoch
+                "tensorboard": False,  # history.csv also as event files, in WORKDIR/tensorboard
             },
             "eval": {
                 "path": "",  # a folder of class folders to evaluate instead of the test split

@@ -27,6 +27,7 @@ _MAY_CHANGE = (
     "train.save_seconds",
     "train.stop_on_collapse",
     "train.stop_patience",
+    "train.tensorboard",
 )
 _PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -41,13 +42,7 @@ class Job:
     @functools.cached_property
     def dataset(self) -> data.Dataset:
         """The images, prepared on first use; the number of classes follows from them."""
-        dataset = data.load(
-            self.config.data.path,
-            self.config.data.cache_dir,
-            seed=configuration.split_seed(self.config),
-            synthetic_per_class=self.config.data.synthetic_per_class,
-            keep_decoded=self.config.data.keep_decoded,
-        )
+        dataset = load_images(self.config)
         cluster.require_same("images", dataset.fingerprint)
         self.config.model.classes = len(dataset.classes)
         return dataset
@@ -56,6 +51,17 @@ class Job:
     def trained(self) -> train.Trained:
         """The best epoch of the run."""
         return train.load(self.run)
+
+
+def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
+    """The images that a configuration names, prepared on first use; UserError as `data.load`."""
+    return data.load(
+        config.data.path,
+        config.data.cache_dir,
+        seed=configuration.split_seed(config),
+        synthetic_per_class=config.data.synthetic_per_class,
+        keep_decoded=config.data.keep_decoded,
+    )
 
 
 def run_stages(

@@ -2,6 +2,7 @@
 
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.loop import train
+from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin
 from rice_jax.train.step import evaluation_inputs
 from rice_jax.train.weights import RANDOM, Trained, build, initial_params, load, newest
@@ -14,6 +15,7 @@ __all__ = [
     "build",
     "data_mesh",
     "evaluation_inputs",
+    "images_per_second",
     "initial_params",
     "load",
     "newest",

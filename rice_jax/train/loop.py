@@ -14,6 +14,7 @@ from rice_jax import data, lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import diagnosis, once, origin, state, weights
+from rice_jax.train.board import Board
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.feed import Feed, Lagged, data_mesh
@@ -47,6 +48,7 @@ def train(config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset) ->
             training.finish()
         finally:
             training.display.end()
+            training.board.close()
             training.checkpoints.close()
 
 
@@ -69,6 +71,8 @@ class _Training:
         self.checkpoints = Checkpoints(run.checkpoints)
         self.origin = origin.describe(config, dataset)
         self.state, self.progress = self._start()
+        wanted = config.train.get("tensorboard", False)
+        self.board = Board(run, self.progress.history, wanted=wanted)
         self.saved_at = self.counted_at = time.monotonic()
 
     def finish(self) -> None:
@@ -186,6 +190,7 @@ class _Training:
         self._look_for_collapse(row, diagnosis.chance(confusion))
         self._save()
         self._write_history()
+        self.board.epoch(row)
         self.display.epoch(row)
 
     def _look_for_collapse(self, row: dict[str, float], chance: float) -> None:

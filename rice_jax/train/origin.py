@@ -21,6 +21,7 @@ _FREE = (
     "train.save_seconds",
     "train.stop_on_collapse",
     "train.stop_patience",
+    "train.tensorboard",
 )
 
 

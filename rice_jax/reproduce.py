@@ -1,0 +1,185 @@
+"""Train the study's nets one after the other, then compare them.
+
+  python -m rice_jax.reproduce [--imagenet=FILE] [--config.train.epochs=2 ...]
+
+First says how long it will take, from a few training steps of each net. A net's run is OUT/NAME,
+the comparison OUT/comparison. The same command given again goes on where it stopped, and leaves
+finished runs alone. A net that fails is told, and the others go on. vgg16 and vgg_light join in
+where --imagenet names the file of weights that they start from.
+
+Every field but the model's widths can be set, for all nets alike, as --config.train.epochs=2.
+"""
+
+import dataclasses
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from rice_jax import cli, data, models, train
+from rice_jax import config as configuration
+from rice_jax.errors import UserError
+from rice_jax.report import comparison, history
+from rice_jax.run import Run
+from rice_jax.stages import STAGES, load_images, run_stages
+
+_LAST = "dead_filters.json"
+"""What the last stage writes."""
+
+
+@dataclasses.dataclass
+class Plan:
+    """A net's run before it is made."""
+
+    config: ml_collections.ConfigDict
+    run: Run
+    finished: bool
+    hours: float = 0.0
+    """Of training that are to come at most."""
+
+    @property
+    def name(self) -> str:
+        """The net's."""
+        return self.config.model.name
+
+
+def _define_flags() -> None:
+    flags.DEFINE_list("nets", [], f"Which of {', '.join(models.NETS)}; all that can be trained.")
+    flags.DEFINE_string("out", "runs", "Folder of the runs and of their comparison.")
+    flags.DEFINE_string("imagenet", "", "Keras's .h5 of VGG16, for the nets that start from it.")
+    flags.DEFINE_bool("estimate", False, "Only say how long it would take.")
+    config_flags.DEFINE_config_dict("config", _shared())
+
+
+def _shared() -> ml_collections.ConfigDict:
+    """The fields that all nets have in common."""
+    shared = configuration.default("final")
+    with shared.unlocked():
+        del shared.model
+        del shared.train.frozen
+    return shared
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do what the flags ask for."""
+    flag = flags.FLAGS
+    if argv[1:]:
+        raise UserError(f"{argv[1]!r} is no flag: give --nets=NAME,NAME2 with commas between")
+    shared, fields = flag["config"].value, config_flags.get_override_values(flag["config"])
+    if flag.imagenet and not os.path.isfile(flag.imagenet):
+        raise UserError(f"--imagenet={flag.imagenet}: there is no such file")
+    names = flag.nets or trainable(flag.imagenet)
+    dataset = load_images(shared)
+    plans = [plan(name, flag.out, fields, dataset, weights=flag.imagenet) for name in names]
+    estimate(plans, dataset)
+    if not flag.estimate:
+        make(plans, flag.out)
+
+
+def trainable(imagenet: str) -> list[str]:
+    """The nets that can be trained; says which cannot where no ImageNet weights are given."""
+    waiting = [name for name, net in models.NETS.items() if net.needs_weights and not imagenet]
+    if waiting:
+        print(f"Without --imagenet=FILE, their weights, these are left out: {', '.join(waiting)}")
+    return [name for name in models.NETS if name not in waiting]
+
+
+def plan(
+    name: str, out: str, fields: Mapping[str, Any], dataset: data.Dataset, *, weights: str = ""
+) -> Plan:
+    """What is left to do of the net called `name`, whose run is the folder of that name in `out`.
+
+    Args:
+        name: a key of `models.NETS`.
+        out: folder of all runs.
+        fields: of the configuration, as {'train.epochs': 2}, instead of the study's recipe.
+        dataset: the images.
+        weights: Keras's .h5, for a net that starts from one.
+
+    Raises:
+        UserError: an unknown net.
+    """
+    needs_weights = models.get(name).needs_weights
+    config = configuration.default(name)
+    config.update_from_flattened_dict(fields)
+    config.model.update(weights=weights if needs_weights else "", classes=len(dataset.classes))
+    run = Run(f"{out}/{name}")
+    return Plan(config, run, finished=_finished(run, config, dataset))
+
+
+def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> bool:
+    """Whether the last stage was done after the run was last begun, and with the same settings."""
+    if not (run.has("config.json") and run.has(_LAST)):
+        return False
+    saved = run.read_json("config.json")
+    begun, ended = ((run.path / name).stat().mtime for name in ("config.json", _LAST))
+    return (
+        begun <= ended
+        and saved["config"] == configuration.to_json(config)
+        and saved["data"]["fingerprint"] == dataset.fingerprint
+    )
+
+
+def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
+    """Measure a few training steps of each net, and print and note the hours that are to come.
+
+    They are a bound: patience may end a training sooner, and images to validate on, which take
+    less time, are counted as if they were learnt from.
+    """
+    images = len(dataset.splits["train"]) + len(dataset.splits["validation"])
+    print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
+    for each in plans:
+        epochs = max(0, each.config.train.epochs - len(history.read(each.run)))
+        if each.finished or not epochs:
+            print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)
+            continue
+        speed = train.images_per_second(each.config, dataset)
+        each.hours = epochs * images / speed / 3600
+        print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
+    print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
+    print("Evaluation, profile and inspection come on top. Ctrl-C stops; the same command goes on.")
+
+
+def make(plans: Sequence[Plan], out: str) -> None:
+    """Make the runs that are not finished, the quickest first; compare all in OUT/comparison.
+
+    Raises:
+        UserError: after the comparison, where a net failed.
+    """
+    failed = []
+    for each in sorted(plans, key=lambda each: each.hours):
+        print(f"\n=== {each.name} ===", flush=True)
+        if each.finished:
+            print(f"{each.run} is finished")
+        elif not _made(each):
+            failed.append(each.name)
+    runs = [str(each.run) for each in plans if each.name not in failed]
+    if runs:
+        target = f"{out}/comparison"
+        print(f"\nTake {comparison.compare(runs, target)}.")
+        print(f"The comparison is in {target}: read report.md or report.html there.")
+    if failed:
+        raise UserError(f"{', '.join(failed)} failed: see above; the same command tries again")
+
+
+def _made(plan: Plan) -> bool:
+    """Whether the run came to its end; whatever goes wrong is told and must not stop the others."""
+    try:
+        run_stages(plan.config, str(plan.run), list(STAGES))
+    except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
+        cli.fail(f"{plan.name}: {cli.line(error)}")
+        return False
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

@@ -1,0 +1,64 @@
+"""How fast a net learns on this machine, from a few steps of its training."""
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import numpy as np
+
+from rice_jax import data
+from rice_jax.trace import variable_shapes
+from rice_jax.train import once, state, weights
+from rice_jax.train.feed import Feed, data_mesh
+from rice_jax.train.step import train_step
+
+
+def images_per_second(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, *, seconds: float = 2.0
+) -> float:
+    """Training speed over a few steps of the run that `config` describes; nothing is kept of them.
+
+    Compilation and the first step are left out, reading the images is not. No weights are needed:
+    time does not depend on what they are.
+
+    Args:
+        config: its model.classes must be the dataset's.
+        dataset: whose training split is read.
+        seconds: to spend on the timed steps, of which there are 2 at least.
+    """
+    module, mesh = weights.build(config), data_mesh()
+    feed = Feed(mesh, config.train.batch_size)
+    shapes = variable_shapes(module, weights.input_shape(config))["params"]
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    fresh = once.jit(lambda params: state.create(params, config.train.frozen))(zeros)
+    present = state.replicate(jax.tree.map(np.asarray, fresh), mesh)
+    step = train_step(module, mesh, seed=config.seed, augment=config.train.augment)
+    done, images, started = 0, 0.0, 0.0
+    for batch in _endless(config, dataset, feed):
+        present, metrics = step(present, feed(batch), np.int32(done), np.float32(0))
+        learnt = float(metrics.images)
+        done += 1
+        if done == 1:
+            started = time.monotonic()
+            continue
+        images += learnt
+        if done > 2 and time.monotonic() - started > seconds:
+            break
+    return images / (time.monotonic() - started)
+
+
+def _endless(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, feed: Feed
+) -> Iterator[data.Batch]:
+    for epoch in itertools.count():
+        yield from data.batches(
+            dataset.splits["train"],
+            feed.batch_size,
+            image_size=config.data.image_size,
+            seed=config.seed,
+            epoch=epoch,
+            shard=feed.shard,
+            workers=config.data.workers,
+        )

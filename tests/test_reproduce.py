@@ -1,0 +1,118 @@
+"""Every net after the other: what is done stays, what fails stops no other."""
+
+import json
+
+import jax
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import reproduce
+from rice_jax.errors import UserError
+from rice_jax.stages import load_images
+
+FIELDS = {
+    "data.image_size": 32,
+    "data.synthetic_per_class": 10,
+    "data.keep_decoded": False,
+    "train.epochs": 1,
+    "train.batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    """Programs that run once or twice on a few images."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory):
+    return FIELDS | {"data.cache_dir": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def dataset(fields):
+    settings = configuration.default("final")
+    settings.update_from_flattened_dict(fields)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RICE_IMAGE_DATASET", raising=False)
+        return load_images(settings)
+
+
+@pytest.fixture(scope="module")
+def made(fields, dataset, tmp_path_factory):
+    """A folder after two nets, of which the first failed: its folder holds another run."""
+    out = tmp_path_factory.mktemp("runs")
+    (out / "final").mkdir()
+    other = {"config": configuration.to_json(configuration.default("final")), "data": None}
+    (out / "final" / "config.json").write_text(json.dumps(other))
+    plans = [reproduce.plan(name, str(out), fields, dataset) for name in ("final", "cnn_light")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RICE_IMAGE_DATASET", raising=False)
+        with pytest.raises(UserError, match="final failed"):
+            reproduce.make(plans, str(out))
+    return out
+
+
+def test_the_others_go_on_and_are_compared(made):
+    compared = json.loads((made / "comparison" / "comparison.json").read_text())
+    assert [net["model"] for net in compared["nets"]] == ["cnn_light"]
+    assert (made / "comparison" / "report.html").is_file()
+
+
+def test_a_finished_net_is_not_made_again(made, fields, dataset, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(reproduce, "run_stages", fail)
+    plan = reproduce.plan("cnn_light", str(made), fields, dataset)
+    assert plan.finished
+    reproduce.estimate([plan], dataset)
+    assert plan.hours == 0
+    reproduce.make([plan], str(made))
+    assert "cnn_light is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"train.epochs": 2}, {"eval.batch_size": 8}])
+def test_with_other_settings_it_is_not_finished(change, made, fields, dataset):
+    assert not reproduce.plan("cnn_light", str(made), fields | change, dataset).finished
+
+
+def test_hours_follow_from_speed_epochs_and_images(fields, dataset, monkeypatch, tmp_path, capsys):
+    plan = reproduce.plan("cnn_light", str(tmp_path), fields | {"train.epochs": 8}, dataset)
+    reproduce.estimate([plan], dataset)
+    assert plan.hours > 0
+    monkeypatch.setattr(reproduce.train, "images_per_second", lambda *_: 0.5)
+    reproduce.estimate([plan], dataset)
+    assert plan.hours == pytest.approx(8 * (40 + 5) / 0.5 / 3600)  # 40 to learn from, 5 to validate
+    assert capsys.readouterr().out.count("cnn_light") == 2
+
+
+def test_quickest_first_and_no_defect_stops_the_others(
+    fields, dataset, monkeypatch, tmp_path, capsys
+):
+    order = []
+
+    def stage(config, workdir, stages):
+        order.append(config.model.name)
+        raise RuntimeError(f"no luck with {workdir}")
+
+    monkeypatch.setattr(reproduce, "run_stages", stage)
+    plans = [reproduce.plan(name, str(tmp_path), fields, dataset) for name in ("cnn", "final")]
+    plans[0].hours, plans[1].hours = 2, 1
+    with pytest.raises(UserError, match="final, cnn failed"):
+        reproduce.make(plans, str(tmp_path))
+    assert order == ["final", "cnn"]
+    assert "no luck with" in capsys.readouterr().err
+
+
+def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, capsys):
+    without = reproduce.trainable("")
+    assert len(without) == 6
+    assert "vgg16, vgg_light" in capsys.readouterr().out
+    assert set(reproduce.trainable("weights.h5")) == {*without, "vgg16", "vgg_light"}
+    for name, weights in (("vgg_light", "weights.h5"), ("final", "")):
+        plan = reproduce.plan(name, str(tmp_path), fields, dataset, weights="weights.h5")
+        assert plan.config.model.weights == weights
