@@ -202,7 +202,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--explain takes a single image, not {len(images)}")
     run = Run(flag.workdir)
     trained = train.load(run)
-    table = _Json(trained.classes) if flag.json else _Table(trained.classes, images)
+    table = _Json(trained.classes) if flag.json else _Table(trained.classes)
     refused = 0
     predictions = predict(trained, images, batch_size=flag.batch_size)
     if not sys.stdout.isatty():
@@ -239,23 +239,22 @@ class _Json:
 
 
 class _Table:
-    """A line an image: the class, and the probability of each class."""
+    """A line an image: the class, the probability of each class, and last what may be long."""
 
-    def __init__(self, classes: Sequence[str], images: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str]) -> None:
         self._classes = classes
         self._widths = [max(len(name), 6) for name in classes]
-        self._image = min(60, max(map(len, [*images, "image"])))
-        print(self._line("image", "class", classes))
+        print(self._line("class", classes, "image"))
 
     def show(self, prediction: Prediction) -> None:
         if prediction.probabilities is not None:
             best = self._classes[int(np.argmax(prediction.probabilities))]
             numbers = [f"{value:.4f}" for value in prediction.probabilities]
-            print(self._line(prediction.image, best, numbers))
+            print(self._line(best, numbers, prediction.image))
 
-    def _line(self, image: str, best: str, cells: Sequence[str]) -> str:
+    def _line(self, best: str, cells: Sequence[str], image: str) -> str:
         numbers = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
-        return "  ".join([image.ljust(self._image), best.ljust(max(self._widths)), *numbers])
+        return "  ".join([best.ljust(max(self._widths)), *numbers, image])
 
 
 if __name__ == "__main__":

@@ -141,9 +141,9 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
     assert done.returncode == 0, done.stderr
     header, row = (line.split() for line in done.stdout.splitlines())
     expected = probabilities(trained, path)
-    assert header == ["image", "class", *CLASSES]
-    assert row[:2] == [str(path), CLASSES[int(expected.argmax())]]
-    np.testing.assert_allclose([float(cell) for cell in row[2:]], expected, atol=1e-4)
+    assert header == ["class", *CLASSES, "image"]
+    assert (row[0], row[-1]) == (CLASSES[int(expected.argmax())], str(path))
+    np.testing.assert_allclose([float(cell) for cell in row[1:-1]], expected, atol=1e-4)
     assert [file.name for file in (tmp_path / "maps").iterdir()] == ["conv1.png"]
     assert cv2.imread(str(tmp_path / "maps" / "conv1.png")).std() > 0
 

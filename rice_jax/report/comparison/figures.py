@@ -224,7 +224,7 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
     _log_axis(axes, axis.form)
     axes.set_xlabel(f"{axis.label} (log axis)")
     axes.set_ylabel("accuracy, augmented test images (%)")
-    axes.margins(0.12)
+    axes.margins(x=0.16, y=0.12)
     _legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout
     labels = [style.fit(style.drawable(net.label), _LABEL, style.SMALL) for net in nets]

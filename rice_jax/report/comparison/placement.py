@@ -28,7 +28,8 @@ def label_points(
     """Write each label near its point, with a thin line to it where it lies further away.
 
     The figure's layout must be settled, and the axes' limits too: places are found in its pixels.
-    A label for which there is no free place within reach goes where it covers the least.
+    No line to a label runs over another point, whose label it would seem to be. A label for which
+    there is no free place within reach goes where it covers the least.
 
     Args:
         axes: where the points are drawn.
@@ -51,7 +52,10 @@ def label_points(
     crowded = sorted(range(len(points)), key=lambda i: _nearest(pixels, i))
     for index in crowded:
         width = style.width_of(labels[index], size) * 72 * scale + 2 * scale
-        box = _place(pixels[index], width, size * 1.3 * scale, bounds, taken, scale)
+        others = [
+            _around(*other, _MARKER * scale / 2) for other in pixels if other != pixels[index]
+        ]
+        box = _place(pixels[index], width, size * 1.3 * scale, bounds, taken, others, scale)
         taken.append(box)
         _write(axes, pixels[index], box, labels[index], size, scale)
 
@@ -87,9 +91,13 @@ def _place(
     height: float,
     bounds: Bbox,
     taken: Sequence[Bbox],
+    others: Sequence[Bbox],
     scale: float,
 ) -> Bbox:
-    """The nearest box of that size that is inside `bounds` and free, else the least covered."""
+    """The nearest box of that size that is inside `bounds` and free, else the least covered.
+
+    Free is a box that covers nothing of `taken` and whose line to the point meets none of `others`.
+    """
     candidates = [
         _candidate(point, width, height, direction, row, scale)
         for row in range(_REACH)
@@ -104,9 +112,17 @@ def _place(
         and box.y1 <= bounds.y1
     ]
     for box in inside:
-        if not box.count_overlaps(taken):
+        line = _samples(point, _nearest_in(box, point), scale)
+        crossed = any(other.contains(*place) for place in line for other in others)
+        if not box.count_overlaps(taken) and not crossed:
             return box
     return min(inside or candidates, key=lambda box: box.count_overlaps(taken))
+
+
+def _nearest_in(box: Bbox, point: tuple[float, float]) -> tuple[float, float]:
+    """The place in the box that is nearest to the point."""
+    x, y = point
+    return min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
 
 
 def _candidate(
@@ -133,7 +149,7 @@ def _write(
     middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
     x, y = to_data.transform(middle)
     axes.text(x, y, label, size=size, ha="center", va="center", zorder=6)
-    end = min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1)
+    end = _nearest_in(box, point)
     if math.dist(point, end) > 2.5 * _MARKER * scale:
         line = to_data.transform([point, end])
         axes.plot(line[:, 0], line[:, 1], color=style.GREY, lw=0.6, zorder=1)
