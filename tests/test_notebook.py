@@ -1,0 +1,51 @@
+"""The Colab notebook, run whole on stand-in images: every cell as a person would."""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = (
+    "--config.data.image_size=32 --config.data.synthetic_per_class=10 "
+    "--config.train.epochs=1 --config.train.batch_size=16 --config.data.cache_dir=cache "
+    "'--config.model.stages=((4,),)'"
+)
+
+
+def executed(tmp_path):
+    """The notebook after all its cells ran in `tmp_path`, which has the repository's configs."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    notebook = nbformat.read(ROOT / "scripts" / "colab_tpu.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    return notebook
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    for name, value in {
+        "RICE_JAX_OPTIONS": OPTIONS,
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "XLA_FLAGS": quick,
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+    cells = executed(tmp_path).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    # Curves, two confusion matrices, the convolution, dead filters, FLOPs, three comparisons.
+    assert len(pictures) == 3 + 1 + 1 + 1 + 3
+    [words] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert "Take" in words
+    assert "Synthetic data" in words
+    printed = "".join(o["text"] for o in outputs if o["output_type"] == "stream")
+    assert "error" not in printed.lower()
+    assert printed.count("conv1 (Conv)") == 2  # in the profiles of two nets
