@@ -337,6 +337,21 @@ def test_labels_cover_neither_each_other_nor_points(points):
             assert not (left < x < right and bottom < y < top)
 
 
+def test_no_line_to_a_label_runs_over_another_point():
+    with style.context():
+        axes = Figure(figsize=(5, 4)).subplots()
+        axes.set(xlim=(-0.2, 1.2), ylim=(-0.2, 1.2))
+        lower, upper = (1.1, 0.5), (1.1, 0.56)
+        walls = [[(-0.2, 0.5), lower], [lower, (1.1, 0.1)]]
+        label_points(axes, [lower, upper], ["lower", "upper"], lines=walls)
+    [start, end] = next(
+        line.get_xydata() for line in axes.lines if np.allclose(line.get_xydata()[0], lower)
+    )
+    along = np.linspace(start, end, 100)
+    pixels = axes.transData.transform(along) - axes.transData.transform(upper)
+    assert np.linalg.norm(pixels, axis=1).min() > 3
+
+
 # The command
 
 

@@ -10,6 +10,7 @@ from report_drawing import assert_clean, drawn_texts, pixels
 from report_runs import DEAD, history_rows, layer
 
 from rice_jax.report import figures, numbers, style
+from rice_jax.report.figures import pruning
 
 NAN = float("nan")
 LONG = [f"Oryza sativa variety number {i} of the northern plain" for i in range(20)]
@@ -287,3 +288,20 @@ def test_labels_are_different_and_fit(names):
 )
 def test_numbers_as_a_person_reads_them(text, expected):
     assert text == expected
+
+
+def test_a_weak_filter_shows_before_and_after_pruning_on_one_scale():
+    before = maps(3) * np.array([1, 1e-3, 0])  # filter 2 is dead
+    figure = pruning.maps_side_by_side("conv1", before, before[..., [1]] / 2, [1], "net")
+    shown = [axes.images[0] for axes in figure.axes if axes.images]
+    weak, after = (image for image in shown if image.get_clim()[1] < 1e-3)
+    assert weak.get_clim() == after.get_clim()
+    levels = weak.norm(weak.get_array())
+    assert (levels.min(), levels.max()) == pytest.approx((0, 1), abs=0.3)
+    assert len(shown) == 4  # three before, one after
+
+
+def test_numbers_of_filters_are_whole_on_the_axis():
+    figure = pruning.filters_left([{"path": "conv1", "before": 16, "after": 4}])
+    figure.draw_without_rendering()
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())

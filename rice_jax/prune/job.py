@@ -335,7 +335,7 @@ def _tell(content: Mapping[str, Any]) -> None:
         share = 100 * after[name] / before[name]
         print(f"{label}: {before[name]:,} to {after[name]:,} ({share:.1f}%)")
     for measure, budget in content["budgets"].items():
-        print(f"budget of {budget['asked']:,} {measure}: undershot by {budget['under']:,}")
+        print(f"budget of {budget['asked']:,} ({measure}): undershot by {budget['under']:,}")
     certificate = content["certificate"]
     claim = "on every possible image" if certificate["proven"] else "on these images"
     print(

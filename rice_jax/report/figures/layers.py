@@ -68,6 +68,7 @@ def flops(
         text = f" {numbers.short(amount, 3)}  {_share(amount / total)}"
         box = {"fc": "white", "ec": "none", "pad": 0.3}  # keeps grid lines out of the text
         axes.text(amount, place, text, va="center", size=style.SMALL, bbox=box)
+    axes.spines["left"].set_zorder(4)  # above those boxes
     name_rows(axes, [path for path, _, _ in rows])
     largest = max((amount for _, _, amount in rows), default=0) or 1.0
     axes.set_xlim(0, 1.45 * largest)  # leaves room for the figures after the bars

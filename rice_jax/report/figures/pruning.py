@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from rice_jax.report import numbers, style
 from rice_jax.report.figures.layers import name_rows
@@ -42,6 +43,7 @@ def filters_left(
         axes.text(all_, place, f" {left} of {all_}", va="center", size=style.SMALL)
     name_rows(axes, [layer["path"] for layer in layers])
     axes.set_xlim(0, 1.25 * max(before.max(initial=1), 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("filters (units of a dense layer)")
     axes.grid(visible=False, axis="y")
     style.legend_above(figure, axes, columns=2)
@@ -70,7 +72,7 @@ def maps_side_by_side(
     """
     shown = min(before.shape[-1], _SHOWN)
     rows = -(-shown // _COLUMNS)
-    note = f"{path}: each filter before, and below it after; gaps are removed filters"
+    note = f"{path}: each filter before and below it after, on its own scale; gaps were removed"
     if shown < before.shape[-1]:
         note += f" (the first {shown} of {before.shape[-1]})"
     figure = style.canvas(style.WIDTH, 1.55 * rows, title, note, synthetic=synthetic)
@@ -78,15 +80,26 @@ def maps_side_by_side(
     place_of = {index: place for place, index in enumerate(kept)}
     for axes in grid.flat:
         axes.set_axis_off()
-    brightest = max(float(before[..., :shown].max()), 1e-9)
     for index in range(shown):
         row, column = divmod(index, _COLUMNS)
         upper, lower = grid[2 * row, column], grid[2 * row + 1, column]
-        upper.imshow(before[..., index], cmap="gray", vmin=0, vmax=brightest)
-        upper.set_title(str(index), size=style.SMALL, loc="center")
+        maps = [before[..., index]]
         if index in place_of:
-            lower.imshow(after[..., place_of[index]], cmap="gray", vmin=0, vmax=brightest)
+            maps.append(after[..., place_of[index]])
+        scale = _common_scale(maps)
+        for picture, values in zip((upper, lower), maps, strict=False):
+            picture.imshow(values, cmap="inferno", norm=scale)
+        upper.set_title(str(index), size=style.SMALL, loc="center")
     return figure
+
+
+def _common_scale(maps: Sequence[np.ndarray]) -> PowerNorm:
+    """From the least to the largest value of a filter's maps, so that weak filters show too.
+
+    Of rectified maps by the square root, so that a strong pixel hides nothing.
+    """
+    low, high = (float(end([end(values) for values in maps])) for end in (np.min, np.max))
+    return PowerNorm(0.5 if low >= 0 else 1.0, vmin=low, vmax=high if high > low else low + 1)
 
 
 def side_by_side_file(path: str) -> str:
