@@ -1,0 +1,126 @@
+"""README.md keeps its word: each of its commands and snippets runs, in a folder of its own."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from data_files import picture, pictures, write_zip
+from markdown_it import MarkdownIt
+
+from rice_jax import config as configuration
+
+ROOT = Path(__file__).parents[1]
+TOKENS = MarkdownIt().parse((ROOT / "README.md").read_text())
+COMMANDS = [
+    line for token in TOKENS if token.type == "code_block" for line in token.content.splitlines()
+]
+SNIPPETS = [token.content for token in TOKENS if token.type == "fence"]
+
+TINY = (
+    "--config.data.image_size=32 --config.data.synthetic_per_class=10 --config.train.epochs=1 "
+    "--config.train.batch_size=16 --config.data.cache_dir=cache"
+)
+ONE_LAYER = "'--config.model.stages=((4,),)'"
+TOGETHER = "JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={} scripts/run.sh ..."
+NOT_RUN = {
+    TOGETHER.format(0): "waits for the other; test_train_processes starts both",
+    TOGETHER.format(1): "waits for the other",
+    "scripts/test.sh": "runs these tests",
+    "kaggle datasets download -d muratkokludataset/rice-image-dataset": "downloads",
+}
+# What makes a command small, appended to all that it says itself.
+SMALL = {
+    "scripts/run.sh --config=configs/final.py": (
+        f"{TINY} {ONE_LAYER} --stages=train,evaluate,profile"
+    ),
+    "scripts/run.sh --config=configs/cnn_light.py --config.data.path=rice-image-dataset.zip": (
+        f"{TINY} {ONE_LAYER} --stages=train"
+    ),
+    "rice_jax.predict": "",
+    "rice_jax.export": "",
+    "rice_jax.prune": "--max_flops=150000",
+    "rice_jax.compare": "",
+    "scripts/reproduce.sh": f"{TINY} --nets=cnn_light --estimate",
+}
+LEFT_BEHIND = (
+    "runs/final/report.md",
+    "runs/cnn_light/history.csv",
+    "final.stablehlo",
+    "runs/half/prune.json",
+    "comparison/report.html",
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout that is set up, with a photograph and the data set beside it."""
+    for name in ("configs", "rice_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    stamp = subprocess.check_output("cksum <pyproject.toml", shell=True, cwd=tmp_path)
+    (tmp_path / ".venv" / ".installed-base").write_bytes(stamp)
+    (tmp_path / "photo.jpg").write_bytes(picture(suffix=".jpg"))
+    write_zip(tmp_path / "rice-image-dataset.zip", pictures())
+    return tmp_path
+
+
+def small(command):
+    [more] = [more for known, more in SMALL.items() if known in command]
+    return f"{command} {more}"
+
+
+def test_every_command_runs(checkout):
+    assert set(NOT_RUN) < set(COMMANDS)
+    environment = {k: v for k, v in os.environ.items() if k != "RICE_IMAGE_DATASET"} | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    for command in COMMANDS:
+        if command in NOT_RUN:
+            continue
+        done = subprocess.run(
+            ["bash", "-c", small(command)],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert [name for name in LEFT_BEHIND if not (checkout / name).is_file()] == []
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_the_snippet_runs(snippet):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(snippet, "README.md", "exec"), {"__name__": "snippet"})
+    assert "(8, 64, 64, 16)" in printed.getvalue()  # of the feature maps
+    # 3 x 3 x 3 x 16 + 16 and 16 x 10 + 10; of each filter's 2 x 27 x 64 x 64 FLOPs 9 fit.
+    assert "618 " + str(9 * 28 + 9 * 10 + 10) in printed.getvalue()
+
+
+def test_every_field_it_names_is_one():
+    text = (ROOT / "README.md").read_text()
+    fields = set(re.findall(r"--config\.([a-z_.]+)", text))
+    known = configuration.default("final")
+    assert len(fields) > 5
+    for field in fields:
+        section, _, name = field.rpartition(".")
+        assert name in (known[section] if section else known), field
+
+
+def test_what_it_links_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) >= 2
+    assert [link for link in links if not (ROOT / link).is_file()] == []
