@@ -33,14 +33,14 @@ def scalars(run):
 
 def test_each_epoch_is_there_once_also_after_going_on(tmp_path):
     run = Run(tmp_path)
-    for epochs in (1, 3):
+    for epochs in (1, 2):
         train(config(epochs=epochs, tensorboard=True, **ENDLESS), run, dataset())
     rows = history.read(run)
     assert scalars(run) == {
         tag: [(row["epoch"], pytest.approx(row[column])) for row in rows]
         for tag, column in TAGS.items()
     }
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["epoch"] for row in rows] == [1, 2]
 
 
 def test_nothing_is_written_unasked(tmp_path):
