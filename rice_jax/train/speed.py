@@ -35,12 +35,11 @@ def images_per_second(
     fresh = once.jit(lambda params: state.create(params, config.train.frozen))(zeros)
     present = state.replicate(jax.tree.map(np.asarray, fresh), mesh)
     step = train_step(module, mesh, seed=config.seed, augment=config.train.augment)
-    done, images, started = 0, 0.0, 0.0
-    for batch in _endless(config, dataset, feed):
-        present, metrics = step(present, feed(batch), np.int32(done), np.float32(0))
-        learnt = float(metrics.images)
-        done += 1
-        if done == 1:
+    images, started = 0.0, 0.0
+    for index, batch in enumerate(_endless(config, dataset, feed)):
+        present, metrics = step(present, feed(batch), np.int32(index), np.float32(0))
+        learnt = float(metrics.images)  # waits for the step
+        if index == 0:
             started = time.monotonic()
             continue
         images += learnt
