@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -31,17 +32,28 @@ def define_config(argv: Sequence[str]) -> flags.FlagHolder:
     file, workdir = _given("config", argv), _given("workdir", argv)
     if file is None and workdir and Run(workdir).has("config.json"):
         try:
-            saved = configuration.read(Run(workdir))["config"]
+            saved = configuration.from_json(configuration.read(Run(workdir))["config"])
         except UserError as error:
             fail(error)
             sys.exit(1)
-        return config_flags.DEFINE_config_dict("config", configuration.from_json(saved))
+        return define_fields(saved, argv, "The run's configuration.")
     if file and not os.path.isfile(file.partition(":")[0]):
         fail(f"--config={file}: there is no such file")
         sys.exit(1)
     return config_flags.DEFINE_config_file(
         "config", None, "A file of configs/; may be left out where --workdir has a config.json."
     )
+
+
+def define_fields(
+    config: ml_collections.ConfigDict, argv: Sequence[str], about: str
+) -> flags.FlagHolder:
+    """The flag --config with these fields to set; one that is none of them ends in one line."""
+    try:
+        return config_flags.DEFINE_config_dict("config", config, about)
+    except (AttributeError, KeyError) as error:  # a whole section that is not there
+        fail(_unknown_field(error, argv))
+    sys.exit(1)
 
 
 def _given(flag: str, argv: Sequence[str]) -> str | None:

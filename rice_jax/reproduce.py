@@ -12,6 +12,7 @@ Every field but the model's widths can be set, for all nets alike, as --config.t
 
 import dataclasses
 import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("out", "runs", "Folder of the runs and of their comparison.")
     flags.DEFINE_string("imagenet", "", "Keras's .h5 of VGG16, for the nets that start from it.")
     flags.DEFINE_bool("estimate", False, "Only say how long it would take.")
-    config_flags.DEFINE_config_dict("config", _shared())
+    cli.define_fields(_shared(), sys.argv, "What all nets' configurations have in common.")
 
 
 def _shared() -> ml_collections.ConfigDict:

@@ -1,11 +1,13 @@
 """A mistake on the command line is one clear line and exit status 1."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from rice_jax import cli
+from rice_jax import config as configuration
 from rice_jax.errors import UserError
 
 
@@ -46,6 +48,15 @@ def test_a_damaged_configuration_of_a_run_is_one_line(content, tmp_path, capsys)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert f"{tmp_path}/config.json" in line
+
+
+def test_a_section_that_a_saved_configuration_lacks_is_named_in_one_line(tmp_path):
+    saved = {"config": configuration.to_json(configuration.default("final"))}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    result = command(f"--workdir={tmp_path}", "--config.modle.dense=2")
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: --config.modle.dense=2: there is no such field.")
 
 
 def test_help_names_the_flags():
