@@ -28,7 +28,9 @@ TINY = (
     "--config.train.batch_size=16 --config.data.cache_dir=cache"
 )
 ONE_LAYER = "'--config.model.stages=((4,),)'"
-TOGETHER = "JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={} scripts/run.sh ..."
+TOGETHER = (
+    "JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={} scripts/run.sh ..."
+)
 NOT_RUN = {
     TOGETHER.format(0): "waits for the other; test_train_processes starts both",
     TOGETHER.format(1): "waits for the other",
