@@ -25,7 +25,7 @@ import tqdm
 from absl import flags
 from contenders.epochs import measure_epochs
 
-from rice_jax import cli
+from rice_jax import cli, launch
 from rice_jax.errors import UserError
 from rice_jax.models import NETS
 from rice_jax.report import figures
@@ -47,9 +47,10 @@ _IMAGES = flags.DEFINE_string(
 
 # TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+_OURS = launch.large_pages(["-m"], os.environ) or {}  # as our commands do
 _FOLDER = Path(__file__).parent / "contenders"
 CONTENDERS = {
-    "rice_jax": ("of_jax.py", "jax", {}),
+    "rice_jax": ("of_jax.py", "jax", _OURS),
     "plain_flax": ("of_jax.py --plain", "jax", {}),
     "keras_tensorflow": ("of_keras.py", "tensorflow", _TENSORFLOW),
     "keras_jax": ("of_keras.py", "keras", {"KERAS_BACKEND": "jax"}),

@@ -1,10 +1,5 @@
 """Values and gradients are XLA's own, whatever the size, stride, padding and type."""
 
-import os
-import platform
-import subprocess
-import sys
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +10,6 @@ from hypothesis import strategies as st
 from jax import lax
 
 from rice_jax import ops
-from rice_jax.ops import backend
 from rice_jax.trace import trace
 
 
@@ -217,35 +211,6 @@ def test_plain_leaves_all_to_xla():
         assert "custom_vjp" not in jaxpr(True)
         relu = jax.make_jaxpr(ops.relu)(1.0)
     assert str(relu) == str(jax.make_jaxpr(jax.nn.relu)(1.0))
-
-
-KEPT = """
-import os
-import numpy as np
-from rice_jax.ops import backend
-backend.configure()
-
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-before = resident()
-np.ones(2**27, np.uint8)  # 128 MiB, freed at once
-print(resident() - before > 2**26)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's malloc")
-@pytest.mark.parametrize(
-    ("environment", "kept"),
-    [({}, "True"), ({backend.SWITCH: "0"}, "False"), ({"MALLOC_ARENA_MAX": "2"}, "False")],
-)
-def test_freed_memory_is_kept_unless_the_user_will_not(environment, kept):
-    command = [sys.executable, "-c", KEPT]
-    done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == kept
 
 
 def test_the_trace_sees_xlas_own_operations():

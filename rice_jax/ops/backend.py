@@ -1,20 +1,17 @@
-"""Settings of JAX's CPU backend: every core a device, memory kept, and the XLA flags that help.
+"""Settings of JAX's CPU backend: every core a device, and the XLA flags that help.
 
 XLA reads its flags and makes its devices once, when the first array is made: call `configure`
 before that.
 """
 
-import ctypes
 import mmap
 import os
-import platform
 from pathlib import Path
 
 import jax
 import jaxlib.version
 
-SWITCH = "RICE_JAX_XLA_FLAGS"
-"""Environment variable: 0 leaves XLA's flags, the devices and the allocator as they are."""
+from rice_jax.launch import SWITCH
 
 # jaxlib before 0.12 has no oneDNN built in and ignores it.
 _FLAGS = {"xla_cpu_experimental_onednn_custom_call": "true"}
@@ -22,10 +19,6 @@ _FLAGS_OF_VERSION = {
     # This release computes some fused reductions wrongly (github.com/jax-ml/jax/issues/39103).
     "0.10.2": {"xla_cpu_experimental_ynn_fusion_type": "-reduce"},
 }
-
-# glibc's malloc.h: M_MMAP_MAX 0, M_TRIM_THRESHOLD never, M_ARENA_MAX 1 (only the first is a heap
-# without a limit to what it serves).
-_MALLOC = {-4: 0, -1: -1, -8: 1}
 
 
 def configure() -> None:
@@ -35,14 +28,12 @@ def configure() -> None:
     them. Every core becomes a device of its own, so that the operations which XLA runs on one
     thread run on all of them when a batch is split over the devices; a number that the user set
     (JAX_NUM_CPU_DEVICES, or XLA's own flag) stays. RICE_JAX_XLA_FLAGS=0 switches all of it off.
-    Freed memory stays with the process, where the C library is glibc and no MALLOC_ variable of the
-    user's tells it otherwise. A second call, or one after the backend has started, changes nothing.
+    A second call, or one after the backend has started, changes nothing.
     """
     if os.environ.get(SWITCH) == "0":
         return
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = " ".join([given, *_added_flags(given)]).strip()
-    _keep_freed_memory()
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in given:
         return
     try:
@@ -56,19 +47,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _keep_freed_memory() -> None:
-    """Have malloc serve large arrays from a heap that never shrinks.
-
-    XLA allocates what a step computes and frees it again. By default glibc gets arrays of
-    megabytes from the kernel each time and gives them back, and the kernel clears every page.
-    """
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    libc = ctypes.CDLL(None)
-    for parameter, value in _MALLOC.items():
-        libc.mallopt(parameter, value)
 
 
 def _added_flags(given: str) -> list[str]:
