@@ -11,13 +11,28 @@ from rice_jax.errors import UserError
 from rice_jax.report import figures, markdown, record
 from rice_jax.report.page import page
 
+PRUNED = {
+    "request": {"parent": "runs/final"},
+    "before": {"study": 400, "params": 40, "filters": 4},
+    "after": {"study": 300, "params": 30, "filters": 3},
+    "removed": {"conv1": [2]},
+    "kept": {"conv1": [0, 1, 3]},
+    "budgets": {"study": {"asked": 310, "met": 300, "under": 10}},
+    "certificate": {
+        "max_abs_logit_difference": 0.25,
+        "images": 1500,
+        "changed_predictions": 7,
+        "proven": False,
+    },
+}
+
 STAGES = {
     "nothing": {"history": None, "evaluation": None, "profile": None, "dead_filters": None},
     "profile alone": {"history": None, "evaluation": None, "dead_filters": None, "data": None},
     "training alone": {"evaluation": None, "profile": None, "dead_filters": None},
     "all but inspection": {"dead_filters": None},
     "everything": {},
-    "pruned": {"prune": {"certificate": {}}},
+    "pruned": {"prune": PRUNED},
 }
 PICTURES = {
     "history": ["curves.png"],
@@ -239,3 +254,11 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
     (run.path / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):
         report.write(run)
+
+
+def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
+    text = text_of(make_run(tmp_path, **STAGES["pruned"]))
+    assert "The budget of 310 FLOPs (`study`) was undershot by 10." in text
+    assert "differs by more than 0.25" in text
+    assert "7 predictions change" in text
+    assert "not proven for others" in text

@@ -7,6 +7,7 @@ from rice_jax.report import figures, markdown, numbers
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
+_UNITS = {"params": "parameters", "filters": "filters"}
 _TOTALS = (("study", "FLOPs, `study`"), ("params", "parameters"), ("filters", "filters"))
 
 
@@ -42,7 +43,8 @@ def _totals(account: Mapping[str, Any]) -> str:
 
 def _budgets(account: Mapping[str, Any]) -> str:
     sentences = [
-        f"The budget of {numbers.count(budget['asked'])} {measure} was undershot by "
+        f"The budget of {numbers.count(budget['asked'])} "
+        f"{_UNITS.get(measure, f'FLOPs (`{measure}`)')} was undershot by "
         f"{numbers.count(budget['under'])}."
         for measure, budget in account["budgets"].items()
     ]
