@@ -60,10 +60,12 @@ def serve(make: Make) -> None:
 
 
 def _rate(work: Callable[[int], object], seconds: float) -> float:
-    """Repetitions a second, over about that many seconds."""
-    started = time.perf_counter()
-    work(1)
-    count = max(1, round(seconds / (time.perf_counter() - started)))
-    started = time.perf_counter()
-    work(count)
-    return count / (time.perf_counter() - started)
+    """Repetitions a second over about that many seconds, so that what starting costs is little."""
+    count = 1
+    while True:
+        started = time.perf_counter()
+        work(count)
+        taken = time.perf_counter() - started
+        if taken >= seconds / 2:
+            return count / taken
+        count = max(2 * count, int(count * seconds / taken))
