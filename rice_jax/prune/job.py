@@ -147,19 +147,14 @@ def _prune(
 
 
 def _begin(out: Run, asked: Any) -> None:
+    """Mark the folder as half a pruning, from its first file on."""
     out.create()
     out.write_json(_UNDER_WAY, asked)
 
 
 def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
     """The images that the run was trained on; UserError for others."""
-    dataset = data.load(
-        config.data.path,
-        config.data.cache_dir,
-        seed=configuration.split_seed(config),
-        synthetic_per_class=config.data.synthetic_per_class,
-        keep_decoded=config.data.keep_decoded,
-    )
+    dataset = stages.load_images(config)
     saved = configuration.read(parent).get("data")
     if saved and saved["fingerprint"] != dataset.fingerprint:
         raise UserError(
