@@ -24,7 +24,7 @@ from absl import flags
 from etils import epath
 from jax.sharding import Mesh, PartitionSpec
 
-from rice_jax import cli, data, inspection, train
+from rice_jax import cli, data, inspection, ops, train
 from rice_jax.data.images import MAX_BYTES, SUFFIXES
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.errors import UserError
@@ -172,7 +172,8 @@ def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Ar
 
     def apply(params: Any, pixels: jax.Array) -> jax.Array:
         images = pixels.astype(jnp.float32) / 255
-        logits: Any = module.apply({"params": params}, images, train=False)
+        with ops.inference():
+            logits: Any = module.apply({"params": params}, images, train=False)
         return nn.softmax(logits)
 
     rows = PartitionSpec(AXIS)

@@ -213,6 +213,25 @@ def test_plain_leaves_all_to_xla():
     assert str(relu) == str(jax.make_jaxpr(jax.nn.relu)(1.0))
 
 
+def test_inference_has_slices_for_large_windows_and_counting_has_not():
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
+
+    def pool(x):
+        return ops.max_pool(x, (3, 3), (2, 2), "SAME")
+
+    def fast(x):
+        with ops.inference():
+            return pool(x)
+
+    def uses_windows(function):
+        return "reduce_window" in jax.jit(function).lower(x).as_text()
+
+    assert [uses_windows(f) for f in (pool, fast, pool)] == [True, False, True]
+    same(jax.jit(fast)(x), jax.jit(pool)(x), rtol=0, atol=0)
+    gradient = jax.grad(lambda x: fast(x).sum())(x)
+    same(gradient, jax.grad(lambda x: pool(x).sum())(x), rtol=0, atol=0)
+
+
 def test_the_trace_sees_xlas_own_operations():
     names = [e.name for e in trace(Net(True), (1, 8, 8, 3)).equations]
     assert names[:4] == ["conv_general_dilated", "reshape", "add", "relu"]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
@@ -125,7 +126,8 @@ class _Program:
         self._transform = transform or (lambda images, first: images)
         shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
         seen = jax.eval_shape(self._transform, shape, jax.ShapeDtypeStruct((), jnp.uint32))
-        self._traced = traced_for_images(module, seen, **call_kwargs)
+        with ops.inference():
+            self._traced = traced_for_images(module, seen, **call_kwargs)
         self._maps = image_maps(self._traced)
         self._sharding = _mesh_sharding(images)
         self.step = jax.jit(self._step, donate_argnums=1, out_shardings=self._sharding)

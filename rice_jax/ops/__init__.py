@@ -1,8 +1,8 @@
 """Convolution, ReLU and max pooling: XLA's own values and gradients, fast on every backend."""
 
 from rice_jax.ops.convolution import conv_general_dilated
-from rice_jax.ops.plain import plain
+from rice_jax.ops.mode import inference, plain
 from rice_jax.ops.pooling import max_pool
 from rice_jax.ops.relu import relu
 
-__all__ = ["conv_general_dilated", "max_pool", "plain", "relu"]
+__all__ = ["conv_general_dilated", "inference", "max_pool", "plain", "relu"]

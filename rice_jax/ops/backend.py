@@ -14,11 +14,9 @@ import jaxlib.version
 from rice_jax.launch import SWITCH
 
 # jaxlib before 0.12 has no oneDNN built in and ignores it.
-_FLAGS = {"xla_cpu_experimental_onednn_custom_call": "true"}
-_FLAGS_OF_VERSION = {
-    # This release computes some fused reductions wrongly (github.com/jax-ml/jax/issues/39103).
-    "0.10.2": {"xla_cpu_experimental_ynn_fusion_type": "-reduce"},
-}
+_ONEDNN = {"xla_cpu_experimental_onednn_custom_call": "true"}
+_YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
+_CONVOLUTION = "individual_convolution"
 
 
 def configure() -> None:
@@ -51,14 +49,27 @@ def cores() -> int:
 
 def _added_flags(given: str) -> list[str]:
     """The flags that help, without those in `given` and those unknown to the jaxlib here."""
-    wanted = _FLAGS | _FLAGS_OF_VERSION.get(jaxlib.version.__version__, {})
+    wanted = _ONEDNN | _left_to_ynnpack(jaxlib.version.__version__)
     missing = {name: value for name, value in wanted.items() if f"--{name}" not in given}
-    known = _known(set(missing))
-    return [f"--{name}={value}" for name, value in missing.items() if name in known]
+    known = _known({f"{name}\0" for name in missing})
+    return [f"--{name}={value}" for name, value in missing.items() if f"{name}\0" in known]
 
 
-def _known(flags: set[str]) -> set[str]:
-    """Those of `flags` whose names stand in jaxlib's library.
+def _left_to_ynnpack(version: str) -> dict[str, str]:
+    """What XLA may give to YNNPACK in this jaxlib."""
+    if version == "0.10.2":
+        # This release computes some fused reductions wrongly (github.com/jax-ml/jax/issues/39103).
+        return {_YNNPACK: "-reduce"}
+    has_onednn = tuple(map(int, version.split(".")[:2])) >= (0, 12)
+    if has_onednn and _known({_CONVOLUTION.upper()}):
+        # YNNPACK would come first, and take convolutions that oneDNN runs faster, with bias and
+        # ReLU in the same pass.
+        return {_YNNPACK: f"-{_CONVOLUTION}"}
+    return {}
+
+
+def _known(words: set[str]) -> set[str]:
+    """Those of `words` that stand in jaxlib's library.
 
     XLA ends the process when it meets a flag that it does not know, so it cannot be asked.
     """
@@ -66,5 +77,5 @@ def _known(flags: set[str]) -> set[str]:
     libraries = Path(jaxlib.__path__[0]).glob("*")
     for library in (path for path in libraries if path.suffix in (".so", ".dylib", ".pyd")):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            found |= {flag for flag in flags - found if m.find(flag.encode() + b"\0") >= 0}
+            found |= {word for word in words - found if m.find(word.encode()) >= 0}
     return found

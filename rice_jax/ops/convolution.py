@@ -13,7 +13,7 @@ from jax import lax
 
 from rice_jax.ops.geometry import NHWC, Geometry, lay
 from rice_jax.ops.manual_axes import varying_like
-from rice_jax.ops.plain import is_plain
+from rice_jax.ops.mode import Mode, mode
 from rice_jax.ops.weight_gradient import weight_gradient
 
 
@@ -44,7 +44,7 @@ def conv_general_dilated(
         **options: what else `jax.lax.conv_general_dilated` takes.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if is_plain() or not _is_ours(lhs, rhs, dilations, dimension_numbers, options):
+    if mode() is Mode.PLAIN or not _is_ours(lhs, rhs, dilations, dimension_numbers, options):
         return lax.conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
             **options,

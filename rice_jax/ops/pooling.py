@@ -15,13 +15,13 @@ import numpy as np
 from jax import lax
 
 from rice_jax.ops.geometry import Geometry, lay
-from rice_jax.ops.plain import is_plain
+from rice_jax.ops.mode import Mode, mode
 
 _NOTE = np.int8
 _NONE = -1
 _FEW_ELEMENTS = 4
-"""Larger windows are XLA's own where there is no gradient: slices would be two to four times as
-fast, but XLA counts operations in float32 sums, and its count of a net would stray by 1e-6."""
+"""Larger windows are XLA's own where there is no gradient, so that it counts them exactly; but see
+`mode.inference`."""
 
 
 def max_pool(
@@ -44,7 +44,7 @@ def max_pool(
     """
     geometry = lay(x.shape[1:3], window, strides, padding)
     has_note = geometry.size[0] * geometry.size[1] < np.iinfo(_NOTE).max
-    if is_plain() or not has_note or min(min(pads) for pads in geometry.pads) < 0:
+    if mode() is Mode.PLAIN or not has_note or min(min(pads) for pads in geometry.pads) < 0:
         return _windowed(x, geometry)
     return _max_pool(x, geometry)
 
@@ -52,7 +52,7 @@ def max_pool(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_pool(x: jax.Array, geometry: Geometry) -> jax.Array:
     windowed = functools.partial(_windowed, geometry=geometry)
-    if geometry.size[0] * geometry.size[1] > _FEW_ELEMENTS:
+    if geometry.size[0] * geometry.size[1] > _FEW_ELEMENTS and mode() is not Mode.INFERENCE:
         return windowed(x)
     sliced = functools.partial(_sliced, geometry=geometry)
     return lax.platform_dependent(x, cpu=sliced, default=windowed)

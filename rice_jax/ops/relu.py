@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rice_jax.ops.plain import is_plain
+from rice_jax.ops.mode import Mode, mode
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -13,7 +13,7 @@ def relu(x: jax.Array) -> jax.Array:
     `jax.nn.relu` has the same values and gradients, and keeps x for its gradient. This one keeps
     the result, which the next layer keeps anyway.
     """
-    return jax.nn.relu(x) if is_plain() else _relu(x)
+    return jax.nn.relu(x) if mode() is Mode.PLAIN else _relu(x)
 
 
 @jax.custom_vjp

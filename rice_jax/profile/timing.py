@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.profile.profiler import batched
 
@@ -64,7 +65,11 @@ def latency(
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
     _, *image = batched(input_shape)
-    apply = jax.jit(lambda v, x: module.apply(v, x, **call_kwargs))
+
+    @jax.jit
+    def apply(variables: Any, x: jax.Array) -> Any:
+        with ops.inference():
+            return module.apply(variables, x, **call_kwargs)
 
     def measure(batch_size: int) -> tuple[np.ndarray, float]:
         x = jax.random.uniform(jax.random.key(0), (batch_size, *image))

@@ -11,7 +11,7 @@ from flax import struct
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from rice_jax import data
+from rice_jax import data, ops
 from rice_jax.train.feed import AXIS
 from rice_jax.train.state import Params, TrainState, adam, merge
 
@@ -103,7 +103,8 @@ def eval_step(
     def step(params: Params, batch: Batch, first: jax.Array) -> Sums:
         first = first + _first(batch["image"])
         images = evaluation_inputs(batch["image"], first, augment_seed=augment_seed)
-        logits: Any = module.apply({"params": params}, images, train=False)
+        with ops.inference():
+            logits: Any = module.apply({"params": params}, images, train=False)
         counted = jnp.zeros((classes, classes), jnp.int32)
         counted = counted.at[batch["label"], jnp.argmax(logits, axis=-1)].add(
             batch["weight"].astype(jnp.int32)

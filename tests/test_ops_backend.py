@@ -1,0 +1,55 @@
+"""XLA's flags: added where they help, never against the user's own."""
+
+import os
+import subprocess
+import sys
+
+import jaxlib.version
+import pytest
+
+from rice_jax.ops import backend
+
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def configured(monkeypatch, **variables):
+    """XLA_FLAGS, as a dictionary, after `configure` under these variables."""
+    for name in ("XLA_FLAGS", "RICE_JAX_XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    backend.configure()
+    return dict(flag.partition("=")[::2] for flag in os.environ.get("XLA_FLAGS", "").split())
+
+
+@pytest.mark.parametrize(
+    ("version", "left_to_ynnpack"),
+    [("0.10.1", None), ("0.10.2", "-reduce"), ("0.12.0.1", "-individual_convolution")],
+)
+def test_ynnpack_keeps_what_it_is_best_at(monkeypatch, version, left_to_ynnpack):
+    monkeypatch.setattr(jaxlib.version, "__version__", version)
+    assert configured(monkeypatch).get(YNNPACK) == left_to_ynnpack
+
+
+def test_the_users_flags_stay(monkeypatch):
+    monkeypatch.setattr(jaxlib.version, "__version__", "0.12.0")
+    got = configured(monkeypatch, XLA_FLAGS=f"{ONEDNN}=false {YNNPACK}=dot")
+    assert got == {ONEDNN: "false", YNNPACK: "dot"}
+
+
+def test_one_variable_switches_them_off(monkeypatch):
+    assert configured(monkeypatch, RICE_JAX_XLA_FLAGS="0") == {}
+
+
+def test_jaxlib_takes_them():
+    """XLA ends a process with a flag or a value that it does not know."""
+    program = (
+        "from rice_jax.ops import backend; backend.configure(); import jax; print(jax.devices())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "CpuDevice" in run.stdout
