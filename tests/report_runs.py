@@ -103,8 +103,9 @@ def make_run(folder: Path, name: str = "final", **parts: Any) -> Run:
     Args:
         folder: where to make it.
         name: the net's name.
-        **parts: history (text), evaluation, profile, dead_filters, prune; and of config.json
-            seed, train, classes, synthetic, fingerprint, or data=None for a run without images.
+        **parts: history (text), evaluation, profile, dead_filters, prune, variants; and of
+            config.json seed, train, classes, synthetic, fingerprint, or data=None for a run
+            without images.
     """
     run = Run(folder)
     run.create()
@@ -135,6 +136,7 @@ def make_run(folder: Path, name: str = "final", **parts: Any) -> Run:
         "profile": parts.get("profile", profile()),
         "dead_filters": parts.get("dead_filters", DEAD),
         "prune": parts.get("prune"),
+        "variants": parts.get("variants"),
     }
     for file, value in files.items():
         if value is not None:

@@ -185,6 +185,58 @@ def test_baselines_are_checked_before_anything_is_done(settings, parent):
     assert not out.path.exists()
 
 
+def test_ways_to_a_budget_are_compared(settings, parent, monkeypatch, capsys):
+    """Every way is pruned or begun for real; instead of training it is given an accuracy."""
+    accuracies = iter([0.9, 0.5, 0.6, 0.7, 0.3, 0.6])
+    reported = []
+
+    def measured(config, workdir, stages):
+        run, accuracy = Run(workdir), next(accuracies)
+        run.create()
+        halves = {"clean": {"accuracy": accuracy}, "augmented": {"accuracy": accuracy / 2}}
+        run.write_json("evaluation.json", halves)
+        run.write_json("profile.json", {"totals": {"flops": {"study": len(config.model.stages)}}})
+        assert stages[0] == "train"
+        assert (config.model.weights == train.RANDOM) == ("scratch" in workdir)
+
+    monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    monkeypatch.setattr("rice_jax.report.write", reported.append)
+    out = Run(parent.path.parent / "compared")
+    request = Request(budgets={"filters": 5}, criterion="l1", finetune_epochs=2)
+    with_baselines(request, settings, parent, out, ["scratch", "random", "l1"], [0, 1])
+    content = out.read_json("variants.json")
+    assert content["epochs"] == 2
+    assert list(content["variants"]) == ["l1", "scratch", "random"]
+    l1 = content["variants"]["l1"]
+    assert [run["seed"] for run in l1["runs"]] == [0, 1]
+    assert l1["clean"] == pytest.approx({"mean": 0.8, "spread": 0.02**0.5})
+    assert content["variants"]["random"]["augmented"] == {"mean": 0.3, "spread": 0.0}
+    assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 2 FLOPs" in (
+        capsys.readouterr().out
+    )
+    assert reported == [out]
+
+
+def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
+    settings, parent, monkeypatch, capsys
+):
+    def measured(config, workdir, stages):
+        Run(workdir).create()
+        half = {"accuracy": 0.5}
+        Run(workdir).write_json("evaluation.json", {"clean": half, "augmented": half})
+        Run(workdir).write_json("profile.json", {"totals": {"flops": {"study": 1000}}})
+
+    monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    monkeypatch.setattr("rice_jax.report.write", lambda run: None)
+    out = Run(parent.path.parent / "one_seed")
+    request = Request(drop="proven", finetune_epochs=1)
+    with_baselines(request, settings, parent, out, ["scratch"], [3])
+    variants = out.read_json("variants.json")["variants"]
+    assert list(variants) == ["proven", "scratch"]
+    assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}
+    assert "proven: clean 0.5000, augmented 0.5000, 1,000 FLOPs, seed 3" in capsys.readouterr().out
+
+
 def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
     monkeypatch.setattr("rice_jax.prune.suggest.SHARES", (0.5, 0.01))
 

@@ -2,19 +2,20 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import stages, train
+from rice_jax import report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune.job import Request, lighten
 from rice_jax.run import Run
 
 BASELINES = ("scratch", "random", "l1")
 """The pruned net's shape trained from random weights; random removal; removal by L1."""
+_PARTS = ("clean", "augmented")
 
 
 def with_baselines(
@@ -28,7 +29,9 @@ def with_baselines(
     """Make the pruned run in `out`, the others in `out`/variants, and compare them.
 
     The seeds are those of training; all runs share the splits of the trained one. Leaves
-    variants.json: for each variant the accuracies of its seeds, their mean and their spread.
+    variants.json, and a table in `out`'s report: for each variant the accuracies of its seeds,
+    their mean, and their standard deviation (None for one seed). What the request itself removes
+    is called by its criterion, or by what it drops where there is no budget.
 
     Raises:
         UserError: an unknown baseline, or none without a budget to compare at.
@@ -40,25 +43,29 @@ def with_baselines(
         raise UserError("--baselines random and l1 need a budget, as --max_flops")
     if not request.finetune_epochs:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
-    rows: dict[str, list[dict[str, float]]] = {}
-    for seed in seeds:
+    own = request.criterion if request.budgets else request.drop or "drop_layers"
+    names = list(dict.fromkeys((own, *baselines)))
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for seed in dict.fromkeys(seeds):
         seeded = _with_seed(config, seed)
-        for name in (request.criterion, *baselines):
-            first = seed == seeds[0] and name == request.criterion
+        for name in names:
+            first = seed == seeds[0] and name == own
             run = out if first else Run(out.path / "variants" / f"{name}-seed{seed}")
             print(f"=== {name}, seed {seed} ===", flush=True)
             if name == "scratch":
                 _from_scratch(out, run, seed)
             else:
-                lighten(dataclasses.replace(request, criterion=name), seeded, parent, run)
-            rows.setdefault(name, []).append({"seed": seed, **_measured(run)})
+                criterion = request.criterion if name == own else name
+                lighten(dataclasses.replace(request, criterion=criterion), seeded, parent, run)
+            rows[name].append({"seed": seed, **_measured(run)})
     table = {name: _summary(each) for name, each in rows.items()}
     out.write_json("variants.json", {"epochs": request.finetune_epochs, "variants": table})
+    report.write(out)
     for name, row in table.items():
+        clean, augmented = (_told(row[part]) for part in _PARTS)
         print(
-            f"{name}: clean {row['clean']['mean']:.4f} +- {row['clean']['spread']:.4f}, augmented "
-            f"{row['augmented']['mean']:.4f} +- {row['augmented']['spread']:.4f} "
-            f"({len(row['runs'])} seeds, {row['runs'][0]['flops']:,} FLOPs)"
+            f"{name}: clean {clean}, augmented {augmented}, {row['runs'][0]['flops']:,} FLOPs, "
+            f"seed {', '.join(str(run['seed']) for run in row['runs'])}"
         )
 
 
@@ -87,8 +94,13 @@ def _measured(run: Run) -> dict[str, float]:
 
 def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"runs": runs}
-    for part in ("clean", "augmented"):
+    for part in _PARTS:
         values = [run[part] for run in runs]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        spread = statistics.stdev(values) if len(values) > 1 else None
         summary[part] = {"mean": statistics.fmean(values), "spread": spread}
     return summary
+
+
+def _told(accuracy: Mapping[str, float | None]) -> str:
+    spread = "" if accuracy["spread"] is None else f" +- {accuracy['spread']:.4f}"
+    return f"{accuracy['mean']:.4f}{spread}"

@@ -21,6 +21,7 @@ class Record:
     profile: Mapping[str, Any] | None
     dead_filters: Mapping[str, Any] | None
     prune: Mapping[str, Any] | None
+    variants: Mapping[str, Any] | None
 
     @property
     def model(self) -> str:
@@ -51,6 +52,7 @@ def load(run: Run) -> Record:
         profile=read("profile.json"),
         dead_filters=read("dead_filters.json"),
         prune=read("prune.json"),
+        variants=read("variants.json"),
     )
 
 

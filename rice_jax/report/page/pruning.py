@@ -4,10 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rice_jax.report import figures, markdown, numbers
-from rice_jax.report.record import Record
+from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
 _UNITS = {"params": "parameters", "filters": "filters"}
+_WAYS = {
+    "scratch": "this shape, from random weights",
+    "random": "filters chosen at random",
+    "l1": "filters with the least sum of weights (`l1`)",
+}
 _TOTALS = (("study", "FLOPs, `study`"), ("params", "parameters"), ("filters", "filters"))
 
 
@@ -19,6 +24,7 @@ def pruning(run: Run, record: Record) -> str:
     parent = markdown.code(str(account["request"]["parent"]))
     parts = [f"## Pruning\n\nMade out of {parent}.", _totals(account)]
     parts += [_budgets(account), _certificate(account), _removed(account)]
+    parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
     pictures += [
         (f"{path} before and after", figures.side_by_side_file(path)) for path in account["kept"]
@@ -64,6 +70,30 @@ def _certificate(account: Mapping[str, Any]) -> str:
         f"whole net's, and {numbers.count(certificate['changed_predictions'])} predictions "
         f"change. This holds {where}."
     )
+
+
+def _variants(variants: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            _WAYS.get(name, f"this one ({markdown.code(name)})"),
+            numbers.count(int(row["runs"][0]["flops"])),
+            str(len(row["runs"])),
+            *(_accuracy(row[part]) for part in PARTS),
+        )
+        for name, row in variants["variants"].items()
+    ]
+    heading = ("way", "FLOPs, `study`", "seeds", "accuracy, clean", "accuracy, augmented")
+    return (
+        "### Other ways to as light a net\n\nEach trained for as many epochs "
+        f"({variants['epochs']}); of several seeds the mean and the standard deviation.\n\n"
+        f"{markdown.table(heading, rows, left=1)}"
+    )
+
+
+def _accuracy(row: Mapping[str, float | None]) -> str:
+    mean, spread = row["mean"], row["spread"]
+    assert mean is not None
+    return numbers.percent(mean) + ("" if spread is None else f" ± {numbers.percent(spread)}")
 
 
 def _removed(account: Mapping[str, Any]) -> str:
