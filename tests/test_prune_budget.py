@@ -75,6 +75,18 @@ def test_the_least_important_goes_first():
     assert GRAPH.by_layer(removed) == {"conv1": [2, 5], "conv3": [7]}
 
 
+def test_no_layer_collapses_though_its_filters_score_nothing():
+    """All narrowed alike to half, half of that stays: of conv1's 8, conv2's 16 and so on."""
+    widths = np.bincount(GRAPH.group)
+    assert widths[:4].sum() == WHOLE["filters"]
+    of = cost(GRAPH, "filters", WHOLE["filters"])
+    for group in range(4):
+        scores = np.where(GRAPH.group == group, 0.0, 1.0)
+        sizes = GRAPH.sizes(to_budget(GRAPH, scores, of, WHOLE["filters"] // 2))
+        assert sizes[group] == widths[group] // 4
+        assert of(sizes) == WHOLE["filters"] // 2
+
+
 def test_what_is_gone_already_counts_and_stays_gone():
     of = cost(GRAPH, "filters", WHOLE["filters"])
     gone = GRAPH.select({"conv2": [1, 2, 3]})

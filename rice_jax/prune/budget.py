@@ -17,9 +17,12 @@ def to_budget(
 ) -> np.ndarray:
     """Remove channels, those of least importance for what they cost first, down to a budget.
 
-    Each step takes the channel with the least score for what its removal saves at that moment;
-    each group keeps one. At the end what the overshoot leaves room for comes back, the worthiest
-    first, so that the budget is undershot by less than the cost of any removed channel.
+    Each step takes the channel with the least score for what its removal saves at that moment.
+    Each group keeps one, and at least half as many as it would if all were narrowed alike: else
+    single filters remain of the layers that cost most, and training cannot revive those (layer
+    collapse, Tanaka et al. 2020, arXiv:2006.05467). At the end what the overshoot leaves room for
+    comes back, the worthiest first, so that the budget is undershot by less than the cost of any
+    removed channel.
 
     Args:
         graph: the net's dependencies.
@@ -37,10 +40,11 @@ def to_budget(
     check(graph, cost, budget, removed)
     gone = np.zeros(graph.channels, bool) if removed is None else removed.copy()
     sizes = graph.sizes(gone)
+    least = _least_sizes(sizes, cost, budget)
     queues = _queues(graph, scores, gone)
     taken: list[list[int]] = [[] for _ in queues]
     while cost(sizes) > budget:
-        saves = np.where(sizes > 1, cost.of_one(sizes), 0)
+        saves = np.where(sizes > least, cost.of_one(sizes), 0)
         worth = [
             scores[queue[-1]] / saved if saved > 0 else np.inf
             for queue, saved in zip(queues, saves, strict=True)
@@ -63,6 +67,19 @@ def check(graph: Dependencies, cost: Cost, budget: int, removed: np.ndarray | No
             f"a budget of {budget:,} cannot be met: with one filter in each layer the net still "
             f"costs {least:,}"
         )
+
+
+def _least_sizes(sizes: np.ndarray, cost: Cost, budget: int) -> np.ndarray:
+    """Half of what the groups keep where the same share of each meets the budget; 1 at least."""
+
+    def narrowed(share: float) -> np.ndarray:
+        return np.minimum(sizes, np.maximum((sizes * share).astype(int), 1))
+
+    low, high = 0.0, 1.0
+    while high - low > 1 / (2 * sizes.max(initial=1)):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(narrowed(middle)) <= budget else (low, middle)
+    return narrowed(low / 2)
 
 
 def _queues(graph: Dependencies, scores: np.ndarray, gone: np.ndarray) -> list[list[int]]:
