@@ -6,6 +6,9 @@ from rice_jax.errors import UserError
 from rice_jax.prune.cost import Cost
 from rice_jax.prune.dependencies import Dependencies
 
+_FEW = 4
+"""Channels that a layer does not fall below unless all layers do."""
+
 
 def to_budget(
     graph: Dependencies,
@@ -18,11 +21,11 @@ def to_budget(
     """Remove channels, those of least importance for what they cost first, down to a budget.
 
     Each step takes the channel with the least score for what its removal saves at that moment.
-    Each group keeps one, and at least half as many as it would if all were narrowed alike: else
-    single filters remain of the layers that cost most, and training cannot revive those (layer
-    collapse, Tanaka et al. 2020, arXiv:2006.05467). At the end what the overshoot leaves room for
-    comes back, the worthiest first, so that the budget is undershot by less than the cost of any
-    removed channel.
+    Each group keeps one, and at least half as many as it would if all were narrowed alike, but not
+    fewer than four where it would keep four: else single filters remain of the layers that cost
+    most, and training cannot revive those (layer collapse, Tanaka et al. 2020, arXiv:2006.05467).
+    At the end what the overshoot leaves room for comes back, the worthiest first, so that the
+    budget is undershot by less than the cost of any removed channel.
 
     Args:
         graph: the net's dependencies.
@@ -70,7 +73,7 @@ def check(graph: Dependencies, cost: Cost, budget: int, removed: np.ndarray | No
 
 
 def _least_sizes(sizes: np.ndarray, cost: Cost, budget: int) -> np.ndarray:
-    """Half of what the groups keep where the same share of each meets the budget; 1 at least."""
+    """Half of what groups keep where the same share of each meets the budget, or `_FEW` of that."""
 
     def narrowed(share: float) -> np.ndarray:
         return np.minimum(sizes, np.maximum((sizes * share).astype(int), 1))
@@ -79,7 +82,7 @@ def _least_sizes(sizes: np.ndarray, cost: Cost, budget: int) -> np.ndarray:
     while high - low > 1 / (2 * sizes.max(initial=1)):
         middle = (low + high) / 2
         low, high = (middle, high) if cost(narrowed(middle)) <= budget else (low, middle)
-    return narrowed(low / 2)
+    return np.maximum(narrowed(low / 2), np.minimum(narrowed(low), _FEW))
 
 
 def _queues(graph: Dependencies, scores: np.ndarray, gone: np.ndarray) -> list[list[int]]:
