@@ -297,6 +297,18 @@ def test_synthetic_runs_and_different_images_are_said(tmp_path):
     assert "no net of fewer FLOPs comes within 1 point" in text
 
 
+def test_nets_that_the_study_does_not_report_are_said(tmp_path):
+    def text(*runs):
+        found = read(*runs)
+        return page(found, choice.pareto_front(found), choice.choose(found, 0.01), [])
+
+    studied = profile(100, reported={"params": 1000, "flops": 100})
+    reported = run_of(tmp_path / "a", "final", 950, 100, profile=studied)
+    assert "No figure of the study's" not in text(reported)
+    other = run_of(tmp_path / "b", "cnn", 900, 90)
+    assert "No figure of the study's stands beside cnn: it reports" in text(reported, other)
+
+
 # Figures
 
 

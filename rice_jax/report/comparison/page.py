@@ -56,6 +56,7 @@ def page(
         "## Figures",
         *(markdown.image(caption, f"{name}.png") for name, caption in main),
         "## The study's tables, ours beside its figures",
+        _unreported(nets),
         *(part for heading, names in _STUDY_TABLES for part in _study_table(nets, heading, names)),
         *_errata(nets),
         "## The runs",
@@ -203,6 +204,17 @@ def _about_front(front: Front) -> str:
 def _study_table(nets: Sequence[Net], heading: str, names: Sequence[str]) -> list[str]:
     known = [name for name in names if any(net.mean(name) is not None for net in nets)]
     return [f"### {heading}", tables.table(nets, known)] if known else []
+
+
+def _unreported(nets: Sequence[Net]) -> str:
+    """Why some nets have nothing of the study's beside them; '' where all have."""
+    labels = [markdown.escape(net.label) for net in nets if not net.summary.get("reported")]
+    if not labels:
+        return ""
+    return (
+        f"No figure of the study's stands beside {', '.join(labels)}: it reports its eight nets "
+        "whole, on images of 224 x 224 pixels."
+    )
 
 
 def _errata(nets: Sequence[Net]) -> list[str]:
