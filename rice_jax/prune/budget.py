@@ -7,7 +7,7 @@ from rice_jax.prune.cost import Cost
 from rice_jax.prune.dependencies import Dependencies
 
 _FEW = 4
-"""Channels that a layer does not fall below unless all layers do."""
+"""Channels that a layer keeps at least, where an even narrowing would keep as many."""
 
 
 def to_budget(
