@@ -185,21 +185,27 @@ def test_baselines_are_checked_before_anything_is_done(settings, parent):
     assert not out.path.exists()
 
 
-def test_ways_to_a_budget_are_compared(settings, parent, monkeypatch, capsys):
-    """Every way is pruned or begun for real; instead of training it is given an accuracy."""
-    accuracies = iter([0.9, 0.5, 0.6, 0.7, 0.3, 0.6])
-    reported = []
+@pytest.fixture
+def given(monkeypatch):
+    """A list of accuracies that runs get, one after the other, instead of training."""
+    accuracies = []
 
     def measured(config, workdir, stages):
-        run, accuracy = Run(workdir), next(accuracies)
+        run, accuracy = Run(workdir), accuracies.pop(0)
         run.create()
         halves = {"clean": {"accuracy": accuracy}, "augmented": {"accuracy": accuracy / 2}}
         run.write_json("evaluation.json", halves)
-        run.write_json("profile.json", {"totals": {"flops": {"study": len(config.model.stages)}}})
+        run.write_json("profile.json", {"totals": {"flops": {"study": 1000}}})
         assert stages[0] == "train"
         assert (config.model.weights == train.RANDOM) == ("scratch" in workdir)
 
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    return accuracies
+
+
+def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, capsys):
+    given += [0.9, 0.5, 0.6, 0.7, 0.3, 0.6]
+    reported = []
     monkeypatch.setattr("rice_jax.report.write", reported.append)
     out = Run(parent.path.parent / "compared")
     request = Request(budgets={"filters": 5}, criterion="l1", finetune_epochs=2)
@@ -211,22 +217,16 @@ def test_ways_to_a_budget_are_compared(settings, parent, monkeypatch, capsys):
     assert [run["seed"] for run in l1["runs"]] == [0, 1]
     assert l1["clean"] == pytest.approx({"mean": 0.8, "spread": 0.02**0.5})
     assert content["variants"]["random"]["augmented"] == {"mean": 0.3, "spread": 0.0}
-    assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 2 FLOPs" in (
+    assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 1,000 FLOPs" in (
         capsys.readouterr().out
     )
     assert reported == [out]
 
 
 def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
-    settings, parent, monkeypatch, capsys
+    settings, parent, given, monkeypatch, capsys
 ):
-    def measured(config, workdir, stages):
-        Run(workdir).create()
-        half = {"accuracy": 0.5}
-        Run(workdir).write_json("evaluation.json", {"clean": half, "augmented": half})
-        Run(workdir).write_json("profile.json", {"totals": {"flops": {"study": 1000}}})
-
-    monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    given += [0.5, 0.5]
     monkeypatch.setattr("rice_jax.report.write", lambda run: None)
     out = Run(parent.path.parent / "one_seed")
     request = Request(drop="proven", finetune_epochs=1)
@@ -234,7 +234,7 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     variants = out.read_json("variants.json")["variants"]
     assert list(variants) == ["proven", "scratch"]
     assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}
-    assert "proven: clean 0.5000, augmented 0.5000, 1,000 FLOPs, seed 3" in capsys.readouterr().out
+    assert "proven: clean 0.5000, augmented 0.2500, 1,000 FLOPs, seed 3" in capsys.readouterr().out
 
 
 def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):

@@ -264,9 +264,14 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "not proven for others" in text
 
 
-def test_other_ways_to_a_budget_are_told(tmp_path):
+@pytest.mark.parametrize("criterion", ["taylor", "l1"])
+def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
+    """The run's own way comes first, though a baseline may go by the same name."""
     ways = {
-        "taylor": {"clean": {"mean": 0.9, "spread": 0.01}, "augmented": {"mean": 0.5, "spread": 0}},
+        criterion: {
+            "clean": {"mean": 0.9, "spread": 0.01},
+            "augmented": {"mean": 0.5, "spread": 0},
+        },
         "scratch": {
             "clean": {"mean": 0.8, "spread": None},
             "augmented": {"mean": 0.4, "spread": None},
@@ -276,6 +281,6 @@ def test_other_ways_to_a_budget_are_told(tmp_path):
         way["runs"] = [{"seed": 0, "flops": 1234, "clean": 0.9, "augmented": 0.5}]
     run = make_run(tmp_path, prune=PRUNED, variants={"epochs": 7, "variants": ways})
     rows = cells(text_of(run))
-    assert ["this one (taylor)", "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %"] in rows
+    assert [f"this one ({criterion})", "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %"] in rows
     assert ["this shape, from random weights", "1,234", "1", "80.00 %", "40.00 %"] in rows
     assert "as many epochs (7)" in text_of(run)

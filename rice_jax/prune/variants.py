@@ -11,11 +11,11 @@ from rice_jax import config as configuration
 from rice_jax import report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune.job import Request, lighten
+from rice_jax.report.record import PARTS
 from rice_jax.run import Run
 
 BASELINES = ("scratch", "random", "l1")
 """The pruned net's shape trained from random weights; random removal; removal by L1."""
-_PARTS = ("clean", "augmented")
 
 
 def with_baselines(
@@ -62,7 +62,7 @@ def with_baselines(
     out.write_json("variants.json", {"epochs": request.finetune_epochs, "variants": table})
     report.write(out)
     for name, row in table.items():
-        clean, augmented = (_told(row[part]) for part in _PARTS)
+        clean, augmented = (_told(row[part]) for part in PARTS)
         print(
             f"{name}: clean {clean}, augmented {augmented}, {row['runs'][0]['flops']:,} FLOPs, "
             f"seed {', '.join(str(run['seed']) for run in row['runs'])}"
@@ -94,7 +94,7 @@ def _measured(run: Run) -> dict[str, float]:
 
 def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"runs": runs}
-    for part in _PARTS:
+    for part in PARTS:
         values = [run[part] for run in runs]
         spread = statistics.stdev(values) if len(values) > 1 else None
         summary[part] = {"mean": statistics.fmean(values), "spread": spread}

@@ -1,10 +1,16 @@
-"""What a person sees of a training: a bar within an epoch on a terminal, a line after each."""
+"""What a person sees of a training: a line after each epoch, and how far the one under way is.
+
+That is a bar on a terminal, and a line each minute in a log.
+"""
 
 import sys
+import time
 from collections.abc import Mapping
 
 import jax
 from tqdm import tqdm
+
+_TELL_SECONDS = 60
 
 
 class Display:
@@ -16,19 +22,26 @@ class Display:
         self._bar: tqdm | None = None
 
     def begin(self, task: str, images: int, done: int = 0) -> None:
-        """Show a bar of `images` images, `done` of them behind us, where there is a terminal."""
+        """Start to tell of a task of `images` images, `done` of them behind us."""
         self.end()
+        self._task, self._images, self._done = task, images, done
+        self._told = time.monotonic()
         if self._speaks and sys.stderr.isatty():
             self._bar = tqdm(
                 total=images, initial=done, desc=task, unit=" images", leave=False, delay=0.5
             )
 
     def advance(self, images: int, loss: float | None = None) -> None:
-        """Move the bar; `loss` is the mean over the epoch so far."""
+        """Count `images` images more; `loss` is the mean over the epoch so far."""
+        self._done += images
+        said = "" if loss is None else f"loss {loss:.4f}"
         if self._bar is not None:
-            if loss is not None:
-                self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+            self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(images)
+        elif self._speaks and (now := time.monotonic()) - self._told >= _TELL_SECONDS:
+            self._told = now
+            line = f"{self._task}: {self._done} of {self._images} images  {said}".rstrip()
+            print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away."""
