@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jaxlib.version
 import pytest
 
+from rice_jax import launch
 from rice_jax.ops import backend
 
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
@@ -53,3 +55,49 @@ def test_jaxlib_takes_them():
     )
     assert run.returncode == 0, run.stderr
     assert "CpuDevice" in run.stdout
+
+
+HOARD = """
+import ctypes, resource
+from pathlib import Path
+
+import jax
+from rice_jax.ops import backend
+
+EVENT = "/jax/core/compile/backend_compile_duration"
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+backend.configure()
+seen = []
+jax.monitoring.register_event_duration_secs_listener(lambda event, _, **__: seen.append(event))
+jax.jit(lambda x: x + 1)(1)
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+blocks = [libc.malloc(2**16) for _ in range(2000)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**16)
+guard = libc.malloc(2**16)  # above them, so that freeing alone gives nothing back
+for block in blocks:
+    libc.free(ctypes.c_void_p(block))
+sizes = [megabytes()]
+for seconds in (0.5, 2.0):
+    jax.monitoring.record_event_duration_secs(EVENT, seconds)
+    sizes.append(megabytes())
+print(EVENT in seen, *(round(before - after) for before, after in zip(sizes, sizes[1:])))
+"""
+
+
+@pytest.mark.skipif(not (launch.has_glibc() and Path("/proc").exists()), reason="glibc's malloc")
+@pytest.mark.parametrize(("switch", "given_back"), [("", 100), ("0", 0)])
+def test_memory_goes_back_after_a_long_compilation(switch, given_back):
+    environment = os.environ | {"RICE_JAX_XLA_FLAGS": switch}
+    run = subprocess.run(
+        [sys.executable, "-c", HOARD], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    emitted, after_short, after_long = run.stdout.split()
+    assert emitted == "True"
+    assert abs(int(after_short)) < 10
+    assert int(after_long) >= given_back
