@@ -8,12 +8,13 @@ from markdown_it import MarkdownIt
 
 _STYLE = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 46rem; padding: 1rem; color: #222; background: #fff;
+body { margin: 0 auto; max-width: 60rem; padding: 1rem; color: #222; background: #fff;
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d9d9d9; }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
-img { display: block; max-width: 100%; height: auto; margin: 1.4rem auto; }
+p, ul, blockquote { max-width: 46rem; }
+img { display: block; max-width: 100%; height: auto; margin: 1.4rem 0; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .3rem solid #d55e00;
   background: #fdf3ec; }
 code { font-size: .9em; overflow-wrap: anywhere; }

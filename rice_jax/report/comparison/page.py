@@ -6,6 +6,7 @@ from typing import Any
 from rice_jax.report import markdown, numbers, study
 from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
+from rice_jax.report.comparison.cautions import cautions
 from rice_jax.report.comparison.choice import ACCURACY, Choice, Front
 from rice_jax.report.comparison.nets import Net
 
@@ -68,26 +69,6 @@ def page(
         "is there as PNG and as SVG.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def cautions(nets: Sequence[Net]) -> list[str]:
-    """What a reader must know before comparing: synthetic or different images, other tests."""
-    entries = [entry for net in nets for entry in net.entries]
-    found = []
-    if any(entry.record.synthetic for entry in entries):
-        found.append(
-            "> **Synthetic data.** Images of at least one run are drawn grains, not photographs: "
-            "its accuracies say nothing about rice."
-        )
-    if len({(entry.record.data or {}).get("fingerprint") for entry in entries}) > 1:
-        found.append(
-            "> **Not the same images.** The runs did not learn from the same data set (see 'The "
-            "runs'): differences between them may be the data's."
-        )
-    tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
-    if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:
-        found.append("> **Not the same test.** The runs were evaluated on different images.")
-    return found
 
 
 def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:

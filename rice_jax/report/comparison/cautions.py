@@ -1,0 +1,71 @@
+"""What a reader must know before comparing nets."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rice_jax.report import markdown
+from rice_jax.report.comparison.nets import Entry, Net
+from rice_jax.report.record import Record
+
+
+def cautions(nets: Sequence[Net]) -> list[str]:
+    """What a reader must know before comparing: each a quoted paragraph of Markdown.
+
+    Images that are drawn or not the same, other tests, nets that answer no better than chance, and
+    nets whose validation loss was still falling when their epochs were over.
+    """
+    entries = [entry for net in nets for entry in net.entries]
+    found = []
+    if any(entry.record.synthetic for entry in entries):
+        found.append(
+            "> **Synthetic data.** Images of at least one run are drawn grains, not photographs: "
+            "its accuracies say nothing about rice."
+        )
+    if len({(entry.record.data or {}).get("fingerprint") for entry in entries}) > 1:
+        found.append(
+            "> **Not the same images.** The runs did not learn from the same data set (see 'The "
+            "runs'): differences between them may be the data's."
+        )
+    tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
+    if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:
+        found.append("> **Not the same test.** The runs were evaluated on different images.")
+    by_chance = [net for net in nets if any(_at_chance(e.record) for e in net.entries)]
+    if by_chance:
+        found.append(
+            f"> **Not learned:** {_listed(net.label for net in by_chance)}. No better than chance "
+            "on the clean test images, which says nothing of the net: another seed may learn. The "
+            "run's own report tells where its signal ends."
+        )
+    others = [net for net in nets if net not in by_chance]
+    unfinished = [net for net in others if any(_still_learning(e) for e in net.entries)]
+    if unfinished:
+        found.append(
+            f"> **Still learning:** {_listed(map(_with_epochs, unfinished))}. The validation loss "
+            "was lowest in the last epoch (its number in brackets): more epochs may raise the "
+            "accuracy."
+        )
+    return found
+
+
+def _at_chance(record: Record) -> bool:
+    """Whether the clean test's accuracy is within two standard errors of one guess a class."""
+    clean = (record.evaluation or {}).get("clean")
+    if not clean:
+        return False
+    chance = 1 / len(clean["per_class"])
+    error = math.sqrt(chance * (1 - chance) / clean["images"])
+    return clean["accuracy"] <= chance + 2 * error
+
+
+def _still_learning(entry: Entry) -> bool:
+    best = entry.summary["best_epoch"]
+    return best is not None and best == entry.summary["epochs"]
+
+
+def _with_epochs(net: Net) -> str:
+    epochs = sorted({entry.summary["epochs"] for entry in net.entries})
+    return f"{net.label} ({', '.join(map(str, epochs))})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(markdown.escape(name) for name in names)

@@ -1,0 +1,54 @@
+"""What a comparison warns of before it compares."""
+
+import pytest
+from compared_runs import read, run_of
+from report_drawing import drawn_texts
+
+from rice_jax.report.comparison import choice
+from rice_jax.report.comparison.cautions import cautions
+from rice_jax.report.comparison.figures import pictures
+from rice_jax.report.comparison.page import page
+
+
+def test_synthetic_runs_and_different_images_are_said(tmp_path):
+    real = run_of(tmp_path / "a", "cnn", 900, 100)
+    drawn = run_of(tmp_path / "b", "final", 950, 90, synthetic=True, fingerprint="beef")
+    found = read(real, drawn)
+    text = page(found, choice.pareto_front(found), choice.choose(found, 0.01), [])
+    assert "**Synthetic data.**" in text
+    assert "**Not the same images.**" in text
+    drawing = next(pictures(found, synthetic=True)).figure
+    assert any("synthetic" in words for words, _ in drawn_texts(drawing))
+    alone = read(real)
+    text = page(alone, choice.pareto_front(alone), choice.choose(alone, 0.01), [])
+    assert "Synthetic" not in text
+    assert "Not the same" not in text
+    assert "no net of fewer FLOPs comes within 1 point" in text
+
+
+# Of 1,000 images of two classes chance gets 500 right, with a standard error of 15.8.
+@pytest.mark.parametrize(("right", "said"), [(500, True), (531, True), (532, False)])
+def test_a_net_at_chance_is_said_to_have_learned_nothing(tmp_path, right, said):
+    blind = run_of(tmp_path / "a", "googlenet", 500, 100, clean=right)
+    found = cautions(read(blind, run_of(tmp_path / "b", "vgg_custom", 900, 100)))
+    assert any("**Not learned:** googlenet." in each for each in found) == said
+
+
+def test_nets_that_still_learned_are_said_with_their_epochs(tmp_path):
+    """The runs' validation loss is lowest in epoch 2; a net at chance is not said twice."""
+    history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n"
+    for name, clean, rows in (
+        ("vgg_custom", 900, history),
+        ("cnn", 900, history + "3,0.6,0.65\n"),
+        ("googlenet", 500, history),
+    ):
+        run_of(tmp_path / name, name, 800, 100, clean=clean, history=rows)
+    found = cautions(read(*(tmp_path / name for name in ("vgg_custom", "cnn", "googlenet"))))
+    (still,) = [each for each in found if "**Still learning:**" in each]
+    assert "**Still learning:** vgg\\_custom (2). The validation loss" in still
+
+
+def test_a_run_that_was_only_profiled_is_not_warned_of(tmp_path):
+    run = run_of(tmp_path, "cnn", 900, 100, history=None)
+    (run.path / "evaluation.json").unlink()
+    assert cautions(read(run)) == []
