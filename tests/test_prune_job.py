@@ -17,15 +17,14 @@ from rice_jax.prune.variants import with_baselines
 from rice_jax.run import Run
 from rice_jax.trace import variable_shapes
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste", "no_real_images")
 
-@pytest.fixture(scope="module", autouse=True)
-def small_and_quick():
-    """No real images, and programs compiled in haste: each runs on ten images."""
-    jax.config.update("jax_disable_most_optimizations", True)
+
+@pytest.fixture(scope="module")
+def no_real_images():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RICE_IMAGE_DATASET", raising=False)
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 from data_files import picture, pictures, write_zip
 from markdown_it import MarkdownIt
@@ -103,15 +102,7 @@ def test_every_command_runs(checkout):
     assert [name for name in LEFT_BEHIND if not (checkout / name).is_file()] == []
 
 
-@pytest.fixture
-def quickly_compiled():
-    """Programs that run once, on eight images."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_the_snippet_runs(snippet):
     printed = io.StringIO()

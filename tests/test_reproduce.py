@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from rice_jax import config as configuration
@@ -19,12 +18,7 @@ FIELDS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    """Programs that run once or twice on a few images."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from rice_jax import config, data
 from rice_jax.errors import UserError
 from rice_jax.stages import run_stages
 
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
 FILES = [
     "config.json",
     "history.csv",
