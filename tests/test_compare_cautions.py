@@ -34,18 +34,19 @@ def test_a_net_at_chance_is_said_to_have_learned_nothing(tmp_path, right, said):
     assert any("**Not learned:** googlenet." in each for each in found) == said
 
 
-def test_nets_that_still_learned_are_said_with_their_epochs(tmp_path):
-    """The runs' validation loss is lowest in epoch 2; a net at chance is not said twice."""
-    history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n"
+def test_nets_whose_epochs_ran_out_are_said_with_them(tmp_path):
+    """Stopped after two epochs without a better loss; what is at chance is not said twice."""
+    history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n3,0.6,0.65\n"
     for name, clean, rows in (
         ("vgg_custom", 900, history),
-        ("cnn", 900, history + "3,0.6,0.65\n"),
+        ("cnn", 900, history + "4,0.5,0.65\n"),
         ("googlenet", 500, history),
     ):
-        run_of(tmp_path / name, name, 800, 100, clean=clean, history=rows)
+        train = {"stop_patience": 2}
+        run_of(tmp_path / name, name, 800, 100, clean=clean, history=rows, train=train)
     found = cautions(read(*(tmp_path / name for name in ("vgg_custom", "cnn", "googlenet"))))
     (still,) = [each for each in found if "**Still learning:**" in each]
-    assert "**Still learning:** vgg\\_custom (2). The validation loss" in still
+    assert "**Still learning:** vgg\\_custom (3). Their epochs" in still
 
 
 def test_a_run_that_was_only_profiled_is_not_warned_of(tmp_path):

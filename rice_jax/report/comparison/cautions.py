@@ -12,7 +12,7 @@ def cautions(nets: Sequence[Net]) -> list[str]:
     """What a reader must know before comparing: each a quoted paragraph of Markdown.
 
     Images that are drawn or not the same, other tests, nets that answer no better than chance, and
-    nets whose validation loss was still falling when their epochs were over.
+    nets whose epochs ran out before the recipe would have stopped them.
     """
     entries = [entry for net in nets for entry in net.entries]
     found = []
@@ -40,8 +40,8 @@ def cautions(nets: Sequence[Net]) -> list[str]:
     unfinished = [net for net in others if any(_still_learning(e) for e in net.entries)]
     if unfinished:
         found.append(
-            f"> **Still learning:** {_listed(map(_with_epochs, unfinished))}. The validation loss "
-            "was lowest in the last epoch (its number in brackets): more epochs may raise the "
+            f"> **Still learning:** {_listed(map(_with_epochs, unfinished))}. Their epochs (in "
+            "brackets) ran out before the recipe would have stopped them: more may raise the "
             "accuracy."
         )
     return found
@@ -58,8 +58,10 @@ def _at_chance(record: Record) -> bool:
 
 
 def _still_learning(entry: Entry) -> bool:
+    """Whether fewer epochs without a better validation loss went by than the recipe waits for."""
     best = entry.summary["best_epoch"]
-    return best is not None and best == entry.summary["epochs"]
+    patience = entry.record.config["config"]["train"].get("stop_patience")
+    return bool(best and patience) and entry.summary["epochs"] - best < patience
 
 
 def _with_epochs(net: Net) -> str:
