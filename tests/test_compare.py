@@ -252,6 +252,29 @@ def test_no_line_to_a_label_runs_over_another_point():
     assert np.linalg.norm(pixels, axis=1).min() > 3
 
 
+def test_a_label_does_not_seem_to_be_another_points(tmp_path):
+    """Lines up to the study's figures leave vgg_custom's label room beside cnn, and further up."""
+    measured = {  # accuracy, the study's, millions of FLOPs
+        "vgg_custom": (641, 0.9909, 1204),
+        "cnn": (480, 0.7092, 1043),
+        "final": (559, 0.9533, 168),
+        "googlenet_light": (577, 0.9319, 280),
+        "cnn_light": (517, 0.7456, 7.55),
+        "googlenet": (200, 0.8675, 3179),
+    }
+    runs = []
+    for name, (accuracy, theirs, flops) in measured.items():
+        content = profile(round(1e6 * flops), reported={"augmented_test_accuracy": theirs})
+        runs.append(run_of(tmp_path / name, name, accuracy, 0, profile=content))
+    figure = next(p.figure for p in pictures(read(*runs), synthetic=False) if "flops" in p.name)
+    boxes, to_pixels = dict(drawn_texts(figure)), figure.axes[0].transData
+    points = {n: to_pixels.transform((1e6 * f, a / 10)) for n, (a, _, f) in measured.items()}
+    for label, own in points.items():
+        low, high = np.reshape(boxes[label], (2, 2))
+        distances = {n: np.linalg.norm(p - np.clip(p, low, high)) for n, p in points.items()}
+        assert np.linalg.norm(own - np.clip(own, low, high)) <= 2 * min(distances.values()) + 1
+
+
 # The command
 
 

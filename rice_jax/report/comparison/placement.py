@@ -52,9 +52,7 @@ def label_points(
     crowded = sorted(range(len(points)), key=lambda i: _nearest(pixels, i))
     for index in crowded:
         width = style.width_of(labels[index], size) * 72 * scale + 2 * scale
-        others = [
-            _around(*other, _MARKER * scale / 2) for other in pixels if other != pixels[index]
-        ]
+        others = [other for other in pixels if other != pixels[index]]
         box = _place(pixels[index], width, size * 1.3 * scale, bounds, taken, others, scale)
         taken.append(box)
         _write(axes, pixels[index], box, labels[index], size, scale)
@@ -91,12 +89,14 @@ def _place(
     height: float,
     bounds: Bbox,
     taken: Sequence[Bbox],
-    others: Sequence[Bbox],
+    others: Sequence[tuple[float, float]],
     scale: float,
 ) -> Bbox:
     """The nearest box of that size that is inside `bounds` and free, else the least covered.
 
     Free is a box that covers nothing of `taken` and whose line to the point meets none of `others`.
+    One that is nearer to another point by half, whose label it would seem to be, is taken only
+    where there is no other.
     """
     candidates = [
         _candidate(point, width, height, direction, row, scale)
@@ -111,12 +111,23 @@ def _place(
         and bounds.y0 <= box.y0
         and box.y1 <= bounds.y1
     ]
+    markers = [_around(*other, _MARKER * scale / 2) for other in others]
+    free = []
     for box in inside:
         line = _samples(point, _nearest_in(box, point), scale)
-        crossed = any(other.contains(*place) for place in line for other in others)
-        if not box.count_overlaps(taken) and not crossed:
+        crossed = any(marker.contains(*place) for place in line for marker in markers)
+        if box.count_overlaps(taken) or crossed:
+            continue
+        if not any(_distance(box, other) < _distance(box, point) / 2 for other in others):
             return box
+        free.append(box)
+    if free:
+        return free[0]
     return min(inside or candidates, key=lambda box: box.count_overlaps(taken))
+
+
+def _distance(box: Bbox, point: tuple[float, float]) -> float:
+    return math.dist(point, _nearest_in(box, point))
 
 
 def _nearest_in(box: Bbox, point: tuple[float, float]) -> tuple[float, float]:
