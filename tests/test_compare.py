@@ -252,27 +252,48 @@ def test_no_line_to_a_label_runs_over_another_point():
     assert np.linalg.norm(pixels, axis=1).min() > 3
 
 
-def test_a_label_does_not_seem_to_be_another_points(tmp_path):
-    """Lines up to the study's figures leave vgg_custom's label room beside cnn, and further up."""
-    measured = {  # accuracy, the study's, millions of FLOPs
-        "vgg_custom": (641, 0.9909, 1204),
-        "cnn": (480, 0.7092, 1043),
-        "final": (559, 0.9533, 168),
-        "googlenet_light": (577, 0.9319, 280),
-        "cnn_light": (517, 0.7456, 7.55),
-        "googlenet": (200, 0.8675, 3179),
-    }
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Nets as they came out once, with lines up to the study's figures that leave little room."""
     runs = []
-    for name, (accuracy, theirs, flops) in measured.items():
-        content = profile(round(1e6 * flops), reported={"augmented_test_accuracy": theirs})
-        runs.append(run_of(tmp_path / name, name, accuracy, 0, profile=content))
-    figure = next(p.figure for p in pictures(read(*runs), synthetic=False) if "flops" in p.name)
-    boxes, to_pixels = dict(drawn_texts(figure)), figure.axes[0].transData
-    points = {n: to_pixels.transform((1e6 * f, a / 10)) for n, (a, _, f) in measured.items()}
-    for label, own in points.items():
-        low, high = np.reshape(boxes[label], (2, 2))
-        distances = {n: np.linalg.norm(p - np.clip(p, low, high)) for n, p in points.items()}
-        assert np.linalg.norm(own - np.clip(own, low, high)) <= 2 * min(distances.values()) + 1
+    for name, (accuracy, theirs, flops, params) in CROWDED.items():
+        content = profile(flops, reported={"augmented_test_accuracy": theirs})
+        folder = tmp_path_factory.mktemp("crowded") / name
+        runs.append(run_of(folder, name, accuracy, 0, params=params, profile=content))
+    return {picture.name: picture.figure for picture in pictures(read(*runs), synthetic=False)}
+
+
+CROWDED = {  # augmented accuracy, the study's, FLOPs, parameters
+    "vgg_custom": (641, 0.9909, 1_203_943_966, 144_853),
+    "cnn": (480, 0.7092, 1_042_859_422, 12_939_077),
+    "final": (559, 0.9533, 167_860_766, 17_301),
+    "googlenet_light": (577, 0.9319, 280_058_490, 580_905),
+    "cnn_light": (517, 0.7456, 7_551_694, 51_669),
+    "googlenet": (200, 0.8675, 3_179_339_598, 5_978_677),
+}
+
+
+@pytest.mark.parametrize(("name", "across"), [("flops_accuracy", 2), ("parameters_accuracy", 3)])
+def test_labels_of_crowded_points_are_told_apart(crowded, name, across):
+    """No label is twice as near to another point; no line to a label crosses another label."""
+    axes = crowded[name].axes[0]
+    boxes = {
+        label: np.reshape(box, (2, 2))
+        for label, box in drawn_texts(crowded[name])
+        if label in CROWDED
+    }
+    points = {
+        label: axes.transData.transform((row[across], row[0] / 10))
+        for label, row in CROWDED.items()
+    }
+    for label, box in boxes.items():
+        distances = {net: np.linalg.norm(p - np.clip(p, *box)) for net, p in points.items()}
+        assert distances[label] <= 2 * min(distances.values()) + 1
+    leaders = [line.get_xydata() for line in axes.lines if line.get_linewidth() == 0.6]
+    for start, end in map(axes.transData.transform, leaders):
+        for along in np.linspace(start, end, 50)[:-3]:
+            for low, high in boxes.values():
+                assert not ((low < along) & (along < high)).all()
 
 
 # The command

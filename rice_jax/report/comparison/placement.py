@@ -28,8 +28,8 @@ def label_points(
     """Write each label near its point, with a thin line to it where it lies further away.
 
     The figure's layout must be settled, and the axes' limits too: places are found in its pixels.
-    No line to a label runs over another point, whose label it would seem to be. A label for which
-    there is no free place within reach goes where it covers the least.
+    No line to a label runs over another label, or over another point, whose label it would seem to
+    be. A label for which there is no free place within reach goes where it covers the least.
 
     Args:
         axes: where the points are drawn.
@@ -50,11 +50,16 @@ def label_points(
     bounds = axes.get_window_extent()
     # From the most crowded point to the loneliest.
     crowded = sorted(range(len(points)), key=lambda i: _nearest(pixels, i))
+    written: list[Bbox] = []
     for index in crowded:
         width = style.width_of(labels[index], size) * 72 * scale + 2 * scale
         others = [other for other in pixels if other != pixels[index]]
-        box = _place(pixels[index], width, size * 1.3 * scale, bounds, taken, others, scale)
+        size_in_pixels = (width, size * 1.3 * scale)
+        box = _place(pixels[index], size_in_pixels, bounds, taken, others, written, scale)
         taken.append(box)
+        written.append(box)
+        leader = _samples(pixels[index], _nearest_in(box, pixels[index]), _STEP * scale)
+        taken += [_around(x, y, scale) for x, y in leader]
         _write(axes, pixels[index], box, labels[index], size, scale)
 
 
@@ -85,21 +90,22 @@ def _nearest(pixels: Sequence[tuple[float, float]], index: int) -> float:
 
 def _place(
     point: tuple[float, float],
-    width: float,
-    height: float,
+    size: tuple[float, float],
     bounds: Bbox,
     taken: Sequence[Bbox],
     others: Sequence[tuple[float, float]],
+    written: Sequence[Bbox],
     scale: float,
 ) -> Bbox:
     """The nearest box of that size that is inside `bounds` and free, else the least covered.
 
-    Free is a box that covers nothing of `taken` and whose line to the point meets none of `others`.
+    Free is a box that covers nothing of `taken` and whose line to the point meets none of the
+    points `others` and of the labels `written`.
     One that is nearer to another point by half, whose label it would seem to be, is taken only
     where there is no other.
     """
     candidates = [
-        _candidate(point, width, height, direction, row, scale)
+        _candidate(point, *size, direction, row, scale)
         for row in range(_REACH)
         for direction in range(_DIRECTIONS)
     ]
@@ -111,11 +117,11 @@ def _place(
         and bounds.y0 <= box.y0
         and box.y1 <= bounds.y1
     ]
-    markers = [_around(*other, _MARKER * scale / 2) for other in others]
+    obstacles = [*(_around(*other, _MARKER * scale / 2) for other in others), *written]
     free = []
     for box in inside:
         line = _samples(point, _nearest_in(box, point), scale)
-        crossed = any(marker.contains(*place) for place in line for marker in markers)
+        crossed = any(obstacle.contains(*place) for place in line for obstacle in obstacles)
         if box.count_overlaps(taken) or crossed:
             continue
         if not any(_distance(box, other) < _distance(box, point) / 2 for other in others):
