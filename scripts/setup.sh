@@ -18,6 +18,7 @@ if [ ! -x "$root/.venv/bin/python" ]; then
   "$python" -m venv "$root/.venv"
 fi
 echo "Installing into .venv (once, about a minute) ..." >&2
-"$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+# Not compiled beforehand: most of these files are never imported, the rest compiles on import.
+"$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
   --editable "$root${extras:+[$extras]}"
 echo "$wanted" >"$stamp"
