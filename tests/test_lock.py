@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 import threading
 
 import pytest
@@ -45,10 +46,15 @@ def test_a_holder_that_ended_leaves_the_folder_free_whatever_it_wrote(tmp_path):
 
 def test_who_holds_the_folder_may_hold_it_again(tmp_path):
     run = Run(tmp_path / "new")
-    with lock.hold(run), lock.hold(Run(f"{tmp_path}/./new")):
-        pass
+    file = run.path / lock.FILE
     with lock.hold(run):
-        pass
+        with lock.hold(Run(f"{tmp_path}/./new")):
+            pass
+        assert json.loads(file.read_text())["pid"] == os.getpid()  # let go by nobody yet
+        with file.open() as again, pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file.open() as again:
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -3,18 +3,15 @@
 import collections
 import concurrent.futures
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
+from rice_jax.bar import Bar
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 _MOST_THREADS = 16  # beyond that Python's lock, not the decoding, sets the pace
-_TELL_SECONDS = 30
 
 
 def threads() -> int:
@@ -47,13 +44,11 @@ def in_order(
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The same items under a progress bar on standard error; in a log, a line each half minute."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=what, unit=" images", leave=False)
-        return
-    told = time.monotonic()
-    for count, item in enumerate(items):
-        if time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
-            print(f"{what}: {count} of {total} images", file=sys.stderr, flush=True)
-        yield item
+    """The same items, each an image, told of by a `Bar`."""
+    bar = Bar(what, total)
+    try:
+        for item in items:
+            yield item
+            bar.advance(1)
+    finally:
+        bar.close()

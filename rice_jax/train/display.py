@@ -1,16 +1,10 @@
-"""What a person sees of a training: a line after each epoch, and how far the one under way is.
+"""What a person sees of a training: a line after each epoch, and how far the one under way is."""
 
-That is a bar on a terminal, and a line each minute in a log.
-"""
-
-import sys
-import time
 from collections.abc import Mapping
 
 import jax
-from tqdm import tqdm
 
-_TELL_SECONDS = 60
+from rice_jax.bar import Bar
 
 
 class Display:
@@ -19,29 +13,18 @@ class Display:
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._speaks = jax.process_index() == 0
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def begin(self, task: str, images: int, done: int = 0) -> None:
         """Start to tell of a task of `images` images, `done` of them behind us."""
         self.end()
-        self._task, self._images, self._done = task, images, done
-        self._told = time.monotonic()
-        if self._speaks and sys.stderr.isatty():
-            self._bar = tqdm(
-                total=images, initial=done, desc=task, unit=" images", leave=False, delay=0.5
-            )
+        if self._speaks:
+            self._bar = Bar(task, images, done)
 
     def advance(self, images: int, loss: float | None = None) -> None:
         """Count `images` images more; `loss` is the mean over the epoch so far."""
-        self._done += images
-        said = "" if loss is None else f"loss {loss:.4f}"
         if self._bar is not None:
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(images)
-        elif self._speaks and (now := time.monotonic()) - self._told >= _TELL_SECONDS:
-            self._told = now
-            line = f"{self._task}: {self._done} of {self._images} images  {said}".rstrip()
-            print(line, file=sys.stderr, flush=True)
+            self._bar.advance(images, "" if loss is None else f"loss {loss:.4f}")
 
     def end(self) -> None:
         """Take the bar away."""

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 _STYLE = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; color: #222; background: #fff;
+body { margin: 0 auto; max-width: 70rem; padding: 1rem; color: #222; background: #fff;
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d9d9d9; }
