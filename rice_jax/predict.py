@@ -9,6 +9,7 @@ single image, a picture of the feature maps of each convolution in the folder MA
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections import deque
@@ -170,11 +171,15 @@ def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[P
 def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
     """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh."""
 
-    def apply(params: Any, pixels: jax.Array) -> jax.Array:
+    def answer(params: Any, pixels: jax.Array) -> jax.Array:
         images = pixels.astype(jnp.float32) / 255
         with ops.inference():
             logits: Any = module.apply({"params": params}, images, train=False)
         return nn.softmax(logits)
+
+    def apply(params: Any, pixels: jax.Array) -> jax.Array:
+        size = ops.part_size(module, {"params": params}, pixels, mesh.devices.flat[0].platform)
+        return ops.mapped(functools.partial(answer, params), pixels, size)
 
     rows = PartitionSpec(AXIS)
     return jax.jit(

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny_training import SIZE, config
 
+from rice_jax import ops
 from rice_jax.train import build, initial_params, state
 from rice_jax.train.feed import Feed, data_mesh
-from rice_jax.train.step import train_step
+from rice_jax.train.step import eval_step, train_step
 
 RATE = np.float32(0.01)
 
@@ -116,6 +117,42 @@ def test_nothing_changes_from_the_first_loss_that_is_not_finite():
         broken, metrics = step(broken, feed(batch(index)), np.int32(index), RATE)
         assert not bool(metrics.finite)
     jax.tree.map(np.testing.assert_array_equal, broken, before)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_parts_of_a_batch_teach_what_the_whole_does(monkeypatch, augment):
+    settings = config(batch_size=16)
+    settings.model.dropout = 0.5
+    module, mesh = build(settings), data_mesh()
+    params = jax.tree.map(np.asarray, initial_params(settings, module))
+    rows = batch(rows=16)
+    rows["weight"][-3:] = 0
+    feed = Feed(mesh, 16)
+
+    def taught(size):
+        monkeypatch.setattr(ops, "part_size", lambda *_: size)
+        learn = train_step(module, mesh, seed=0, augment=augment)
+        measure = eval_step(module, mesh, 5, augment_seed=3 if augment else None)
+        start = state.replicate(state.create(params, ()), mesh)
+        sums = measure(start.params, feed(rows), np.int32(0))
+        current, metrics = learn(start, feed(rows, signal=2), np.int32(0), RATE)
+        # Adam's first moment is a tenth of the gradient.
+        return jax.tree.map(np.asarray, (current.moments.mu, metrics, sums))
+
+    whole = taught(16 // mesh.size)
+    parts = taught(2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), whole, parts)
+    assert parts[1].signal == 2
+    assert parts[1].images == 13
+    assert parts[2].confusion.sum() == 13
+
+
+def test_devices_exchange_once_in_a_step():
+    step, start, feed = stepper()
+    if feed.mesh.size == 1:
+        pytest.skip("needs more than one device")
+    compiled = step.lower(start(), feed(batch()), np.int32(0), RATE).compile()
+    assert compiled.as_text().count(" all-reduce(") == 1
 
 
 def test_bfloat16_is_of_activations_alone():

@@ -67,7 +67,7 @@ class GoogLeNet(nn.Module):
     dropout: float = 0.4
     classes: int = 5
     dtype: Any = jnp.float32
-    axis_name: str | None = None
+    first_image: jax.Array | int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -85,7 +85,7 @@ class GoogLeNet(nn.Module):
                 x = Inception(widths, dtype=self.dtype, name=f"inception{stage}{letter}")(x)
         x = GlobalAveragePool(name="average")(x)
         if self.dropout:
-            x = Dropout(self.dropout, self.axis_name, name="dropout")(x, train)
+            x = Dropout(self.dropout, self.first_image, name="dropout")(x, train)
         return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
 
     def _pool(self, number: int) -> MaxPool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from rice_jax import ops
 
@@ -43,24 +42,19 @@ class GlobalAveragePool(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask does not depend on the number of devices.
-
-    Inside `shard_map` over `axis_name` every device draws the mask of the whole batch and takes
-    its own rows, so that one key gives one mask however the batch is split.
-    """
+    """Dropout whose mask depends on the key and an image's index, however a batch is split."""
 
     rate: float
-    axis_name: str | None = None
+    first_image: jax.Array | int = 0
+    """Index in the global batch of the first image that is given."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Zero a share `rate` of x (N, C) and scale the rest by 1 / (1 - rate), when `train`."""
         if not train or self.rate == 0.0:
             return x
-        rows = x.shape[0]
-        devices = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
-        first = 0 if self.axis_name is None else lax.axis_index(self.axis_name) * rows
         keep = 1.0 - self.rate
-        mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (rows * devices, *x.shape[1:]))
-        mask = lax.dynamic_slice_in_dim(mask, first, rows)
+        indices = jnp.arange(x.shape[0]) + self.first_image
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), indices)
+        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(keys)
         return jnp.where(mask, x / keep, jnp.zeros_like(x))

@@ -29,7 +29,7 @@ class PlainCNN(nn.Module):
     dropout: float = 0.0
     classes: int = 5
     dtype: Any = jnp.float32
-    axis_name: str | None = None
+    first_image: jax.Array | int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -49,5 +49,5 @@ class PlainCNN(nn.Module):
             x = x.reshape(x.shape[0], -1)
         x = ops.relu(Dense(self.dense, dtype=self.dtype, name="dense")(x))
         if self.dropout:
-            x = Dropout(self.dropout, self.axis_name, name="dropout")(x, train)
+            x = Dropout(self.dropout, self.first_image, name="dropout")(x, train)
         return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)

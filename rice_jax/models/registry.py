@@ -26,7 +26,7 @@ class Net:
 
 
 # Fields that a configuration sets elsewhere (config.train.dtype) or that Linen itself adds.
-_NOT_WIDTHS = ("dtype", "axis_name", "parent", "name")
+_NOT_WIDTHS = ("dtype", "first_image", "parent", "name")
 
 
 def _net(module: type[nn.Module], **widths: Any) -> Net:

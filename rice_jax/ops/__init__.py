@@ -2,7 +2,17 @@
 
 from rice_jax.ops.convolution import conv_general_dilated
 from rice_jax.ops.mode import inference, plain
+from rice_jax.ops.parts import mapped, part_size, summed
 from rice_jax.ops.pooling import max_pool
 from rice_jax.ops.relu import relu
 
-__all__ = ["conv_general_dilated", "inference", "max_pool", "plain", "relu"]
+__all__ = [
+    "conv_general_dilated",
+    "inference",
+    "mapped",
+    "max_pool",
+    "part_size",
+    "plain",
+    "relu",
+    "summed",
+]

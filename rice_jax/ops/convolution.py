@@ -1,7 +1,7 @@
 """Convolution with XLA's values and gradients, without the slow ways that its CPU backend takes.
 
-On CPU the gradient of the kernel is `weight_gradient`. The rest there, and everything on GPU and
-TPU, is XLA's own.
+On CPU the gradients are `weight_gradient` and `input_gradient`. The forward pass there, and
+everything on GPU and TPU, is XLA's own.
 """
 
 import functools
@@ -12,6 +12,7 @@ import jax
 from jax import lax
 
 from rice_jax.ops.geometry import NHWC, Geometry, lay
+from rice_jax.ops.input_gradient import input_gradient
 from rice_jax.ops.manual_axes import varying_like
 from rice_jax.ops.mode import Mode, mode
 from rice_jax.ops.weight_gradient import weight_gradient
@@ -89,12 +90,17 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = operands
 
-    def xla(x: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _xla(x, kernel, geometry), kernel)[1](gradient)[0]
+    def ours(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image = (x.shape[1], x.shape[2])
+        return (
+            input_gradient(gradient, kernel, image, geometry),
+            weight_gradient(x, gradient, geometry),
+        )
 
-    of_x = jax.vjp(lambda x: _xla(x, kernel, geometry), x)[1](gradient)[0]
-    ours = functools.partial(weight_gradient, geometry=geometry)
-    return of_x, lax.platform_dependent(x, gradient, cpu=ours, default=xla)
+    def xla(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(lambda x, kernel: _xla(x, kernel, geometry), x, kernel)[1](gradient)
+
+    return lax.platform_dependent(x, kernel, gradient, cpu=ours, default=xla)
 
 
 _convolve.defvjp(_forward, _backward)

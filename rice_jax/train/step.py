@@ -53,24 +53,35 @@ def train_step(
     that step and all after it leave the state as it was, since the state's own count of steps no
     longer equals the index: what went wrong can be looked at however late it is noticed.
     """
-    module = module.clone(axis_name=AXIS)
     optimizer = adam()
 
     def step(
         state: TrainState, batch: Batch, index: jax.Array, learning_rate: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        images, dropout_key = _inputs(seed, index, batch["image"], augment, _first(batch["image"]))
-        images_in_batch = lax.psum(jnp.sum(batch["weight"]), AXIS)
+        def totals_of(first: jax.Array, part: Batch) -> tuple[Any, ...]:
+            """Sums over the images of a part: loss, hits, weights, gradients."""
+            first += _first(batch["image"])
+            images, dropout_key = _inputs(seed, index, part["image"], augment, first)
 
-        def mean_loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
-            params = merge(trainable, state.frozen)
-            rngs = {"dropout": dropout_key}
-            logits: Any = module.apply({"params": params}, images, train=True, rngs=rngs)
-            return _loss(logits, batch) / images_in_batch, logits
+            def total_loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
+                logits: Any = module.clone(first_image=first).apply(
+                    {"params": merge(trainable, state.frozen)},
+                    images,
+                    train=True,
+                    rngs={"dropout": dropout_key},
+                )
+                return _loss(logits, part), logits
 
-        (loss, logits), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.trainable)
-        # Each device differentiated its own share of the batch's mean.
-        loss, gradients = lax.psum((loss, gradients), AXIS)
+            learn = jax.value_and_grad(total_loss, has_aux=True)
+            (loss, logits), gradients = learn(state.trainable)
+            hits = part["weight"] * (jnp.argmax(logits, axis=-1) == part["label"])
+            return loss, hits.sum(), part["weight"].sum(), gradients
+
+        params = merge(state.trainable, state.frozen)
+        size = _part_size(module, params, batch, mesh)
+        totals, signal = _over_all(totals_of, batch, size, mesh)
+        loss, correct, images_in_batch, gradients = totals
+        gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
         updates, moments = optimizer.update(gradients, state.moments)
         trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
         finite = _all_finite((loss, gradients)) & (state.step == index)
@@ -79,13 +90,8 @@ def train_step(
             TrainState(state.step + 1, trainable, state.frozen, moments),
             state,
         )
-        hits = batch["weight"] * (jnp.argmax(logits, axis=-1) == batch["label"])
         return state, Metrics(
-            loss=loss * images_in_batch,
-            correct=lax.psum(jnp.sum(hits), AXIS),
-            images=images_in_batch,
-            finite=finite,
-            signal=lax.pmax(batch["signal"][0], AXIS),
+            loss=loss, correct=correct, images=images_in_batch, finite=finite, signal=signal
         )
 
     return _over(mesh, step, replicated=(True, False, True, True), donate=0)
@@ -101,19 +107,21 @@ def eval_step(
     """
 
     def step(params: Params, batch: Batch, first: jax.Array) -> Sums:
-        first = first + _first(batch["image"])
-        images = evaluation_inputs(batch["image"], first, augment_seed=augment_seed)
-        with ops.inference():
-            logits: Any = module.apply({"params": params}, images, train=False)
-        counted = jnp.zeros((classes, classes), jnp.int32)
-        counted = counted.at[batch["label"], jnp.argmax(logits, axis=-1)].add(
-            batch["weight"].astype(jnp.int32)
-        )
-        return Sums(
-            loss=lax.psum(_loss(logits, batch), AXIS),
-            confusion=lax.psum(counted, AXIS),
-            signal=lax.pmax(batch["signal"][0], AXIS),
-        )
+        def totals_of(row: jax.Array, part: Batch) -> tuple[jax.Array, jax.Array]:
+            """Loss and confusion of a part."""
+            place = first + _first(batch["image"]) + row
+            images = evaluation_inputs(part["image"], place, augment_seed=augment_seed)
+            with ops.inference():
+                logits: Any = module.apply({"params": params}, images, train=False)
+            counted = jnp.zeros((classes, classes), jnp.int32)
+            counted = counted.at[part["label"], jnp.argmax(logits, axis=-1)].add(
+                part["weight"].astype(jnp.int32)
+            )
+            return _loss(logits, part), counted
+
+        size = _part_size(module, params, batch, mesh)
+        (loss, confusion), signal = _over_all(totals_of, batch, size, mesh)
+        return Sums(loss=loss, confusion=confusion, signal=signal)
 
     return _over(mesh, step, replicated=(True, False, True))
 
@@ -154,6 +162,27 @@ def _first(images: jax.Array) -> jax.Array:
 def _loss(logits: jax.Array, batch: Batch) -> jax.Array:
     entropies = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     return jnp.sum(entropies * batch["weight"])
+
+
+def _part_size(module: nn.Module, params: Params, batch: Batch, mesh: Mesh) -> int:
+    images = jax.eval_shape(lambda image: image.astype(jnp.float32), batch["image"])
+    return ops.part_size(module, {"params": params}, images, mesh.devices.flat[0].platform)
+
+
+def _over_all(
+    totals_of: Callable[[Any, Batch], Any], batch: Batch, size: int, mesh: Mesh
+) -> tuple[Any, jax.Array]:
+    """Sums over all parts of all devices, and the largest of the devices' signals.
+
+    There is one exchange, and it comes last. A device that waits for the others keeps one of the
+    threads waiting that XLA's CPU backend has for all of them: what could be exchanged early, such
+    as the signals, would leave the others half of the cores.
+    """
+    rows = {name: batch[name] for name in ("image", "label", "weight")}
+    totals = ops.summed(totals_of, rows, size)
+    signals = jnp.zeros(mesh.size).at[lax.axis_index(AXIS)].set(batch["signal"][0])
+    totals, signals = lax.psum((totals, signals), AXIS)
+    return totals, signals.max().astype(jnp.int32)
 
 
 def _all_finite(tree: Any) -> jax.Array:
