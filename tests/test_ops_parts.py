@@ -47,10 +47,10 @@ def test_variables_are_used_for_many_images_at_a_time():
     assert part(Layers(32, 64), 32, images=384) == 96
 
 
-@pytest.mark.parametrize("images", [1, 7, 12, 64])
 @pytest.mark.parametrize("name", NETS)
-def test_a_part_divides_the_batch(name, images):
-    assert images % part(models.build(name), 64, images) == 0
+def test_a_part_divides_the_batch(name):
+    for images in (1, 7, 12):
+        assert images % part(models.build(name), 32, images) == 0
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rice_jax.ops.geometry import Geometry
@@ -33,6 +34,9 @@ def weight_gradient(x: jax.Array, gradient: jax.Array, geometry: Geometry) -> ja
     """
     n, height, width, filters = gradient.shape
     channels = x.shape[3]
+    if geometry == Geometry((1, 1), (1, 1), ((0, 0), (0, 0))):  # every pixel is a patch
+        total = _dot(x.reshape(-1, channels), gradient.reshape(-1, filters), contracted=(0, 0))
+        return total.reshape(1, 1, channels, filters).astype(x.dtype)
     patch = geometry.size[0] * geometry.size[1] * channels
     rows = _rows(height, width * patch * x.dtype.itemsize)
     chunks = -(-height // rows)
@@ -48,11 +52,11 @@ def weight_gradient(x: jax.Array, gradient: jax.Array, geometry: Geometry) -> ja
         layout = _Pixels(x, geometry, rows, width)
 
     def add(
-        carry: tuple[jax.Array, jax.Array], index: jax.Array
+        carry: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], None]:
         total, patches = carry
-        image, row = index // chunks, index % chunks * rows
-        share = lax.dynamic_slice(gradient, (image, row, 0, 0), (1, rows, width, filters))
+        image, row = chunk
+        share = lax.dynamic_slice(gradient, _at(image, row, 0, 0), (1, rows, width, filters))
         patches = layout.filled(patches, image, row * geometry.strides[0])
         return (total + layout.product(patches, share.reshape(-1, filters)), patches), None
 
@@ -60,7 +64,8 @@ def weight_gradient(x: jax.Array, gradient: jax.Array, geometry: Geometry) -> ja
         layout.product, layout.empty, jnp.zeros((rows * width, filters), x.dtype)
     )
     start = varying_like((jnp.zeros(total.shape, total.dtype), layout.empty), x, gradient)
-    (total, _), _ = lax.scan(add, start, jnp.arange(n * chunks))
+    image, chunk = np.divmod(np.arange(n * chunks, dtype=np.uint32), np.uint32(chunks))
+    (total, _), _ = lax.scan(add, start, (image, chunk * np.uint32(rows)))
     return layout.kernel(total).reshape(*geometry.size, channels, filters).astype(x.dtype)
 
 
@@ -95,9 +100,9 @@ class _Pixels:
     def filled(self, patches: jax.Array, image: jax.Array, row: jax.Array) -> jax.Array:
         down, across = self.geometry.strides
         for tap, (i, j) in enumerate(_taps(self.geometry)):
-            seen = lax.dynamic_slice(self.x, (image, row + i, j, 0), self.block)
+            seen = lax.dynamic_slice(self.x, _at(image, row + i, j, 0), self.block)
             patches = lax.dynamic_update_slice(
-                patches, seen[0, ::down, ::across], (0, 0, tap * self.block[3])
+                patches, seen[0, ::down, ::across], _at(0, 0, tap * self.block[3])
             )
         return patches
 
@@ -122,9 +127,9 @@ class _Planes:
     def filled(self, patches: jax.Array, image: jax.Array, row: jax.Array) -> jax.Array:
         down, across = self.geometry.strides
         for tap, (i, j) in enumerate(_taps(self.geometry)):
-            seen = lax.dynamic_slice(self.x, (image, 0, row + i, j), self.block)
+            seen = lax.dynamic_slice(self.x, _at(image, 0, row + i, j), self.block)
             patches = lax.dynamic_update_slice(
-                patches, seen[0, :, ::down, ::across], (tap * self.block[1], 0, 0)
+                patches, seen[0, :, ::down, ::across], _at(tap * self.block[1], 0, 0)
             )
         return patches
 
@@ -143,6 +148,11 @@ def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
         (((first,), (second,)), ((), ())),
         preferred_element_type=jnp.promote_types(a.dtype, jnp.float32),
     )
+
+
+def _at(*place: jax.Array | int) -> list[jax.Array | np.uint32]:
+    """Indices that JAX need not look at for negative ones: that is code for each of the slices."""
+    return [np.uint32(index) if isinstance(index, int) else index for index in place]
 
 
 def _taps(geometry: Geometry) -> itertools.product:
