@@ -65,7 +65,8 @@ def weight_gradient(x: jax.Array, gradient: jax.Array, geometry: Geometry) -> ja
     )
     start = varying_like((jnp.zeros(total.shape, total.dtype), layout.empty), x, gradient)
     image, chunk = np.divmod(np.arange(n * chunks, dtype=np.uint32), np.uint32(chunks))
-    (total, _), _ = lax.scan(add, start, (image, chunk * np.uint32(rows)))
+    places = (jnp.asarray(image), jnp.asarray(chunk * np.uint32(rows)))
+    (total, _), _ = lax.scan(add, start, places)
     return layout.kernel(total).reshape(*geometry.size, channels, filters).astype(x.dtype)
 
 

@@ -53,7 +53,6 @@ def train_step(
     that step and all after it leave the state as it was, since the state's own count of steps no
     longer equals the index: what went wrong can be looked at however late it is noticed.
     """
-    optimizer = adam()
 
     def step(
         state: TrainState, batch: Batch, index: jax.Array, learning_rate: jax.Array
@@ -62,14 +61,11 @@ def train_step(
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
             images, dropout_key = _inputs(seed, index, part["image"], augment, first)
+            net, rngs = module.clone(first_image=first), {"dropout": dropout_key}
 
             def total_loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
-                logits: Any = module.clone(first_image=first).apply(
-                    {"params": merge(trainable, state.frozen)},
-                    images,
-                    train=True,
-                    rngs={"dropout": dropout_key},
-                )
+                params = merge(trainable, state.frozen)
+                logits: Any = net.apply({"params": params}, images, train=True, rngs=rngs)
                 return _loss(logits, part), logits
 
             learn = jax.value_and_grad(total_loss, has_aux=True)
@@ -82,12 +78,10 @@ def train_step(
         totals, signal = _over_all(totals_of, batch, size, mesh)
         loss, correct, images_in_batch, gradients = totals
         gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
-        updates, moments = optimizer.update(gradients, state.moments)
-        trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
         finite = _all_finite((loss, gradients)) & (state.step == index)
         state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            TrainState(state.step + 1, trainable, state.frozen, moments),
+            _updated(state, gradients, learning_rate),
             state,
         )
         return state, Metrics(
@@ -144,6 +138,12 @@ def training_inputs(
 ) -> tuple[jax.Array, jax.Array]:
     """The images (N, H, W, C) in [0, 1] and the dropout key of step `index`, for a look at it."""
     return _inputs(seed, index, jnp.asarray(images), augment, 0)
+
+
+def _updated(state: TrainState, gradients: Params, learning_rate: jax.Array) -> TrainState:
+    updates, moments = adam().update(gradients, state.moments)
+    trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
+    return TrainState(state.step + 1, trainable, state.frozen, moments)
 
 
 def _inputs(
