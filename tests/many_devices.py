@@ -1,4 +1,4 @@
-"""Losses of the same 50 steps on so many devices, as JSON on standard output.
+"""Losses of 50 steps on so many devices, and their exchanges, as JSON on standard output.
 
 python tests/many_devices.py DEVICES ..., alone or as one of several processes. Batches are of 36
 images, which 8 devices do not divide, and the last of each pass is of 28.
@@ -21,7 +21,7 @@ BATCH = 36
 
 
 def losses(count, settings):
-    """Of each training step, then of one measurement, augmented."""
+    """Of each training step and of one measurement, augmented; its confusion; exchanges a step."""
     mesh = Mesh(np.array(jax.devices()[:count]), (AXIS,))
     feed = Feed(mesh, BATCH)
     batches = [
@@ -36,14 +36,17 @@ def losses(count, settings):
     current = state.replicate(
         jax.tree.map(np.asarray, state.create(params, settings.train.frozen)), mesh
     )
+    rate = np.float32(1e-3)
     step = train_step(module, mesh, seed=settings.seed, augment=True)
+    step = step.lower(current, feed(batches[0]), np.int32(0), rate).compile()
+    exchanges = step.as_text().count(" all-reduce(")
     found = []
     for index, batch in enumerate(batches[:50]):
-        current, metrics = step(current, feed(batch), np.int32(index), np.float32(1e-3))
+        current, metrics = step(current, feed(batch), np.int32(index), rate)
         found.append(float(metrics.loss / metrics.images))
     measure = eval_step(module, mesh, 5, augment_seed=3)
     sums = measure(current.params, feed(batches[2]), np.int32(7))
-    return [*found, float(sums.loss)], np.asarray(sums.confusion).tolist()
+    return [*found, float(sums.loss)], np.asarray(sums.confusion).tolist(), exchanges
 
 
 def main(*counts):

@@ -22,13 +22,14 @@ def test_the_number_of_devices_and_processes_does_not_matter():
             shared, silence = ended(first), ended(second)
         found = json.loads(ended(alone)) | json.loads(shared.splitlines()[-1])
     assert "{" not in silence
-    losses, confusion = found.pop("1")
+    losses, confusion, _ = found.pop("1")
     assert len(losses) == 51
     assert np.sum(confusion) == 28, "the padding counts for nothing"
     assert set(found) == {"2", "8", "4"}
-    for count, (others, counted) in found.items():
+    for count, (others, counted, exchanges) in found.items():
         np.testing.assert_allclose(others, losses, rtol=1e-5, err_msg=f"{count} devices")
         assert counted == confusion
+        assert exchanges == 1, "devices that wait for others are few threads for these"
 
 
 def test_a_job_of_two_processes_is_stopped_and_goes_on_as_one(tmp_path):

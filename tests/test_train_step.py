@@ -147,14 +147,6 @@ def test_parts_of_a_batch_teach_what_the_whole_does(monkeypatch, augment):
     assert parts[2].confusion.sum() == 13
 
 
-def test_devices_exchange_once_in_a_step():
-    step, start, feed = stepper()
-    if feed.mesh.size == 1:
-        pytest.skip("needs more than one device")
-    compiled = step.lower(start(), feed(batch()), np.int32(0), RATE).compile()
-    assert compiled.as_text().count(" all-reduce(") == 1
-
-
 def test_bfloat16_is_of_activations_alone():
     (current, (metrics,)), (_, (exact,)) = run([batch()], dtype="bfloat16"), run([batch()])
     assert {leaf.dtype for leaf in jax.tree.leaves(current.params)} == {np.dtype(np.float32)}

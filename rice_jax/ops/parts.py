@@ -17,8 +17,9 @@ from jax import lax
 _MEAN_MAP = 512 * 1024
 """Bytes of a part's feature maps, by layer: with less, starting operations costs more than memory;
 with four times as much it was slower by a tenth to a quarter."""
-_PASSES_OVER_VARIABLES = 3
-"""A part reads the variables, and reads and writes the sums of their gradients."""
+_MAPS_TO_VARIABLES = 8
+"""A part's feature maps are so many times larger than the variables, since it reads all of these,
+and reads and writes the sums of their gradients."""
 
 Tree = TypeVar("Tree")
 
@@ -27,7 +28,7 @@ def part_size(module: nn.Module, variables: Any, images: jax.Array, platform: st
     """How many of the images (N, H, W, C) to compute at a time: a divisor of N.
 
     N itself on GPU and TPU. On CPU as few as have maps of half a megabyte on average, and maps
-    larger than the traffic of the variables: a dense layer of millions of weights is used for many
+    eight times larger than the variables: a dense layer of millions of weights is used for many
     images at a time.
 
     Args:
@@ -42,7 +43,7 @@ def part_size(module: nn.Module, variables: Any, images: jax.Array, platform: st
     apply = functools.partial(module.apply, capture_intermediates=True, mutable=["intermediates"])
     _, maps = jax.eval_shape(apply, variables, image)
     by_layer = _MEAN_MAP * len(jax.tree.leaves(maps))
-    most = -(-max(by_layer, _PASSES_OVER_VARIABLES * _bytes(variables)) // _bytes(maps))
+    most = -(-max(by_layer, _MAPS_TO_VARIABLES * _bytes(variables)) // _bytes(maps))
     divisors = [size for size in range(1, len(images) + 1) if len(images) % size == 0]
     return max(size for size in divisors if size <= most)
 
