@@ -34,12 +34,12 @@ def part_size(module: nn.Module, variables: Any, images: jax.Array, platform: st
     Args:
         module: called with images, no other argument needed.
         variables: its variables.
-        images: float; their shape and type matter, not their values.
+        images: only their shape matters.
         platform: that of the device which computes them.
     """
     if platform != "cpu":
         return len(images)
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
     apply = functools.partial(module.apply, capture_intermediates=True, mutable=["intermediates"])
     _, maps = jax.eval_shape(apply, variables, image)
     by_layer = _MEAN_MAP * len(jax.tree.leaves(maps))

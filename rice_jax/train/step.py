@@ -165,8 +165,8 @@ def _loss(logits: jax.Array, batch: Batch) -> jax.Array:
 
 
 def _part_size(module: nn.Module, params: Params, batch: Batch, mesh: Mesh) -> int:
-    images = jax.eval_shape(lambda image: image.astype(jnp.float32), batch["image"])
-    return ops.part_size(module, {"params": params}, images, mesh.devices.flat[0].platform)
+    platform = mesh.devices.flat[0].platform
+    return ops.part_size(module, {"params": params}, batch["image"], platform)
 
 
 def _over_all(
