@@ -264,6 +264,10 @@ def fill():  # no file may grow beyond 200 bytes
 def remove():
     os.rename(sys.argv[1], sys.argv[1] + " elsewhere")
 
+def replace():  # as by a checkpoint that was being written
+    remove()
+    os.makedirs(sys.argv[1] + "/checkpoints")
+
 images = here.watched("train", 140, globals()[sys.argv[2]])
 cli.run(lambda argv: train.train(here.config(**here.RECIPE), Run(argv[1]), images))
 """
@@ -274,6 +278,7 @@ cli.run(lambda argv: train.train(here.config(**here.RECIPE), Run(argv[1]), image
     [
         ("fill", "cannot save in .*: .*the same command goes on"),
         ("remove", "was removed while the run was at work|cannot save in .*"),
+        ("replace", "was removed while the run was at work|cannot save in .*"),
     ],
 )
 def test_a_full_disk_or_a_folder_removed_ends_the_run_with_a_line(

@@ -74,6 +74,7 @@ class _Training:
         wanted = config.train.get("tensorboard", False)
         self.board = Board(run, self.progress.history, wanted=wanted)
         self.saved_at = self.counted_at = time.monotonic()
+        self.has_history = False
 
     def finish(self) -> None:
         """Train until the recipe says that it is enough."""
@@ -256,6 +257,8 @@ class _Training:
 
     def _save(self) -> None:
         self._stop_clock()
+        if self.has_history and not self.run.has(HISTORY):  # Orbax may have made the folder anew
+            raise UserError(f"{self.run.path} was removed while the run was at work")
         self.checkpoints.save(Checkpoint(self.state, self.progress, self.origin))
         self.saved_at = time.monotonic()
 
@@ -281,6 +284,7 @@ class _Training:
         writer.writeheader()
         writer.writerows(self.progress.history)
         self.run.write_text(HISTORY, table.getvalue())
+        self.has_history = True
 
 
 def _check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
