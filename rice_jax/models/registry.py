@@ -25,8 +25,8 @@ class Net:
     """Whether the study starts from trained weights, so that random ones would be a mistake."""
 
 
-# Fields that a configuration sets elsewhere (config.train.dtype), that a training step sets, or that
-# Linen itself adds.
+# Fields that a configuration sets elsewhere (config.train.dtype), that a training step sets, or
+# that Linen itself adds.
 _NOT_WIDTHS = ("dtype", "first_image", "parent", "name")
 
 
