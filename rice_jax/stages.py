@@ -16,9 +16,9 @@ import tqdm
 from rice_jax import cluster, data, evaluate, inspection, profile, train
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
-from rice_jax.trace import variable_shapes
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")

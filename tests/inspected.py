@@ -8,7 +8,7 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax import models
-from rice_jax.trace import variable_shapes
+from rice_jax.graph.trace import variable_shapes
 
 
 def small(name: str) -> nn.Module:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax import models
-from rice_jax.trace import variable_shapes
+from rice_jax.graph.trace import variable_shapes
 
 SHAPE = (2, 32, 32, 3)
 

@@ -19,8 +19,8 @@ from rice_jax import export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.export import __main__ as command
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.run import Run
-from rice_jax.trace import variable_shapes
 
 pytest.importorskip("flatbuffers")
 

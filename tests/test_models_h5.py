@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from rice_jax import models
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import keras_h5
-from rice_jax.trace import variable_shapes
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STORED = json.loads((FIXTURES / "keras_logits.json").read_text())

@@ -9,8 +9,8 @@ import pytest
 from flax import traverse_util
 
 from rice_jax import models
+from rice_jax.graph.trace import trace
 from rice_jax.models import keras_h5
-from rice_jax.trace import trace
 
 keras_nets = pytest.importorskip("keras_nets")  # it sets Keras's backend first
 keras = keras_nets.keras

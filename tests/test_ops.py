@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from rice_jax import ops
-from rice_jax.trace import trace
+from rice_jax.graph.trace import trace
 
 
 def draw(*shape, seed=0, dtype=np.float64):

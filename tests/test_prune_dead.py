@@ -8,7 +8,7 @@ import pytest
 
 from rice_jax import models, prune
 from rice_jax.errors import UserError
-from rice_jax.trace import variable_shapes
+from rice_jax.graph.trace import variable_shapes
 
 SHAPE = (4, 16, 16, 3)
 INCEPTION = (3, 2, 4, 2, 2, 3)

@@ -9,8 +9,8 @@ from scipy.spatial.distance import cdist
 
 from rice_jax import inspection, models, prune
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.prune.importance import Evidence, importance
-from rice_jax.trace import variable_shapes
 
 SHAPE = (5, 8, 8, 3)
 MODULE = models.build("final", stages=((3,), (4, 2)), dense=4)

@@ -11,11 +11,11 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import data, train
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.prune.job import Request, lighten
 from rice_jax.prune.suggest import suggest
 from rice_jax.prune.variants import with_baselines
 from rice_jax.run import Run
-from rice_jax.trace import variable_shapes
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste", "no_real_images")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rice_jax import models, prune
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.prune import surgery
-from rice_jax.trace import variable_shapes
 
 
 def some_channels(graph, seed, share):

@@ -8,8 +8,8 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import models, train
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import trace, variable_shapes
 from rice_jax.prune import widths
-from rice_jax.trace import trace, variable_shapes
 
 
 def tiny(name):

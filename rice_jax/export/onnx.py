@@ -2,7 +2,7 @@
 
 jax2onnx swaps Flax's layers for its own while it traces, and knows neither custom derivatives nor
 operations that differ by platform. So it is not given the module but the module's computation as
-a flat list of XLA's operations (`rice_jax.trace`), played back one by one.
+a flat list of XLA's operations (`rice_jax.graph.trace`), played back one by one.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from rice_jax.errors import UserError
-from rice_jax.trace import Equation, Trace, trace
+from rice_jax.graph.trace import Equation, Trace, trace
 
 
 def to_onnx(

@@ -11,11 +11,11 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import convolution, dot
 from rice_jax.inspection.rules import RULES
-from rice_jax.trace import Equation, Trace, Value, trace
 
 _OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
 """How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,

@@ -13,9 +13,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rice_jax import ops
 from rice_jax.errors import UserError
+from rice_jax.graph.maps import unseen
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
-from rice_jax.maps import unseen
 
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
 

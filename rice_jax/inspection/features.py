@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
-from rice_jax.maps import ConvMap, convolutions
-from rice_jax.trace import Trace, trace
+from rice_jax.graph.maps import ConvMap, convolutions
+from rice_jax.graph.trace import Trace, trace
 
 
 def feature_maps(
@@ -24,7 +24,7 @@ def feature_maps(
 
     Returns:
         Arrays (N, H', W', filters) by the layer's path, after the rectifier that belongs to the
-        convolution where there is one (`rice_jax.maps` says which). A layer's second call has
+        convolution where there is one (`rice_jax.graph.maps` says which). A layer's second call has
         '@2' after its path.
     """
     images = jnp.asarray(images)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import SMALLEST, UNIT, Interval, gamma, roundoff, widened
-from rice_jax.trace import Equation
 
 _Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import (
     FUNCTION,
     SMALLEST,
@@ -21,7 +22,6 @@ from rice_jax.inspection.interval import (
     unknown,
     widened,
 )
-from rice_jax.trace import Equation
 
 Rule = Callable[..., Interval | list[Interval]]
 

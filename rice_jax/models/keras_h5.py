@@ -19,8 +19,8 @@ from absl import logging
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Trace, trace
 from rice_jax.models import h5_reader
-from rice_jax.trace import Trace, trace
 
 _SECONDS = 120
 """Wall time for one reading; the reader itself bounds its processor time."""

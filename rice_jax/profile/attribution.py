@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.rules import MOVES, is_elementwise
 from rice_jax.profile.softmax import softmaxes
-from rice_jax.trace import Equation, Trace, Value
 
 _OPERATIONS = {
     "add_any": "add",

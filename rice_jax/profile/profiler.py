@@ -9,12 +9,12 @@ from typing import Any
 import flax.linen as nn
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Trace, trace
 from rice_jax.profile import study
 from rice_jax.profile.rows import NOT_CALLED, Row, Uncounted, tabulate
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.softmax import ends_in_softmax
 from rice_jax.profile.xla import lowered_flops
-from rice_jax.trace import Trace, trace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.attribution import Attribution
 from rice_jax.profile.rules import Flops, changes_nothing, flops
 from rice_jax.profile.softmax import softmaxes
-from rice_jax.trace import Equation, Trace, Value
 
 NOT_CALLED = "not called"
 

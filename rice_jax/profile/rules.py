@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from rice_jax.trace import Equation, Trace, Value
+from rice_jax.graph.trace import Equation, Trace, Value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Finds softmaxes in a trace: JAX writes one out as a maximum, exponentials, a sum, a division."""
 
+from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.rules import MOVES
-from rice_jax.trace import Equation, Trace, Value
 
 _SAME_VALUES = MOVES | {"convert_element_type"}
 

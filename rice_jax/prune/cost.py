@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Equation, Value
 from rice_jax.profile.rules import flops
 from rice_jax.prune.dependencies import Dependencies, variable_path
-from rice_jax.trace import Equation, Value
 
 Measure = Literal["formula", "study", "xla", "params", "filters"]
 """FLOPs in one of the three conventions, parameters, or filters of convolutions."""

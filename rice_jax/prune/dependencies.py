@@ -10,10 +10,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Trace, Value
+from rice_jax.graph.trace import trace as trace_module
 from rice_jax.prune.propagation import FIXED, Contraction, Labels, Propagation
 from rice_jax.prune.rules import propagate
-from rice_jax.trace import Trace, Value
-from rice_jax.trace import trace as trace_module
 
 OnUnknown = Literal["error", "keep"]
 

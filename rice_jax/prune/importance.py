@@ -12,8 +12,8 @@ import optax
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Value
 from rice_jax.prune.dependencies import Dependencies
-from rice_jax.trace import Value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.trace import Trace, Value, trace
+from rice_jax.graph.trace import Trace, Value, trace
 
 _RIDGE = 1e-3
 """Penalty, relative to the number of images; features have unit variance."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rice_jax.trace import Equation, Trace, Value
+from rice_jax.graph.trace import Equation, Trace, Value
 
 FIXED = 0
 """Label of what can never be cut: batch, height, width, classes."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from rice_jax.graph.trace import Equation, Trace
 from rice_jax.prune.propagation import (
     ANY,
     FIXED,
@@ -14,7 +15,6 @@ from rice_jax.prune.propagation import (
     solid,
     uniform,
 )
-from rice_jax.trace import Equation, Trace
 
 
 def propagate(trace: Trace) -> Propagation:

@@ -10,10 +10,10 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Trace, variable_shapes
 from rice_jax.prune.dependencies import Dependencies, among, variable_path
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.propagation import Contraction
-from rice_jax.trace import Trace, variable_shapes
 
 Rebuild = Callable[[Mapping[str, int]], nn.Module]
 """From the filters left by layer path to a module that is as wide."""

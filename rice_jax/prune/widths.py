@@ -10,8 +10,8 @@ from flax import traverse_util
 
 from rice_jax import models, train
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.models.googlenet import GoogLeNet
-from rice_jax.trace import variable_shapes
 
 _PARTS = (
     "branch1/conv",

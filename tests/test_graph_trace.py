@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rice_jax import models
-from rice_jax.trace import trace
+from rice_jax.graph.trace import trace
 
 
 class Block(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 from jax import lax
 
 from rice_jax import models
-from rice_jax.maps import convolutions, unseen
-from rice_jax.trace import trace
+from rice_jax.graph.maps import convolutions, unseen
+from rice_jax.graph.trace import trace
 
 
 def found(module, shape=(2, 8, 8, 3), **kwargs):

@@ -4,7 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 
-from rice_jax.trace import Equation, Trace, Value
+from rice_jax.graph.trace import Equation, Trace, Value
 
 # Steps that act on each element alone: bias, BatchNorm's affine, a scale, a change of precision.
 _ELEMENTWISE = frozenset(
