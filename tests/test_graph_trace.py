@@ -137,3 +137,63 @@ def test_what_a_platform_does_otherwise_can_be_run_instead_of_the_default():
     assert run(traced.outputs, by_platform=True) == [2 * (2 * 5 + 1)]
     # A value of the default alone is there in no other way.
     assert run([inside, *traced.outputs], by_platform=True) == [2 * 5 + 3, 2 * 4 * (2 * 5 + 3)]
+
+
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.relu(nn.Dense(4, name="dense")(x)), None
+
+
+def scanned(x):
+    loop = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
+    return loop(name="loop")(x, None)[0]
+
+
+@pytest.mark.parametrize(
+    ("step", "primitive", "inside"),
+    [
+        (scanned, "scan", [["dot_general", "reshape", "add", "relu"]]),
+        (
+            lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: jnp.sin(x) * 2, x),
+            "while",
+            [["reduce_sum", "lt"], ["sin", "mul"]],
+        ),
+        (
+            lambda x: jax.lax.switch(jnp.int32(x[0, 0]), [jnp.sin, jnp.cos, jnp.tan], x),
+            "cond",
+            [["sin"], ["cos"], ["tan"]],
+        ),
+    ],
+)
+def test_a_loop_and_a_branch_are_one_equation_that_holds_what_it_runs(step, primitive, inside):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return step(x) + 1
+
+    x = jnp.ones((2, 4)) / 8
+    variables = Net().init(jax.random.key(0), x)
+    traced = trace(Net(), x.shape)
+    (whole,) = [equation for equation in traced.equations if equation.bodies]
+    assert whole.name == primitive
+    bodies = [[e.name for e in body.equations if e.name != "transpose"] for body in whole.bodies]
+    assert bodies == inside
+    # To evaluate a trace, the equation runs as the whole that it is.
+    (got,) = traced.evaluate(variables, x, traced.outputs)
+    np.testing.assert_allclose(got, Net().apply(variables, x), rtol=1e-6)
+
+
+def test_layers_in_a_loop_have_paths_there_and_no_output_outside():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return scanned(x)
+
+    traced = trace(Net(), (2, 4))
+    (loop,) = [equation for equation in traced.equations if equation.name == "scan"]
+    (body,) = loop.bodies
+    assert {equation.layer for equation in body.equations} == {"loop", "loop/dense"}
+    assert body.layer_outputs["loop/dense"].shape == (2, 4)
+    assert traced.layers["loop/dense"].output is None
+    assert traced.layers["loop/dense"].params == {"kernel": (3, 4, 4), "bias": (3, 4)}

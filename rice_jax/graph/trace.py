@@ -6,8 +6,6 @@ pruner finds channel dependencies in it. Nothing is computed to make it: tracing
 
 import contextlib
 import dataclasses
-import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,56 +17,10 @@ import numpy as np
 from flax import traverse_util
 from jax.ad_checkpoint import checkpoint_name
 
-_LAYER = "rice_jax layer: "
-_OUTPUT = "rice_jax output: "
-_RUN_OTHERWISE = ("cond", "while", "scan", "reduce", "reduce_window")
-"""Primitives that hold a jaxpr and do not run it once."""
+from rice_jax.graph.equations import Body, Choice, Equation, Value
+from rice_jax.graph.inlining import LAYER, OUTPUT, Inliner
 
-
-@dataclasses.dataclass(eq=False)
-class Value:
-    """An array of the computation, known by identity."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    constant: np.ndarray | None = None
-    """What the value is, where the computation has it written in."""
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-
-@dataclasses.dataclass(eq=False)
-class Equation:
-    """One primitive operation: JAX's own, with calls (jit, custom_jvp, remat, ...) inlined."""
-
-    name: str
-    """JAX's name of the primitive ('conv_general_dilated'), but 'relu' for a maximum with 0."""
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    params: dict[str, Any]
-    layer: str
-    """Path of the innermost module that the operation belongs to; '' for the root."""
-    primitive: Any = dataclasses.field(repr=False)
-
-    def apply(self, *operands: Any) -> list[Any]:
-        """Run the operation on arrays, one per input; a list with one array per output."""
-        outputs = self.primitive.bind(*operands, **self.params)
-        return list(outputs) if self.primitive.multiple_results else [outputs]
-
-
-@dataclasses.dataclass(eq=False)
-class Choice:
-    """An operation that is another on each platform, beside the default that is in the trace."""
-
-    span: slice
-    """The equations of the default."""
-    index: Callable[[], jax.Array]
-    """Gives the number of the platform's operation."""
-    whole: Equation
-    """Runs the operation of that number; its inputs come after the number."""
+__all__ = ["Body", "Choice", "Equation", "Layer", "Trace", "Value", "trace", "variable_shapes"]
 
 
 @dataclasses.dataclass(eq=False)
@@ -79,7 +31,7 @@ class Layer:
     """Names joined by '/': 'inception3a/branch2/reduce'; '' for the root."""
     module: type[nn.Module]
     output: Value | None = None
-    """What the last call returned, where that is a single array."""
+    """What the last call returned, where that is a single array outside any loop or branch."""
     calls: int = 0
     params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Shapes of the layer's own parameters ('kernel', 'bias'), without its children's."""
@@ -205,8 +157,10 @@ def trace(
     names = [[str(key.key) for key in keys] for keys, _ in leaves]
     shapes = [*(shape for _, shape in leaves), x]
     inputs = [Value(tuple(shape.shape), np.dtype(shape.dtype)) for shape in shapes]
-    inliner = _Inliner(layers)
+    inliner = Inliner()
     outputs = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
+    for called, output in inliner.layer_outputs.items():
+        layers[called].output = output
     owners: dict[Value, str] = {}
     for (collection, *path), value in zip(names, inputs, strict=False):
         owners[value] = owner = "/".join(path[:-1])
@@ -248,9 +202,9 @@ def _marked_layers(layers: dict[str, Layer]) -> Iterator[None]:
         path = "/".join(context.module.path)
         layer = layers.setdefault(path, Layer(path, type(context.module)))
         layer.calls += 1
-        with jax.named_scope(_LAYER + path):
+        with jax.named_scope(LAYER + path):
             output = call(*args, **kwargs)
-        return checkpoint_name(output, _OUTPUT + path) if _is_array(output) else output
+        return checkpoint_name(output, OUTPUT + path) if _is_array(output) else output
 
     with nn.intercept_methods(mark):
         yield
@@ -258,109 +212,3 @@ def _marked_layers(layers: dict[str, Layer]) -> Iterator[None]:
 
 def _is_array(output: Any) -> bool:
     return isinstance(output, jax.Array)
-
-
-class _Inliner:
-    """Turns nested jaxprs into one list, every value made anew so that none is met twice."""
-
-    def __init__(self, layers: dict[str, Layer]) -> None:
-        self.equations: list[Equation] = []
-        self.layers = layers
-        self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
-        self.choices: dict[int, Choice] = {}
-
-    def inline(
-        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value], layer: str
-    ) -> list[Value]:
-        """Append the equations of `jaxpr` called with `inputs`; the values it returns."""
-        values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
-        for variable, constant in zip(jaxpr.constvars, constants, strict=True):
-            values[variable] = _constant(constant)
-
-        def read(atom: Any) -> Value:
-            return _constant(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
-
-        for eqn in jaxpr.eqns:
-            operands = [read(atom) for atom in eqn.invars]
-            results = self._step(eqn, operands, _innermost(eqn, layer))
-            values.update(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _step(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
-        name = eqn.primitive.name
-        if name == "name" and eqn.params["name"].startswith(_OUTPUT):
-            self.layers[eqn.params["name"].removeprefix(_OUTPUT)].output = operands[0]
-            return operands
-        if name == "cond" and operands[0] in self.platform_indices:
-            return self._choose(eqn, operands, layer)
-        inner = _called(eqn)
-        if inner is not None:
-            return self._call(inner, operands, layer)
-        results = [Value(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
-        if name == "platform_index":
-            self.platform_indices[results[0]] = functools.partial(eqn.primitive.bind, **eqn.params)
-            return results
-        if name == "max" and any(_is_zero(operand) for operand in operands):
-            name = "relu"
-        self.equations.append(
-            Equation(name, tuple(operands), tuple(results), eqn.params, layer, eqn.primitive)
-        )
-        return results
-
-    def _choose(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
-        """`lax.platform_dependent`: its last branch is the default, XLA's own operation."""
-        first = len(self.equations)
-        results = self._call(eqn.params["branches"][-1], operands[1:], layer)
-        made = {value for equation in self.equations[first:] for value in equation.outputs}
-        if made.issuperset(results):
-            whole = Equation(
-                "cond", tuple(operands[1:]), tuple(results), eqn.params, layer, eqn.primitive
-            )
-            span = slice(first, len(self.equations))
-            self.choices[first] = Choice(span, self.platform_indices[operands[0]], whole)
-        return results
-
-    def _call(self, called: Any, operands: Sequence[Value], layer: str) -> list[Value]:
-        jaxpr, constants = (
-            (called.jaxpr, called.consts)
-            if hasattr(called, "consts")
-            else (
-                called,
-                (),
-            )
-        )
-        return self.inline(jaxpr, constants, operands, layer)
-
-
-def _called(eqn: Any) -> Any:
-    """The jaxpr that a plain call runs once; None for primitives, loops, branches, reductions."""
-    if eqn.primitive.name in _RUN_OTHERWISE or "pallas" in eqn.primitive.name:
-        return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(key)
-        # A reduction has a jaxpr too, of what it does with two numbers.
-        if inner is not None and _shapes(getattr(inner, "jaxpr", inner)) == _shapes(eqn):
-            return inner
-    return None
-
-
-def _shapes(called: Any) -> list[Any]:
-    variables = (*called.invars, *called.outvars)
-    return [getattr(variable.aval, "shape", None) for variable in variables]
-
-
-def _innermost(eqn: Any, layer: str) -> str:
-    for scope in reversed(eqn.source_info.name_stack.stack):
-        name = getattr(scope, "name", "")
-        if name.startswith(_LAYER):
-            return name.removeprefix(_LAYER)
-    return layer
-
-
-def _constant(value: Any, dtype: Any = None) -> Value:
-    array = np.asarray(value, dtype)
-    return Value(array.shape, array.dtype, array)
-
-
-def _is_zero(value: Value) -> bool:
-    return value.constant is not None and not np.any(value.constant)

@@ -1,0 +1,69 @@
+"""What a trace is made of: arrays, the operations on them, and what loops and branches hold."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of the computation, known by identity."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    constant: np.ndarray | None = None
+    """What the value is, where the computation has it written in."""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(eq=False)
+class Equation:
+    """One primitive operation: JAX's own, with calls (jit, custom_jvp, remat, ...) inlined."""
+
+    name: str
+    """JAX's name of the primitive ('conv_general_dilated'), but 'relu' for a maximum with 0."""
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    params: dict[str, Any]
+    layer: str
+    """Path of the innermost module that the operation belongs to; '' for the root."""
+    primitive: Any = dataclasses.field(repr=False)
+    bodies: tuple["Body", ...] = dataclasses.field(default=(), repr=False)
+    """What a loop ('scan', 'while': condition and body) or a branch ('cond') holds; the equation
+    itself stands for the whole of it."""
+
+    def apply(self, *operands: Any) -> list[Any]:
+        """Run the operation on arrays, one per input; a list with one array per output."""
+        outputs = self.primitive.bind(*operands, **self.params)
+        return list(outputs) if self.primitive.multiple_results else [outputs]
+
+
+@dataclasses.dataclass(eq=False)
+class Body:
+    """What a loop repeats or a branch does: a list of equations of its own."""
+
+    inputs: list[Value]
+    equations: list[Equation]
+    outputs: list[Value]
+    layer_outputs: dict[str, Value]
+    """What the modules called in it return, by path."""
+
+
+@dataclasses.dataclass(eq=False)
+class Choice:
+    """An operation that is another on each platform, beside the default that is in the trace."""
+
+    span: slice
+    """The equations of the default."""
+    index: Callable[[], jax.Array]
+    """Gives the number of the platform's operation."""
+    whole: Equation
+    """Runs the operation of that number; its inputs come after the number."""

@@ -1,0 +1,136 @@
+"""From JAX's nested computations to one flat list: calls are inlined, loops and branches kept."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rice_jax.graph.equations import Body, Choice, Equation, Value
+
+LAYER = "rice_jax layer: "
+OUTPUT = "rice_jax output: "
+_BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
+"""Loops and branches, and the parameters that hold what they run."""
+_RUN_OTHERWISE = (*_BODIES, "reduce", "reduce_window")
+"""Primitives that hold a jaxpr and do not run it once."""
+
+
+class Inliner:
+    """Turns nested jaxprs into one list, every value made anew so that none is met twice."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.layer_outputs: dict[str, Value] = {}
+        self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
+        self.choices: dict[int, Choice] = {}
+
+    def inline(
+        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value], layer: str
+    ) -> list[Value]:
+        """Append the equations of `jaxpr` called with `inputs`; the values it returns."""
+        values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for variable, constant in zip(jaxpr.constvars, constants, strict=True):
+            values[variable] = _constant(constant)
+
+        def read(atom: Any) -> Value:
+            return _constant(atom.val, atom.aval.dtype) if hasattr(atom, "val") else values[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            results = self._step(eqn, operands, _innermost(eqn, layer))
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _step(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
+        name = eqn.primitive.name
+        if name == "name" and eqn.params["name"].startswith(OUTPUT):
+            self.layer_outputs[eqn.params["name"].removeprefix(OUTPUT)] = operands[0]
+            return operands
+        if name == "cond" and operands[0] in self.platform_indices:
+            return self._choose(eqn, operands, layer)
+        inner = _called(eqn)
+        if inner is not None:
+            return self._call(inner, operands, layer)
+        results = [Value(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
+        if name == "platform_index":
+            self.platform_indices[results[0]] = functools.partial(eqn.primitive.bind, **eqn.params)
+            return results
+        if name == "max" and any(_is_zero(operand) for operand in operands):
+            name = "relu"
+        bodies = _bodies(eqn, layer)
+        self.equations.append(
+            Equation(
+                name, tuple(operands), tuple(results), eqn.params, layer, eqn.primitive, bodies
+            )
+        )
+        return results
+
+    def _choose(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
+        """`lax.platform_dependent`: its last branch is the default, XLA's own operation."""
+        first = len(self.equations)
+        results = self._call(eqn.params["branches"][-1], operands[1:], layer)
+        made = {value for equation in self.equations[first:] for value in equation.outputs}
+        if made.issuperset(results):
+            whole = Equation(
+                "cond", tuple(operands[1:]), tuple(results), eqn.params, layer, eqn.primitive
+            )
+            span = slice(first, len(self.equations))
+            self.choices[first] = Choice(span, self.platform_indices[operands[0]], whole)
+        return results
+
+    def _call(self, called: Any, operands: Sequence[Value], layer: str) -> list[Value]:
+        return self.inline(*_opened(called), operands, layer)
+
+
+def _opened(called: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants, closed or not."""
+    return (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
+
+
+def _bodies(eqn: Any, layer: str) -> tuple[Body, ...]:
+    """What a loop or a branch runs; nothing for any other primitive."""
+    bodies = []
+    for key in _BODIES.get(eqn.primitive.name, ()):
+        held = eqn.params[key]
+        for jaxpr, constants in map(_opened, held if isinstance(held, tuple) else (held,)):
+            inputs = [Value(tuple(v.aval.shape), v.aval.dtype) for v in jaxpr.invars]
+            inliner = Inliner()
+            outputs = inliner.inline(jaxpr, constants, inputs, layer)
+            bodies.append(Body(inputs, inliner.equations, outputs, inliner.layer_outputs))
+    return tuple(bodies)
+
+
+def _called(eqn: Any) -> Any:
+    """The jaxpr that a plain call runs once; None for primitives, loops, branches, reductions."""
+    if eqn.primitive.name in _RUN_OTHERWISE or "pallas" in eqn.primitive.name:
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = eqn.params.get(key)
+        # A reduction has a jaxpr too, of what it does with two numbers.
+        if inner is not None and _shapes(getattr(inner, "jaxpr", inner)) == _shapes(eqn):
+            return inner
+    return None
+
+
+def _shapes(called: Any) -> list[Any]:
+    variables = (*called.invars, *called.outvars)
+    return [getattr(variable.aval, "shape", None) for variable in variables]
+
+
+def _innermost(eqn: Any, layer: str) -> str:
+    for scope in reversed(eqn.source_info.name_stack.stack):
+        name = getattr(scope, "name", "")
+        if name.startswith(LAYER):
+            return name.removeprefix(LAYER)
+    return layer
+
+
+def _constant(value: Any, dtype: Any = None) -> Value:
+    array = np.asarray(value, dtype)
+    return Value(array.shape, array.dtype, array)
+
+
+def _is_zero(value: Value) -> bool:
+    return value.constant is not None and not np.any(value.constant)
