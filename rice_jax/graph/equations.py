@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -67,3 +67,13 @@ class Choice:
     """Gives the number of the platform's operation."""
     whole: Equation
     """Runs the operation of that number; its inputs come after the number."""
+
+
+def needed(equations: Sequence[Equation], wanted: Iterable[Value]) -> list[Equation]:
+    """Those of the equations that the `wanted` values depend on, in order of execution."""
+    values, found = set(wanted), []
+    for equation in reversed(equations):
+        if not values.isdisjoint(equation.outputs):
+            values.update(equation.inputs)
+            found.append(equation)
+    return found[::-1]

@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 from jax.ad_checkpoint import checkpoint_name
 
-from rice_jax.graph.equations import Body, Choice, Equation, Value
+from rice_jax.graph.equations import Body, Choice, Equation, Value, needed
 from rice_jax.graph.inlining import LAYER, OUTPUT, Inliner
 
 __all__ = ["Body", "Choice", "Equation", "Layer", "Trace", "Value", "trace", "variable_shapes"]
@@ -74,12 +74,7 @@ class Trace:
 
     def needed(self, wanted: Sequence[Value]) -> list[Equation]:
         """The equations that the `wanted` values depend on, in order of execution."""
-        values, equations = set(wanted), []
-        for equation in reversed(self.equations):
-            if not values.isdisjoint(equation.outputs):
-                values.update(equation.inputs)
-                equations.append(equation)
-        return equations[::-1]
+        return needed(self.equations, wanted)
 
     def evaluate(
         self,
