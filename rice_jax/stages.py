@@ -134,7 +134,7 @@ def _count_and_time(job: Job) -> None:
         _settle(job, None)
     module = train.build(job.config)
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
-    counted = profile.count(module, shape, frozen=job.config.train.frozen)
+    counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
     print(profile.summary(counted))
     # Time does not depend on what the weights are: zeros need no program to be compiled.
     shapes = variable_shapes(module, (1, *shape))

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from rice_jax.graph.loops import LINKS
+from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Equation, Trace, Value
-from rice_jax.profile.rules import MOVES, is_elementwise
+from rice_jax.profile.rules import is_elementwise
 from rice_jax.profile.softmax import softmaxes
 
 _OPERATIONS = {
@@ -28,7 +30,8 @@ class Attribution:
     But what such a module does element by element to the result of one row (its ReLU, a cast)
     belongs to that row, and what reads the module's own parameters belongs to the module. What
     only moves data costs nothing and has no row unless it is a layer. Arithmetic on weights
-    belongs to the layer that has them, on constants to a row 'constants'.
+    belongs to the layer that has them, on constants to a row 'constants'. What goes in and out of
+    a loop has no row, and what is done to it there has one of its own.
     """
 
     def __init__(self, traced: Trace) -> None:
@@ -43,16 +46,14 @@ class Attribution:
         # The layer whose variables each value that does not depend on the input is made of.
         self._owners = dict(traced.owners)
 
-    def mixes_activations(self, equation: Equation) -> bool:
-        """Whether it is a product of two activations, as in attention, not of one by weights."""
-        return equation.name == "dot_general" and all(v in self._makers for v in equation.inputs)
-
     def row(self, equation: Equation, counted: bool) -> str | None:
         """Path of the equation's row, None where it has none; `counted` if a rule counts it."""
         makers = {self._makers[value] for value in equation.inputs if value in self._makers}
         owners = {self._owners[value] for value in equation.inputs if value in self._owners}
         only_maker = next(iter(makers)) if len(makers) == 1 else None
-        if equation.layer not in self._composites or equation.layer in owners:
+        if equation.name in LINKS:
+            row = None
+        elif equation.layer not in self._composites or equation.layer in owners:
             row = equation.layer
         elif equation in self._softmaxes:
             row = self._softmax_row(equation)

@@ -9,9 +9,10 @@ from typing import Any
 import flax.linen as nn
 
 from rice_jax.errors import UserError
+from rice_jax.graph.loops import opened
 from rice_jax.graph.trace import Trace, trace
 from rice_jax.profile import study
-from rice_jax.profile.rows import NOT_CALLED, Row, Uncounted, tabulate
+from rice_jax.profile.rows import NOT_CALLED, Row, Uncounted, cost, tabulate
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.softmax import ends_in_softmax
 from rice_jax.profile.xla import lowered_flops
@@ -25,14 +26,17 @@ class Profile:
     """With the batch dimension."""
     rows: tuple[Row, ...]
     uncounted: tuple[Uncounted, ...]
-    """Operations that are in no count."""
+    """Operations that are in no count; with any of them the totals are too low."""
     trainable_params: int
     study_filters: int
     """Filters as the study counts them: a convolution under the root by its own, a block that
     holds convolutions by the channels that leave it."""
     param_bytes: int
-    xla_measured: int
-    """XLA's own count of the lowered module, without the study's softmax."""
+    xla_loops_once: int
+    """What `flops.xla` would be with each loop's body once, as XLA's own count has it."""
+    xla_measured: int | None = None
+    """XLA's own count of the lowered module, without the study's softmax; None where `count` was
+    not asked for it. It has a loop's body once, and is a sum of float32."""
 
     @property
     def params(self) -> int:
@@ -48,6 +52,11 @@ class Profile:
     def flops(self) -> Flops:
         """FLOPs for the input shape."""
         return functools.reduce(operator.add, (row.flops for row in self.rows), Flops())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the net does is in the totals."""
+        return not self.uncounted
 
     @property
     def not_called(self) -> tuple[str, ...]:
@@ -73,6 +82,8 @@ class Profile:
                 "filters": self.filters,
                 "study_filters": self.study_filters,
                 "flops": self.flops.to_json(),
+                "complete": self.complete,
+                "xla_loops_once": self.xla_loops_once,
                 "xla_measured": self.xla_measured,
             },
             "uncounted": [operation.to_json() for operation in self.uncounted],
@@ -88,13 +99,15 @@ def count(
     *,
     frozen: Sequence[str] = (),
     softmax: bool = True,
+    measure_xla: bool = False,
     **call_kwargs: Any,
 ) -> Profile:
     """Count parameters, filters and FLOPs of any Linen module, layer by layer.
 
-    Nothing is computed or compiled, no weights are needed. The FLOPs are counted in the three
-    conventions of `rice_jax.profile.rules`; an operation without a rule is named in `uncounted`
-    and is in no count: loops, branches, custom calls, products of two activations (attention).
+    No weights are needed. The FLOPs are counted in the three conventions of
+    `rice_jax.profile.rules`, a loop's body as often as it runs, of a branch the dearest choice.
+    What can't be known is named in `uncounted` and is in no count, and the profile is not
+    `complete` then: a loop whose trips depend on the input, calls of foreign code.
 
     Args:
         module: a Linen module called with one array.
@@ -103,33 +116,41 @@ def count(
         frozen: paths of layers that do not learn; a path stands for all that is under it.
         softmax: whether logits (N, classes) get the softmax that ends the study's graphs: a row
             in `study` alone, unless the module ends in a softmax itself.
+        measure_xla: whether to ask XLA for its own count too, which takes as long as lowering.
         **call_kwargs: what else the module's call takes, such as train=False.
 
     Returns:
         The profile.
 
     Raises:
-        UserError: a size that is not positive, a frozen path that is no layer's, or a module
-            that XLA has no count for.
+        UserError: a size that is not positive, a frozen path that is no layer's, or, with
+            `measure_xla`, a module that XLA has no count for.
     """
     shape = batched(input_shape)
     traced = trace(module, shape, **call_kwargs)
-    rows, uncounted = tabulate(traced)
+    opening = opened(traced, cost)
+    table = tabulate(opening)
+    rows = list(table.rows.values())
     _check_frozen(frozen, rows)
-    study_filters = _study_filters(traced, rows)
-    if softmax and _returns_logits(traced):
+    study_filters = _study_filters(opening.trace, rows)
+    if softmax and _returns_logits(opening.trace):
         (logits,) = traced.outputs
-        path = "softmax" if all(row.path != "softmax" for row in rows) else "softmax (study)"
+        path = "softmax" if "softmax" not in table.rows else "softmax (study)"
         rows.append(Row(path, "softmax", logits.shape, flops=Flops(study=5 * logits.size)))
     params = [value for path, value in traced.variables.items() if path.startswith("params/")]
     return Profile(
         input_shape=shape,
         rows=tuple(rows),
-        uncounted=tuple(uncounted),
+        uncounted=tuple(table.uncounted),
         trainable_params=sum(row.params for row in rows if not _is_under(row.path, frozen)),
         study_filters=study_filters,
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
-        xla_measured=lowered_flops(module, traced.variable_shapes, shape, call_kwargs),
+        xla_loops_once=table.xla_once,
+        xla_measured=(
+            lowered_flops(module, traced.variable_shapes, shape, call_kwargs)
+            if measure_xla
+            else None
+        ),
     )
 
 

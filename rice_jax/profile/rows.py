@@ -1,11 +1,14 @@
 """The rows of the table: what each layer or free operation costs, and what no rule counts."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
+from rice_jax.graph.loops import LINKS, Opened
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.attribution import Attribution
-from rice_jax.profile.rules import Flops, changes_nothing, flops
+from rice_jax.profile.rules import Flops, changes_nothing, flops, measured
 from rice_jax.profile.softmax import softmaxes
+from rice_jax.profile.xla import operation_flops
 
 NOT_CALLED = "not called"
 
@@ -19,11 +22,20 @@ class Row:
     type: str
     """Class of the layer, or name of the operation."""
     output_shape: tuple[int, ...] | None = None
-    """With its batch dimension; None for a layer that is never called."""
+    """With its batch dimension, of one iteration in a loop; None for a layer never called."""
     params: int = 0
     filters: int = 0
     """Output channels of the row's convolutions."""
     flops: Flops = dataclasses.field(default_factory=Flops)
+    """All iterations of a loop together."""
+    times: int = 1
+    """How often a loop runs the row; XLA's own count has it once."""
+    branches: int = 1
+    """Of how many branches the row is in the dearest; the others are in no count."""
+    complete: bool = True
+    """Whether all that the row does is in its count."""
+    skipped: bool = False
+    """Whether the row is in a branch that is not the dearest, and so in no count."""
 
     def to_json(self) -> dict[str, object]:
         """The row as plain JSON types."""
@@ -52,31 +64,72 @@ class Uncounted:
         }
 
 
-def tabulate(traced: Trace) -> tuple[list[Row], list[Uncounted]]:
-    """The rows in order of execution, layers that are never called last, and what has no rule."""
+@dataclasses.dataclass
+class Table:
+    """The rows of a net, and what they are made of."""
+
+    rows: dict[str, Row]
+    """By path, in order of execution; layers that are never called last."""
+    uncounted: list[Uncounted]
+    members: dict[str, list[Equation]]
+    """The equations of each row."""
+    xla_once: int
+    """The FLOPs in XLA's convention with each loop's body once."""
+
+
+def tabulate(opening: Opened) -> Table:
+    """Gather the equations of an opened trace in rows, and count them."""
+    traced = opening.trace
     attribution = Attribution(traced)
     softmax_ends = softmaxes(traced)
-    rows: dict[str, Row] = {}
-    uncounted: list[Uncounted] = []
+    table = Table({}, [], {}, 0)
     kernels: set[Value] = set()
-    # JAX drops what no output needs before XLA sees it.
-    for equation in traced.needed(traced.outputs):
-        count = None if attribution.mixes_activations(equation) else flops(equation)
+    for equation in traced.equations:
+        count = _count(equation)
         path = attribution.row(equation, counted=count is not None)
         if count is None:
-            uncounted.append(_uncounted(equation))
-        if path is None:
-            continue
-        row = rows.setdefault(path, Row(path, attribution.types[path]))
-        row.output_shape = equation.outputs[0].shape if equation.outputs else None
-        row.filters += _new_filters(traced, equation, kernels)
-        if equation in softmax_ends:
-            row.flops += _softmax_step(equation, is_last=softmax_ends[equation] is equation)
-        elif count is not None:
-            dropped = changes_nothing(traced, equation)
-            row.flops += dataclasses.replace(count, xla=0) if dropped else count
-    _add_layers(traced, rows)
-    return list(rows.values()), uncounted
+            table.uncounted.append(_uncounted(equation))
+        elif equation in softmax_ends:
+            count = _softmax_step(count, equation, is_last=softmax_ends[equation] is equation)
+        elif changes_nothing(traced, equation):
+            count = dataclasses.replace(count, xla=0)
+        if path is not None:
+            row = table.rows.setdefault(path, Row(path, attribution.types[path]))
+            table.members.setdefault(path, []).append(equation)
+            row.output_shape = equation.outputs[0].shape if equation.outputs else None
+            row.filters += _new_filters(traced, equation, kernels)
+            row.times = max(row.times, opening.times[equation])
+            row.branches = max(row.branches, opening.choices.get(equation, 1))
+            row.complete &= count is not None
+            row.flops += (count or Flops()) * opening.times[equation]
+            table.xla_once += count.xla if count else 0
+    idle = [p for p, row in table.rows.items() if row.type == "constants" and row.flops == Flops()]
+    for path in idle:
+        del table.rows[path]
+    passed_over = [e for e in opening.passed_over if _count(e) is None]
+    table.uncounted += map(_uncounted, passed_over)
+    _add_layers(traced, table.rows)
+    _mark(table.rows, opening, passed_over)
+    return table
+
+
+def cost(equations: Iterable[tuple[Equation, int]]) -> tuple[int, int, int]:
+    """What equations cost that run so often, to find the dearest of several lists of them.
+
+    By `formula` first, then `xla`, then `study`; what has no rule costs nothing here.
+    """
+    counts = [(flops(equation) or Flops()) * times for equation, times in equations]
+    total = sum(counts, Flops())
+    return total.formula, total.xla, total.study
+
+
+def _count(equation: Equation) -> Flops | None:
+    """By our rule, or as XLA counts the operation alone; None where neither is to be had."""
+    count = flops(equation)
+    if count is None:
+        asked = operation_flops(equation)
+        count = None if asked is None else measured(equation, asked)
+    return count
 
 
 def _uncounted(equation: Equation) -> Uncounted:
@@ -86,24 +139,29 @@ def _uncounted(equation: Equation) -> Uncounted:
     return Uncounted(equation.layer, equation.name, inputs, outputs)
 
 
-def _softmax_step(equation: Equation, is_last: bool) -> Flops:
+def _softmax_step(count: Flops, equation: Equation, is_last: bool) -> Flops:
     """TensorFlow's one operation Softmax is 5 for each output, XLA's steps count as they are."""
-    count = flops(equation) or Flops()
     return dataclasses.replace(count, study=5 * equation.outputs[0].size if is_last else 0)
 
 
 def _new_filters(traced: Trace, equation: Equation, kernels: set[Value]) -> int:
-    """Output channels of a convolution whose kernel is not among those met before."""
+    """Output channels of a convolution whose kernel is not among those met before.
+
+    A loop that takes a slice of stacked kernels in each iteration has as many times the channels.
+    """
     if equation.name != "conv_general_dilated":
         return 0
-    kernel = equation.inputs[1]
+    kernel, stacked = equation.inputs[1], 1
     while (producer := traced.producer(kernel)) and producer.inputs:
-        kernel = producer.inputs[0]
+        source = producer.inputs[0]
+        if producer.name in LINKS and source.shape != kernel.shape:
+            stacked *= source.shape[0]
+        kernel = source
     if kernel in kernels:
         return 0
     kernels.add(kernel)
     channels = equation.params["dimension_numbers"].out_spec[1]
-    return equation.outputs[0].shape[channels]
+    return stacked * equation.outputs[0].shape[channels]
 
 
 def _add_layers(traced: Trace, rows: dict[str, Row]) -> None:
@@ -117,3 +175,21 @@ def _add_layers(traced: Trace, rows: dict[str, Row]) -> None:
     for path, layer in traced.layers.items():
         if path in rows and layer.output is not None:
             rows[path].output_shape = layer.output.shape
+
+
+def _mark(rows: dict[str, Row], opening: Opened, passed_over: Sequence[Equation]) -> None:
+    """Say of which layers the count lacks something, and which are in a branch not taken."""
+    unknown = [e for e in opening.trace.equations if e.bodies] + list(passed_over)
+    for path in {inner.layer for equation in unknown for inner in _within(equation)}:
+        if path in rows:
+            rows[path].complete = False
+    counted = {equation.layer for equation in opening.trace.equations}
+    for path in {e.layer for e in opening.passed_over} - counted:
+        if path in rows:
+            rows[path].skipped = True
+
+
+def _within(equation: Equation) -> list[Equation]:
+    """An equation and all that its bodies hold."""
+    inside = [inner for body in equation.bodies for e in body.equations for inner in _within(e)]
+    return [equation, *inside]

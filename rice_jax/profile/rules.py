@@ -15,6 +15,8 @@ import math
 
 import numpy as np
 
+from rice_jax.graph.loops import LINKS
+from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Equation, Trace, Value
 
 
@@ -29,34 +31,13 @@ class Flops:
     def __add__(self, other: "Flops") -> "Flops":
         return Flops(self.formula + other.formula, self.study + other.study, self.xla + other.xla)
 
+    def __mul__(self, times: int) -> "Flops":
+        return Flops(times * self.formula, times * self.study, times * self.xla)
+
     def to_json(self) -> dict[str, int]:
         """The three counts by name."""
         return dataclasses.asdict(self)
 
-
-# What only moves or names data.
-MOVES = frozenset(
-    {
-        "broadcast_in_dim",
-        "concatenate",
-        "copy",
-        "copy_p",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "expand_dims",
-        "iota",
-        "name",
-        "optimization_barrier",
-        "pad",
-        "reshape",
-        "rev",
-        "slice",
-        "split",
-        "squeeze",
-        "stop_gradient",
-        "transpose",
-    }
-)
 
 # For each element of the output: (study, xla).
 _ELEMENTWISE = {
@@ -85,8 +66,10 @@ _REDUCTIONS = {
 
 
 def changes_nothing(traced: Trace, equation: Equation) -> bool:
-    """Whether it adds a constant 0 or multiplies by a constant 1: JAX's lowering drops that."""
-    neutral = {"add": 0, "sub": 0, "mul": 1}.get(equation.name)
+    """Whether it adds a constant 0, multiplies by a constant 1 or the like: lowering drops that."""
+    neutral = {"add": 0, "sub": 0, "mul": 1, "or": False, "and": True}.get(equation.name)
+    if equation.name in ("or", "and") and equation.outputs[0].dtype != bool:
+        neutral = None
     operands = equation.inputs[1:] if equation.name == "sub" else equation.inputs
     constants = (_constant(traced, value) for value in operands)
     return neutral is not None and any(c is not None and np.all(c == neutral) for c in constants)
@@ -107,7 +90,7 @@ def is_elementwise(equation: Equation) -> bool:
 def flops(equation: Equation) -> Flops | None:
     """Operations of one equation by its shapes; None where there is no rule for it."""
     name, size = equation.name, sum(output.size for output in equation.outputs)
-    if name in MOVES:
+    if name in MOVES or name in LINKS:
         return Flops()
     if name in _ELEMENTWISE:
         study, xla = _ELEMENTWISE[name]
@@ -118,6 +101,19 @@ def flops(equation: Equation) -> Flops | None:
         return Flops(0, study * vanished, xla * vanished)
     rule = _RULES.get(name)
     return rule(equation) if rule else None
+
+
+def measured(equation: Equation, xla: int) -> Flops | None:
+    """Operations of an equation without a rule, of which XLA itself counts `xla`.
+
+    `formula` has nothing of it, unless it is a product or a convolution of a kind unknown here:
+    None then. Of what has no rule TensorFlow registers ArgMax and ArgMin, as a reduction.
+    """
+    if "dot" in equation.name or "conv" in equation.name:
+        return None
+    is_place = equation.name in ("argmax", "argmin")
+    vanished = equation.inputs[0].size - equation.outputs[0].size if is_place else 0
+    return Flops(0, vanished, xla)
 
 
 def _convolution(equation: Equation) -> Flops:

@@ -1,7 +1,7 @@
 """Finds softmaxes in a trace: JAX writes one out as a maximum, exponentials, a sum, a division."""
 
+from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Equation, Trace, Value
-from rice_jax.profile.rules import MOVES
 
 _SAME_VALUES = MOVES | {"convert_element_type"}
 
@@ -52,6 +52,6 @@ def _maximum(traced: Trace, value: Value) -> set[Equation]:
 def maker(traced: Trace, value: Value) -> Equation | None:
     """The equation that computes `value`, looking through those that only move it."""
     equation = traced.producer(value)
-    while equation is not None and equation.name in _SAME_VALUES:
+    while equation is not None and equation.name in _SAME_VALUES and equation.inputs:
         equation = traced.producer(equation.inputs[0])
     return equation

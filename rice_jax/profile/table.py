@@ -1,5 +1,6 @@
 """The profile as a table for a terminal, in the manner of Keras's summary."""
 
+import textwrap
 from collections.abc import Sequence
 
 from rice_jax.errors import UserError
@@ -14,6 +15,9 @@ _TYPE = 20
 
 def summary(profile: Profile, convention: str = "study") -> str:
     """A line for each layer, totals below, in at most 98 columns.
+
+    A count that lacks what no rule counts has '≥' before it; what a loop runs has its times after
+    its name.
 
     Args:
         profile: what `count` returned.
@@ -38,9 +42,13 @@ def summary(profile: Profile, convention: str = "study") -> str:
 
 def _row(row: Row, convention: str) -> str:
     shape = "" if row.output_shape is None else str(row.output_shape)
-    count = getattr(row.flops, convention)
+    count = _marked(getattr(row.flops, convention), row.complete)
     filters = f"{row.filters:,}" if row.filters else ""
-    return _line(_title(row), shape, f"{row.params:,}", filters, f"{count:,}")
+    return _line(_title(row), shape, f"{row.params:,}", filters, count)
+
+
+def _marked(count: int, complete: bool) -> str:
+    return f"{count:,}" if complete else f"≥ {count:,}"
 
 
 def _title(row: Row) -> str:
@@ -48,7 +56,8 @@ def _title(row: Row) -> str:
     is_operation = row.path.split("/")[-1].startswith(row.type)
     kind = "" if is_operation else f" ({_cut(row.type, _TYPE)})"
     path = row.path or "(the net)"
-    return _cut(path, _LAYER - 1 - len(kind), keep_end=True) + kind
+    times = f" x{row.times}" if row.times > 1 else ""
+    return _cut(path, _LAYER - 1 - len(kind) - len(times), keep_end=True) + kind + times
 
 
 def _cut(text: str, length: int, keep_end: bool = False) -> str:
@@ -67,33 +76,66 @@ def _line(layer: str, shape: str, params: str, filters: str, flops: str) -> str:
 def _totals(profile: Profile) -> list[str]:
     frozen = profile.params - profile.trainable_params
     megabytes = profile.param_bytes / 2**20
-    flops = ", ".join(f"{name} {getattr(profile.flops, name):,}" for name in CONVENTIONS)
+    counts = ((name, getattr(profile.flops, name)) for name in CONVENTIONS)
+    flops = ", ".join(f"{name} {_marked(count, profile.complete)}" for name, count in counts)
     batch = profile.input_shape[0]
     return [
         f"Parameters: {profile.params:,} ({megabytes:,.2f} MB), "
         f"{profile.trainable_params:,} trainable, {frozen:,} frozen",
         f"Filters: {profile.filters:,} ({profile.study_filters:,} as the study counts them)",
         f"FLOPs of {'one image' if batch == 1 else f'{batch} images'}: {flops}",
-        f"XLA's own count: {profile.xla_measured:,}{_difference(profile)}",
+        *_measured(profile),
+        *_loops_and_branches(profile),
     ]
 
 
-def _difference(profile: Profile) -> str:
-    """How far XLA's count is from ours; below a millionth it is the rounding of its float32."""
-    difference = profile.xla_measured - profile.flops.xla
-    if abs(difference) <= 1e-6 * profile.xla_measured:
-        return ""
-    return f" ({difference:+,} against xla above)"
+def _measured(profile: Profile) -> list[str]:
+    """XLA's own count, and how far it is from ours; a millionth is the rounding of its float32."""
+    measured = profile.xla_measured
+    if measured is None:
+        return []
+    expected = profile.xla_loops_once
+    looped = (
+        "" if expected == profile.flops.xla else f", each loop's body once: {expected:,} by ours"
+    )
+    difference = measured - expected
+    off = f" ({difference:+,} against xla above)" if abs(difference) > 1e-6 * measured else ""
+    return [f"XLA's own count: {measured:,}{looped or off}"]
+
+
+def _loops_and_branches(profile: Profile) -> list[str]:
+    lines = []
+    if any(row.times > 1 for row in profile.rows):
+        lines.append("xN: a loop runs it N times, and all are counted")
+    branched = [row.path or "the net" for row in profile.rows if row.branches > 1]
+    if branched:
+        lines += _listed("The dearest of several branches", branched)
+    skipped = [row.path for row in profile.rows if row.skipped]
+    if skipped:
+        lines += _listed("In a cheaper branch, not counted", skipped)
+    return lines
+
+
+def _listed(what: str, paths: Sequence[str]) -> list[str]:
+    return textwrap.wrap(f"{what}: {', '.join(paths)}", _WIDTH, subsequent_indent="  ")
 
 
 def _missing(profile: Profile) -> list[str]:
     lines = [
-        f"Not counted: {operation.operation} {_shapes(operation.input_shapes)} "
-        f"in {operation.layer or 'the net'}"
+        line
         for operation in profile.uncounted
+        for line in _listed(
+            "Not counted",
+            [
+                f"{operation.operation} {_shapes(operation.input_shapes)} "
+                f"in {operation.layer or 'the net'}"
+            ],
+        )
     ]
+    if lines:
+        lines.append("What has a ≥ is too low by these.")
     if profile.not_called:
-        lines.append(f"Never called: {', '.join(profile.not_called)}")
+        lines += _listed("Never called", profile.not_called)
     return lines
 
 

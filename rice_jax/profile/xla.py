@@ -1,4 +1,4 @@
-"""XLA's own count of a module, to hold beside ours."""
+"""XLA's own count: of a module, and of an operation that we have no rule for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import Equation
 
 
 def lowered_flops(
@@ -31,14 +32,8 @@ def lowered_flops(
     Raises:
         UserError: JAX has no CPU here, or XLA gives no count, or one that is not positive.
     """
-    try:
-        cpu = jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        raise UserError(
-            "XLA counts FLOPs on the CPU and JAX has none here: add cpu to JAX_PLATFORMS"
-        ) from error
     x = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
-    with jax.default_device(cpu):
+    with jax.default_device(_cpu()):
         lowered = jax.jit(lambda v, x: module.apply(v, x, **call_kwargs)).lower(variables, x)
     flops = (lowered.cost_analysis() or {}).get("flops")
     if flops is None or not flops > 0:
@@ -47,3 +42,30 @@ def lowered_flops(
             "operations (a custom call, or nothing but moved data)"
         )
     return int(flops)
+
+
+def operation_flops(equation: Equation) -> int | None:
+    """FLOPs by XLA's cost analysis of one operation, as JAX lowers it on a CPU.
+
+    None where XLA can't know them: foreign code, or a lowering that holds a loop or a branch.
+    """
+    if equation.bodies or "callback" in equation.name or "pallas" in equation.name:
+        return None
+    shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in equation.inputs]
+    with jax.default_device(_cpu()):
+        lowered = jax.jit(equation.apply).lower(*shapes)
+    if any(
+        name in lowered.as_text() for name in ("custom_call", "stablehlo.while", "stablehlo.case")
+    ):
+        return None
+    flops = (lowered.cost_analysis() or {}).get("flops", 0)
+    return None if flops < 0 else int(flops)
+
+
+def _cpu() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UserError(
+            "XLA counts FLOPs on the CPU and JAX has none here: add cpu to JAX_PLATFORMS"
+        ) from error
