@@ -41,7 +41,10 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "workers": 0,  # decoding threads; 0 for one a core
             },
             "train": {
-                "epochs": 50,
+                # 'study': the study's recipe, the fields from learning_rate to stop_patience.
+                # 'quick': the fields of quick below instead; for people without hours.
+                "schedule": "study",
+                "epochs": 50,  # at most; of the study's schedule
                 "batch_size": 64,
                 "learning_rate": 1e-3,
                 "augment": False,
@@ -51,7 +54,19 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "plateau_factor": 0.2,
                 "plateau_min_delta": 1e-4,
                 "stop_patience": 5,
-                "stop_on_collapse": False,
+                "quick": {
+                    # A net that averages its maps learns first from images of image_size / 4, then
+                    # of / 2, then of the whole size, so many epochs each; one that flattens them
+                    # stays at the whole size. It is validated and tested at the whole size always.
+                    "shrink": (4, 2, 1),
+                    "epochs": (8, 6, 2),
+                    "peak_rate": 4e-3,  # the rate rises to it and falls to 0 as half a cosine
+                    "warmup": 0.05,  # share of all steps in which it rises: 0 to below 1
+                    "weight_decay": 0.0,  # AdamW's, on kernels alone: 0 or more
+                },
+                # Of a net that rests at chance: 'restart' with the next seed (5 times at most),
+                # 'stop', or 'warn' and go on.
+                "on_collapse": "restart",
                 "save_seconds": 120.0,  # between checkpoints within an epoch
                 "tensorboard": False,  # history.csv also as event files, in WORKDIR/tensorboard
             },
@@ -94,7 +109,7 @@ def read(run: Run) -> dict[str, Any]:
     """
     content = run.read_json("config.json")
     try:
-        given, images = content["config"], content.get("data")
+        given, images = _renamed(content["config"]), content.get("data")
         known = to_json(default(given["model"]["name"]))
         for name, kind in _IMAGES.items() if images else ():
             if not isinstance(images[name], kind):
@@ -104,6 +119,15 @@ def read(run: Run) -> dict[str, Any]:
         raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
     except (UserError, ValueError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: {error}") from error
+
+
+def _renamed(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of older versions under their names of today."""
+    if "stop_on_collapse" not in given["train"]:
+        return given
+    train = dict(given["train"])
+    train["on_collapse"] = "stop" if train.pop("stop_on_collapse") else "warn"
+    return {**given, "train": train}
 
 
 def _completed(

@@ -132,15 +132,18 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
     They are a bound: patience may end a training sooner, and images to validate on, which take
     less time, are counted as if they were learnt from.
     """
-    images = len(dataset.splits["train"]) + len(dataset.splits["validation"])
+    images, others = (len(dataset.splits[name]) for name in ("train", "validation"))
     print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
     for each in plans:
-        epochs = max(0, each.config.train.epochs - len(history.read(each.run)))
+        whole = each.config.data.image_size
+        sizes = train.image_sizes(each.config)[len(history.read(each.run)) :]
+        epochs = len(sizes)
         if each.finished or not epochs:
             print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)
             continue
         speed = train.images_per_second(each.config, dataset)
-        each.hours = epochs * images / speed / 3600
+        learnt = sum((size / whole) ** 2 for size in sizes) * images
+        each.hours = (learnt + epochs * others) / speed / 3600
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
     print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
     print("Evaluation, profile and inspection come on top. Ctrl-C stops; the same command goes on.")

@@ -24,8 +24,8 @@ from rice_jax.run import Run
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
 _MAY_CHANGE = (
     "train.epochs",
+    "train.on_collapse",
     "train.save_seconds",
-    "train.stop_on_collapse",
     "train.stop_patience",
     "train.tensorboard",
 )
@@ -88,6 +88,7 @@ def run_stages(
 
 def _train(job: Job) -> None:
     dataset = job.dataset
+    train.check(job.config, dataset)
 
     def begin() -> None:
         _settle(job, dataset)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rice_jax import config, models
+from rice_jax.run import Run
 
 FOLDER = Path(__file__).parent.parent / "configs"
 
@@ -34,3 +35,16 @@ def test_configuration_names_its_net_and_survives_json(name):
 def test_an_unknown_net_is_refused_with_the_known_ones():
     with pytest.raises(models.registry.UserError, match="cnn_light"):
         config.default("resnet")
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "stop"), (False, "warn")])
+def test_an_older_version_s_configuration_keeps_its_meaning(tmp_path, before, now):
+    content = config.to_json(config.default("final"))
+    for name in ("on_collapse", "schedule", "quick"):
+        del content["train"][name]
+    content["train"]["stop_on_collapse"] = before
+    run = Run(tmp_path)
+    run.write_json("config.json", {"config": content})
+    train = config.read(run)["config"]["train"]
+    assert (train["on_collapse"], train["schedule"]) == (now, "study")
+    assert "stop_on_collapse" not in train

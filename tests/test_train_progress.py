@@ -17,13 +17,15 @@ RECIPE = types.SimpleNamespace(
     plateau_factor=0.2,
     plateau_min_delta=1e-4,
     stop_patience=5,
-    stop_on_collapse=False,
+    schedule="study",
+    on_collapse="restart",
+    learning_rate=1e-3,
 )
 
 
 def end(progress, val_loss, recipe=RECIPE):
     progress.add(loss=6.0, correct=3, images=4)
-    return progress.end_epoch(recipe, val_loss, 0.5, 1.0)
+    return progress.end_epoch(recipe, val_loss, 0.5, 1.0, seed=0)
 
 
 class Model:
@@ -71,7 +73,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     progress.add(loss=6.0, correct=3, images=4)
     progress.add(loss=1.0, correct=1, images=1)
     progress.seconds = 2.0
-    row = progress.end_epoch(RECIPE, 0.7, 0.25, 0.5)
+    row = progress.end_epoch(RECIPE, 0.7, 0.25, 0.5, seed=7)
     assert row == {
         "epoch": 1,
         "train_loss": 7 / 5,
@@ -81,6 +83,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
         "learning_rate": 1e-3,
         "seconds": 2.5,
         "images_per_second": 2.5,
+        "seed": 7,
     }
     assert progress.history == [row]
     assert (progress.step, progress.batch, progress.images) == (2, 0, 0)
@@ -92,7 +95,7 @@ def test_no_two_moments_have_checkpoints_of_one_number():
         for _ in range(2):
             progress.add(1.0, 1, 1)
             numbers.append(progress.checkpoint)
-        progress.end_epoch(RECIPE, loss, 0.5, 1.0)
+        progress.end_epoch(RECIPE, loss, 0.5, 1.0, seed=0)
         numbers.append(progress.checkpoint)
         assert progress.best_checkpoint == progress.checkpoint
     assert numbers == sorted(set(numbers))
@@ -105,8 +108,56 @@ def test_progress_survives_json_to_the_last_bit():
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
-def test_a_net_that_cannot_learn_ends_training_only_where_that_is_asked_for():
+def asked(on_collapse):
+    return types.SimpleNamespace(**{**vars(RECIPE), "on_collapse": on_collapse})
+
+
+def test_a_net_that_cannot_learn_ends_training_unless_a_warning_is_all_that_is_asked_for():
     progress = Progress(learning_rate=1e-3, collapsed=True)
-    assert progress.finished(RECIPE) is None
-    asked = types.SimpleNamespace(**{**vars(RECIPE), "stop_on_collapse": True})
-    assert progress.finished(asked) == "the net cannot learn"
+    assert progress.finished(asked("warn")) is None
+    for wish in ("stop", "restart"):
+        assert progress.finished(asked(wish)) == "the net does not learn"
+
+
+def test_a_net_with_gradients_may_rest_at_chance_for_two_epochs():
+    progress = Progress(learning_rate=1e-3)
+    for at_chance, collapsed in zip(
+        (True, True, False, True, True, True), (False,) * 5 + (True,), strict=True
+    ):
+        progress.rest(at_chance=at_chance)
+        assert progress.collapsed == collapsed
+    dead = Progress(learning_rate=1e-3)
+    dead.rest(at_chance=True, silent=True)
+    assert dead.collapsed
+
+
+def test_a_net_begins_again_five_times_at_most_and_its_checkpoints_keep_their_order():
+    progress, numbers = Progress(learning_rate=1e-3), []
+    while True:
+        end(progress, 1.6)
+        progress.rest(at_chance=True, silent=True)
+        numbers += [progress.checkpoint]
+        if (again := progress.restarted(RECIPE)) is None:
+            break
+        assert again.learning_rate == RECIPE.learning_rate
+        assert (again.epoch, again.step, again.history) == (0, 0, [])
+        assert again.checkpoint == progress.checkpoint
+        progress = again
+    assert numbers == [2, 4, 6, 8, 10, 12]
+    assert progress.finished(RECIPE) == "the net does not learn, with 6 seeds"
+
+
+@pytest.mark.parametrize("wish", ["stop", "warn"])
+def test_a_net_begins_again_only_where_that_is_asked_for(wish):
+    assert Progress(1e-3, collapsed=True).restarted(asked(wish)) is None
+    assert Progress(1e-3, collapsed=True, given=True).restarted(RECIPE) is None
+    assert Progress(1e-3).restarted(RECIPE) is None
+
+
+def test_an_older_version_s_checkpoint_is_read_and_an_unknown_one_is_not():
+    content = Progress(learning_rate=1e-3, epoch=3).to_json()
+    older = {name: content[name] for name in content.keys() - {"rested", "restarts", "begun"}}
+    assert Progress.is_told_by(older)
+    assert Progress.from_json(older) == Progress(learning_rate=1e-3, epoch=3)
+    assert not Progress.is_told_by(content | {"mood": 1})
+    assert not Progress.is_told_by({name: content[name] for name in content.keys() - {"epoch"}})

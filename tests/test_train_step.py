@@ -27,7 +27,7 @@ def batch(index=0, rows=8):
 
 
 @functools.cache
-def stepper(**train):
+def stepper(weight_decay=0.0, **train):
     """A compiled step of a net without dropout, a function that gives its first state, a feed."""
     settings = config(batch_size=8, **train)
     settings.model.dropout = 0.0
@@ -38,7 +38,8 @@ def stepper(**train):
     def start():
         return state.replicate(state.create(params, settings.train.frozen), mesh)
 
-    return train_step(module, mesh, seed=0, augment=False), start, Feed(mesh, 8)
+    step = train_step(module, mesh, seed=0, augment=False, weight_decay=weight_decay)
+    return step, start, Feed(mesh, 8)
 
 
 def run(batches, **train):
@@ -96,6 +97,15 @@ def test_padding_has_no_part_in_loss_and_update():
     assert float(metrics.images) == 5
     assert float(metrics.loss) == float(other.loss)
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_weight_decay_takes_a_share_off_kernels_alone():
+    start = stepper()[1]().params
+    (plain, _), (decayed, _) = run([batch()]), run([batch()], weight_decay=0.5)
+    for layer, arrays in start.items():
+        less = plain.params[layer]["kernel"] - RATE * 0.5 * arrays["kernel"]
+        np.testing.assert_allclose(decayed.params[layer]["kernel"], less, rtol=1e-5, atol=1e-8)
+        np.testing.assert_array_equal(decayed.params[layer]["bias"], plain.params[layer]["bias"])
 
 
 def test_frozen_layers_stay_what_they_are():

@@ -1,11 +1,11 @@
 """Training: state, compiled step, the study's recipe, checkpoints, what to do when it fails."""
 
 from rice_jax.train.feed import Feed, data_mesh
-from rice_jax.train.loop import train
+from rice_jax.train.loop import check, train
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin
 from rice_jax.train.step import evaluation_inputs
-from rice_jax.train.weights import RANDOM, Trained, build, initial_params, load, newest
+from rice_jax.train.weights import RANDOM, Trained, build, image_sizes, initial_params, load, newest
 
 __all__ = [
     "RANDOM",
@@ -13,8 +13,10 @@ __all__ = [
     "Trained",
     "begin",
     "build",
+    "check",
     "data_mesh",
     "evaluation_inputs",
+    "image_sizes",
     "images_per_second",
     "initial_params",
     "load",

@@ -154,8 +154,7 @@ class Checkpoints:
         described = _described({key: meta[key] for key in _ABOUT}).hexdigest()
         if meta.get("about", described) != described:  # older versions did not write it
             raise DamagedError("its description is not what was saved")
-        fields = {field.name for field in dataclasses.fields(Progress)}
-        if meta["progress"].keys() != fields:
+        if not Progress.is_told_by(meta["progress"]):
             raise DamagedError("it is of another version")
         return meta
 

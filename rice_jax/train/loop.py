@@ -1,4 +1,4 @@
-"""The study's recipe from the first step to the best epoch, over every device and process."""
+"""A recipe from the first step to the best epoch, over every device and process."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ import numpy as np
 from rice_jax import data, lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, once, origin, state, weights
+from rice_jax.train import diagnosis, once, origin, schedule, state, weights
 from rice_jax.train.board import Board
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.interrupt import Interrupt, interruptible
 from rice_jax.train.measure import Measure
-from rice_jax.train.progress import Progress
+from rice_jax.train.progress import ON_COLLAPSE, Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
 
 HISTORY = "history.csv"
@@ -41,7 +41,7 @@ def train(config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset) ->
         KeyboardInterrupt: Ctrl-C, after saving.
         SystemExit: SIGTERM, after saving.
     """
-    _check(config, dataset)
+    check(config, dataset)
     with lock.hold(run), interruptible() as interrupt:
         training = _Training(config, run, dataset, interrupt)
         try:
@@ -64,15 +64,16 @@ class _Training:
         self.splits = dataset.splits
         self.classes = len(dataset.classes)
         self.interrupt = interrupt
-        self.display = Display(config.train.epochs)
+        self.display = Display(schedule.epochs(config.train))
         self.module = weights.build(config)
+        self.sizes = weights.image_sizes(config)
         self.mesh = data_mesh()
         self.feed = Feed(self.mesh, config.train.batch_size)
+        self.steps = len(self.sizes) * -(-len(self.splits["train"]) // config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
         self.origin = origin.describe(config, dataset)
         self.state, self.progress = self._start()
-        wanted = config.train.get("tensorboard", False)
-        self.board = Board(run, self.progress.history, wanted=wanted)
+        self.board = self._board()
         self.saved_at = self.counted_at = time.monotonic()
         self.has_history = False
 
@@ -80,9 +81,7 @@ class _Training:
         """Train until the recipe says that it is enough."""
         self._write_history()
         if not self.progress.finished(self.recipe):
-            self.step = train_step(
-                self.module, self.mesh, seed=self.config.seed, augment=self.recipe.augment
-            )
+            self.step = self._compiled()
             self.measure = Measure(
                 self.module,
                 self.classes,
@@ -111,16 +110,44 @@ class _Training:
 
         newest = self.checkpoints.newest(like)
         if newest is None:
-            params = weights.initial_params(self.config, self.module)
-            fresh = once.jit(lambda params: state.create(params, self.recipe.frozen))(params)
-            return (
-                state.replicate(jax.tree.map(np.asarray, fresh), self.mesh),
-                Progress(learning_rate=self.recipe.learning_rate),
-            )
+            return self._fresh(self.config.seed), Progress(self.recipe.learning_rate)
         progress = newest.progress
         if not progress.finished(self.recipe) and progress.step:
             self.display.say(f"going on from epoch {progress.epoch + 1}, step {progress.step}")
         return newest.state, progress
+
+    def _fresh(self, seed: int) -> state.TrainState:
+        params = weights.initial_params(self.config, self.module, seed=seed)
+        fresh = once.jit(lambda params: state.create(params, self.recipe.frozen))(params)
+        return state.replicate(jax.tree.map(np.asarray, fresh), self.mesh)
+
+    def _compiled(self) -> Any:
+        return train_step(
+            self.module,
+            self.mesh,
+            seed=self._seed,
+            augment=self.recipe.augment,
+            weight_decay=schedule.weight_decay(self.recipe),
+        )
+
+    def _board(self) -> Board:
+        wanted = self.config.train.get("tensorboard", False)
+        return Board(self.run, self.progress.history, wanted=wanted)
+
+    @property
+    def _seed(self) -> int:
+        return self.config.seed + self.progress.restarts
+
+    @property
+    def _image_size(self) -> int:
+        """Of the epoch under way, the last one's after it."""
+        return self.sizes[min(self.progress.epoch, len(self.sizes) - 1)]
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step of the epoch under way, counted from the first epoch's first."""
+        if self.recipe.schedule == schedule.QUICK:
+            return schedule.quick_rate(self.recipe, step, self.steps)
+        return self.progress.learning_rate
 
     def _learn(self) -> None:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
@@ -128,12 +155,12 @@ class _Training:
         results = Lagged()
         self.counted_at = time.monotonic()
         self.display.begin(
-            f"epoch {progress.epoch + 1}/{self.recipe.epochs}", len(source), int(progress.images)
+            f"epoch {progress.epoch + 1}/{len(self.sizes)}", len(source), int(progress.images)
         )
         first = progress.step
         for number, batch in enumerate(self._batches(self.feed.shard)):
             rows = self.feed(batch, self._wish())
-            index, rate = np.int32(first + number), np.float32(progress.learning_rate)
+            index, rate = np.int32(first + number), np.float32(self._rate(first + number))
             self.state, metrics = self.step(self.state, rows, index, rate)
             signals = [self._count(result) for result in results.push(metrics)]
             if jax.process_count() == 1:
@@ -183,19 +210,29 @@ class _Training:
         if not math.isfinite(loss):
             raise UserError(
                 f"the validation loss is not finite after epoch {self.progress.epoch + 1}, at a "
-                f"learning rate of {self.progress.learning_rate:.3g}; {self._advice()}"
+                f"learning rate of {self._rate(self.progress.step - 1):.3g}; {self._advice()}"
             )
         seconds = time.monotonic() - started
         accuracy = float(np.trace(confusion) / confusion.sum())
-        row = self.progress.end_epoch(self.recipe, loss, accuracy, seconds)
+        self.progress.learning_rate = self._rate(self.progress.step - 1)
+        row = self.progress.end_epoch(self.recipe, loss, accuracy, seconds, seed=self._seed)
         self._look_for_collapse(row, diagnosis.chance(confusion))
+        if again := self.progress.restarted(self.recipe):
+            self._restart(again)
+            return
         self._save()
         self._write_history()
         self.board.epoch(row)
-        self.display.epoch(row)
+        self.display.epoch(row, self._left())
+
+    def _left(self) -> float:
+        """How many times the pixels of the epoch that ended are yet to be learnt from."""
+        ended = self.progress.epoch
+        return sum((size / self.sizes[ended - 1]) ** 2 for size in self.sizes[ended:])
 
     def _look_for_collapse(self, row: dict[str, float], chance: float) -> None:
         if not diagnosis.rests_at(chance, row["train_loss"], row["val_loss"]):
+            self.progress.rest(at_chance=False)
             return
         images, labels = self._next_examples()
         found = diagnosis.collapse(
@@ -207,15 +244,30 @@ class _Training:
             chance=chance,
             frozen=self.recipe.frozen,
         )
-        self.progress.collapsed = bool(found.silent)
+        self.progress.rest(at_chance=True, silent=bool(found.silent))
         self.display.say(f"WARNING: epoch {row['epoch']}: {found}")
+
+    def _restart(self, again: Progress) -> None:
+        """Begin again with the next seed; the failed net's numbers are dropped."""
+        self.display.say(
+            f"epoch {self.progress.epoch} ends the try with seed {self._seed}: "
+            f"beginning again with seed {self._seed + 1} (restart {again.restarts})"
+        )
+        self.progress = again
+        self.state, self.step = self._fresh(self._seed), self._compiled()
+        self._save()
+        if jax.process_index() == 0 and self.run.has(HISTORY):
+            (self.run.path / HISTORY).unlink()
+        self.has_history = False
+        self.board.close()
+        self.board = self._board()
 
     def _not_finite(self) -> str:
         """Do the step that failed once more, slowly, to say where."""
         pixels, labels = self._next_examples()
         images, dropout_key = training_inputs(
             pixels,
-            seed=self.config.seed,
+            seed=self._seed,
             index=self.progress.step,
             augment=self.recipe.augment,
         )
@@ -225,21 +277,22 @@ class _Training:
         return (
             f"the loss is not finite at step {self.progress.step + 1} (epoch "
             f"{self.progress.epoch + 1}, batch {self.progress.batch + 1}), at a learning rate of "
-            f"{self.progress.learning_rate:.3g}; it first shows in {where}; {self._advice()}"
+            f"{self._rate(self.progress.step):.3g}; it first shows in {where}; {self._advice()}"
         )
 
     def _advice(self) -> str:
         best = self.progress.best_epoch
         stands = f"epoch {best} stays the best; " if best else ""
-        return f"{stands}try a lower --config.train.learning_rate in another --workdir"
+        field = "quick.peak_rate" if self.recipe.schedule == schedule.QUICK else "learning_rate"
+        return f"{stands}try a lower --config.train.{field} in another --workdir"
 
     def _batches(self, shard: tuple[int, int]) -> Any:
         """The rest of the epoch's batches, the next one first."""
         return data.batches(
             self.splits["train"],
             self.feed.batch_size,
-            image_size=self.config.data.image_size,
-            seed=self.config.seed,
+            image_size=self._image_size,
+            seed=self._seed,
             epoch=self.progress.epoch,
             first_batch=self.progress.batch,
             shard=shard,
@@ -280,14 +333,16 @@ class _Training:
         if jax.process_index() != 0 or not self.progress.history:
             return
         table = io.StringIO()
-        writer = csv.DictWriter(table, list(self.progress.history[0]), lineterminator="\n")
+        # An older version's rows may lack the last columns.
+        writer = csv.DictWriter(table, list(self.progress.history[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.progress.history)
         self.run.write_text(HISTORY, table.getvalue())
         self.has_history = True
 
 
-def _check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
+def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
+    """UserError that names a setting that makes no sense, or is not of these images."""
     recipe = config.train
     for name in ("epochs", "batch_size", "learning_rate", "plateau_patience", "stop_patience"):
         if not recipe[name] > 0:
@@ -297,3 +352,9 @@ def _check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
             f"config.model.classes={config.model.classes}, but there are images of "
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
+    if recipe.on_collapse not in ON_COLLAPSE:
+        raise UserError(
+            f"config.train.on_collapse={recipe.on_collapse!r} is none of {', '.join(ON_COLLAPSE)}"
+        )
+    schedule.check(recipe)
+    weights.image_sizes(config)

@@ -18,8 +18,8 @@ _FREE = (
     "eval",
     "profile",
     "train.epochs",
+    "train.on_collapse",
     "train.save_seconds",
-    "train.stop_on_collapse",
     "train.stop_patience",
     "train.tensorboard",
 )

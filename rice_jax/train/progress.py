@@ -5,8 +5,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-Recipe = Any
-"""The `train` part of a configuration."""
+from rice_jax.train import schedule
+from rice_jax.train.schedule import Recipe
+
+ON_COLLAPSE = ("restart", "stop", "warn")
+"""What config.train.on_collapse can ask for."""
+
+_MOST_RESTARTS = 5
+_NEW = {"rested", "restarts", "begun", "given"}  # fields that older checkpoints do not have
+_LONGEST_REST = 3  # epochs at chance of a net that has gradients and may still begin to learn
 
 
 @dataclasses.dataclass
@@ -34,14 +41,22 @@ class Progress:
     best_checkpoint: int = 0
     stop_wait: int = 0
     collapsed: bool = False
-    """Stopped because the net could not learn."""
+    """The net cannot learn, or has rested at chance for too long."""
+    rested: int = 0
+    """Epochs in a row that ended at chance."""
+    restarts: int = 0
+    """How often the net began again because it had collapsed; each time the seed grew by one."""
+    begun: int = 0
+    """Number of the checkpoint before the first step; a restart's is above all before it."""
+    given: bool = False
+    """Whether the parameters before the first step are no seed's: a restart would lose them."""
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     """One row for each finished epoch: the columns of history.csv."""
 
     @property
     def checkpoint(self) -> int:
         """Number of a checkpoint made now: each step and each end of an epoch adds one to it."""
-        return self.step + self.epoch
+        return self.begun + self.step + self.epoch
 
     def add(self, loss: float, correct: float, images: float) -> None:
         """Count a step: its summed loss, its correctly classified images and all its images."""
@@ -52,7 +67,13 @@ class Progress:
         self.images += images
 
     def end_epoch(
-        self, recipe: Recipe, val_loss: float, val_accuracy: float, val_seconds: float
+        self,
+        recipe: Recipe,
+        val_loss: float,
+        val_accuracy: float,
+        val_seconds: float,
+        *,
+        seed: int,
     ) -> dict[str, float]:
         """Close the epoch under way: a row of history, then plateau and patience, as Keras's."""
         row = {
@@ -64,24 +85,41 @@ class Progress:
             "learning_rate": self.learning_rate,
             "seconds": round(self.seconds + val_seconds, 3),
             "images_per_second": round(self.images / max(self.seconds, 1e-9), 1),
+            "seed": seed,
         }
         self.history.append(row)
         self.epoch += 1
         self.batch = 0
         self.loss_sum = self.correct = self.images = self.seconds = 0.0
-        self._plateau(recipe, val_loss)
+        if recipe.schedule == schedule.STUDY:
+            self._plateau(recipe, val_loss)
         self._patience(val_loss)
         return row
 
     def finished(self, recipe: Recipe) -> str | None:
         """Why there is nothing left to train, or None."""
-        if self.collapsed and recipe.stop_on_collapse:
-            return "the net cannot learn"
-        if self.epoch > 1 and self.stop_wait >= recipe.stop_patience:
+        if self.collapsed and recipe.on_collapse != "warn":
+            tries = f", with {self.restarts + 1} seeds" if self.restarts else ""
+            return f"the net does not learn{tries}"
+        patient = recipe.schedule != schedule.STUDY
+        if not patient and self.epoch > 1 and self.stop_wait >= recipe.stop_patience:
             return f"no better validation loss for {self.stop_wait} epochs"
-        if self.epoch >= recipe.epochs:
-            return f"all {recipe.epochs} epochs done"
+        if self.epoch >= (planned := schedule.epochs(recipe)):
+            return f"all {planned} epochs done"
         return None
+
+    def rest(self, *, at_chance: bool, silent: bool = False) -> None:
+        """Take in whether the epoch ended at chance, and whether layers have no gradient."""
+        self.rested = self.rested + 1 if at_chance else 0
+        self.collapsed = silent or self.rested >= _LONGEST_REST
+
+    def restarted(self, recipe: Recipe) -> "Progress | None":
+        """Where the training begins again with the next seed; None where it does not."""
+        if not self.collapsed or recipe.on_collapse != "restart":
+            return None
+        if self.given or self.restarts == _MOST_RESTARTS:
+            return None
+        return Progress(recipe.learning_rate, restarts=self.restarts + 1, begun=self.checkpoint)
 
     def _plateau(self, recipe: Recipe, val_loss: float) -> None:
         """ReduceLROnPlateau."""
@@ -105,6 +143,12 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; floats survive the way there and back to the last bit."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def is_told_by(cls, content: Mapping[str, Any]) -> bool:
+        """Whether `from_json` takes this: an older version's lacks the newer fields."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return fields - _NEW <= content.keys() <= fields
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Progress":

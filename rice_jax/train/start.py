@@ -30,7 +30,7 @@ def begin(
             checkpoints.save(
                 Checkpoint(
                     state.replicate(fresh, data_mesh()),
-                    Progress(learning_rate=config.train.learning_rate),
+                    Progress(learning_rate=config.train.learning_rate, given=True),
                     origin.describe(config, dataset),
                 )
             )

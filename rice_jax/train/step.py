@@ -44,7 +44,7 @@ class Sums(struct.PyTreeNode):
 
 
 def train_step(
-    module: nn.Module, mesh: Mesh, *, seed: int, augment: bool
+    module: nn.Module, mesh: Mesh, *, seed: int, augment: bool, weight_decay: float = 0.0
 ) -> Callable[[TrainState, Batch, Any, Any], tuple[TrainState, Metrics]]:
     """Compile f(state, batch, index, learning_rate) -> (state, metrics) over all of the mesh.
 
@@ -52,6 +52,9 @@ def train_step(
     decides dropout and augmentation. Once a step has met a loss or a gradient that is not finite,
     that step and all after it leave the state as it was, since the state's own count of steps no
     longer equals the index: what went wrong can be looked at however late it is noticed.
+
+    `weight_decay` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101): each step takes that
+    share, times the learning rate, off the kernels.
     """
 
     def step(
@@ -81,7 +84,7 @@ def train_step(
         finite = _all_finite((loss, gradients)) & (state.step == index)
         state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            _updated(state, gradients, learning_rate),
+            _updated(state, gradients, learning_rate, weight_decay),
             state,
         )
         return state, Metrics(
@@ -140,8 +143,14 @@ def training_inputs(
     return _inputs(seed, index, jnp.asarray(images), augment, 0)
 
 
-def _updated(state: TrainState, gradients: Params, learning_rate: jax.Array) -> TrainState:
+def _updated(
+    state: TrainState, gradients: Params, learning_rate: jax.Array, weight_decay: float
+) -> TrainState:
     updates, moments = adam().update(gradients, state.moments)
+    if weight_decay:
+        updates = jax.tree.map(
+            lambda u, p: u + weight_decay * p if p.ndim > 1 else u, updates, state.trainable
+        )
     trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
     return TrainState(state.step + 1, trainable, state.frozen, moments)
 

@@ -19,7 +19,7 @@ from rice_jax import models
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import once, state
+from rice_jax.train import once, schedule, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params
@@ -61,6 +61,15 @@ def build(config: ml_collections.ConfigDict) -> nn.Module:
 def input_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int, int]:
     """Shape of one image as a net takes it, (1, H, W, 3)."""
     return (1, config.data.image_size, config.data.image_size, 3)
+
+
+def image_sizes(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """Height and width of the images that each epoch learns from, as the schedule has it.
+
+    Raises:
+        UserError: they are too small for the net.
+    """
+    return schedule.image_sizes(config.train, build(config), config.data.image_size)
 
 
 def load(run: Run) -> Trained:
@@ -107,13 +116,16 @@ def _restored(
     return config, found
 
 
-def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
+def initial_params(
+    config: ml_collections.ConfigDict, module: nn.Module, *, seed: int | None = None
+) -> Params:
     """The parameters that training starts from, as config.model.weights says.
 
-    '' and 'random' are the module's own random initialisation from config.seed (a net that the
-    study starts from trained weights has to be asked for the latter by name), a file is Keras's, a
-    folder is a run of the same net, whose best epoch is taken. A run of another net serves a net
-    with frozen layers: these are taken from it, and the layers that learn start at random.
+    '' and 'random' are the module's own random initialisation from `seed` (None for config.seed; a
+    net that the study starts from trained weights has to be asked for the latter by name), a file
+    is Keras's, a folder is a run of the same net, whose best epoch is taken. A run of another net
+    serves a net with frozen layers: these are taken from it, and the layers that learn start at
+    random.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
@@ -123,7 +135,8 @@ def initial_params(config: ml_collections.ConfigDict, module: nn.Module) -> Para
         raise UserError(_needed(config.model.name))
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
-    params = once.jit(lambda: state.random_params(module, shape, config.seed))()
+    seed = config.seed if seed is None else seed
+    params = once.jit(lambda: state.random_params(module, shape, seed))()
     if path in ("", RANDOM):
         return params
     source = epath.Path(os.path.expanduser(path))

@@ -1,0 +1,112 @@
+"""What a recipe asks of each step and each epoch: its learning rate, its image size, how many."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rice_jax.errors import UserError
+
+Recipe = Any
+"""The `train` part of a configuration."""
+
+STUDY, QUICK = "study", "quick"
+SCHEDULES = (STUDY, QUICK)
+
+
+def check(recipe: Recipe) -> None:
+    """UserError that names a field of the schedule which makes no sense."""
+    if recipe.schedule not in SCHEDULES:
+        raise _refused("schedule", recipe.schedule, f"is neither {' nor '.join(SCHEDULES)}")
+    if recipe.schedule == STUDY:
+        return
+    quick = recipe.quick
+    for name in ("epochs", "shrink"):
+        if not quick[name] or not all(_counts(number) for number in quick[name]):
+            raise _refused(f"quick.{name}", quick[name], "is no tuple of whole numbers above 0")
+    if len(quick.epochs) != len(quick.shrink):
+        raise _refused(
+            "quick.shrink", quick.shrink, f"and quick.epochs={quick.epochs} differ in length"
+        )
+    if not 0 < quick.peak_rate < math.inf:
+        raise _refused("quick.peak_rate", quick.peak_rate, "is not above 0")
+    if not 0 <= quick.warmup < 1:
+        raise _refused("quick.warmup", quick.warmup, "is no share of the steps: 0 to below 1")
+    if not 0 <= quick.weight_decay < math.inf:
+        raise _refused("quick.weight_decay", quick.weight_decay, "is below 0")
+
+
+def epochs(recipe: Recipe) -> int:
+    """Epochs that are planned: all of them where the schedule is quick, at most so many else."""
+    return sum(recipe.quick.epochs) if recipe.schedule == QUICK else recipe.epochs
+
+
+def weight_decay(recipe: Recipe) -> float:
+    """What AdamW takes off a kernel in a step, as a share of it, for a learning rate of 1."""
+    return recipe.quick.weight_decay if recipe.schedule == QUICK else 0.0
+
+
+def quick_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0) of `steps`: a linear warm-up, then half a cosine.
+
+    The cosine is that of Loshchilov and Hutter 2017 (arXiv:1608.03983) without restarts. The
+    warm-up's last step has the peak rate, and so has the one after it; the rate after the last
+    step would be 0.
+    """
+    warmup = int(recipe.quick.warmup * steps)
+    if step < warmup:
+        return recipe.quick.peak_rate * (step + 1) / warmup
+    return recipe.quick.peak_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int, ...]:
+    """Height and width of the images that each epoch learns from.
+
+    Smaller ones come first by the quick schedule, where the module's parameters do not depend on
+    the size: a net that averages its maps. One that flattens them learns at `image_size` always.
+
+    Raises:
+        UserError: images that the net would pool away.
+    """
+    if recipe.schedule == STUDY:
+        return (image_size,) * recipe.epochs
+    sizes = [image_size // shrink for shrink in recipe.quick.shrink]
+    for size in sizes:
+        if size < 1 or _pooled_away(module, size):
+            raise _refused(
+                "quick.shrink",
+                recipe.quick.shrink,
+                f"makes images of {size} x {size} pixels, too small for this net",
+            )
+    whole = _shapes(module, image_size)[0]
+    if any(_shapes(module, size)[0] != whole for size in sizes):
+        sizes = [image_size] * len(sizes)
+    pairs = zip(sizes, recipe.quick.epochs, strict=True)
+    return tuple(size for size, count in pairs for _ in range(count))
+
+
+def _counts(number: Any) -> bool:
+    return type(number) is int and number > 0
+
+
+def _refused(field: str, value: Any, why: str) -> UserError:
+    return UserError(f"config.train.{field}={value!r} {why}")
+
+
+def _pooled_away(module: nn.Module, size: int) -> bool:
+    return any(leaf.size == 0 for leaf in jax.tree.leaves(_shapes(module, size)[1]))
+
+
+def _shapes(module: nn.Module, size: int) -> tuple[Any, Any]:
+    """Shapes of the parameters, and of each layer's output, on one image."""
+
+    def outputs() -> Any:
+        images = jnp.zeros((1, size, size, 3))
+        variables = module.init(jax.random.key(0), images)
+        return variables["params"], module.apply(
+            {"params": variables["params"]}, images, capture_intermediates=True
+        )[1]
+
+    return jax.eval_shape(outputs)

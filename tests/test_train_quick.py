@@ -1,0 +1,133 @@
+"""The quick schedule and restarts in the loop: image sizes, rates, seeds, and going on."""
+
+import math
+import signal
+
+import jax
+import numpy as np
+import pytest
+from test_train_loop import _compiled_once, rows, same, watched  # noqa: F401
+from tiny_training import config, dataset, newest
+
+from rice_jax import train
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+from rice_jax.train import loop
+
+# Five steps an epoch; sizes change after the first and the second.
+STEPS, SIZES = 5, (4, 8, 16)
+
+
+def quick(**fields):
+    tiny = config(schedule="quick", batch_size=20)
+    tiny.train.quick.update({"shrink": (4, 2, 1), "epochs": (1, 1, 1), "peak_rate": 0.02} | fields)
+    return tiny
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """(image size, rate) of each step that is done."""
+    compiled, steps = loop.train_step, []
+
+    def watching(*args, **kwargs):
+        step = compiled(*args, **kwargs)
+
+        def watch(state, batch, index, rate):
+            steps.append((batch["image"].shape[1], float(rate)))
+            return step(state, batch, index, rate)
+
+        return watch
+
+    monkeypatch.setattr(loop, "train_step", watching)
+    return steps
+
+
+def test_images_grow_and_the_rate_follows_the_step(tmp_path, seen):
+    settings = quick(warmup=0.2, weight_decay=0.1)
+    run = Run(tmp_path)
+    train.train(settings, run, dataset())
+    assert [size for size, _ in seen] == [size for size in SIZES for _ in range(STEPS)]
+    rising = [0.02 * (step + 1) / 3 for step in range(3)]
+    falling = [0.01 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert [rate for _, rate in seen] == pytest.approx(rising + falling)
+    last = [float(row["learning_rate"]) for row in rows(run)]
+    assert last == pytest.approx([(rising + falling)[step] for step in (4, 9, 14)])
+
+
+@pytest.mark.parametrize("reading", [115, 190, 215])
+def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(tmp_path, reading):
+    settings = quick(weight_decay=0.1)
+    settings.train.augment = True
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    train.train(settings, whole, dataset())
+    images = watched("train", reading, lambda: signal.raise_signal(signal.SIGTERM))
+    images.workers = 1
+    with pytest.raises(SystemExit):
+        train.train(settings, run, images)
+    assert len(rows(run)) < 3
+    train.train(settings, run, dataset())
+    assert same(newest(run, settings), newest(whole, settings))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_patience_and_plateaus_are_the_study_s_alone(tmp_path, seen):
+    settings = quick(shrink=(4,), epochs=(4,), warmup=0.0)
+    settings.train.update(stop_patience=1, plateau_patience=1, plateau_min_delta=100.0, epochs=1)
+    run = Run(tmp_path)
+    train.train(settings, run, dataset())
+    assert len(rows(run)) == 4
+    expected = [0.01 * (1 + math.cos(math.pi * step / 20)) for step in range(20)]
+    assert [rate for _, rate in seen] == pytest.approx(expected)
+
+
+def test_another_schedule_in_the_same_folder_is_refused(tmp_path):
+    settings = quick(shrink=(4,), epochs=(1,))
+    train.train(settings, Run(tmp_path), dataset())
+    settings.train.quick.peak_rate = 0.5
+    with pytest.raises(UserError, match=r"config\.train\.quick\.peak_rate=0\.02, not 0\.5"):
+        train.train(settings, Run(tmp_path), dataset())
+
+
+@pytest.fixture
+def dead_at_first(monkeypatch):
+    """Nets of seed 0 are born dead."""
+    random = loop.weights.initial_params
+
+    def born(config, module, *, seed):
+        params = jax.tree.map(np.array, random(config, module, seed=seed))
+        if seed == 0:
+            params["conv1"]["bias"][:] = -100
+        return params
+
+    monkeypatch.setattr(loop.weights, "initial_params", born)
+
+
+def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(tmp_path, dead_at_first, capsys):
+    settings, other = (config(batch_size=20, learning_rate=0.01) for _ in range(2))
+    other.seed = 1
+    run, alone = Run(tmp_path / "run"), Run(tmp_path / "alone")
+    images = watched("train", 250, lambda: signal.raise_signal(signal.SIGTERM))
+    images.workers = 1
+    with pytest.raises(SystemExit):  # in the second try
+        train.train(settings, run, images)
+    assert "beginning again with seed 1 (restart 1)" in capsys.readouterr().out
+    train.train(settings, run, dataset())
+    train.train(other, alone, dataset())
+    (ours, progress), (theirs, _) = newest(run, settings), newest(alone, other)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert progress["restarts"] == 1
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert {row["seed"] for row in rows(run)} == {"1"}
+    assert train.load(run).epoch == train.load(alone).epoch
+
+
+def test_a_net_that_began_with_given_parameters_does_not_lose_them(tmp_path, capsys):
+    settings = config(epochs=2, batch_size=20)
+    params = jax.tree.map(np.array, train.initial_params(settings, train.build(settings)))
+    params["conv1"]["bias"][:] = -100
+    run = Run(tmp_path)
+    train.begin(settings, run, dataset(), params)
+    train.train(settings, run, dataset())
+    assert "trained: the net does not learn" in capsys.readouterr().out
+    assert len(rows(run)) == 1
+    np.testing.assert_array_equal(newest(run, settings)[0].params["conv1"]["bias"], -100)

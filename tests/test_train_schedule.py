@@ -1,0 +1,97 @@
+"""The quick schedule: its rates by hand, which nets see smaller images, what is refused."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_training import config, dataset
+
+from rice_jax import config as configuration
+from rice_jax import models, train
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+from rice_jax.train import schedule
+
+
+def quick(**fields):
+    """The `train` part of a tiny configuration with these fields of quick."""
+    tiny = config(schedule="quick")
+    tiny.train.quick.update(fields)
+    return tiny.train
+
+
+def test_the_rate_rises_to_its_peak_and_falls_as_half_a_cosine():
+    recipe = quick(peak_rate=0.8, warmup=0.2)
+    rates = [schedule.quick_rate(recipe, step, 10) for step in range(10)]
+    falling = {2: 0.8, 4: 0.4 * (1 + math.sqrt(0.5)), 6: 0.4, 8: 0.4 * (1 - math.sqrt(0.5))}
+    assert rates[:2] == pytest.approx([0.4, 0.8])
+    assert {step: rates[step] for step in falling} == pytest.approx(falling)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
+def test_the_rate_has_one_peak_and_is_never_zero(steps, warmup):
+    recipe = quick(peak_rate=1.0, warmup=warmup)
+    rates = [schedule.quick_rate(recipe, step, steps) for step in range(steps)]
+    top = rates.index(max(rates))
+    assert rates[top] == 1.0
+    assert all(rate > 0 for rate in rates)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize("name", models.NETS)
+def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
+    made = configuration.default(name)
+    made.train.schedule = "quick"
+    made.train.quick.update(shrink=(4, 2, 1), epochs=(2, 1, 1))
+    flattens = name in ("cnn", "cnn_light")
+    assert train.image_sizes(made) == ((224,) * 4 if flattens else (56, 56, 112, 224))
+    made.train.schedule = "study"
+    assert train.image_sizes(made) == (224,) * 50
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"peak_rate": 0.0}, r"quick\.peak_rate=0\.0 is not above 0"),
+        ({"peak_rate": math.nan}, r"quick\.peak_rate=nan is not above 0"),
+        ({"peak_rate": math.inf}, r"quick\.peak_rate=inf is not above 0"),
+        ({"warmup": 1.0}, r"quick\.warmup=1\.0 is no share"),
+        ({"warmup": -0.1}, r"quick\.warmup=-0\.1 is no share"),
+        ({"weight_decay": -1.0}, r"quick\.weight_decay=-1\.0 is below 0"),
+        ({"weight_decay": math.nan}, r"quick\.weight_decay=nan is below 0"),
+        ({"epochs": ()}, r"quick\.epochs=\(\) is no tuple of whole numbers"),
+        ({"epochs": (1, 0, 1)}, r"quick\.epochs=\(1, 0, 1\) is no tuple of whole numbers"),
+        ({"shrink": (2.5, 2, 1)}, r"quick\.shrink=\(2\.5, 2, 1\) is no tuple of whole numbers"),
+        ({"shrink": (2, 1)}, r"quick\.shrink=\(2, 1\) and quick\.epochs=\(8, 6, 2\) differ"),
+        ({"shrink": (16, 2, 1)}, r"quick\.shrink=\(16, 2, 1\) makes images of 1 x 1 pixels"),
+        ({"shrink": (99, 2, 1)}, r"quick\.shrink=\(99, 2, 1\) makes images of 0 x 0 pixels"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_by_name(fields, complaint, tmp_path):
+    tiny = config(schedule="quick")
+    tiny.train.quick.update(fields)
+    with pytest.raises(UserError, match=rf"config\.train\.{complaint}"):
+        train.train(tiny, Run(tmp_path / "run"), dataset())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "complaint"),
+    [
+        ({"schedule": "fast"}, r"schedule='fast' is neither study nor quick"),
+        ({"on_collapse": "weep"}, r"on_collapse='weep' is none of restart, stop, warn"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_known_ones(field, complaint, tmp_path):
+    with pytest.raises(UserError, match=rf"config\.train\.{complaint}"):
+        train.train(config(**field), Run(tmp_path / "run"), dataset())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_study_ignores_what_is_quick_s_alone():
+    tiny = config()
+    tiny.train.quick.update(epochs=(0,), shrink=(99,))
+    train.check(tiny, dataset())
