@@ -1,10 +1,13 @@
 """What a comparison warns of before it compares."""
 
+import csv
+
 import pytest
 from compared_runs import read, run_of
 from report_drawing import drawn_texts
+from report_runs import profile
 
-from rice_jax.report.comparison import choice
+from rice_jax.report.comparison import choice, figures, nets, writing
 from rice_jax.report.comparison.cautions import cautions
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
@@ -53,3 +56,24 @@ def test_a_run_that_was_only_profiled_is_not_warned_of(tmp_path):
     run = run_of(tmp_path, "cnn", 900, 100, history=None)
     (run.path / "evaluation.json").unlink()
     assert cautions(read(run)) == []
+
+
+def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_path):
+    lacking = [{"operation": "while", "layer": "", "input_shapes": [], "output_shapes": []}]
+    whole = run_of(tmp_path / "whole", "cnn", 950, 3_000_000)
+    content = profile(2_000_000, uncounted=lacking)
+    loop = run_of(tmp_path / "loop", "final", 955, 0, profile=content)
+    writing.compare([str(whole), str(loop)], str(tmp_path / "out"))
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "> **FLOPs that lack something:** final." in text
+    # The recommendation, the table of margins, the glance and the study's table.
+    assert "≥ 2 MFLOPs" in text
+    assert text.count("| ≥ 2 M |") == 6
+    assert "| ≥ 2,000,000 |" in text
+    assert "≥ 3" not in text
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
+    assert {row["net"]: row["flops_complete"] for row in rows} == {"cnn": "True", "final": "False"}
+    drawn = {net.label: net for net in nets.read([str(whole), str(loop)])}
+    figure = figures.accuracy_per_tflop(list(drawn.values()), title="")
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert sorted(labels) == ["cnn", "final (≤)"]

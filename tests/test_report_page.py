@@ -215,7 +215,11 @@ def test_many_dead_layers_are_cut_to_the_deadest(tmp_path):
 
 def test_what_has_no_rule_is_named_as_not_counted(tmp_path):
     uncounted = [{"operation": "while", "layer": "rnn", "input_shapes": [], "output_shapes": []}]
-    assert "**Not counted**" in text_of(make_run(tmp_path, profile=profile(uncounted=uncounted)))
+    text = text_of(make_run(tmp_path, profile=profile(777_000, uncounted=uncounted)))
+    assert "**Not counted**" in text
+    assert "takes it at least 777 kFLOPs" in text
+    assert "| ≥ 777,000 |" in text
+    assert "≥" not in text_of(make_run(tmp_path, profile=profile(777_000)))
 
 
 def test_a_run_again_after_another_stage_has_the_new_figures(tmp_path):

@@ -85,6 +85,7 @@ def _about(trained: train.Trained) -> dict[str, Any]:
         "output": f"logits: float32 (batch, {len(trained.classes)}); softmax gives probabilities",
         "params": counted.params,
         "flops": counted.flops.to_json(),
+        "flops_complete": counted.complete,
     }
 
 
@@ -137,7 +138,8 @@ def _latencies(
 
 
 def _tell(about: dict[str, Any]) -> None:
-    flops = ", ".join(f"{name} {count:,}" for name, count in about["flops"].items())
+    least = "" if about["flops_complete"] else "≥ "
+    flops = ", ".join(f"{name} {least}{count:,}" for name, count in about["flops"].items())
     lines = [
         f"{about['file']}: {about['bytes']:,} bytes",
         f"net: {about['net']}, {about['params']:,} parameters; FLOPs of an image: {flops}",

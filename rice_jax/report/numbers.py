@@ -42,6 +42,11 @@ def quantity(number: float | None, unit: str, digits: int = 4) -> str:
     return f"{text}{unit}" if text[-1].isalpha() else f"{text} {unit}"
 
 
+def at_least(text: str, complete: bool) -> str:
+    """A count as text, with '≥' before it where the count lacks something."""
+    return text if complete or text == MISSING else f"≥ {text}"
+
+
 def seconds(duration: float | None) -> str:
     """0.00421 as '4.21 ms'."""
     if duration is None or not present(duration):

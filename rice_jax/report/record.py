@@ -38,6 +38,11 @@ class Record:
         """Whether the run's images are drawn."""
         return bool(self.data and self.data["synthetic"])
 
+    @property
+    def flops_complete(self) -> bool:
+        """Whether the profile counts all that the net does; True where there is no profile."""
+        return not (self.profile or {}).get("uncounted")
+
 
 def load(run: Run) -> Record:
     """Read a run's folder; UserError where config.json is missing or a file is damaged."""
@@ -85,6 +90,7 @@ def summarize(record: Record) -> dict[str, Any]:
         "filters": totals.get("filters"),
         "study_filters": totals.get("study_filters"),
         "flops": totals.get("flops"),
+        "flops_complete": record.flops_complete,
         "latency_seconds": measured.get("median"),
         "images_per_second": (measured.get("throughput") or {}).get("images_per_second"),
         "latency_device": measured.get("device"),

@@ -11,8 +11,8 @@ from rice_jax.report.record import Record
 def cautions(nets: Sequence[Net]) -> list[str]:
     """What a reader must know before comparing: each a quoted paragraph of Markdown.
 
-    Images that are drawn or not the same, other tests, nets that answer no better than chance, and
-    nets whose epochs ran out before the recipe would have stopped them.
+    Images that are drawn or not the same, FLOPs that lack something, other tests, nets that answer
+    no better than chance, and nets whose epochs ran out before the recipe would have stopped them.
     """
     entries = [entry for net in nets for entry in net.entries]
     found = []
@@ -25,6 +25,13 @@ def cautions(nets: Sequence[Net]) -> list[str]:
         found.append(
             "> **Not the same images.** The runs did not learn from the same data set (see 'The "
             "runs'): differences between them may be the data's."
+        )
+    lacking = [net.label for net in nets if not net.complete]
+    if lacking:
+        found.append(
+            f"> **FLOPs that lack something:** {_listed(lacking)}. The profile names operations "
+            "that can't be counted: what has ≥ or ≤ before it errs to that side, and FLOPs place "
+            "these nets too far to the left."
         )
     tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
     if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:

@@ -89,7 +89,7 @@ def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Pic
 @style.styled
 def accuracy_and_f1(nets: Sequence[Net], *, title: str, synthetic: bool = False) -> Figure:
     """Accuracy and macro F1 on augmented images, a row for each net, the study's beside them."""
-    figure, axes = _rows(nets, title, synthetic)
+    figure, axes = _rows(nets, ACCURACY, title, synthetic)
     for place, net in enumerate(nets):
         for measure, offset, look in (
             (ACCURACY, -0.16, {"marker": "o", "mfc": style.BLUE, "color": style.BLUE}),
@@ -116,7 +116,7 @@ def accuracy_and_f1(nets: Sequence[Net], *, title: str, synthetic: bool = False)
 def accuracy_per_tflop(nets: Sequence[Net], *, title: str, synthetic: bool = False) -> Figure:
     """Points of augmented accuracy for each TFLOP that 7,500 images take, on a log axis."""
     nets = sorted(nets, key=lambda net: -(net.mean("accuracy_per_tflop") or 0))
-    figure, axes = _rows(nets, title, synthetic)
+    figure, axes = _rows(nets, "accuracy_per_tflop", title, synthetic)
     look = {"marker": "o", "mfc": style.BLUE, "color": style.BLUE}
     for place, net in enumerate(nets):
         spread = net.spread("accuracy_per_tflop")
@@ -134,14 +134,22 @@ def accuracy_per_tflop(nets: Sequence[Net], *, title: str, synthetic: bool = Fal
     return figure
 
 
-def _rows(nets: Sequence[Net], title: str, synthetic: bool) -> tuple[Figure, Axes]:
+def _rows(nets: Sequence[Net], measure: str, title: str, synthetic: bool) -> tuple[Figure, Axes]:
     height = _ROW * len(nets) + 0.9
     figure = style.canvas(style.WIDTH, height, title, legend_rows=1, synthetic=synthetic)
     axes = figure.subplots()
-    names = [style.fit(style.drawable(net.label), _LABEL, style.SMALL) for net in nets]
+    names = [_name(net, measure) for net in nets]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     return figure, axes
+
+
+def _name(net: Net, measure: str) -> str:
+    """A net's label, with ≥ or ≤ after it where what is drawn is only a bound."""
+    sign = MEASURES[measure].incomplete
+    mark = f" ({sign})" if sign and not net.complete else ""
+    room = _LABEL - style.width_of(mark, style.SMALL) if mark else _LABEL
+    return style.fit(style.drawable(net.label), room, style.SMALL) + mark
 
 
 def _dot(
@@ -227,7 +235,7 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
     axes.margins(x=0.16, y=0.12)
     _legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout
-    labels = [style.fit(style.drawable(net.label), _LABEL, style.SMALL) for net in nets]
+    labels = [_name(net, axis.measure) for net in nets]
     label_points(axes, points, labels, avoid=[theirs for _, theirs in studied], lines=lines)
     return figure
 

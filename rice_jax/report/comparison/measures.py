@@ -23,6 +23,8 @@ class Measure:
     """The study's name for it, '' where the study has no such figure."""
     study_form: Form | None = None
     """How the study's figure is written, where it has fewer digits."""
+    incomplete: str = ""
+    """The sign before the figure where FLOPs lack something; '' where that does not matter."""
 
     def reported(self, summary: Summary) -> float | None:
         """The study's figure, as printed."""
@@ -94,16 +96,23 @@ MEASURES: Mapping[str, Measure] = {
     "augmented_f1": Measure(
         "macro F1", _at("augmented", "macro_f1"), numbers.decimal, "macro.f1", _TWO_DIGITS
     ),
-    "flops_study": Measure("FLOPs (`study`)", _at("flops", "study"), numbers.count, "flops"),
-    "flops_formula": Measure("FLOPs (`formula`)", _at("flops", "formula"), numbers.count),
-    "flops_xla": Measure("FLOPs (`xla`)", _at("flops", "xla"), numbers.count),
+    "flops_study": Measure(
+        "FLOPs (`study`)", _at("flops", "study"), numbers.count, "flops", incomplete="≥"
+    ),
+    "flops_formula": Measure(
+        "FLOPs (`formula`)", _at("flops", "formula"), numbers.count, incomplete="≥"
+    ),
+    "flops_xla": Measure("FLOPs (`xla`)", _at("flops", "xla"), numbers.count, incomplete="≥"),
     "tflops_7500": Measure(
         f"TFLOPs for {TEST_IMAGES:,} images",
         lambda summary: study.tflops((summary["flops"] or {}).get("study")),
         functools.partial(numbers.short, digits=5),
         "tflops_7500",
+        incomplete="≥",
     ),
-    "accuracy_per_tflop": Measure("accuracy per TFLOP (%)", _accuracy_per_tflop, _THREE),
+    "accuracy_per_tflop": Measure(
+        "accuracy per TFLOP (%)", _accuracy_per_tflop, _THREE, incomplete="≤"
+    ),
     "filters": Measure("filters", _at("filters"), numbers.count, "filters"),
     "study_filters": Measure("filters, study's count", _at("study_filters"), numbers.count),
     "latency_seconds": Measure("latency", _at("latency_seconds"), numbers.seconds),

@@ -62,6 +62,11 @@ class Net:
         """The first run's summary, for the study's figures, which are the same in all."""
         return self.entries[0].summary
 
+    @property
+    def complete(self) -> bool:
+        """Whether the FLOPs of all its runs lack nothing."""
+        return all(entry.summary["flops_complete"] for entry in self.entries)
+
     def spread(self, measure: str) -> Spread | None:
         """A measure over the runs that have it; None where none has."""
         found = (MEASURES[measure].read(entry.summary) for entry in self.entries)

@@ -92,7 +92,7 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
             _points(margin),
             markdown.escape(other.net.label),
             tables.cell(other.net, ACCURACY),
-            numbers.short(other.net.mean("flops_study"), 3),
+            _flops(other.net),
         )
         for margin, other in others
         if other is not None
@@ -104,7 +104,7 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
 def _why(choice: Choice) -> str:
     net, best = choice.net, choice.best
     accuracy = numbers.percent(net.mean(ACCURACY))
-    flops = numbers.quantity(net.mean("flops_study"), "FLOPs", 3)
+    flops = tables.marked(net, "flops_study", numbers.quantity(net.mean("flops_study"), "FLOPs", 3))
     if net is best:
         return (
             f"It is the best, at {accuracy} of the augmented test images right and {flops} for "
@@ -119,6 +119,10 @@ def _why(choice: Choice) -> str:
         f"one image, {_ratio(best, net, 'flops_study')} fewer, with "
         f"{_ratio(best, net, 'params')} fewer parameters{_latency(best, net)}."
     )
+
+
+def _flops(net: Net) -> str:
+    return tables.marked(net, "flops_study", numbers.short(net.mean("flops_study"), 3))
 
 
 def _points(margin: float) -> str:
@@ -147,7 +151,7 @@ def _glance(nets: Sequence[Net], front: Front) -> str:
             markdown.escape(net.label),
             tables.cell(net, ACCURACY),
             numbers.decimal(net.mean("augmented_f1"), 3),
-            numbers.short(net.mean("flops_study"), 3),
+            _flops(net),
             numbers.short(net.mean("params"), 3),
             numbers.seconds(net.mean("latency_seconds")),
             "yes" if net.label in front.labels else "",

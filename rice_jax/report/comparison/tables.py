@@ -17,8 +17,14 @@ def cell(net: Net, measure: str) -> str:
     if spread is None:
         return numbers.MISSING
     if spread.deviation is None or len(set(spread.values)) == 1:
-        return form(spread.mean)
-    return f"{form(spread.mean)} ± {form(spread.deviation)}"
+        return marked(net, measure, form(spread.mean))
+    return marked(net, measure, f"{form(spread.mean)} ± {form(spread.deviation)}")
+
+
+def marked(net: Net, measure: str, text: str) -> str:
+    """A figure with '≥' or '≤' before it where it hangs on FLOPs that lack something."""
+    sign = MEASURES[measure].incomplete
+    return text if net.complete or not sign or text == numbers.MISSING else f"{sign} {text}"
 
 
 def table(nets: Sequence[Net], measures: Sequence[str]) -> str:
@@ -57,6 +63,7 @@ def _row(net: Net, front: Front) -> dict[str, Any]:
         "runs": len(net.entries),
         "seeds": " ".join(str(entry.summary["seed"]) for entry in net.entries),
         "pareto_front": net.label in front.labels,
+        "flops_complete": net.complete,
     }
     for name, measure in MEASURES.items():
         spread = net.spread(name)

@@ -52,18 +52,20 @@ def _layer_row(layer: Mapping[str, Any], total: float) -> tuple[str, ...]:
         markdown.escape(layer["type"]),
         shape or numbers.MISSING,
         numbers.count(layer["params"]),
-        numbers.count(flops),
+        numbers.at_least(numbers.count(flops), layer.get("complete", True)),
         numbers.percent((flops or 0) / total, 1),
     )
 
 
 def _uncounted(profile: Mapping[str, Any]) -> str:
     """Operations without a rule: the totals are too low by them."""
-    names = sorted({f"{row['operation']} in {row['layer']}" for row in profile["uncounted"] or ()})
+    names = sorted(
+        {f"{row['operation']} in {row['layer'] or 'the net'}" for row in profile["uncounted"] or ()}
+    )
     if not names:
         return ""
     listed = ", ".join(markdown.code(name) for name in names)
-    return f"**Not counted**, so that the totals are too low by it: {listed}."
+    return f"**Not counted**, so that the totals (≥) are too low by it: {listed}."
 
 
 def _time(profile: Mapping[str, Any]) -> str:

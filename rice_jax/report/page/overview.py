@@ -46,6 +46,7 @@ def _net(record: Record) -> str:
         f"A net of {_plural(convolutions, 'convolution')} with "
         f"{_plural(totals['filters'], 'filter')} and {numbers.count(totals['params'])} "
         f"parameters, for images of {size}. One image takes it "
+        f"{'' if record.flops_complete else 'at least '}"
         f"{numbers.quantity(totals['flops']['study'], 'FLOPs')}."
     )
 
@@ -98,6 +99,9 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     def theirs(field: str, form: Any = numbers.count) -> str:
         return study.cell(summary, field, form)
 
+    def counted(value: float | None, form: Any = numbers.count) -> str:
+        return numbers.at_least(form(value), summary["flops_complete"])
+
     def two_digits(value: float | None) -> str:
         return numbers.decimal(value, 2)
 
@@ -127,12 +131,12 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("parameters", numbers.count(summary["params"]), theirs("params")),
         ("trainable parameters", numbers.count(summary["trainable_params"]), theirs("trainable")),
         ("filters", _filters(summary), theirs("filters")),
-        ("FLOPs for one image, `study`", numbers.count(flops.get("study")), theirs("flops")),
-        ("FLOPs for one image, `formula`", numbers.count(flops.get("formula")), numbers.MISSING),
-        ("FLOPs for one image, `xla`", numbers.count(flops.get("xla")), numbers.MISSING),
+        ("FLOPs for one image, `study`", counted(flops.get("study")), theirs("flops")),
+        ("FLOPs for one image, `formula`", counted(flops.get("formula")), numbers.MISSING),
+        ("FLOPs for one image, `xla`", counted(flops.get("xla")), numbers.MISSING),
         (
             f"TFLOPs for {numbers.count(TEST_IMAGES)} images, `study`",
-            numbers.short(study.tflops(flops.get("study"))),
+            counted(study.tflops(flops.get("study")), numbers.short),
             theirs("tflops_7500", numbers.short),
         ),
         (
