@@ -52,6 +52,9 @@ ODD = {
     "nothing finite": lambda: figures.curves(
         [{"epoch": e, "val_loss": NAN, "train_loss": None} for e in (1, 2)]
     ),
+    "a rate that moves all the time": lambda: figures.curves(
+        [row | {"learning_rate": 1e-3 / row["epoch"]} for row in history_rows(16)]
+    ),
     "collapsed": lambda: figures.curves(
         [r | {"val_loss": 1.6094, "train_loss": 1.6094} for r in history_rows(9)]
     ),
@@ -87,6 +90,13 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_texts_of_odd_figures_neither_overlap_nor_leave_the_figure(name):
     assert_clean(ODD[name]())
+
+
+def test_changes_of_the_rate_are_marked_where_there_are_moments_of_change():
+    texts = [text for text, _ in drawn_texts(figures.curves(history_rows(16)))]
+    assert "rate change" in texts
+    moving = [text for text, _ in drawn_texts(ODD["a rate that moves all the time"]())]
+    assert "rate change" not in moving
 
 
 @pytest.mark.parametrize("name", FIGURES)

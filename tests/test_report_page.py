@@ -121,6 +121,15 @@ def test_the_summary_is_what_the_other_files_say(tmp_path):
     assert summary["augmented"]["macro_f1"] == 0.85
 
 
+def test_a_net_that_began_again_is_told_with_the_seed_it_ended_with(tmp_path):
+    header, *rows = HISTORY.splitlines()
+    history = "\n".join([f"{header},seed", *(f"{row},5" for row in rows)]) + "\n"
+    run = make_run(tmp_path, seed=3, history=history)
+    report.write(run)
+    assert re.search(r"\| seed \| *`5`", text_of(run))
+    assert run.read_json("summary.json")["seed"] == 5
+
+
 def test_the_page_states_the_figures_of_the_summary(tmp_path):
     text = text_of(make_run(tmp_path))
     assert figure_beside(text, "accuracy, clean test images") == "83.33 %"  # 25 of 30

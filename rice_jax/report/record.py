@@ -34,6 +34,12 @@ class Record:
         return self.config.get("data")
 
     @property
+    def seed(self) -> int | None:
+        """The seed that the net ended with: a net that began again has another than its config."""
+        told = self.history[-1].get("seed") if self.history else None
+        return self.config.get("seed") if told is None else int(told)
+
+    @property
     def synthetic(self) -> bool:
         """Whether the run's images are drawn."""
         return bool(self.data and self.data["synthetic"])
@@ -73,7 +79,7 @@ def summarize(record: Record) -> dict[str, Any]:
     measured = time.get("measured") or {}
     return {
         "model": record.model,
-        "seed": record.config.get("seed"),
+        "seed": record.seed,
         "pruned": record.prune is not None,
         "dataset": data
         and {name: data.get(name) for name in ("name", "synthetic", "fingerprint", "images")},

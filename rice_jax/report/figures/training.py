@@ -92,6 +92,8 @@ def _mark_rate_changes(axes: Sequence[Axes], epochs: np.ndarray, rates: np.ndarr
         for i in range(1, len(rates))
         if np.isfinite(rates[i - 1 : i + 1]).all() and rates[i] != rates[i - 1]
     ]
+    if len(changes) == len(rates) - 1 > 2:
+        return  # a rate that moves all the time: there is no moment to mark
     for number, epoch in enumerate(changes):
         for panel in axes:
             label = "rate change" if number == 0 else None

@@ -214,7 +214,7 @@ def provenance(record: Record) -> str:
     """What it takes to get this run again: seed, recipe, versions."""
     recipe = record.config["config"].get("train") or {}
     rows = [
-        ("seed", markdown.code(str(record.config.get("seed")))),
+        ("seed", markdown.code(str(record.seed))),
         *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),
         *(
             (markdown.escape(name), markdown.code(str(value)))
