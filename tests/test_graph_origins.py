@@ -88,7 +88,7 @@ def test_constants_are_looked_through_where_it_is_asked_for():
     assert origins.origin(scaled).path is None
     origin = origins.origin(scaled, ALIASES | ELEMENTWISE)
     assert origin.path == "params/bias"
-    assert [step.name for step in origin.steps][0] == "div"
+    assert next(step.name for step in origin.steps) == "div"
     assert named(origin.readers) == ["add"]
 
 
@@ -117,3 +117,10 @@ def test_places_tell_where_each_element_comes_from():
     places = origins.origin(added.inputs[1]).places()
     assert places.shape == added.inputs[1].shape
     np.testing.assert_array_equal(places.reshape(-1, SIZE)[0], [0, 2, 1, 3])
+
+
+def test_a_weight_is_computed_without_an_image():
+    net, origins = traced(lambda x, b: x * jnp.exp(b / jnp.sqrt(4.0)))
+    (product,) = (equation for equation in net.equations if equation.name == "mul")
+    got = origins.compute(product.inputs[1], {"params": {"bias": np.float32([0, 1, 2, 3])}})
+    np.testing.assert_allclose(np.ravel(got), np.exp([0, 0.5, 1, 1.5]), rtol=1e-6)

@@ -4,15 +4,12 @@ import dataclasses
 
 import flax.linen as nn
 
+from rice_jax.graph.origins import Origins
+from rice_jax.graph.primitives import CASTS, RENAMES
 from rice_jax.graph.trace import Equation, Trace, Value
 
 # Steps that act on each element alone: bias, BatchNorm's affine, a scale, a change of precision.
-_ELEMENTWISE = frozenset(
-    {
-        *("add", "sub", "mul", "div", "neg", "convert_element_type", "reduce_precision"),
-        *("copy", "copy_p", "name", "sharding_constraint", "optimization_barrier"),
-    }
-)
+_AFFINE = frozenset({"add", "sub", "mul", "div", "neg"}) | CASTS | RENAMES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +47,21 @@ def convolutions(trace: Trace) -> list[ConvMap]:
     variable (patch extraction, a fixed blur) have no filters to speak of and are left out; those
     inside a loop, whose values a flat trace does not have, are named by `unseen`.
     """
-    roots = _roots(trace)
-    variables = set(trace.variables.values())
+    origins = Origins(trace)
     kernels: dict[str, list[frozenset[Value]]] = {}
     calls: dict[str, int] = {}
     found = []
     for equation in trace.equations:
-        if equation.name != "conv_general_dilated" or not roots[equation.inputs[1]] & variables:
+        if equation.name != "conv_general_dilated" or not origins.paths(equation.inputs[1]):
             continue
         known = kernels.setdefault(equation.layer, [])
-        kernel = roots[equation.inputs[1]]
+        kernel = origins.identity(equation.inputs[1])
         if kernel not in known:
             known.append(kernel)
         number = known.index(kernel) + 1
         path = equation.layer if number == 1 else f"{equation.layer}#{number}"
         calls[path] = calls.get(path, -1) + 1
-        value, rectified = _follow(trace, equation, roots)
+        value, rectified = _follow(trace, equation, origins)
         batch_axis, channel_axis, *_ = equation.params["dimension_numbers"].out_spec
         filters = value.shape[channel_axis]
         found.append(
@@ -84,31 +80,19 @@ def unseen(trace: Trace) -> list[str]:
     ]
 
 
-def _roots(trace: Trace) -> dict[Value, frozenset[Value]]:
-    """For each value, the variables and the input that it depends on."""
-    roots = {value: frozenset([value]) for value in (trace.input, *trace.variables.values())}
-    for equation in trace.equations:
-        for value in equation.inputs:
-            roots.setdefault(value, frozenset())
-        reached = frozenset().union(*(roots[value] for value in equation.inputs))
-        roots.update(dict.fromkeys(equation.outputs, reached))
-    return roots
-
-
-def _follow(
-    trace: Trace, convolution: Equation, roots: dict[Value, frozenset[Value]]
-) -> tuple[Value, bool]:
+def _follow(trace: Trace, convolution: Equation, origins: Origins) -> tuple[Value, bool]:
     """The feature map of `convolution` and whether it is rectified."""
     own = value = convolution.outputs[0]
     while (step := _only_reader(trace, value)) is not None:
-        if _rectifies(trace, step, value):
-            return _clipped(trace, step.outputs[0], roots), True
+        if _rectifies(origins, step, value):
+            return _clipped(trace, step.outputs[0], origins), True
         others = [operand for operand in step.inputs if operand is not value]
         if (
-            step.name not in _ELEMENTWISE
+            step.name not in _AFFINE
+            or len(step.outputs) != 1
             or step.inputs.count(value) != 1
             or step.outputs[0].shape != value.shape
-            or any(trace.input in roots[operand] for operand in others)
+            or any(trace.input in origins.roots(operand) for operand in others)
         ):
             break
         value = step.outputs[0]
@@ -122,30 +106,23 @@ def _only_reader(trace: Trace, value: Value) -> Equation | None:
     return readers[0] if len(readers) == 1 and value not in trace.outputs else None
 
 
-def _rectifies(trace: Trace, step: Equation, value: Value) -> bool:
+def _rectifies(origins: Origins, step: Equation, value: Value) -> bool:
     if step.name == "relu":
         return True
     if step.name == "max":
-        return any(_is_zero(trace, operand) for operand in step.inputs)
-    return step.name == "clamp" and step.inputs[1] is value and _is_zero(trace, step.inputs[0])
+        return any(_is_zero(origins, operand) for operand in step.inputs)
+    return step.name == "clamp" and step.inputs[1] is value and _is_zero(origins, step.inputs[0])
 
 
-def _is_zero(trace: Trace, value: Value) -> bool:
-    """Whether a value is a constant 0, maybe broadcast or converted."""
-    if value.constant is not None:
-        return not value.constant.any()
-    made = trace.producer(value)
-    return (
-        made is not None
-        and made.name in ("broadcast_in_dim", "convert_element_type")
-        and _is_zero(trace, made.inputs[0])
-    )
+def _is_zero(origins: Origins, value: Value) -> bool:
+    constant = origins.origin(value).value.constant
+    return constant is not None and not constant.any()
 
 
-def _clipped(trace: Trace, value: Value, roots: dict[Value, frozenset[Value]]) -> Value:
+def _clipped(trace: Trace, value: Value, origins: Origins) -> Value:
     """The value after the upper clip that makes a ReLU6 of a ReLU, or `value` itself."""
     step = _only_reader(trace, value)
     if step is None or step.name != "min":
         return value
-    constant = all(operand is value or not roots[operand] for operand in step.inputs)
+    constant = all(operand is value or origins.is_constant(operand) for operand in step.inputs)
     return step.outputs[0] if constant else value

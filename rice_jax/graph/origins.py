@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from rice_jax.graph.primitives import ALIASES, ARRANGES
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -85,6 +87,15 @@ class Origins:
     def identity(self, value: Value) -> frozenset[Value]:
         """What tells a kernel from others: what it is made of, or itself where that is nothing."""
         return self.roots(value) or frozenset([self.origin(value).value])
+
+    def compute(self, value: Value, variables: Any) -> Any:
+        """The array that a weight or a constant is for these variables."""
+        flat = traverse_util.flatten_dict(variables, sep="/")
+        arrays = {each: flat[path] for each, path in self._paths.items() if path in flat}
+        for equation in self._trace.needed([value]):
+            operands = [arrays.get(each, each.constant) for each in equation.inputs]
+            arrays.update(zip(equation.outputs, equation.apply(*operands), strict=True))
+        return arrays.get(value, value.constant)
 
     def _source(self, step: Equation, value: Value, through: Collection[str]) -> Value | None:
         """The operand that `value`, an output of `step`, is an alias of."""

@@ -14,12 +14,8 @@ from rice_jax.errors import UserError
 from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
-from rice_jax.inspection.linear import convolution, dot
+from rice_jax.inspection.linear import backend_roundoff, convolution, dot
 from rice_jax.inspection.rules import RULES
-
-_OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
-"""How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
-to bfloat16."""
 
 _HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
@@ -83,7 +79,7 @@ def value_bounds(
     if np.any(np.asarray(low) > np.asarray(high)):
         raise UserError(f"images from low={low} to high={high}: low must not be above high")
     if operand_roundoff is None:
-        operand_roundoff = _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
+        operand_roundoff = backend_roundoff()
     needed = traced.needed(wanted)
     variables = traverse_util.flatten_dict(variables, sep="/")
     without_rule: list[str] = []

@@ -15,7 +15,16 @@ import numpy as np
 from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import SMALLEST, UNIT, Interval, gamma, roundoff, widened
 
+_OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
+"""How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
+to bfloat16."""
+
 _Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def backend_roundoff() -> float:
+    """Relative rounding of what convolutions and dot products multiply on JAX's backend in use."""
+    return _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
 
 
 def convolution(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -> Interval:

@@ -6,9 +6,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import trace
+from rice_jax.inspection.rounding import rounding
+
+Net = tuple[nn.Module, Any]
+"""A module and its variables."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +21,18 @@ class Certificate:
     """How far the logits of two nets are apart."""
 
     max_abs_logit_difference: float
+    max_relative_logit_difference: float
+    """The same over the largest absolute logit of either net on these images."""
     images: int
     changed_predictions: int
     """Images whose class with the largest logit is another one."""
     proven: bool
-    """Whether they are equal but for float rounding on every possible image, not these alone."""
+    """Whether they are equal but for float rounding on every possible image, not these alone. Where
+    `rounding` can't be told, only nets that differ nowhere on these images are called so."""
+    rounding: float | None
+    """Where it is proven, what float rounding in both nets explains at the logit that differs most
+    (`inspection.rounding`): never less than the difference. None for a net with a `while` loop or
+    whatever else has no derivative."""
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain JSON types."""
@@ -28,8 +40,8 @@ class Certificate:
 
 
 def certify(
-    before: tuple[nn.Module, Any],
-    after: tuple[nn.Module, Any],
+    before: Net,
+    after: Net,
     batches: Iterable[tuple[Any, Any]],
     *,
     proven: bool = False,
@@ -43,22 +55,80 @@ def certify(
         batches: pairs of images (B, H, W, C) and labels, of which the images count.
         proven: what is known of all other images.
         **kwargs: what else the modules' calls need, such as train=False.
+
+    Raises:
+        UserError: no images; a logit that is NaN or infinite, in either net; a difference that
+            float rounding does not explain though it was proven that there is none.
     """
 
-    def logits(net: tuple[nn.Module, Any], variables: Any, images: Any) -> Any:
-        return net[0].apply(variables, images, **kwargs)
-
     @jax.jit
-    def compare(one: Any, other: Any, images: Any) -> tuple[jax.Array, jax.Array]:
-        first, second = logits(before, one, images), logits(after, other, images)
-        changed = jnp.argmax(first, -1) != jnp.argmax(second, -1)
-        return jnp.max(jnp.abs(first - second)), jnp.sum(changed)
+    def logits(one: Any, other: Any, images: Any) -> tuple[Any, Any]:
+        return before[0].apply(one, images, **kwargs), after[0].apply(other, images, **kwargs)
 
-    largest, changed, images = 0.0, 0, 0
+    worst = _Worst()
+    changed, images, size = 0, 0, 0.0
     for batch, _ in batches:
-        difference, count = compare(before[1], after[1], batch)
-        largest, changed = max(largest, float(difference)), changed + int(count)
+        first, second = (np.asarray(each) for each in logits(before[1], after[1], batch))
+        _refuse_not_finite(first, second, images)
+        worst.meet(first, second, batch)
+        changed += int(np.sum(first.argmax(-1) != second.argmax(-1)))
         images += len(batch)
+        size = max(size, *(float(np.abs(each).max(initial=0)) for each in (first, second)))
     if not images:
         raise UserError("no images to compare the nets on: give a split that has some")
-    return Certificate(largest, images, changed, proven)
+    explained = _explained(before, after, worst, kwargs) if proven else None
+    return Certificate(
+        max_abs_logit_difference=worst.difference,
+        max_relative_logit_difference=worst.difference / size if size else 0.0,
+        images=images,
+        changed_predictions=changed,
+        proven=proven and (explained is not None or not worst.difference),
+        rounding=explained,
+    )
+
+
+@dataclasses.dataclass
+class _Worst:
+    """The logit that differs most, and the image (1, H, W, C) on which it does."""
+
+    difference: float = 0.0
+    place: tuple[int, ...] = ()
+    image: Any = None
+
+    def meet(self, first: np.ndarray, second: np.ndarray, images: Any) -> None:
+        """Look at the logits (B, classes) of a batch of images."""
+        apart = np.abs(first.astype(np.float64) - second.astype(np.float64))
+        if apart.size and (self.image is None or apart.max() > self.difference):
+            row, *place = (int(index) for index in np.unravel_index(np.argmax(apart), apart.shape))
+            self.difference, self.place = float(apart.max()), (0, *place)
+            self.image = np.asarray(images[row : row + 1])
+
+
+def _refuse_not_finite(first: np.ndarray, second: np.ndarray, images: int) -> None:
+    """UserError where a logit is NaN or infinite: no difference can be told there."""
+    for logits, net in ((first, "whole"), (second, "smaller")):
+        odd = ~np.isfinite(logits.astype(np.float64)).reshape(len(logits), -1).all(axis=1)
+        if odd.any():
+            raise UserError(
+                f"the nets cannot be compared: the {net} one gives NaN or infinity on image "
+                f"{images + int(np.argmax(odd))}"
+            )
+
+
+def _explained(before: Net, after: Net, worst: _Worst, kwargs: Any) -> float | None:
+    """What rounding explains of the largest difference; UserError where that is less than it."""
+    explained = 0.0
+    for module, variables in (before, after):
+        traced = trace(module, worst.image.shape, worst.image.dtype, **kwargs)
+        (output,) = traced.outputs
+        try:
+            explained += rounding(traced, variables, worst.image, output, worst.place)
+        except (ValueError, NotImplementedError):
+            return None
+    if worst.difference > explained:
+        raise UserError(
+            f"a logit moved by {worst.difference:.2g} where float rounding explains "
+            f"{explained:.2g}, though it was proven that none does: the smaller net computes "
+            "something else, or the images leave the range of pixels that the proof is for"
+        )
+    return explained

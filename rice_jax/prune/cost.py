@@ -10,7 +10,7 @@ import numpy as np
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import Equation, Value
 from rice_jax.profile.rules import flops
-from rice_jax.prune.dependencies import Dependencies, variable_path
+from rice_jax.prune.dependencies import Dependencies
 
 Measure = Literal["formula", "study", "xla", "params", "filters"]
 """FLOPs in one of the three conventions, parameters, or filters of convolutions."""
@@ -157,12 +157,12 @@ def _resized(graph: Dependencies, value: Value, lengths: dict[bytes, int]) -> Va
 
 def _convolved(graph: Dependencies) -> list[tuple[Value, int]]:
     """The kernels of convolutions, each once, and their axes that hold filters."""
-    kernels: dict[str | Value, tuple[Value, int]] = {}
+    kernels: dict[frozenset[Value], tuple[Value, int]] = {}
     for equation in graph.trace.equations:
         if equation.name == "conv_general_dilated":
             kernel = equation.inputs[1]
             axis = equation.params["dimension_numbers"].rhs_spec[0]
-            kernels.setdefault(variable_path(graph.trace, kernel) or kernel, (kernel, axis))
+            kernels.setdefault(graph.origins.identity(kernel), (kernel, axis))
     return list(kernels.values())
 
 

@@ -87,7 +87,7 @@ def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()
     foldable = _everywhere(
         graph,
         [
-            (least == most) & ((least == 0) | folds_exactly(graph.trace, contraction))
+            (least == most) & ((least == 0) | folds_exactly(graph, contraction))
             for contraction, (least, most) in zip(graph.contractions, extremes, strict=True)
         ],
     )

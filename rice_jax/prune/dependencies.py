@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import Trace, Value
+from rice_jax.graph.origins import Origins
+from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.graph.trace import trace as trace_module
 from rice_jax.prune.propagation import FIXED, Contraction, Labels, Propagation
 from rice_jax.prune.rules import propagate
@@ -38,6 +39,8 @@ class Dependencies:
     """
 
     trace: Trace
+    origins: Origins
+    """Where the trace's values come from."""
     group: np.ndarray
     """For each channel the number of its group: channels that touch the same axes."""
     axes: Mapping[Value, Labels]
@@ -47,7 +50,8 @@ class Dependencies:
     filters: Mapping[str, Filters]
     """By layer path, in the order in which the layers run."""
     kept_whole: Sequence[str]
-    """Operations that could not be seen through, whose channels are left as they are."""
+    """Layers with filters that can't be cut, and what holds them: 'conv1: sort in the outermost
+    module is not seen through'. Layers that make the net's output are left out."""
 
     @property
     def channels(self) -> int:
@@ -131,12 +135,21 @@ def dependencies(
     """
     traced = trace_module(module, (1, *input_shape[1:]), **kwargs)
     labelled = propagate(traced)
+    if on_unknown == "error":
+        _refuse_unclear(labelled)
     parts = _parts(labelled)
-    channel, kept_whole = _channels(labelled, parts, on_unknown)
+    channel = _channels(labelled, parts)
     axes = {value: _numbers(labels, parts, channel) for value, labels in labelled.labels.items()}
     groups = _groups(axes, traced, int(channel.max(initial=-1)) + 1)
+    filters = _filters(labelled, axes)
     return Dependencies(
-        traced, groups, axes, labelled.contractions, _filters(labelled, axes), kept_whole
+        traced,
+        labelled.origins,
+        groups,
+        axes,
+        labelled.contractions,
+        filters,
+        _kept_whole(labelled, filters),
     )
 
 
@@ -145,52 +158,78 @@ def among(channels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.isin(channels, np.flatnonzero(chosen))
 
 
-def variable_path(trace: Trace, value: Value) -> str | None:
-    """Path of the variable that a value is, maybe with other axes or another precision."""
-    made = trace.producer(value)
-    while made and made.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
-        value = made.inputs[0]
-        made = trace.producer(value)
-    return next((path for path, each in trace.variables.items() if each is value), None)
-
-
-def _parts(labelled: Propagation) -> np.ndarray:
-    """For each label the number of its connected part."""
+def _parts(labelled: Propagation, *, fixed: bool = True) -> np.ndarray:
+    """For each label the number of its connected part; without what ties it to FIXED if not."""
     first, second = (np.concatenate(ends) for ends in zip(*labelled.links, strict=True))
+    if not fixed:
+        free = (first != FIXED) & (second != FIXED)
+        first, second = first[free], second[free]
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(labelled.count,) * 2)
     return connected_components(graph, directed=False)[1]
 
 
-def _channels(
-    labelled: Propagation, parts: np.ndarray, on_unknown: OnUnknown
-) -> tuple[np.ndarray, list[str]]:
-    """For each part its channel or -1, and the operations that were left whole."""
+def _candidates(labelled: Propagation) -> np.ndarray:
+    """Labels of all filters, in the order in which their layers run."""
     owners = [
         labelled.labels[labelled.trace.variables[path]][axis]
         for path, axes in labelled.filters.items()
         for axis in axes
     ]
-    candidates = parts[np.concatenate([np.empty(0, int), *owners])]
+    return np.concatenate([np.empty(0, int), *owners])
+
+
+def _refuse_unclear(labelled: Propagation) -> None:
+    """UserError for an operation without a rule that meets filters that nothing else holds."""
+    parts = _parts(labelled)
+    free = np.zeros(len(parts), bool)
+    free[parts[_candidates(labelled)]] = True
+    free[parts[FIXED]] = False
+    for equation, labels in labelled.unclear:
+        if free[parts[labels]].any():
+            raise UserError(
+                f"pruning cannot see through {_named(equation)} on {equation.inputs[0].shape}: "
+                "leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
+            )
+
+
+def _channels(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
+    """For each part its channel, or -1."""
+    candidates = parts[_candidates(labelled)]
     free = np.zeros(len(parts), bool)
     free[candidates] = True
     free[parts[FIXED]] = False
-    kept_whole = []
-    for equation, labels in labelled.unclear:
-        if free[parts[labels]].any():
-            name = f"{equation.name} in {equation.layer or 'the outermost module'}"
-            if on_unknown == "error":
-                raise UserError(
-                    f"pruning cannot see through {name} on {equation.inputs[0].shape}: "
-                    "leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
-                )
-            kept_whole.append(name)
     for _, labels in labelled.unclear:
         free[parts[labels]] = False
     channel = np.full(len(parts), -1)
     ordered = candidates[np.sort(np.unique(candidates, return_index=True)[1])]
     ordered = ordered[free[ordered]]
     channel[ordered] = np.arange(len(ordered))
-    return channel, list(dict.fromkeys(kept_whole))
+    return channel
+
+
+def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[str]:
+    """Each layer with filters that can't be cut, and the first operation that holds them."""
+    parts = _parts(labelled, fixed=False)
+    returned = np.zeros(len(parts), bool)
+    reason: dict[int, str] = {}
+    unclear = [(e, labels, "is not seen through") for e, labels in labelled.unclear]
+    held = [(e, labels, "ties it to what stays") for e, labels in labelled.held]
+    for equation, labels, why in (*unclear, *held):
+        if equation is None:
+            returned[parts[labels]] = True
+            continue
+        for part in np.unique(parts[labels]).tolist():
+            reason.setdefault(part, f"{_named(equation)} {why}")
+    found: dict[str, None] = {}
+    for path, each in filters.items():
+        own = parts[labelled.labels[labelled.trace.variables[each.variable]][each.axis]]
+        stuck = own[(each.channels < 0) & ~returned[own]].tolist()
+        found |= {f"{path or 'the outermost module'}: {reason[part]}": None for part in stuck}
+    return list(found)
+
+
+def _named(equation: Equation) -> str:
+    return f"{equation.name} in {equation.layer or 'the outermost module'}"
 
 
 def _numbers(labels: Labels, parts: np.ndarray, channel: np.ndarray) -> Labels:

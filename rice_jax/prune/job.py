@@ -334,7 +334,8 @@ def _tell(content: Mapping[str, Any]) -> None:
     certificate = content["certificate"]
     claim = "on every possible image" if certificate["proven"] else "on these images"
     print(
-        f"logits differ by {certificate['max_abs_logit_difference']:.2e} at most on "
+        f"logits differ by {certificate['max_abs_logit_difference']:.2e} at most "
+        f"({certificate['max_relative_logit_difference']:.1e} of the largest logit) on "
         f"{certificate['images']:,} images, {certificate['changed_predictions']:,} predictions "
         f"change; this holds {claim}",
         flush=True,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 
 FIXED = 0
@@ -35,19 +36,21 @@ class Propagation:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.origins = Origins(trace)
         self.count = 1
         self.labels: dict[Value, Labels] = {trace.input: uniform(FIXED, trace.input.shape)}
         self.links: list[tuple[np.ndarray, np.ndarray]] = []
         self.contractions: list[Contraction] = []
-        self.weights: dict[Value, str] = {}
-        """Values made of one variable alone, and the path of that variable."""
         self.filters: dict[str, list[int]] = {}
         """By path of a variable: its axes that hold filters."""
         self.unclear: list[tuple[Equation, np.ndarray]] = []
         """Operations that no rule sees through, and the labels they touch."""
-        for path, value in trace.variables.items():
+        self.held: list[tuple[Equation | None, np.ndarray]] = []
+        """Operations that tie labels to what is never cut; None is the net's output."""
+        self.at: Equation | None = None
+        """The operation whose labels are being found."""
+        for value in trace.variables.values():
             self.labels[value] = tuple(self._fresh(size) for size in value.shape)
-            self.weights[value] = path
 
     def of(self, value: Value) -> Labels:
         """The labels of each axis of `value`."""
@@ -57,6 +60,9 @@ class Propagation:
         """Make two equally long axes one; the labels of the result."""
         both = (first != ANY) & (second != ANY) & (first != second)
         self.links.append((first[both], second[both]))
+        tied = both & ((first == FIXED) | (second == FIXED))
+        if tied.any():
+            self.held.append((self.at, np.maximum(first, second)[tied]))
         return np.where(first == ANY, second, first)
 
     def fix(self, labels: np.ndarray) -> None:
@@ -74,28 +80,37 @@ class Propagation:
             solid(self.of(value)[axis]) for value, axis in zip(equation.inputs, axes, strict=False)
         )
         self.link(left, right)
-        for operand, axis in enumerate(axes):
-            if equation.inputs[operand] not in self.weights:
-                self.contractions.append(Contraction(equation, operand, axis))
+        for operand in self._activations(equation):
+            self.contractions.append(Contraction(equation, operand, axes[operand]))
+
+    def _activations(self, equation: Equation) -> list[int]:
+        """The operands of a product that are no kernel; of two that no image changes only one."""
+        changing = [i for i in (0, 1) if not self.origins.is_weight(equation.inputs[i])]
+        if changing:
+            return changing
+        return [0] if self.origins.origin(equation.inputs[0]).path is None else [1]
 
     def note_filters(self, weight: Value, axes: Sequence[int]) -> None:
-        """Remember that these axes of a weight hold filters."""
-        path = self.weights.get(weight)
-        if path is None or path in self.filters:
+        """Remember that these axes of a weight hold filters.
+
+        They are those of the largest variable that the weight is made of: its kernel, not a gain.
+        """
+        if not self.origins.is_weight(weight):
             return
         held = np.concatenate([[], *(self.of(weight)[axis] for axis in axes)])
-        own = self.labels[self.trace.variables[path]]
-        self.filters[path] = [
-            axis for axis, labels in enumerate(own) if np.isin(labels, held).any()
-        ]
+        holding = {}
+        for path in self.origins.paths(weight):
+            own = self.labels[self.trace.variables[path]]
+            inside = [axis for axis, labels in enumerate(own) if np.isin(labels, held).any()]
+            if inside:
+                holding[path] = inside
+        if holding:
+            path = max(holding, key=lambda path: self.trace.variables[path].size)
+            self.filters.setdefault(path, holding[path])
 
     def give(self, equation: Equation, outputs: Sequence[Labels]) -> None:
         """Set the labels of an equation's outputs."""
         self.labels.update(zip(equation.outputs, outputs, strict=True))
-        sources = [value for value in equation.inputs if value.constant is None]
-        if len(sources) == 1 and sources[0] in self.weights:
-            path = self.weights[sources[0]]
-            self.weights.update(dict.fromkeys(equation.outputs, path))
 
     def _fresh(self, size: int) -> np.ndarray:
         self.count += size

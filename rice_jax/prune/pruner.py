@@ -40,7 +40,7 @@ class Pruned:
     refused: Mapping[str, Sequence[int]]
     """Filters that are constant, not zero, and stay: padding or no bias forbids to fold them."""
     kept_whole: Sequence[str]
-    """Operations that could not be seen through, with on_unknown='keep'."""
+    """Layers with filters that can't be cut, and what holds them; the output's are left out."""
     certificate: Certificate
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,9 @@ def propagate(trace: Trace) -> Propagation:
     """Label every value of a trace, from its variables to its outputs."""
     p = Propagation(trace)
     for equation in trace.equations:
+        p.at = equation
         p.give(equation, RULES.get(equation.name, _unknown)(p, equation))
+    p.at = None
     for output in trace.outputs:
         for labels in p.of(output):
             p.fix(labels)

@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import Trace, variable_shapes
-from rice_jax.prune.dependencies import Dependencies, among, variable_path
+from rice_jax.graph.trace import variable_shapes
+from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.propagation import Contraction
 
@@ -97,33 +98,52 @@ def unread(graph: Dependencies, removed: np.ndarray) -> np.ndarray:
     return found if not np.any(found & ~removed) else unread(graph, removed | found)
 
 
-def bias_after(trace: Trace, contraction: Contraction) -> tuple[str, int] | None:
-    """The variable that is added right after (+1) or subtracted (-1, BatchNorm's mean), if any."""
-    (output,) = contraction.equation.outputs
-    readers = trace.consumers(output)
-    if len(readers) != 1 or output in trace.outputs or readers[0].name not in ("add", "sub"):
-        return None
-    left, right = readers[0].inputs
-    if readers[0].name == "sub" and left is not output:
-        return None
-    path = variable_path(trace, right if left is output else left)
-    if path is None or len(trace.variables[path].shape) != 1:
-        return None
-    shared = len(trace.consumers(trace.variables[path])) > 1
-    return None if shared else (path, 1 if readers[0].name == "add" else -1)
-
-
-def folds_exactly(trace: Trace, contraction: Contraction) -> bool:
+def folds_exactly(graph: Dependencies, contraction: Contraction) -> bool:
     """Whether a constant channel can go into the bias that follows: nowhere at an edge cut off."""
     equation = contraction.equation
+    kernel = equation.inputs[1 - contraction.operand]
     if equation.name == "conv_general_dilated":
         padded = any(edge > 0 for edges in equation.params["padding"] for edge in edges)
         if padded or any(step != 1 for step in equation.params["lhs_dilation"]):
             return False
-    elif len(equation.params["dimension_numbers"][0][0]) != 1:
-        return False
-    other = equation.inputs[1 - contraction.operand]
-    return variable_path(trace, other) is not None and bias_after(trace, contraction) is not None
+    else:
+        (contracted, _), (batch, _) = equation.params["dimension_numbers"]
+        if len(contracted) != 1 or batch or len(kernel.shape) != 2:
+            return False
+    return graph.origins.is_weight(kernel) and bias_after(graph, contraction) is not None
+
+
+def bias_after(graph: Dependencies, contraction: Contraction) -> tuple[str, int] | None:
+    """The variable that is added right after (+1) or subtracted (-1, BatchNorm's mean), if any.
+
+    One number a filter, which nothing else reads, under whatever name or precision.
+    """
+    (output,) = contraction.equation.outputs
+    made = graph.origins.origin(output)
+    if len(made.readers) != 1 or made.returned:
+        return None
+    (reader,) = made.readers
+    if reader.name not in ("add", "sub") or output not in reader.inputs:
+        return None
+    left, right = reader.inputs
+    if left is right or (reader.name == "sub" and left is not output):
+        return None
+    bias = graph.origins.origin(right if left is output else left)
+    if bias.path is None or bias.readers != (reader,) or bias.returned:
+        return None
+    filters = output.shape[_features(contraction)]
+    line = _along(np.arange(filters), _features(contraction), len(output.shape))
+    if bias.value.size != filters or not np.all(bias.places() == line):
+        return None
+    return bias.path, 1 if reader.name == "add" else -1
+
+
+def _features(contraction: Contraction) -> int:
+    """The axis of the result that has the filters."""
+    if contraction.equation.name == "conv_general_dilated":
+        return int(contraction.equation.params["dimension_numbers"].out_spec[1])
+    rank = len(contraction.equation.outputs[0].shape)
+    return rank - 1 if contraction.operand == 0 else 0
 
 
 def _fold(
@@ -135,29 +155,33 @@ def _fold(
         missed = np.where(among(channels, removed), constant, 0)
         if not missed.any():
             continue
-        bias = bias_after(graph.trace, contraction)
-        kernel = variable_path(graph.trace, contraction.equation.inputs[1 - contraction.operand])
-        if bias is None or kernel is None:
+        bias = bias_after(graph, contraction)
+        if bias is None or not folds_exactly(graph, contraction):
             raise UserError(f"no bias follows {contraction.equation.layer} to fold a constant into")
         path, sign = bias
-        flat[path] = flat[path] + sign * _sum(contraction, missed, flat[kernel])
+        missing = _sum(graph, contraction, missed, variables)
+        flat[path] = flat[path] + sign * missing.reshape(np.shape(flat[path]))
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _sum(contraction: Contraction, missed: np.ndarray, kernel: Any) -> Any:
+def _sum(
+    graph: Dependencies, contraction: Contraction, missed: np.ndarray, variables: Any
+) -> jax.Array:
     """What constant channels add to each filter of the layer that reads them."""
     equation, operand = contraction.equation, contraction.operand
+    kernel = graph.origins.compute(equation.inputs[1 - operand], variables)
     shape = equation.inputs[operand].shape
-    line = missed.reshape([-1 if axis == contraction.axis else 1 for axis in range(len(shape))])
+    line = _along(missed, contraction.axis, len(shape))
     operands = [kernel, kernel]
     operands[operand] = jnp.broadcast_to(jnp.asarray(line, kernel.dtype), shape)
     (result,) = equation.apply(*operands)
-    features = -1
-    if equation.name == "conv_general_dilated":
-        features = equation.params["dimension_numbers"].out_spec[1]
-    elif operand == 1:
-        features = 0
+    features = _features(contraction)
     return jnp.moveaxis(result, features, -1).reshape(-1, result.shape[features])[0]
+
+
+def _along(line: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """A line laid along one axis of an array of `rank` axes."""
+    return line.reshape([-1 if other == axis else 1 for other in range(rank)])
 
 
 def _refuse_empty(

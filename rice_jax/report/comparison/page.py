@@ -241,4 +241,6 @@ def _certificate(prune: Mapping[str, Any] | None) -> str:
         return numbers.MISSING
     proven = "proven for every image" if certificate.get("proven") else "measured"
     images = numbers.count(certificate.get("images"))
-    return f"logits within {difference:.1e} on {images} images, {proven}"
+    relative = certificate.get("max_relative_logit_difference")
+    share = f" ({relative:.0e} of the largest)" if numbers.present(relative) else ""
+    return f"logits within {difference:.1e}{share} on {images} images, {proven}"

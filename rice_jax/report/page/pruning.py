@@ -64,10 +64,12 @@ def _certificate(account: Mapping[str, Any]) -> str:
         if certificate["proven"]
         else "on these images, and is not proven for others"
     )
+    relative = certificate.get("max_relative_logit_difference")
+    share = f" ({relative:.1g} of the largest logit)" if numbers.present(relative) else ""
     return (
         f"On {numbers.count(certificate['images'])} images no logit of the net before training "
-        f"went on differs by more than {certificate['max_abs_logit_difference']:.2g} from the "
-        f"whole net's, and {numbers.count(certificate['changed_predictions'])} predictions "
+        f"went on differs by more than {certificate['max_abs_logit_difference']:.2g}{share} from "
+        f"the whole net's, and {numbers.count(certificate['changed_predictions'])} predictions "
         f"change. This holds {where}."
     )
 
