@@ -121,6 +121,7 @@ def prune(
         **kwargs,
     )
     after = totals(cut.module, shape, **kwargs)
+    _check_met(after, budgets or {})
     exact = drop == "proven" and not filters and not budgets
     pairs = (module, variables), (cut.module, cut.variables)
     return Pruned(
@@ -145,6 +146,16 @@ def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict
     """FLOPs for one image in the three conventions, parameters and filters."""
     counted = profile.count(module, (1, *input_shape[1:]), **kwargs)
     return counted.flops.to_json() | {"params": counted.params, "filters": counted.filters}
+
+
+def _check_met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> None:
+    """UserError where the net, counted anew, costs more than a budget."""
+    for measure, budget in budgets.items():
+        if after[measure] > budget:
+            raise UserError(
+                f"the budget of {budget:,} ({measure}) is not met: the smaller net counts "
+                f"{after[measure]:,}; name the filters to remove"
+            )
 
 
 def _input_shape(batches: Iterable[tuple[Any, Any]]) -> tuple[int, ...]:
