@@ -1,24 +1,116 @@
 #!/usr/bin/env bash
-# Makes .venv with the package in it; `scripts/setup.sh test` adds what the tests need.
-# Does nothing where that is done already and pyproject.toml has not changed since.
+# Makes .venv with the package in it; `scripts/setup.sh test` adds what the tests need. Does nothing
+# where that is done already and neither pyproject.toml nor the versions have changed since.
+#   PYTHON=python3.12     the Python to take; otherwise .venv's own, or the newest there is
+#   CONSTRAINTS=FILE      versions other than those of constraints.txt; empty: the newest of all
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 extras=${1:-}
-stamp="$root/.venv/.installed-${extras:-base}"
-wanted=$(cksum <"$root/pyproject.toml")
+constraints=${CONSTRAINTS-$root/constraints.txt}
+venv="$root/.venv"
+say() { echo "$*" >&2; }
 
-[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+usable() { "$1" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-if [ ! -x "$root/.venv/bin/python" ]; then
-  for python in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
-    [ -n "$python" ] && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
-    python=
+identity() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)'; }
+
+# Those that the pins are tried on, newest first; then what is newer still. pyenv's versions stand
+# beside the path, since its own commands answer only for the one that is chosen.
+newest() {
+  local name python
+  for name in python3.13 python3.12 python3.11 python3; do
+    for python in "$name" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/"$name"; do
+      if usable "$python"; then
+        command -v "$python"
+        return
+      fi
+    done
   done
-  [ -n "$python" ] || { echo "error: no Python 3.11 or newer; name one in PYTHON" >&2; exit 1; }
-  "$python" -m venv "$root/.venv"
+}
+
+venv_works() { usable "$venv/bin/python" && "$venv/bin/python" -c 'import pip' 2>/dev/null; }
+
+# Whether .venv is of the Python that is asked for.
+venv_fits() { [ -z "${PYTHON:-}" ] || [ "$(identity "$venv/bin/python")" = "$(identity "$PYTHON")" ]; }
+
+# What there is to install, and where: an editable install does not survive being moved.
+wanted() { { echo "$root" && cat "$root/pyproject.toml" ${constraints:+"$constraints"}; } | cksum; }
+
+installed() {
+  local stamp
+  for stamp in "$venv/.installed-${extras:-base}" ${extras:-"$venv/.installed-test"}; do
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ] && return
+  done
+  return 1
+}
+
+ready() { installed && venv_works && venv_fits; }
+
+# The open script itself is the lock: the system gives it back whenever this process ends.
+lock() {
+  exec 9<"${BASH_SOURCE[0]}"
+  "$1" -c '
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("Waiting for another set-up in this folder ...", file=sys.stderr)
+    fcntl.flock(9, fcntl.LOCK_EX)
+'
+}
+
+packages() { find "$venv" -name '*.dist-info' -prune | wc -l; }
+
+# How far pip is: what it does, or how many packages came to those that were there.
+progress() {
+  local line total
+  line=$(sed -nE 's/^ *((Collecting|Downloading|Using cached|Building|Installing) .*)/\1/p' "$1" | tail -n 1)
+  if [[ $line == "Installing collected"* ]]; then
+    total=$(tr -dc , <<<"$line" | wc -c)
+    line="Installing: $(($(packages) - $2)) of $((total + 1)) packages"
+  fi
+  printf '%4d s  %.90s\n' "$SECONDS" "${line:-Starting pip}" >&2
+}
+
+install() {
+  local log="$venv/install.log" pip before
+  before=$(packages)
+  # Not compiled beforehand: most of these files are never imported, the rest compiles on import.
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --progress-bar off \
+    ${constraints:+--constraint "$constraints"} --editable "$root${extras:+[$extras]}" >"$log" 2>&1 &
+  pip=$!
+  # shellcheck disable=SC2064
+  trap "kill $pip 2>/dev/null || true" EXIT
+  while sleep 4 && kill -0 "$pip" 2>/dev/null; do progress "$log" "$before"; done
+  trap - EXIT
+  if ! wait "$pip"; then
+    tail -n 15 "$log" >&2
+    say "error: pip could not install; all that it said is in .venv/install.log"
+    return 1
+  fi
+}
+
+if ready; then exit 0; fi
+
+python=${PYTHON:-$(newest)}
+[ -n "$python" ] || { say "error: no Python 3.11 or newer; name one in PYTHON"; exit 1; }
+usable "$python" || { say "error: PYTHON=$python is no Python 3.11 or newer with pip and venv"; exit 1; }
+lock "$python"
+if ready; then exit 0; fi  # by the set-up that this one waited for
+
+if [ -e "$venv" ] && ! venv_works; then
+  say "The Python of .venv is gone or broken: making .venv anew."
+  rm -rf "$venv"
+elif [ -e "$venv" ] && ! venv_fits; then
+  say "PYTHON=$PYTHON is another Python than .venv's: making .venv anew."
+  rm -rf "$venv"
 fi
-echo "Installing into .venv (once, about a minute) ..." >&2
-# Not compiled beforehand: most of these files are never imported, the rest compiles on import.
-"$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
-  --editable "$root${extras:+[$extras]}"
-echo "$wanted" >"$stamp"
+if [ ! -e "$venv" ]; then
+  say "Setting up .venv with $("$python" --version) ($python); once, a minute or two ..."
+  "$python" -m venv "$venv"
+else
+  say "Bringing .venv up to date ..."
+fi
+install
+wanted >"$venv/.installed-${extras:-base}"
+say "Set up in $SECONDS s."

@@ -65,12 +65,14 @@ def checkout(tmp_path):
     for name in ("configs", "rice_jax"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    stamp = subprocess.check_output("cksum <pyproject.toml", shell=True, cwd=tmp_path)
+    what = "{ pwd && cat pyproject.toml constraints.txt; } | cksum"
+    stamp = subprocess.check_output(what, shell=True, cwd=tmp_path)
     (tmp_path / ".venv" / ".installed-base").write_bytes(stamp)
     (tmp_path / "photo.jpg").write_bytes(picture(suffix=".jpg"))
     write_zip(tmp_path / "rice-image-dataset.zip", pictures())
@@ -84,7 +86,11 @@ def small(command):
 
 def test_every_command_runs(checkout):
     assert set(NOT_RUN) < set(COMMANDS)
-    environment = {k: v for k, v in os.environ.items() if k != "RICE_IMAGE_DATASET"} | {
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("RICE_IMAGE_DATASET", "PYTHON", "CONSTRAINTS")
+    } | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }

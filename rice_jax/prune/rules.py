@@ -149,7 +149,8 @@ def _split(
     target: Sequence[int],
 ) -> tuple[int, np.ndarray] | None:
     """The output axis, and its labels, that alone tells the labels of the axis `named` apart."""
-    line = np.expand_dims(solid(labels[named]), [i for i, axis in enumerate(ins) if axis != named])
+    other = tuple(i for i, axis in enumerate(ins) if axis != named)
+    line = np.expand_dims(solid(labels[named]), other)
     full = np.broadcast_to(line, [source[axis] for axis in ins])
     full = full.reshape([target[axis] for axis in outs])
     for position, axis in enumerate(outs):

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Formatting, lint and types, set-up included.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh test
+.venv/bin/python -m ruff format --check .
+.venv/bin/python -m ruff check .
+.venv/bin/python -m mypy
