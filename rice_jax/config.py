@@ -77,6 +77,8 @@ def default(name: str) -> ml_collections.ConfigDict:
             "profile": {
                 # FLOP/s of the device that theoretical times are for: 1 TFLOP/s unless you know.
                 "device_flops_per_second": 1e12,
+                # Bytes/s of its memory, which decides what bounds each layer.
+                "device_bytes_per_second": 1e11,
             },
         }
     )

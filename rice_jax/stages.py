@@ -136,7 +136,9 @@ def _count_and_time(job: Job) -> None:
     module = train.build(job.config)
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
     counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
-    print(profile.summary(counted))
+    peaks = job.config.profile
+    device = profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
+    print(profile.summary(counted, device=device))
     # Time does not depend on what the weights are: zeros need no program to be compiled.
     shapes = variable_shapes(module, (1, *shape))
     zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
@@ -157,7 +159,8 @@ def _count_and_time(job: Job) -> None:
         f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
         f"{measured['throughput']['batch_size']}"
     )
-    job.run.write_json("profile.json", counted.to_json(job.config.model.name) | {"time": times})
+    content = counted.to_json(job.config.model.name, device)
+    job.run.write_json("profile.json", content | {"time": times})
 
 
 def _inspect(job: Job) -> None:

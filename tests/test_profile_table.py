@@ -213,7 +213,7 @@ def test_the_table_shows_every_row_and_total(counted, convention):
     assert f"FLOPs ({convention})" in lines[0]
     for row, line in zip(counted.rows, lines[2:], strict=False):
         assert line.startswith(row.path)
-        assert line.endswith(f" {getattr(row.flops, convention):,}")
+        assert f" {getattr(row.flops, convention):,} " in line
     text = "\n".join(lines)
     assert f"{counted.trainable_params:,} trainable, 300 frozen" in text
     assert f"study {counted.flops.study:,}" in text
@@ -235,7 +235,7 @@ def test_the_table_keeps_its_width_with_long_names():
 
     text = profile.summary(profile.count(Outer(), (1, 2)))
     assert max(map(len, text.splitlines())) <= 100
-    assert "to_the_end (Dense)" in text
+    assert any(line[0] == "…" and "on_and_on_to_the_end " in line for line in text.splitlines())
 
 
 def test_an_unknown_convention_is_refused(counted):

@@ -23,6 +23,11 @@ class Value:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return self.size * self.dtype.itemsize
+
 
 @dataclasses.dataclass(eq=False)
 class Equation:

@@ -3,7 +3,9 @@
 A loop is replaced by its body, once, with how often it runs; a branch by the dearest of its
 choices. What is left is one flat list of equations in which every value has a maker, joined by
 three equations of our own: `ENTER` is an operand as the body sees it, `CARRY` what one iteration
-hands to the next, `LEAVE` what is seen of the body outside.
+hands to the next, `LEAVE` what is seen of the body outside. Their parameter 'of' is the loop or
+branch, a CARRY's 'update' the value that takes its output's place in the next iteration. A CARRY
+has among its inputs all that the value depends on in some iteration, what it begins with first.
 """
 
 import dataclasses
@@ -132,7 +134,9 @@ class _Opening:
             if seen in read
         ]
         first += [
-            self._link(CARRY, equation, _reached(loop, made, init), seen, times * loop.trips)
+            self._link(
+                CARRY, equation, _reached(loop, made, init), seen, times * loop.trips, update=made
+            )
             for init, seen, made, _ in loop.carried
             if seen in read
         ]
@@ -180,9 +184,15 @@ class _Opening:
         return None if constant is None else int(np.clip(constant, 0, branches - 1))
 
     def _link(
-        self, name: str, whole: Equation, inputs: Sequence[Value], output: Value, times: int
+        self,
+        name: str,
+        whole: Equation,
+        inputs: Sequence[Value],
+        output: Value,
+        times: int,
+        **params: Value,
     ) -> Equation:
-        link = Equation(name, tuple(inputs), (output,), {}, whole.layer, None)
+        link = Equation(name, tuple(inputs), (output,), {"of": whole, **params}, whole.layer, None)
         self._producers[output] = link
         self.times[link] = times
         return link

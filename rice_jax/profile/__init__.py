@@ -1,17 +1,23 @@
 """What a net costs: FLOPs by layer in three conventions, parameters, filters, and time."""
 
 from rice_jax.profile import study
+from rice_jax.profile.memory import Memory
 from rice_jax.profile.profiler import Profile, count
+from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import Row, Uncounted
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.table import CONVENTIONS, summary
 from rice_jax.profile.timing import latency, theoretical_seconds
+from rice_jax.profile.traffic import Traffic
 
 __all__ = [
     "CONVENTIONS",
+    "Device",
     "Flops",
+    "Memory",
     "Profile",
     "Row",
+    "Traffic",
     "Uncounted",
     "count",
     "latency",

@@ -10,11 +10,15 @@ import flax.linen as nn
 
 from rice_jax.errors import UserError
 from rice_jax.graph.loops import opened
-from rice_jax.graph.trace import Trace, trace
+from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.profile import study
+from rice_jax.profile.memory import Memory, memory
+from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import NOT_CALLED, Row, Uncounted, cost, tabulate
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.softmax import ends_in_softmax
+from rice_jax.profile.traffic import Traffic, traffic
+from rice_jax.profile.training import training_flops
 from rice_jax.profile.xla import lowered_flops
 
 
@@ -34,6 +38,8 @@ class Profile:
     param_bytes: int
     xla_loops_once: int
     """What `flops.xla` would be with each loop's body once, as XLA's own count has it."""
+    memory: Memory
+    """What inference needs at its peak."""
     xla_measured: int | None = None
     """XLA's own count of the lowered module, without the study's softmax; None where `count` was
     not asked for it. It has a loop's body once, and is a sum of float32."""
@@ -54,6 +60,16 @@ class Profile:
         return functools.reduce(operator.add, (row.flops for row in self.rows), Flops())
 
     @property
+    def training_flops(self) -> int:
+        """FLOPs of a forward and a backward pass, in the `formula` convention."""
+        return sum(row.training_flops for row in self.rows)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that the rows read and write."""
+        return functools.reduce(operator.add, (row.traffic for row in self.rows), Traffic())
+
+    @property
     def complete(self) -> bool:
         """Whether all that the net does is in the totals."""
         return not self.uncounted
@@ -63,18 +79,27 @@ class Profile:
         """Paths of the layers that have parameters and take no part in the call."""
         return tuple(row.path for row in self.rows if row.type == NOT_CALLED)
 
-    def to_json(self, name: str | None = None) -> dict[str, Any]:
+    def to_json(self, name: str | None = None, device: Device | None = None) -> dict[str, Any]:
         """The profile as plain JSON types, the study's figures beside it.
 
         Args:
             name: the net's name. If it is one of the study's and the net has the study's widths
                 and input, 'reported' holds the study's figures and 'errata' what is wrong in
                 them; else they are None and empty.
+            device: whose roofline it is; each row then has 'bound' and 'seconds', and 'roofline'
+                the device's peaks and the seconds of all rows.
         """
         reported = study.reported(name, self.params, self.input_shape)
+        layers = [row.to_json() for row in self.rows]
+        roofline = None
+        if device is not None:
+            for layer, row in zip(layers, self.rows, strict=True):
+                layer |= {"bound": device.bound(row), "seconds": device.seconds(row)}
+            seconds = sum(map(device.seconds, self.rows))
+            roofline = dataclasses.asdict(device) | {"seconds": seconds}
         return {
             "input_shape": list(self.input_shape),
-            "layers": [row.to_json() for row in self.rows],
+            "layers": layers,
             "totals": {
                 "params": self.params,
                 "trainable_params": self.trainable_params,
@@ -82,10 +107,14 @@ class Profile:
                 "filters": self.filters,
                 "study_filters": self.study_filters,
                 "flops": self.flops.to_json(),
+                "training_flops": self.training_flops,
+                "bytes": dataclasses.asdict(self.traffic),
+                "memory": self.memory.to_json(),
                 "complete": self.complete,
                 "xla_loops_once": self.xla_loops_once,
                 "xla_measured": self.xla_measured,
             },
+            "roofline": roofline,
             "uncounted": [operation.to_json() for operation in self.uncounted],
             "not_called": list(self.not_called),
             "reported": reported,
@@ -132,6 +161,11 @@ def count(
     table = tabulate(opening)
     rows = list(table.rows.values())
     _check_frozen(frozen, rows)
+    learned = _learned(traced, frozen)
+    for path, moved in traffic(opening, table.members).items():
+        table.rows[path].traffic = moved
+    for path, flops in training_flops(opening, table.members, learned).items():
+        table.rows[path].training_flops = flops
     study_filters = _study_filters(opening.trace, rows)
     if softmax and _returns_logits(opening.trace):
         (logits,) = traced.outputs
@@ -146,6 +180,7 @@ def count(
         study_filters=study_filters,
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
         xla_loops_once=table.xla_once,
+        memory=memory(opening),
         xla_measured=(
             lowered_flops(module, traced.variable_shapes, shape, call_kwargs)
             if measure_xla
@@ -170,6 +205,15 @@ def _check_frozen(frozen: Sequence[str], rows: Sequence[Row]) -> None:
                 f"frozen names {path!r}, where the net has no parameters; layers that have are "
                 f"{', '.join(paths)}"
             )
+
+
+def _learned(traced: Trace, frozen: Sequence[str]) -> list[Value]:
+    """The parameters that are trained."""
+    return [
+        value
+        for path, value in traced.variables.items()
+        if path.startswith("params/") and not _is_under(traced.owners[value], frozen)
+    ]
 
 
 def _is_under(path: str, ancestors: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.attribution import Attribution
 from rice_jax.profile.rules import Flops, changes_nothing, flops, measured
 from rice_jax.profile.softmax import softmaxes
+from rice_jax.profile.traffic import Traffic
 from rice_jax.profile.xla import operation_flops
 
 NOT_CALLED = "not called"
@@ -36,11 +37,21 @@ class Row:
     """Whether all that the row does is in its count."""
     skipped: bool = False
     """Whether the row is in a branch that is not the dearest, and so in no count."""
+    training_flops: int = 0
+    """Of a forward and a backward pass, in the `formula` convention."""
+    traffic: Traffic = dataclasses.field(default_factory=Traffic)
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOPs in the `xla` convention for each byte read or written; None without a byte."""
+        return self.flops.xla / self.traffic.total if self.traffic.total else None
 
     def to_json(self) -> dict[str, object]:
         """The row as plain JSON types."""
-        shape = None if self.output_shape is None else list(self.output_shape)
-        return {**vars(self), "output_shape": shape, "flops": self.flops.to_json()}
+        content = {**vars(self), "flops": self.flops.to_json(), "intensity": self.intensity}
+        content["output_shape"] = None if self.output_shape is None else list(self.output_shape)
+        content["bytes"] = dataclasses.asdict(content.pop("traffic"))
+        return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +116,7 @@ def tabulate(opening: Opened) -> Table:
             table.xla_once += count.xla if count else 0
     idle = [p for p, row in table.rows.items() if row.type == "constants" and row.flops == Flops()]
     for path in idle:
-        del table.rows[path]
+        del table.rows[path], table.members[path]
     passed_over = [e for e in opening.passed_over if _count(e) is None]
     table.uncounted += map(_uncounted, passed_over)
     _add_layers(traced, table.rows)

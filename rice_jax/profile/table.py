@@ -5,59 +5,91 @@ from collections.abc import Sequence
 
 from rice_jax.errors import UserError
 from rice_jax.profile.profiler import Profile
+from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import Row
 
 CONVENTIONS = ("formula", "study", "xla")
-_WIDTH = 98
-_LAYER, _SHAPE, _PARAMS, _FILTERS, _FLOPS = 41, 21, 12, 8, 16
+_WIDTH = 100
+_SHAPE, _PARAMS, _FLOPS, _BYTES, _INTENSITY, _TIME = 17, 12, 17, 8, 8, 10
 _TYPE = 20
+_COUNTS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1, ""))
+_SECONDS = ((1, " s"), (1e-3, " ms"), (1e-6, " µs"), (1e-9, " ns"))
 
 
-def summary(profile: Profile, convention: str = "study") -> str:
-    """A line for each layer, totals below, in at most 98 columns.
+def summary(profile: Profile, convention: str = "study", device: Device | None = None) -> str:
+    """A line for each layer, totals below, in at most 100 columns.
 
-    A count that lacks what no rule counts has '≥' before it; what a loop runs has its times after
-    its name.
+    The output's shape is without the batch; bytes are read and written, and 'FLOP/B' is the FLOPs
+    in the `xla` convention for each of them. A count that lacks what no rule counts has '≥' before
+    it; what a loop runs has its times after its name.
 
     Args:
         profile: what `count` returned.
         convention: whose FLOPs the layers show: 'formula', 'study' or 'xla'; the totals show all.
+        device: what the times are for and what bounds a layer there; none without it.
 
     Raises:
         UserError: a convention that is none of the three.
     """
     if convention not in CONVENTIONS:
         raise UserError(f"convention {convention!r}: there are {', '.join(CONVENTIONS)}")
+    header = ("Layer (type)", "Output", "Params", f"FLOPs ({convention})", "Bytes", "FLOP/B")
+    below = [
+        *_totals(profile),
+        *(_roofline(profile, device) if device else []),
+        *_loops_and_branches(profile),
+        *_missing(profile),
+    ]
     return "\n".join(
         [
-            _line("Layer (type)", "Output shape", "Params", "Filters", f"FLOPs ({convention})"),
+            _line(*header, *(["Time"] if device else [])),
             "─" * _WIDTH,
-            *(_row(row, convention) for row in profile.rows),
+            *(_row(row, convention, device) for row in profile.rows),
             "─" * _WIDTH,
-            *_totals(profile),
-            *_missing(profile),
+            *(line for text in below for line in _wrap(text)),
         ]
     )
 
 
-def _row(row: Row, convention: str) -> str:
-    shape = "" if row.output_shape is None else str(row.output_shape)
+def _row(row: Row, convention: str, device: Device | None) -> str:
+    shape = " x ".join(str(side) for side in (row.output_shape or ())[1:])
     count = _marked(getattr(row.flops, convention), row.complete)
-    filters = f"{row.filters:,}" if row.filters else ""
-    return _line(_title(row), shape, f"{row.params:,}", filters, count)
+    moved = _short(row.traffic.total, _COUNTS) if row.traffic.total else ""
+    intensity = "" if row.intensity is None else _short(row.intensity, _COUNTS)
+    time = [_time(row, device)] if device else []
+    layer = _title(row, _layer_width(bool(device)) - 1)
+    return _line(layer, _cut(shape, _SHAPE - 1), f"{row.params:,}", count, moved, intensity, *time)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _time(row: Row, device: Device) -> str:
+    """'12.3 µs c' for what its arithmetic bounds, 'm' for what memory does."""
+    bound = device.bound(row)
+    return f"{_short(device.seconds(row), _SECONDS)} {bound[0]}" if bound else ""
+
+
+def _short(number: float, units: Sequence[tuple[float, str]]) -> str:
+    """Three digits and the largest unit that fits: '12.3 M'."""
+    scale, unit = next((u for u in units if number >= 0.9995 * u[0]), units[-1])
+    digits = f"{number / scale:.3g}"
+    return f"{float(digits):g}{unit}"
 
 
 def _marked(count: int, complete: bool) -> str:
     return f"{count:,}" if complete else f"≥ {count:,}"
 
 
-def _title(row: Row) -> str:
-    """'conv1 (Conv)'; a long path loses its beginning, an operation is named once."""
+def _title(row: Row, width: int) -> str:
+    """'conv1 (Conv)'; an operation is named once, a long path alone, a longer one by its end."""
     is_operation = row.path.split("/")[-1].startswith(row.type)
     kind = "" if is_operation else f" ({_cut(row.type, _TYPE)})"
     path = row.path or "(the net)"
     times = f" x{row.times}" if row.times > 1 else ""
-    return _cut(path, _LAYER - 1 - len(kind) - len(times), keep_end=True) + kind + times
+    kind = kind if len(path + kind + times) <= width else ""
+    return _cut(path, width - len(kind + times), keep_end=True) + kind + times
 
 
 def _cut(text: str, length: int, keep_end: bool = False) -> str:
@@ -66,26 +98,54 @@ def _cut(text: str, length: int, keep_end: bool = False) -> str:
     return "…" + text[len(text) - length + 1 :] if keep_end else text[: length - 1] + "…"
 
 
-def _line(layer: str, shape: str, params: str, filters: str, flops: str) -> str:
+def _layer_width(timed: bool) -> int:
+    columns = (_SHAPE, _PARAMS, _FLOPS, _BYTES, _INTENSITY, _TIME if timed else 0)
+    return _WIDTH - sum(columns)
+
+
+def _line(
+    layer: str, shape: str, params: str, flops: str, moved: str, intensity: str, *time: str
+) -> str:
     return (
-        f"{layer:<{_LAYER}}{shape:<{_SHAPE}}{params:>{_PARAMS}}{filters:>{_FILTERS}}"
-        f"{flops:>{_FLOPS}}"
+        f"{layer:<{_layer_width(bool(time))}}{shape:<{_SHAPE}}{params:>{_PARAMS}}{flops:>{_FLOPS}}"
+        f"{moved:>{_BYTES}}{intensity:>{_INTENSITY}}" + "".join(f"{t:>{_TIME}}" for t in time)
     )
 
 
 def _totals(profile: Profile) -> list[str]:
     frozen = profile.params - profile.trainable_params
-    megabytes = profile.param_bytes / 2**20
     counts = ((name, getattr(profile.flops, name)) for name in CONVENTIONS)
     flops = ", ".join(f"{name} {_marked(count, profile.complete)}" for name, count in counts)
     batch = profile.input_shape[0]
+    memory = profile.memory
+    where = f", in {memory.at}" if memory.at else ""
+    training = _marked(profile.training_flops, profile.complete)
     return [
-        f"Parameters: {profile.params:,} ({megabytes:,.2f} MB), "
+        f"Parameters: {profile.params:,} ({_megabytes(profile.param_bytes)}), "
         f"{profile.trainable_params:,} trainable, {frozen:,} frozen",
         f"Filters: {profile.filters:,} ({profile.study_filters:,} as the study counts them)",
         f"FLOPs of {'one image' if batch == 1 else f'{batch} images'}: {flops}",
+        f"A training step of that (forward and backward): formula {training}",
+        f"Bytes read {_megabytes(profile.traffic.read)}, "
+        f"written {_megabytes(profile.traffic.written)}, each layer by itself",
+        f"Memory at the peak: {_megabytes(memory.peak)}: weights {_megabytes(memory.weights)}, "
+        f"activations {_megabytes(memory.activations)}{where}",
         *_measured(profile),
-        *_loops_and_branches(profile),
+    ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:,.2f} MB"
+
+
+def _roofline(profile: Profile, device: Device) -> list[str]:
+    """What the times are for, and their sum."""
+    flops, moved = (_short(n, _COUNTS) for n in (device.flops_per_second, device.bytes_per_second))
+    seconds = _short(sum(map(device.seconds, profile.rows)), _SECONDS)
+    least = "" if profile.complete else "at least "
+    return [
+        f"Time: {least}{seconds} in all at {flops}FLOP/s and {moved}B/s; "
+        "c: bound by compute, m: by memory"
     ]
 
 
@@ -109,33 +169,23 @@ def _loops_and_branches(profile: Profile) -> list[str]:
         lines.append("xN: a loop runs it N times, and all are counted")
     branched = [row.path or "the net" for row in profile.rows if row.branches > 1]
     if branched:
-        lines += _listed("The dearest of several branches", branched)
+        lines.append(f"The dearest of several branches: {', '.join(branched)}")
     skipped = [row.path for row in profile.rows if row.skipped]
     if skipped:
-        lines += _listed("In a cheaper branch, not counted", skipped)
+        lines.append(f"In a cheaper branch, not counted: {', '.join(skipped)}")
     return lines
-
-
-def _listed(what: str, paths: Sequence[str]) -> list[str]:
-    return textwrap.wrap(f"{what}: {', '.join(paths)}", _WIDTH, subsequent_indent="  ")
 
 
 def _missing(profile: Profile) -> list[str]:
     lines = [
-        line
+        f"Not counted: {operation.operation} {_shapes(operation.input_shapes)} "
+        f"in {operation.layer or 'the net'}"
         for operation in profile.uncounted
-        for line in _listed(
-            "Not counted",
-            [
-                f"{operation.operation} {_shapes(operation.input_shapes)} "
-                f"in {operation.layer or 'the net'}"
-            ],
-        )
     ]
     if lines:
         lines.append("What has a ≥ is too low by these.")
     if profile.not_called:
-        lines += _listed("Never called", profile.not_called)
+        lines.append(f"Never called: {', '.join(profile.not_called)}")
     return lines
 
 
