@@ -55,17 +55,17 @@ def default(name: str) -> ml_collections.ConfigDict:
                 "plateau_min_delta": 1e-4,
                 "stop_patience": 5,
                 "quick": {
-                    # A net that averages its maps learns first from images of image_size / 4, then
-                    # of / 2, then of the whole size, so many epochs each; one that flattens them
-                    # stays at the whole size. It is validated and tested at the whole size always.
-                    "shrink": (4, 2, 1),
-                    "epochs": (8, 6, 2),
+                    # A net that averages its maps learns first from images of image_size / 2, then
+                    # of the whole size, so many epochs each; one that flattens them stays at the
+                    # whole size. All are validated and tested at the whole size.
+                    "shrink": (2, 1),
+                    "epochs": (4, 4),
                     "peak_rate": 4e-3,  # the rate rises to it and falls to 0 as half a cosine
                     "warmup": 0.05,  # share of all steps in which it rises: 0 to below 1
                     "weight_decay": 0.0,  # AdamW's, on kernels alone: 0 or more
                 },
-                # Of a net that rests at chance: 'restart' with the next seed (5 times at most),
-                # 'stop', or 'warn' and go on.
+                # What becomes of a net that no gradient reaches, or that rests at chance for 900
+                # steps: 'restart' with the next seed (5 times at most), 'stop', or 'warn'.
                 "on_collapse": "restart",
                 "save_seconds": 120.0,  # between checkpoints within an epoch
                 "tensorboard": False,  # history.csv also as event files, in WORKDIR/tensorboard

@@ -119,15 +119,13 @@ def test_a_net_that_cannot_learn_ends_training_unless_a_warning_is_all_that_is_a
         assert progress.finished(asked(wish)) == "the net does not learn"
 
 
-def test_a_net_with_gradients_may_rest_at_chance_for_two_epochs():
+def test_a_net_with_gradients_may_rest_at_chance_for_some_hundred_steps():
     progress = Progress(learning_rate=1e-3)
-    for at_chance, collapsed in zip(
-        (True, True, False, True, True, True), (False,) * 5 + (True,), strict=True
-    ):
-        progress.rest(at_chance=at_chance)
+    for steps, collapsed in ((400, False), (400, False), (0, False), (800, False), (100, True)):
+        progress.rest(steps, silent=False)
         assert progress.collapsed == collapsed
     dead = Progress(learning_rate=1e-3)
-    dead.rest(at_chance=True, silent=True)
+    dead.rest(1, silent=True)
     assert dead.collapsed
 
 
@@ -135,7 +133,7 @@ def test_a_net_begins_again_five_times_at_most_and_its_checkpoints_keep_their_or
     progress, numbers = Progress(learning_rate=1e-3), []
     while True:
         end(progress, 1.6)
-        progress.rest(at_chance=True, silent=True)
+        progress.rest(1, silent=True)
         numbers += [progress.checkpoint]
         if (again := progress.restarted(RECIPE)) is None:
             break

@@ -232,7 +232,7 @@ class _Training:
 
     def _look_for_collapse(self, row: dict[str, float], chance: float) -> None:
         if not diagnosis.rests_at(chance, row["train_loss"], row["val_loss"]):
-            self.progress.rest(at_chance=False)
+            self.progress.rest(0, silent=False)
             return
         images, labels = self._next_examples()
         found = diagnosis.collapse(
@@ -244,7 +244,7 @@ class _Training:
             chance=chance,
             frozen=self.recipe.frozen,
         )
-        self.progress.rest(at_chance=True, silent=bool(found.silent))
+        self.progress.rest(self.steps // len(self.sizes), silent=bool(found.silent))
         self.display.say(f"WARNING: epoch {row['epoch']}: {found}")
 
     def _restart(self, again: Progress) -> None:

@@ -13,7 +13,7 @@ ON_COLLAPSE = ("restart", "stop", "warn")
 
 _MOST_RESTARTS = 5
 _NEW = {"rested", "restarts", "begun", "given"}  # fields that older checkpoints do not have
-_LONGEST_REST = 3  # epochs at chance of a net that has gradients and may still begin to learn
+_LONGEST_REST = 900  # steps at chance of a net with gradients: an epoch of the study's
 
 
 @dataclasses.dataclass
@@ -43,7 +43,7 @@ class Progress:
     collapsed: bool = False
     """The net cannot learn, or has rested at chance for too long."""
     rested: int = 0
-    """Epochs in a row that ended at chance."""
+    """Steps of the epochs in a row that ended at chance."""
     restarts: int = 0
     """How often the net began again because it had collapsed; each time the seed grew by one."""
     begun: int = 0
@@ -108,9 +108,14 @@ class Progress:
             return f"all {planned} epochs done"
         return None
 
-    def rest(self, *, at_chance: bool, silent: bool = False) -> None:
-        """Take in whether the epoch ended at chance, and whether layers have no gradient."""
-        self.rested = self.rested + 1 if at_chance else 0
+    def rest(self, steps: int, *, silent: bool) -> None:
+        """Take in an epoch of `steps` steps that ended at chance; 0 steps for one that did not.
+
+        Args:
+            steps: of the epoch.
+            silent: whether no gradient reaches some of the layers.
+        """
+        self.rested = self.rested + steps if steps else 0
         self.collapsed = silent or self.rested >= _LONGEST_REST
 
     def restarted(self, recipe: Recipe) -> "Progress | None":

@@ -1,5 +1,6 @@
 """What a recipe asks of each step and each epoch: its learning rate, its image size, how many."""
 
+import functools
 import math
 from typing import Any
 
@@ -74,13 +75,13 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
         return (image_size,) * recipe.epochs
     sizes = [image_size // shrink for shrink in recipe.quick.shrink]
     for size in sizes:
-        if size < 1 or _pooled_away(module, size):
+        if size < 1 or _shapes(module, size)[1]:
             raise _refused(
                 "quick.shrink",
                 recipe.quick.shrink,
                 f"makes images of {size} x {size} pixels, too small for this net",
             )
-    whole = _shapes(module, image_size)[0]
+    whole, _ = _shapes(module, image_size)
     if any(_shapes(module, size)[0] != whole for size in sizes):
         sizes = [image_size] * len(sizes)
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
@@ -95,18 +96,14 @@ def _refused(field: str, value: Any, why: str) -> UserError:
     return UserError(f"config.train.{field}={value!r} {why}")
 
 
-def _pooled_away(module: nn.Module, size: int) -> bool:
-    return any(leaf.size == 0 for leaf in jax.tree.leaves(_shapes(module, size)[1]))
+@functools.cache  # a trace of a large net takes a second
+def _shapes(module: nn.Module, size: int) -> tuple[Any, bool]:
+    """Shapes of the parameters for images of a size, and whether a layer pools those away."""
 
-
-def _shapes(module: nn.Module, size: int) -> tuple[Any, Any]:
-    """Shapes of the parameters, and of each layer's output, on one image."""
-
-    def outputs() -> Any:
+    def init() -> Any:
         images = jnp.zeros((1, size, size, 3))
-        variables = module.init(jax.random.key(0), images)
-        return variables["params"], module.apply(
-            {"params": variables["params"]}, images, capture_intermediates=True
-        )[1]
+        return module.init(jax.random.key(0), images, capture_intermediates=True)
 
-    return jax.eval_shape(outputs)
+    found = dict(jax.eval_shape(init))
+    outputs = jax.tree.leaves(found.pop("intermediates"))
+    return found, any(leaf.size == 0 for leaf in outputs)
