@@ -186,6 +186,7 @@ ZOO = {
     "log softmax": nn.log_softmax,
     "standardised input": lambda x: (x - 0.5) / 0.25,
     "crop and pad": lambda x: jnp.pad(x[:, 1:-1, ::2], ((0, 0), (1, 1), (0, 0), (0, 0))) * 2.0,
+    "tile": lambda x: jnp.tile(x, (1, 2, 1, 3)),
     "work thrown away": lambda x: (jnp.sin(x) * 3.0, x + 1.0)[1],
     "residual": Residual(),
     "squeeze and excite": SqueezeExcite(),

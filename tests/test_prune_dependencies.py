@@ -86,6 +86,8 @@ def test_concatenation_shifts_and_flatten_repeats():
         lambda x: nn.avg_pool(x, (3, 3), padding="SAME") + jnp.ones(4),
         lambda x: x * jnp.arange(8.0)[:, None, None],
         lambda x: jnp.concatenate([x, x], axis=1),
+        lambda x: jnp.tile(x, (1, 2, 1, 1)),
+        lambda x: jnp.tile(x, (1, 1, 1, 3)),
         lambda x: jax.nn.gelu(x),
         lambda x: jnp.einsum("nhwc,nhwc->nc", x, x),
     ],
@@ -116,6 +118,27 @@ def test_operations_that_mix_channels_are_an_error_or_leave_their_filters_whole(
     assert not graph.select({}).any()
     with pytest.raises(UserError, match="passes an operation that was left whole"):
         graph.select({"stem": [0]})
+
+
+def test_units_along_several_axes_are_an_error_or_left_whole():
+    class Attentive(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(6, name="inner")(x))
+            return nn.MultiHeadAttention(num_heads=2, name="attention")(
+                nn.Dense(4, name="outer")(x)
+            )
+
+    body = Attentive()
+    with pytest.raises(UserError, match="cannot see through dot_general in body/attention/query"):
+        prune.dependencies(Net(body), SHAPE)
+    graph = prune.dependencies(Net(body), SHAPE, on_unknown="keep")
+    heads = [f"body/attention/{name}" for name in ("query", "key", "value")]
+    assert graph.kept_whole == [
+        f"{path}: dot_general in {path} is not seen through" for path in heads
+    ]
+    cut = [("stem",), ("body/inner",), ("body/outer",), ("body/attention/out",)]
+    assert groups(graph) == dict(zip(cut, (4, 6, 4, 4), strict=True))
 
 
 def test_what_the_input_or_a_constant_is_added_to_stays():

@@ -110,6 +110,32 @@ def test_what_cannot_be_removed_is_named(filters, message):
         remove(tiny(), SMALL, filters)
 
 
+class Compressed(nn.Module):
+    """Layers whose widths are told by what they get, as in DenseNet's transitions."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), name="stem")(x))
+        x = nn.relu(nn.Conv(x.shape[-1] // 2, (1, 1), name="half")(x))
+        groups = x.shape[-1]
+        x = nn.relu(nn.Conv(2 * groups, (3, 3), feature_group_count=groups, name="double")(x))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("filters", [{"stem": [0, 3, 7]}, {"stem": [1], "half": [0, 2]}])
+def test_a_layer_keeps_its_width_where_its_input_loses_channels(filters):
+    variables, cut = remove(Compressed(), SMALL, filters)
+    half = 4 - len(filters.get("half", ()))
+    widths = {"stem": 8 - len(filters["stem"]), "half": half, "double": 2 * half, "head": 3}
+    assert {path: len(kept) for path, kept in cut.kept.items()} == widths
+    x = prunable.images(0, SMALL)
+    layers = {"stem": ("stem", 8), "half": ("half", 4), "double": ("double", 8)}
+    whole = prunable.Silencer(Compressed(), layers, SMALL)
+    np.testing.assert_allclose(
+        cut.module.apply(cut.variables, x), whole(variables, x, cut.removed), atol=1e-5
+    )
+
+
 class Handmade(nn.Module):
     """Makes its own weight, of a width that no field tells."""
 

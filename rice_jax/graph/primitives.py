@@ -16,7 +16,9 @@ RENAMES = frozenset(
 )
 """Each output is the operand at its place, under another name."""
 
-ARRANGES = frozenset({"broadcast_in_dim", "expand_dims", "reshape", "rev", "squeeze", "transpose"})
+ARRANGES = frozenset(
+    {"broadcast_in_dim", "expand_dims", "reshape", "rev", "squeeze", "tile", "transpose"}
+)
 """All numbers of one operand at other places, some of them maybe repeated."""
 
 MOVES = (

@@ -246,7 +246,7 @@ def _folded(merge: Any, arrays: list[jax.Array]) -> jax.Array:
 
 _MONOTONE = (
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *("pad", "concatenate", "split", "max", "min", "relu", "floor", "ceil", "round"),
+    *("pad", "concatenate", "split", "tile", "max", "min", "relu", "floor", "ceil", "round"),
     *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
 )
 _UNCHANGED = (

@@ -30,7 +30,13 @@ class Narrowed(nn.Module):
         depth = len(self.path)
 
         def narrow(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            fields = self.widths.get("/".join(context.module.path[depth:]), {})
+            given = self.widths.get("/".join(context.module.path[depth:]), {})
+            # A width of several numbers (DenseGeneral's) is none that filters are taken from.
+            fields = {
+                name: value
+                for name, value in given.items()
+                if isinstance(getattr(context.module, name), int)
+            }
             # Modules are frozen once made: the fields are set for this one call and put back.
             before = {name: getattr(context.module, name) for name in fields}
             for name, value in fields.items():
@@ -52,17 +58,19 @@ def narrow(module: nn.Module, graph: Dependencies, removed: np.ndarray) -> Narro
         UserError: for a layer that has no field for its width.
     """
     widths: dict[str, dict[str, Any]] = {}
-    for path in graph.by_layer(removed):
+    cut = graph.by_layer(removed)
+    for path, filters in graph.filters.items():
         layer = graph.trace.layers.get(path)
-        fields = getattr(layer and layer.module, "__dataclass_fields__", {})
-        if "features" not in fields:
+        # A layer that loses no filter too: its code may ask for as many as an input has channels.
+        if layer and "features" in getattr(layer.module, "__dataclass_fields__", {}):
+            widths[path] = {"features": _left(filters.channels, removed)}
+        elif path in cut:
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
                 f"the width of {path or 'the outermost module'} cannot be set: "
                 f"{kind} has no field 'features'; "
                 "pass rebuild=, a function from widths by layer to your module"
             )
-        widths[path] = {"features": _left(graph.filters[path].channels, removed)}
     for equation in graph.trace.equations:
         if equation.name == "conv_general_dilated" and equation.layer in widths:
             channels = graph.axes[equation.inputs[0]]

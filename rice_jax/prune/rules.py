@@ -90,8 +90,12 @@ def _dot(p: Propagation, equation: Equation) -> list[Labels]:
     result = [p.link(left[a], right[b]) for a, b in zip(*batch, strict=True)]
     for operand, labels in enumerate((left, right)):
         free = [a for a in range(len(labels)) if a not in (*contracted[operand], *batch[operand])]
+        lines = [labels[axis] for axis in free]
+        if len(free) > 1 and p.origins.is_weight(equation.inputs[operand]):
+            # Heads by their width: a layer has no field for each, and attention scales by them.
+            lines = [p.refuse(equation, line) for line in lines]
         p.note_filters(equation.inputs[operand], free)
-        result += [labels[axis] for axis in free]
+        result += lines
     return [tuple(result)]
 
 
@@ -197,6 +201,12 @@ def _pad(p: Propagation, equation: Equation) -> list[Labels]:
             line = solid(labels) if low or high else labels
             result.append(np.pad(line, (low, high), constant_values=FIXED))
     return [tuple(result)]
+
+
+def _tile(p: Propagation, equation: Equation) -> list[Labels]:
+    """A channel that is repeated goes with all its copies."""
+    lines = zip(p.of(equation.inputs[0]), equation.params["reps"], strict=True)
+    return [tuple(line if n == 1 else np.tile(solid(line), n) for line, n in lines)]
 
 
 def _reverse(p: Propagation, equation: Equation) -> list[Labels]:
@@ -349,6 +359,7 @@ RULES: dict[str, Callable[[Propagation, Equation], list[Labels]]] = {
     "reshape": _reshape,
     "rev": _reverse,
     "squeeze": _squeeze,
+    "tile": _tile,
     "transpose": _transpose,
 }
 """From JAX's name of a primitive to the rule that sees through it."""

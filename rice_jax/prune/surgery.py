@@ -82,7 +82,8 @@ def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
     for path, axis, channels in graph.variables():
         stays = np.flatnonzero(~among(channels, removed))
-        flat[path] = jnp.take(flat[path], stays, axis=axis)
+        # On the host: on a device each shape would be a program to compile.
+        flat[path] = jnp.asarray(np.take(np.asarray(flat[path]), stays, axis=axis))
     return traverse_util.unflatten_dict(flat, sep="/")
 
 

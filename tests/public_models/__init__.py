@@ -1,0 +1,1 @@
+"""Public architectures, written from their papers as people write Flax, for the tools to meet."""
