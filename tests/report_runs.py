@@ -40,6 +40,10 @@ def layer(path: str, flops: int, filters: int = 0, kind: str = "Conv") -> dict[s
         "params": 7,
         "filters": filters,
         "flops": counts,
+        "intensity": counts["xla"] / 300,
+        "bytes": {"read": 200, "written": 100},
+        "bound": "compute" if counts["xla"] > 3000 else "memory",
+        "seconds": max(counts["xla"] / 1e12, 300 / 1e11),
     }
 
 
@@ -54,7 +58,11 @@ def profile(flops: int = 1000, **changes: Any) -> dict[str, Any]:
             "study_filters": 4,
             "flops": {"formula": flops - 1, "study": flops, "xla": flops + 1},
             "xla_measured": flops + 1,
+            "complete": not changes.get("uncounted"),
+            "training_flops": 3 * flops,
+            "memory": {"weights": 4936, "activations": 2048, "at": "conv1", "peak": 6984},
         },
+        "roofline": {"flops_per_second": 1e12, "bytes_per_second": 1e11, "seconds": 6e-9},
         "uncounted": [],
         "not_called": [],
         "reported": None,

@@ -33,6 +33,16 @@ def maps(channels, height=7, width=7):
     return np.random.default_rng(0).random((height, width, channels))
 
 
+PEAKS = {"flops_per_second": 1e12, "bytes_per_second": 1e11}
+
+
+def bounded(path, intensity, moved=1000):
+    """A layer of profile.json with what the roofline reads."""
+    seconds = max(intensity * moved / 1e12, moved / 1e11)
+    bound = "compute" if intensity >= 10 else "memory"
+    return {"path": path, "intensity": intensity, "bound": bound, "seconds": seconds}
+
+
 FIGURES = {
     "curves": lambda **k: figures.curves(history_rows(30), **k),
     "confusion": lambda **k: figures.confusion_matrix([[5, 1], [0, 3]], ["a", "b"], **k),
@@ -40,9 +50,25 @@ FIGURES = {
     "classes": lambda **k: figures.classes({"a": [IMAGE], "b": [IMAGE] * 9}, **k),
     "dead": lambda **k: figures.dead_filters(DEAD["layers"], **k),
     "flops": lambda **k: figures.flops([layer("conv1", 10), layer("head", 5)], **k),
+    "roofline": lambda **k: figures.roofline(
+        [bounded("conv1", 40), bounded("head", 0.5)], PEAKS, **k
+    ),
 }
 
+SPREAD = [10 ** (-1.5 + place / 15) for place in range(60)]
+
 ODD = {
+    "roofline of no layer": lambda: figures.roofline([], PEAKS),
+    "roofline of what has no FLOPs": lambda: figures.roofline([bounded("gather", 0)], PEAKS),
+    "roofline of 60 layers": lambda: figures.roofline(
+        [bounded(f"a/deep/net/of/block{i}/conv", x) for i, x in enumerate(SPREAD)], PEAKS
+    ),
+    "roofline of 60 equal layers": lambda: figures.roofline(
+        [bounded(f"block{i}", 30 + i / 100) for i in range(60)], PEAKS, title="A long title " * 9
+    ),
+    "roofline of two long names": lambda: figures.roofline(
+        [bounded("conv/" * 30, 0.01), bounded("쌀" * 30, 1e6)], PEAKS
+    ),
     "one epoch": lambda: figures.curves(history_rows(1)),
     "no epoch": lambda: figures.curves([]),
     "one hundred epochs": lambda: figures.curves(history_rows(100), title="A long title " * 9),
@@ -315,3 +341,19 @@ def test_numbers_of_filters_are_whole_on_the_axis():
     figure = pruning.filters_left([{"path": "conv1", "before": 16, "after": 4}])
     figure.draw_without_rendering()
     assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_the_roofline_leads_from_the_slowest_layers_to_their_names():
+    layers = [bounded("small", 2, 10), bounded("pool", 0.5, 4000), bounded("conv", 80, 2000)]
+    texts = [text for text, _ in drawn_texts(figures.roofline(layers, PEAKS))]
+    # conv 160 ns, pool 40 ns, small 0.1 ns of 200.1 ns
+    assert {"1 conv", "2 pool", "3 small", "1", "2", "3"} <= set(texts)
+    assert any("160 ns  80.0 %" in text for text in texts)
+    assert any("least time of one image 200 ns at 1 TFLOP/s and 100 GB/s" in t for t in texts)
+
+
+def test_layers_of_one_place_under_the_roof_share_a_label_and_the_rest_a_bar():
+    layers = [bounded(f"block{i}", 30) for i in range(12)]
+    texts = [text for text, _ in drawn_texts(figures.roofline(layers, PEAKS))]
+    assert "1, 2, 3, 4, 5, 6, 7, 8, 9, 10" in texts
+    assert "2 others" in texts

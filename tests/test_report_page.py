@@ -37,7 +37,7 @@ STAGES = {
 PICTURES = {
     "history": ["curves.png"],
     "evaluation": ["confusion_matrix_clean.png", "confusion_matrix_augmented.png"],
-    "profile": ["flops.png"],
+    "profile": ["flops.png", "roofline.png"],
     "dead_filters": ["dead_filters.png"],
 }
 
@@ -297,3 +297,18 @@ def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
     assert [f"this one ({criterion})", "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %"] in rows
     assert ["this shape, from random weights", "1,234", "1", "80.00 %", "40.00 %"] in rows
     assert "as many epochs (7)" in text_of(run)
+
+
+def test_bounds_memory_and_training_are_told_and_an_older_profile_does_without(tmp_path):
+    text = text_of(make_run(tmp_path / "new"))
+    assert "1 TFLOP/s and 100 GB/s memory bounds 2 of 2 layers" in text
+    assert "takes at least 6 ns there" in text
+    assert "holds 6.98 kB at its peak: 4.94 kB of weights and 2.05 kB of activations" in text
+    assert "backward pass take 3 kFLOPs (`formula`)" in text
+    old = profile()
+    del old["roofline"], old["totals"]["memory"]
+    for row in old["layers"]:
+        del row["bytes"], row["bound"]
+    text = text_of(make_run(tmp_path / "old", profile=old))
+    assert "roofline.png" not in text
+    assert "at its peak" not in text

@@ -44,6 +44,10 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
         title = f"{model}: where the compute goes"
         layers = record.profile["layers"]
         yield "flops.png", figures.flops(layers, title=title, synthetic=synthetic)
+        device = record.profile.get("roofline")
+        if device:
+            title = f"{model}: what bounds each layer"
+            yield "roofline.png", figures.roofline(layers, device, title=title, synthetic=synthetic)
     if record.dead_filters:
         title = f"{model}: dead filters"
         layers = record.dead_filters["layers"]

@@ -8,6 +8,7 @@ from rice_jax.report.figures.pruning import (
     maps_side_by_side,
     side_by_side_file,
 )
+from rice_jax.report.figures.roofline import roofline
 from rice_jax.report.figures.speed import speeds
 from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg
@@ -24,6 +25,7 @@ __all__ = [
     "flops",
     "maps_side_by_side",
     "png",
+    "roofline",
     "side_by_side_file",
     "speeds",
     "svg",

@@ -15,7 +15,7 @@ _DEADEST = 12
 
 
 def compute(run: Run, record: Record) -> str:
-    """FLOPs by layer, the costliest in a table, what is not counted, and time."""
+    """FLOPs by layer, the costliest in a table, what is not counted, bounds, memory and time."""
     profile = record.profile
     if profile is None:
         command = markdown.code(stage_command(run, "profile"))
@@ -34,11 +34,13 @@ def compute(run: Run, record: Record) -> str:
     parts += [
         markdown.image("FLOPs by layer", "flops.png"),
         markdown.table(
-            ("layer", "type", "output", "parameters", "FLOPs", "share"),
+            ("layer", "type", "output", "parameters", "FLOPs", "share", "bytes", "bound by"),
             [_layer_row(layer, total) for layer in costliest],
             left=3,
         ),
         _uncounted(profile),
+        _bounds(profile),
+        _costs_beside(profile),
         _time(profile),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -54,6 +56,8 @@ def _layer_row(layer: Mapping[str, Any], total: float) -> tuple[str, ...]:
         numbers.count(layer["params"]),
         numbers.at_least(numbers.count(flops), layer.get("complete", True)),
         numbers.percent((flops or 0) / total, 1),
+        numbers.short(sum(layer["bytes"].values()), 3) if "bytes" in layer else numbers.MISSING,
+        layer.get("bound") or numbers.MISSING,
     )
 
 
@@ -68,6 +72,38 @@ def _uncounted(profile: Mapping[str, Any]) -> str:
     return f"**Not counted**, so that the totals (≥) are too low by it: {listed}."
 
 
+def _bounds(profile: Mapping[str, Any]) -> str:
+    """What bounds the layers on the configured device, as words and as a picture."""
+    device = profile.get("roofline")
+    if not device:
+        return ""
+    bounds = [layer["bound"] for layer in profile["layers"] if layer["bound"]]
+    text = (
+        f"On a device of {numbers.quantity(device['flops_per_second'], 'FLOP/s', 3)} and "
+        f"{numbers.quantity(device['bytes_per_second'], 'B/s', 3)} memory bounds "
+        f"{bounds.count('memory')} of {len(bounds)} layers and arithmetic the others, where each "
+        "reads its weights and inputs once and writes its outputs once; one image takes at least "
+        f"{numbers.seconds(device['seconds'])} there."
+    )
+    return f"{text}\n\n{markdown.image('What bounds each layer', 'roofline.png')}"
+
+
+def _costs_beside(profile: Mapping[str, Any]) -> str:
+    """Memory at the peak, and what a training step takes."""
+    totals = profile["totals"]
+    memory = totals.get("memory")
+    if not memory:
+        return ""
+    where = f", in {markdown.code(memory['at'])}" if memory["at"] else ""
+    training = numbers.quantity(totals["training_flops"], "FLOPs")
+    return (
+        f"Inference holds {numbers.quantity(memory['peak'], 'B', 3)} at its peak: "
+        f"{numbers.quantity(memory['weights'], 'B', 3)} of weights and "
+        f"{numbers.quantity(memory['activations'], 'B', 3)} of activations{where}. A forward and a "
+        f"backward pass take {numbers.at_least(training, totals['complete'])} (`formula`)."
+    )
+
+
 def _time(profile: Mapping[str, Any]) -> str:
     time = profile.get("time")
     if not time:
@@ -75,7 +111,7 @@ def _time(profile: Mapping[str, Any]) -> str:
     measured = time["measured"]
     rate = numbers.quantity(time["device_flops_per_second"], "FLOP/s", 3)
     return (
-        f"At {rate}, all of them used, one image takes "
+        f"Counted by FLOPs alone (`study`), at {rate}, one image takes "
         f"{numbers.seconds(time['theoretical_seconds']['study'])}. Measured on "
         f"{markdown.escape(measured['device'])}: {numbers.seconds(measured['median'])} for one "
         f"image (middle 80 %: {numbers.seconds(measured['p10'])} to "
