@@ -131,6 +131,28 @@ def test_mistakes_are_told(tmp_path, mistake, kind):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_two_class_folders_of_one_name_in_two_unicode_forms_are_refused(tmp_path, kind):
+    files = {"Rose\u0301/1.png": b"x", "Ros\u00e9/2.png": b"x", "Tulip/1.png": b"x"}
+    write = {"folder": data_files.write_folder, "zip": data_files.write_zip}[kind]
+    with pytest.raises(UserError, match="two class folders called 'Rosé', in two Unicode forms"):
+        archive.open_archive(write(tmp_path / "rice", files))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_hidden_folders_with_images_are_named(tmp_path, kind, capsys):
+    files = {f"{name}/1.png": b"x" for name in ("a", "b", ".A", "...", "__MACOSX")}
+    files |= {".git/config": b"x", "a/.hidden.png": b"x"}
+    write = {"folder": data_files.write_folder, "zip": data_files.write_zip}[kind]
+    found = archive.open_archive(write(tmp_path / "rice", files))
+    assert sorted(member.name for member in found.members) == ["a/1.png", "b/1.png"]
+    said = capsys.readouterr().err
+    assert "..." in said
+    assert ".A'" in said
+    assert "git" not in said
+    assert "MACOSX" not in said
+
+
 def test_an_empty_class_folder_is_told(tmp_path):
     folder = data_files.write_folder(tmp_path / "rice", FILES)
     (folder / "Ipsala").mkdir()

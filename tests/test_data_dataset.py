@@ -1,6 +1,7 @@
 """Prepared datasets: what is in them, that they are whole, and what is told to the user."""
 
 import concurrent.futures
+import os
 import pathlib
 import resource
 import shutil
@@ -277,9 +278,15 @@ def test_a_folder_to_evaluate_is_matched_by_name(tmp_path, capsys):
     assert "left out 2 of 200 images: a/a (1).png: not a JPEG" in capsys.readouterr().err
 
 
-def test_a_folder_with_other_classes_is_refused(folder):
-    with pytest.raises(UserError, match="no class folder Bomba"):
-        data.folder(folder, (*data_files.CLASSES, "Bomba"))
+def test_a_folder_to_evaluate_may_lack_classes(folder):
+    names = ("Bomba", *data_files.CLASSES[::-1])
+    source = data.folder(folder, names)
+    records = [source[index] for index in range(len(source))]
+    assert {names[each["label"]] for each in records} == set(data_files.CLASSES)
+    assert all(each["name"].startswith(names[each["label"]]) for each in records)
+
+
+def test_a_folder_with_an_unknown_class_is_refused(folder):
     with pytest.raises(UserError, match="does not know: Arborio; it knows Basmati"):
         data.folder(folder, data_files.CLASSES[1:])
 
@@ -295,7 +302,7 @@ def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monke
             np.testing.assert_array_equal(batch[name], values)
         monkeypatch.setattr(decoded, "_write", None)
     [file] = tmp_path.glob("*/decoded/*")
-    assert file.stat().st_size == 5 * (7 * 7 * 3 + 4)
+    assert file.stat().st_size == 5 * (7 * 7 * 3 + 4) + 4
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:-1])
     (file.parent / "killed.partial").write_bytes(b"half")
@@ -304,6 +311,55 @@ def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monke
         next(data.batches(again, 5, image_size=7))["image"], expected["image"]
     )
     assert list(tmp_path.glob("*/decoded/*")) == [file]
+
+
+@pytest.mark.parametrize("place", [0, -8, -1], ids=["a pixel", "a label", "the checksum"])
+def test_a_decoded_split_overwritten_in_place_is_made_anew(folder, tmp_path, place):
+    def batch():
+        source = data.load(folder, tmp_path, seed=0).splits["test"]
+        return next(data.batches(source, 5, image_size=7))
+
+    expected = batch()
+    [file] = tmp_path.glob("*/decoded/*")
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    content = bytearray(file.read_bytes())
+    content[place] = 99
+    with file.open("r+b") as open_file:
+        open_file.write(content)
+    os.utime(file, ns=times)
+    found = batch()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_an_image_changed_with_its_time_and_size_kept_is_prepared_again(tmp_path):
+    files = data_files.pictures(10, suffix=".bmp")  # as long whatever they show
+    where = data_files.write_folder(tmp_path / "rice", files)
+    before = data.load(where, tmp_path / "cache", seed=0)
+    name = before.splits["test"][0]["name"]
+    time = (where / name).stat().st_mtime_ns
+    changed = data_files.picture(7, suffix=".bmp")
+    assert len(changed) == len(files[name])
+    (where / name).write_bytes(changed)
+    os.utime(where / name, ns=(time, time))
+    after = data.load(where, tmp_path / "cache", seed=0)
+    assert after.fingerprint != before.fingerprint
+    assert records(after)[name][2] == changed
+
+
+def test_a_copy_of_a_folder_is_read_but_not_prepared_again(tmp_path, monkeypatch):
+    where = data_files.write_folder(tmp_path / "rice", FILES)
+    before = data.load(where, tmp_path / "cache", seed=0)
+    shutil.copytree(where, tmp_path / "copy")  # with times
+    monkeypatch.setattr(cache, "_written", None)
+    reads, read = [], archive.Folder.read
+    monkeypatch.setattr(archive.Folder, "read", lambda *args: (reads.append(args), read(*args))[1])
+    for expected in (len(FILES), 0):
+        assert data.load(tmp_path / "copy", tmp_path / "cache", seed=0).fingerprint == (
+            before.fingerprint
+        )
+        assert len(reads) == expected
+        reads.clear()
 
 
 def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):

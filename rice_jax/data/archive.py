@@ -4,9 +4,11 @@ A zip is never unpacked: names are labels and never paths, and a member is read 
 its declared size, so that a hostile one can neither leave its place nor grow without bound.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
+import sys
 import unicodedata
 import weakref
 import zipfile
@@ -32,7 +34,18 @@ class Member(NamedTuple):
     name: str  # class folder and file, 'Arborio/Arborio (1).jpg'
     place: str  # how the archive itself calls it
     size: int  # bytes
-    stamp: str  # changes when the content does
+    stamp: str  # changes when the content does, unless somebody sets a file's time back
+    changed: str = ""  # of a local file: changes with each write, but with a copy too
+
+
+def key_of_changes(archive: "Archive") -> str:
+    """A digest that changes with each write to a local file; '' where that is not known."""
+    if not any(member.changed for member in archive.members):
+        return ""
+    digest = hashlib.sha256()
+    for member in sorted(archive.members):
+        digest.update(f"{member.name}\0{member.changed}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 class Archive(Protocol):
@@ -138,36 +151,42 @@ class _Entry(NamedTuple):
     place: str
     size: int  # of a folder -1
     stamp: str
+    changed: str = ""
 
 
 def _walk(root: epath.Path, below: str = "", depth: int = 0) -> Iterator[_Entry]:
     """Files and folders under `root`, hidden ones left out, links followed."""
-    for name, is_folder, size, stamp in _listing(root / below):
-        place = f"{below}/{name}" if below else name
-        if _hidden(name):
-            continue
-        if is_folder:
-            yield _Entry(place, -1, "")
+    for entry in _listing(root / below):
+        place = f"{below}/{entry.place}" if below else entry.place
+        hidden = _hidden(entry.place)
+        if entry.size >= 0 and not hidden:
+            yield entry._replace(place=place)
+        elif entry.size < 0 and not hidden:
+            yield entry._replace(place=place)
             if depth < _MAX_DEPTH:
                 yield from _walk(root, place, depth + 1)
-        else:
-            yield _Entry(place, size, stamp)
+        elif entry.size < 0:  # its images are left out, which is said
+            with contextlib.suppress(OSError):
+                inside = [each for each in _listing(root / place) if each.size >= 0]
+                yield from (each._replace(place=f"{place}/{each.place}") for each in inside)
 
 
-def _listing(folder: epath.Path) -> Iterator[tuple[str, bool, int, str]]:
-    """Name, whether it is a folder, bytes and time of change of what lies in a folder."""
+def _listing(folder: epath.Path) -> Iterator[_Entry]:
+    """What lies in a folder, by its name there."""
     if _remote(folder):
         for child in folder.iterdir():
             status = child.stat()
-            yield child.name, status.is_directory, status.length, str(status.mtime)
+            size = -1 if status.is_directory else status.length
+            yield _Entry(child.name, size, str(status.mtime))
         return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield entry.name, True, 0, ""
+                yield _Entry(entry.name, -1, "")
             elif entry.is_file():
                 status = entry.stat()
-                yield entry.name, False, status.st_size, str(status.st_mtime_ns)
+                times = str(status.st_mtime_ns), str(status.st_ctime_ns)
+                yield _Entry(entry.name, status.st_size, *times)
 
 
 def _remote(path: epath.Path) -> bool:
@@ -201,22 +220,42 @@ def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> lis
     All of them must lie in folders of one parent: a deeper or shallower image would be a class
     nobody meant.
     """
-    pictures = [
-        entry
-        for entry in files
-        if entry.place.lower().endswith(images.SUFFIXES)
-        and not any(map(_hidden, entry.place.split("/")))
-    ]
+    every = [entry for entry in files if entry.place.lower().endswith(images.SUFFIXES)]
+    pictures = [entry for entry in every if not any(map(_hidden, entry.place.split("/")))]
+    _tell_hidden(every, where)
     parents = {entry.place.rpartition("/")[0] for entry in pictures}
     root = _root(parents, where)
-    members = {}
+    members: dict[str, Member] = {}
+    written: dict[str, str] = {}
     for entry in pictures:
         member = _member(entry, root, where)
+        folder = entry.place.rpartition("/")[0]
+        if written.setdefault(member.label, folder) != folder:
+            raise UserError(
+                f"{where} has two class folders called {member.label!r}, in two Unicode forms: "
+                "rename one or put their images together"
+            )
         if member.name in members:
             raise UserError(f"{where} holds {member.name!r} twice")
         members[member.name] = member
     _check_classes({m.label for m in members.values()}, root, folders, where)
     return list(members.values())
+
+
+def _tell_hidden(pictures: Iterable[_Entry], where: str) -> None:
+    """Name on standard error the folders with images that are left out for their names."""
+    folders = {entry.place.rpartition("/")[0] for entry in pictures}
+    hidden = sorted(
+        folder
+        for folder in folders
+        if any(part.startswith(".") for part in folder.split("/")) and "__MACOSX" not in folder
+    )
+    if hidden:
+        print(
+            f"{where}: left out {', '.join(map(repr, hidden))}: names that begin with a dot are "
+            "hidden",
+            file=sys.stderr,
+        )
 
 
 def _root(parents: set[str], where: str) -> str:
@@ -246,7 +285,7 @@ def _member(entry: _Entry, root: str, where: str) -> Member:
             raise UserError(f"{where}: {part[:40]!r} cannot serve as a name: rename it")
     # macOS writes accents as two characters: the same file must have the same name everywhere.
     name = unicodedata.normalize("NFC", inside)
-    return Member(name.partition("/")[0], name, entry.place, entry.size, entry.stamp)
+    return Member(name.partition("/")[0], name, *entry)
 
 
 def _check_classes(labels: set[str], root: str, folders: Iterable[str], where: str) -> None:

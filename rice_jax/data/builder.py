@@ -70,10 +70,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
         for wanted in itertools.product(SPLITS, classes(self._archive)):
             if wanted not in self._kept:
                 raise UserError(f"the {wanted[0]} split has no usable image of class {wanted[1]!r}")
-        digest = hashlib.sha256()
-        for name, checksum in sorted(self._contents.items()):
-            digest.update(f"{name}\0{checksum:08x}\n".encode())
-        self._metadata.update(fingerprint=digest.hexdigest()[:16], skipped=self._skipped)
+        self._metadata.update(fingerprint=fingerprint(self._contents), skipped=self._skipped)
 
     @property
     def _metadata(self) -> dict[str, Any]:
@@ -120,6 +117,14 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
             self._contents[member.name] = zlib.crc32(image)
             label = labels[member.label]
             yield member.name, {"image": image, "label": label, "name": member.name.encode()}
+
+
+def fingerprint(checksums: Mapping[str, int]) -> str:
+    """A digest of images' names and CRC-32 checksums."""
+    digest = hashlib.sha256()
+    for name, checksum in sorted(checksums.items()):
+        digest.update(f"{name}\0{checksum:08x}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def checked(archive: Archive, member: Member) -> bytes | UserError:

@@ -6,24 +6,30 @@ import io
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
 
-from rice_jax.data.archive import Archive, key
-from rice_jax.data.builder import RiceImageDataset
+from rice_jax.data.archive import Archive, Member, key, key_of_changes
+from rice_jax.data.builder import RiceImageDataset, fingerprint
+from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
 
+_CHANGES = "changes"
+"""A file beside the records: `key_of_changes` of the images when they were last read."""
+_AHEAD = 64  # images read ahead
 _SPARE = 1.1  # records take a little more room than the images in them
 
 
 def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> RiceImageDataset:
     """The builder of a dataset that lies in the cache; written now if it did not.
 
-    Its place there depends on the images' names, sizes and stamps and on the seed. A process that
-    comes while another writes waits for it.
+    Its place there depends on the images' names, sizes and stamps and on the seed. Where files
+    were written to since, though their times do not say so, or copied, their contents are read
+    and held against what was prepared. A process that comes while another writes waits for it.
 
     Raises UserError where the cache cannot be written or the images are not usable.
     """
@@ -71,7 +77,7 @@ def _wait_for(file: IO[str]) -> None:
 
 
 def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset | None:
-    """The builder, if all that it once wrote is still there."""
+    """The builder, if all that it once wrote is still there and of these images."""
     try:
         builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
         splits = builder.info.splits
@@ -81,7 +87,31 @@ def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset 
         )
     except Exception:  # TFDS meets damaged JSON with whatever comes
         return None
-    return builder if whole else None
+    return builder if whole and _still_of(archive, builder, folder) else None
+
+
+def _still_of(archive: Archive, builder: RiceImageDataset, folder: epath.Path) -> bool:
+    """Whether the images have the contents that were prepared; read where they may not."""
+    changes, noted = key_of_changes(archive), folder / _CHANGES
+    if not changes or (noted.exists() and noted.read_text() == changes):
+        return True
+    left_out = {item["name"] for item in builder.skipped}
+    members = [member for member in archive.members if member.name not in left_out]
+
+    def checksum(member: Member) -> int:
+        try:
+            return zlib.crc32(archive.read(member))
+        except UserError:  # it could be read when it was prepared
+            return -1
+
+    read = in_order(checksum, members, ahead=_AHEAD)
+    checksums = progress(read, len(members), "holding images against their records")
+    found = zip((member.name for member in members), checksums, strict=True)
+    same = fingerprint(dict(found)) == builder.fingerprint
+    if same:
+        with contextlib.suppress(OSError):  # a read-only cache serves as well
+            noted.write_text(changes)
+    return same
 
 
 def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> RiceImageDataset:
@@ -95,6 +125,7 @@ def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> Ri
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
             builder.download_and_prepare()
         (folder / "downloads").rmtree(missing_ok=True)  # TFDS makes it, though there are none
+        (folder / _CHANGES).write_text(key_of_changes(archive))
     except FileExistsError:  # another process was faster where there are no locks
         if whole := _whole(archive, folder, seed):
             return whole

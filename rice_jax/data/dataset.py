@@ -91,11 +91,11 @@ def _grains(per_class: int, seed: int) -> Grains:
 def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
     """All images of a folder (or zip) of class folders, to be evaluated as they are.
 
-    Class folders are matched with `class_names` by name. Every image is decoded once now; those
-    that cannot be used are named on standard error and left out.
+    Class folders are matched with `class_names` by name; there may be fewer of them. Every image
+    is decoded once now; those that cannot be used are named on standard error and left out.
 
-    Raises UserError for a class that is missing or unknown, and where more than 1% of the images
-    cannot be used.
+    Raises UserError for a class that is unknown, and where more than 1% of the images cannot be
+    used.
     """
     archive = open_archive(path)
     found = classes(archive)
@@ -104,6 +104,4 @@ def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
             f"{os.fspath(path)} has class folders that the net does not know: "
             f"{', '.join(unknown)}; it knows {', '.join(class_names)}"
         )
-    if missing := sorted(set(class_names) - set(found)):
-        raise UserError(f"{os.fspath(path)} has no class folder {', '.join(missing)}")
     return Files(archive, class_names, os.fspath(path))

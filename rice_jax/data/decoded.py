@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import weakref
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -21,6 +22,8 @@ from rice_jax.errors import UserError, reason
 
 MOST_KEPT = 32 << 30  # bytes of all decoded splits in a cache; the least recently used go first
 
+_CHECKSUM = 4  # bytes at the end of a file: CRC-32 of all before them
+_BLOCK = 1 << 22  # bytes that a checksum reads at a time
 _AHEAD = 64  # images decoded before they are written
 
 Fill = Callable[[int, np.ndarray], int]
@@ -33,7 +36,8 @@ class Decoded:
     def __init__(self, path: epath.Path, length: int, image_size: int) -> None:
         self._path = path
         self._bytes = 3 * image_size**2
-        self._labels = np.fromfile(path, np.int32, offset=length * self._bytes)
+        offset = length * self._bytes
+        self._labels = np.fromfile(path, np.int32, count=length, offset=offset)
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
@@ -49,22 +53,23 @@ class Decoded:
 
 
 def open_decoded(
-    folder: epath.Path, split: str, length: int, image_size: int, fill: Fill
+    folder: epath.Path, split: str, length: int, image_size: int, classes: int, fill: Fill
 ) -> Decoded | None:
     """The decoded split, made now by `fill` where `folder` (of the cache's dataset) has none.
 
-    None, with a line that says why, where it would not pay or cannot be written.
+    One that is not what was written there, by its checksum, is made anew. None, with a line that
+    says why, where it would not pay or cannot be written.
     """
-    size = length * (3 * image_size**2 + 4)
+    size = length * (3 * image_size**2 + 4) + _CHECKSUM
     # The decoder's version is in the name: another one may round differently.
     path = folder / "decoded" / f"{split}-{image_size}-opencv{cv2.__version__}.uint8"
     try:
-        if not _complete(path, size):
+        if not _sound(path, size, length, classes):
             if why_not := _does_not_pay(size, folder):
                 print(f"{split} is decoded anew each time: {why_not}", file=sys.stderr)
                 return None
             with lock(folder.parent):
-                if not _complete(path, size):
+                if not _sound(path, size, length, classes):
                     _make_room(folder.parent, size)
                     _write(path, split, length, image_size, fill)
         with contextlib.suppress(OSError):  # a read-only cache serves as well
@@ -75,8 +80,18 @@ def open_decoded(
         return None
 
 
-def _complete(path: epath.Path, size: int) -> bool:
-    return path.exists() and os.stat(path).st_size == size
+def _sound(path: epath.Path, size: int, length: int, classes: int) -> bool:
+    """Whether the file is as it was written: its size, its checksum, its labels."""
+    if not path.exists() or os.stat(path).st_size != size:
+        return False
+    checksum, left = 0, size - _CHECKSUM
+    with open(path, "rb") as file:
+        while left:
+            block = file.read(min(left, _BLOCK))
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        told = int.from_bytes(file.read(_CHECKSUM), "little")
+    labels = np.fromfile(path, np.int32, count=length, offset=size - _CHECKSUM - 4 * length)
+    return checksum == told and bool(np.all((labels >= 0) & (labels < classes)))
 
 
 def _does_not_pay(size: int, folder: epath.Path) -> str:
@@ -114,14 +129,17 @@ def _write(path: epath.Path, split: str, length: int, image_size: int, fill: Fil
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     size = length * 3 * image_size**2
+    checksum = 0
     try:
         with open(partial, "wb") as file:
             images = in_order(decode, range(length), ahead=_AHEAD)
             what = f"decoding {split} once ({_gb(size)})"
             for index, (pixels, label) in enumerate(progress(images, length, what)):
                 file.write(pixels.data)
+                checksum = zlib.crc32(pixels.data, checksum)
                 labels[index] = label
             file.write(labels.data)
+            file.write(zlib.crc32(labels.data, checksum).to_bytes(_CHECKSUM, "little"))
             file.flush()
             os.fsync(file.fileno())  # the name must not survive a power cut without the pixels
         partial.replace(path)

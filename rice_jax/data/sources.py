@@ -48,6 +48,7 @@ class Records:
         self._records = builder.as_data_source(split, decoders=undecoded)
         self._place = builder.data_dir
         self._split = split
+        self._classes = len(builder.classes)
         self._keep_decoded = keep_decoded
         self._decoded: dict[int, Decoded | None] = {}
 
@@ -76,7 +77,12 @@ class Records:
         if self._keep_decoded and image_size not in self._decoded:
             folder = epath.Path(self._place).parent.parent
             self._decoded[image_size] = open_decoded(
-                folder, self._split, len(self), image_size, functools.partial(decode_record, self)
+                folder,
+                self._split,
+                len(self),
+                image_size,
+                self._classes,
+                functools.partial(decode_record, self),
             )
         return self._decoded.get(image_size)
 
