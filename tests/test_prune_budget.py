@@ -1,5 +1,7 @@
 """Costs as a function of what is left, and budgets met to less than one filter."""
 
+import flax.linen as nn
+import jax
 import numpy as np
 import prunable
 import pytest
@@ -105,3 +107,14 @@ def test_a_budget_of_nothing_and_one_that_cannot_be_met_are_refused():
         to_budget(GRAPH, np.ones(GRAPH.channels), of, 0)
     with pytest.raises(UserError, match="with one filter in each layer the net still costs 4"):
         to_budget(GRAPH, np.ones(GRAPH.channels), of, 3)
+
+
+def test_totals_say_what_they_lack():
+    class Until(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (3, 3))(x)
+            return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x * 2, x).mean((1, 2))
+
+    assert prune.totals(Until(), (1, 8, 8, 3))["uncounted"] == 1
+    assert WHOLE["uncounted"] == 0

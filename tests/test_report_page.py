@@ -312,3 +312,10 @@ def test_bounds_memory_and_training_are_told_and_an_older_profile_does_without(t
     text = text_of(make_run(tmp_path / "old", profile=old))
     assert "roofline.png" not in text
     assert "at its peak" not in text
+
+
+def test_a_pruned_net_whose_flops_lack_something_is_marked(tmp_path):
+    lacking = {name: PRUNED[name] | {"uncounted": 1} for name in ("before", "after")}
+    text = text_of(make_run(tmp_path, prune=PRUNED | lacking))
+    assert "| FLOPs, `study` | ≥ 400 | ≥ 300 | 75.00 % |" in text
+    assert "| parameters | 40 | 30 |" in text

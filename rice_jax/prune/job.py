@@ -328,7 +328,8 @@ def _tell(content: Mapping[str, Any]) -> None:
         ("filters", "filters"),
     ):
         share = 100 * after[name] / before[name]
-        print(f"{label}: {before[name]:,} to {after[name]:,} ({share:.1f}%)")
+        lacking = " of what can be counted" if name == "study" and before["uncounted"] else ""
+        print(f"{label}{lacking}: {before[name]:,} to {after[name]:,} ({share:.1f}%)")
     for measure, budget in content["budgets"].items():
         print(f"budget of {budget['asked']:,} ({measure}): undershot by {budget['under']:,}")
     certificate = content["certificate"]

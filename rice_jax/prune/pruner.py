@@ -31,7 +31,8 @@ class Pruned:
     kept: Mapping[str, Sequence[int]]
     """By layer path: the remaining filters' indices in the net as it was."""
     before: Mapping[str, int]
-    """{formula, study, xla (FLOPs), params, filters} of the net as it was."""
+    """{formula, study, xla (FLOPs), params, filters, uncounted} of the net as it was: with any
+    operation uncounted (their number) its FLOPs are too low."""
     after: Mapping[str, int]
     budgets: Mapping[str, Mapping[str, int]]
     """For each measure that had a budget {asked, met, under}."""
@@ -143,9 +144,13 @@ def prune(
 
 
 def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
-    """FLOPs for one image in the three conventions, parameters and filters."""
+    """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
     counted = profile.count(module, (1, *input_shape[1:]), **kwargs)
-    return counted.flops.to_json() | {"params": counted.params, "filters": counted.filters}
+    return counted.flops.to_json() | {
+        "params": counted.params,
+        "filters": counted.filters,
+        "uncounted": len(counted.uncounted),
+    }
 
 
 def _check_met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> None:

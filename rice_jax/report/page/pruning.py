@@ -38,13 +38,17 @@ def _totals(account: Mapping[str, Any]) -> str:
     rows = [
         (
             label,
-            numbers.count(before[name]),
-            numbers.count(after[name]),
+            *(_count(totals, name) for totals in (before, after)),
             numbers.percent(after[name] / before[name]),
         )
         for name, label in _TOTALS
     ]
     return markdown.table(("", "before", "after", "left"), rows)
+
+
+def _count(totals: Mapping[str, Any], name: str) -> str:
+    lacks = name == "study" and totals.get("uncounted")
+    return numbers.at_least(numbers.count(totals[name]), not lacks)
 
 
 def _budgets(account: Mapping[str, Any]) -> str:
