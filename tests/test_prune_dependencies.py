@@ -103,7 +103,7 @@ def test_operations_that_keep_channels_apart_are_seen_through(body):
         (lambda x: jnp.cumsum(x, axis=-1), "cumsum"),
         (lambda x: x / x.sum(-1, keepdims=True), "reduce_sum"),
         (lambda x: x[..., ::2], "slice"),
-        (lambda x: x.reshape(-1, 8, 8, 2, 2).mean(-1), "reshape"),
+        (lambda x: x.reshape(-1, 8, 8, 2, 2).swapaxes(3, 4).mean(-1), "reshape"),
         (lambda x: nn.max_pool(x.transpose(0, 3, 1, 2), (2, 2)), "reduce_window_max"),
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0),) * 3 + ((0, -1, 0),)), "pad"),
         (lambda x: x[..., jnp.array([0, 2])], "gather"),
@@ -139,6 +139,16 @@ def test_units_along_several_axes_are_an_error_or_left_whole():
     ]
     cut = [("stem",), ("body/inner",), ("body/outer",), ("body/attention/out",)]
     assert groups(graph) == dict(zip(cut, (4, 6, 4, 4), strict=True))
+
+
+def test_channels_that_are_averaged_in_groups_go_by_whole_groups():
+    def averaged(x):
+        return nn.Conv(4, (1, 1), name="next")(x.reshape(*x.shape[:-1], -1, 2).mean(-1))
+
+    graph = prune.dependencies(Net(averaged), SHAPE)
+    assert groups(graph) == {("stem",): 2, ("next",): 4}
+    assert along(graph, "params/stem/kernel", 3) == [0, 0, 1, 1]
+    assert along(graph, "params/next/kernel", 2) == [0, 1]
 
 
 def test_what_the_input_or_a_constant_is_added_to_stays():

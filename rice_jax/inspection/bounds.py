@@ -17,7 +17,7 @@ from rice_jax.inspection.interval import Interval, known_for, point, unknown, wi
 from rice_jax.inspection.linear import backend_roundoff, convolution, dot
 from rice_jax.inspection.rules import RULES
 
-_HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
 
 
@@ -93,7 +93,7 @@ def value_bounds(
         known[traced.input] = widened(darkest, brightest, 0.0)
         exact = {value: interval.exact for value, interval in known.items()}
 
-        @functools.partial(jax.jit, compiler_options=_HASTY)
+        @functools.partial(jax.jit, compiler_options=HASTY)
         def run(ends: list[tuple[jax.Array, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
             intervals = {
                 value: Interval(lo, lo if exact[value] else hi)

@@ -10,6 +10,7 @@ import numpy as np
 from rice_jax.graph.equations import Equation, Value
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Trace
+from rice_jax.inspection.bounds import HASTY
 from rice_jax.inspection.linear import backend_roundoff
 
 CONFIDENCE = 8.0
@@ -23,7 +24,6 @@ _EXACT = MOVES | {
 }
 _PRODUCTS = ("conv_general_dilated", "dot_general")
 _SUMS = ("reduce_sum", "reduce_window_sum")
-_HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def rounding(
@@ -81,7 +81,7 @@ def rounding(
         ]
         return sum(terms, jnp.float32(0))
 
-    run = jax.jit(squares).lower(variables, x).compile(compiler_options=_HASTY)
+    run = jax.jit(squares).lower(variables, x).compile(compiler_options=HASTY)
     return CONFIDENCE * math.sqrt(float(run(variables, x)))
 
 

@@ -5,6 +5,7 @@ from rice_jax.prune.dependencies import Dependencies, dependencies
 from rice_jax.prune.importance import CRITERIA
 from rice_jax.prune.narrow import Narrowed
 from rice_jax.prune.pruner import Pruned, prune, totals
+from rice_jax.prune.shapes import hold_shapes
 
 __all__ = [
     "CRITERIA",
@@ -14,6 +15,7 @@ __all__ = [
     "Pruned",
     "certify",
     "dependencies",
+    "hold_shapes",
     "prune",
     "totals",
 ]

@@ -13,10 +13,13 @@ from rice_jax.errors import UserError
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.graph.trace import trace as trace_module
-from rice_jax.prune.propagation import FIXED, Contraction, Labels, Propagation
+from rice_jax.prune.propagation import ANY, FIXED, Contraction, Labels, Propagation
 from rice_jax.prune.rules import propagate
 
 OnUnknown = Literal["error", "keep"]
+
+BROADCAST = -2
+"""Along an axis of repeated numbers, in the place of a channel."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +47,8 @@ class Dependencies:
     group: np.ndarray
     """For each channel the number of its group: channels that touch the same axes."""
     axes: Mapping[Value, Labels]
-    """For each value of the trace and each of its axes, the channel at each index, or -1."""
+    """For each value of the trace and each of its axes, the channel at each index; -1 where that
+    can't be cut, `BROADCAST` where it takes the size of what it is combined with."""
     contractions: Sequence[Contraction]
     """Where channels are summed over: what a removed channel would have added is missed there."""
     filters: Mapping[str, Filters]
@@ -110,6 +114,30 @@ class Dependencies:
         """Paths of the layers that make the channels of a group."""
         inside = self.group == group
         return list(self.by_layer(inside))
+
+    def without(self, kept: np.ndarray, reasons: Sequence[str]) -> "Dependencies":
+        """The same with fewer channels that can be cut.
+
+        Args:
+            kept: the channels (bool, one each) that are to be left as they are.
+            reasons: what `kept_whole` is to say of them.
+        """
+        numbers = np.full(self.channels + 2, -1)  # indices -1 and -2 are the last two
+        numbers[BROADCAST] = BROADCAST
+        numbers[: self.channels][~kept] = np.arange(np.sum(~kept))
+        _, group = np.unique(self.group[~kept], return_inverse=True)
+        return dataclasses.replace(
+            self,
+            group=group,
+            axes={
+                value: tuple(numbers[line] for line in lines) for value, lines in self.axes.items()
+            },
+            filters={
+                path: dataclasses.replace(filters, channels=numbers[filters.channels])
+                for path, filters in self.filters.items()
+            },
+            kept_whole=[*self.kept_whole, *reasons],
+        )
 
     def _layer(self, path: str) -> Filters:
         if path not in self.filters:
@@ -233,7 +261,7 @@ def _named(equation: Equation) -> str:
 
 
 def _numbers(labels: Labels, parts: np.ndarray, channel: np.ndarray) -> Labels:
-    return tuple(np.where(line < 0, -1, channel[parts[line]]) for line in labels)
+    return tuple(np.where(line == ANY, BROADCAST, channel[parts[line]]) for line in labels)
 
 
 def _groups(axes: Mapping[Value, Labels], traced: Trace, channels: int) -> np.ndarray:

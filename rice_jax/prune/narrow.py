@@ -10,6 +10,9 @@ from flax.core import FrozenDict
 from rice_jax.errors import UserError
 from rice_jax.prune.dependencies import Dependencies, among
 
+_FLAX = (nn.Dense, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
+"""Layers with a number of filters as their field 'features'."""
+
 
 class Narrowed(nn.Module):
     """A module whose layers have other widths; it initialises, trains and traces as any other.
@@ -57,30 +60,47 @@ def narrow(module: nn.Module, graph: Dependencies, removed: np.ndarray) -> Narro
     Raises:
         UserError: for a layer that has no field for its width.
     """
+    widths = _widths(graph, removed)
+    return Narrowed(module, FrozenDict({path: FrozenDict(each) for path, each in widths.items()}))
+
+
+def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any]]:
+    """By layer path: the fields that tell sizes, and what they are without the removed channels.
+
+    Flax's own layers have theirs set though they lose nothing: `features=x.shape[-1] // 4` would
+    else be another number.
+    """
     widths: dict[str, dict[str, Any]] = {}
-    cut = graph.by_layer(removed)
+    gone = graph.by_layer(removed)
     for path, filters in graph.filters.items():
         layer = graph.trace.layers.get(path)
-        # A layer that loses no filter too: its code may ask for as many as an input has channels.
-        if layer and "features" in getattr(layer.module, "__dataclass_fields__", {}):
-            widths[path] = {"features": _left(filters.channels, removed)}
-        elif path in cut:
+        fields = getattr(layer and layer.module, "__dataclass_fields__", {})
+        if path in gone and "features" not in fields:
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
                 f"the width of {path or 'the outermost module'} cannot be set: "
                 f"{kind} has no field 'features'; "
                 "pass rebuild=, a function from widths by layer to your module"
             )
+        if path in gone or (layer and issubclass(layer.module, _FLAX)):
+            widths[path] = {"features": _left(filters.channels, removed)}
     for equation in graph.trace.equations:
         if equation.name == "conv_general_dilated" and equation.layer in widths:
             channels = graph.axes[equation.inputs[0]]
-            numbers = equation.params["dimension_numbers"]
-            if equation.inputs[1].shape[numbers.rhs_spec[1]] == 1:
+            numbers, kernel = equation.params["dimension_numbers"], equation.inputs[1]
+            if graph.origins.is_weight(kernel) and kernel.shape[numbers.rhs_spec[1]] == 1:
                 groups = equation.params["feature_group_count"]
                 left = _left(channels[numbers.lhs_spec[1]], removed)
                 if groups > 1:
                     widths[equation.layer]["feature_group_count"] = left
-    return Narrowed(module, FrozenDict({path: FrozenDict(each) for path, each in widths.items()}))
+        layer = graph.trace.layers.get(equation.layer)
+        if equation.name == "reshape" and layer and issubclass(layer.module, nn.GroupNorm):
+            (x,), (split,) = equation.inputs, equation.outputs
+            line = graph.axes[x][-1]
+            if np.any(among(line, removed)) and split.shape[:-2] == x.shape[:-1]:
+                groups = _left(line, removed) // split.shape[-1]
+                widths.setdefault(equation.layer, {})["num_groups"] = groups
+    return widths
 
 
 def _left(channels: np.ndarray, removed: np.ndarray) -> int:

@@ -80,15 +80,14 @@ class Propagation:
             solid(self.of(value)[axis]) for value, axis in zip(equation.inputs, axes, strict=False)
         )
         self.link(left, right)
-        for operand in self._activations(equation):
+        activations = [
+            operand for operand in (0, 1) if not self.origins.is_weight(equation.inputs[operand])
+        ]
+        for operand in activations:
             self.contractions.append(Contraction(equation, operand, axes[operand]))
-
-    def _activations(self, equation: Equation) -> list[int]:
-        """The operands of a product that are no kernel; of two that no image changes only one."""
-        changing = [i for i in (0, 1) if not self.origins.is_weight(equation.inputs[i])]
-        if changing:
-            return changing
-        return [0] if self.origins.origin(equation.inputs[0]).path is None else [1]
+        if not activations:  # a kernel that is a product would be another one
+            self.fix(left)
+            self.fix(right)
 
     def note_filters(self, weight: Value, axes: Sequence[int]) -> None:
         """Remember that these axes of a weight hold filters.

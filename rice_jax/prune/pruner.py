@@ -16,6 +16,7 @@ from rice_jax.prune.cost import Measure, cost
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
 from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
 from rice_jax.prune.importance import Evidence, importance
+from rice_jax.prune.shapes import hold_shapes
 
 Drop = Literal["dead", "proven"]
 
@@ -101,6 +102,8 @@ def prune(
         raise UserError("nothing says what to remove: give drop, filters or budgets")
     shape = _input_shape(batches)
     graph = dependencies(module, shape, on_unknown=on_unknown, **kwargs)
+    if rebuild is None:
+        graph = hold_shapes(module, variables, graph, **kwargs)
     whole = totals(module, shape, **kwargs)
     costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
     for measure, budget in (budgets or {}).items():

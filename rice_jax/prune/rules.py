@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from rice_jax.graph.primitives import CASTS, ELEMENTWISE, REDUCTIONS, RENAMES, WINDOWS
 from rice_jax.graph.trace import Equation, Trace
 from rice_jax.prune.propagation import (
     ANY,
@@ -119,6 +120,9 @@ def _reshape(p: Propagation, equation: Equation) -> list[Labels]:
         if all(np.all(labels[axis] == ANY) for axis in ins):
             continue
         named = [axis for axis in ins if np.any(labels[axis] > FIXED)]
+        if named == ins and len(outs) > 1 and _reduced(p, equation, outs[1:]):
+            tied = _tied(p, labels[named[0]], target[outs[0]])
+            labels = tuple(tied if axis == named[0] else line for axis, line in enumerate(labels))
         split = _split(labels, ins, outs, named[0], source, target) if len(named) == 1 else None
         for axis in outs:
             result[axis] = np.full(target[axis], FIXED)
@@ -162,6 +166,34 @@ def _split(
         if np.all(rows == rows[:, :1]):
             return axis, rows[:, 0]
     return None
+
+
+def _reduced(p: Propagation, split: Equation, inner: Sequence[int]) -> bool:
+    """Whether what a reshape splits off is only reduced away, as in a group norm, or joined again.
+
+    Args:
+        p: what is known of the trace.
+        split: the reshape.
+        inner: the axes of its output that vanish.
+    """
+    values, reduced = list(split.outputs), False
+    for value in values:
+        for reader in p.trace.consumers(value):
+            if reader.name in REDUCTIONS and set(inner) <= set(reader.params["axes"]):
+                reduced = True
+            elif reader.name in _SAME_SHAPE and reader.outputs[0].shape == value.shape:
+                values += [each for each in reader.outputs if each not in values]
+            elif reader.name != "reshape" or reader.outputs[0].shape != split.inputs[0].shape:
+                return False
+    return reduced and not set(values) & set(p.trace.outputs)
+
+
+def _tied(p: Propagation, labels: np.ndarray, parts: int) -> np.ndarray:
+    """The labels of an axis of which each of so many equal parts is one channel."""
+    rows = labels.reshape(parts, -1)
+    first = np.repeat(rows[:, 0], rows.shape[1])
+    p.link(first, labels)
+    return first
 
 
 def _squeeze(p: Propagation, equation: Equation) -> list[Labels]:
@@ -235,10 +267,15 @@ def _along(name: str, drop: bool) -> Callable[[Propagation, Equation], list[Labe
     def rule(p: Propagation, equation: Equation) -> list[Labels]:
         given = equation.params[name]
         mixed = (given,) if isinstance(given, int) else tuple(given)
-        labels = [
-            p.refuse(equation, line) if axis in mixed else line
-            for axis, line in enumerate(p.of(equation.inputs[0]))
-        ]
+        labels = list(p.of(equation.inputs[0]))
+        # A weight's mean or norm is seen through, and would be another one with fewer entries.
+        is_weight = p.origins.is_weight(equation.inputs[0])
+        for axis in mixed:
+            if is_weight:
+                p.fix(labels[axis])
+            else:
+                p.refuse(equation, labels[axis])
+            labels[axis] = np.full_like(labels[axis], FIXED)
         kept = [line for axis, line in enumerate(labels) if not (drop and axis in mixed)]
         return [
             tuple(
@@ -251,91 +288,8 @@ def _along(name: str, drop: bool) -> Callable[[Propagation, Equation], list[Labe
     return rule
 
 
-_ELEMENTWISE = (
-    "abs",
-    "acos",
-    "acosh",
-    "add",
-    "add_any",
-    "and",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "cbrt",
-    "ceil",
-    "clamp",
-    "copy",
-    "convert_element_type",
-    "copy_p",
-    "cos",
-    "cosh",
-    "digamma",
-    "div",
-    "eq",
-    "erf",
-    "erf_inv",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "ge",
-    "gt",
-    "integer_pow",
-    "is_finite",
-    "le",
-    "lgamma",
-    "log",
-    "log1p",
-    "logistic",
-    "lt",
-    "max",
-    "min",
-    "mul",
-    "name",
-    "ne",
-    "neg",
-    "nextafter",
-    "not",
-    "or",
-    "pow",
-    "real",
-    "reduce_precision",
-    "relu",
-    "rem",
-    "round",
-    "rsqrt",
-    "select_n",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "stop_gradient",
-    "sub",
-    "tan",
-    "tanh",
-    "xor",
-)
-_REDUCTIONS = (
-    "argmax",
-    "argmin",
-    "reduce_and",
-    "reduce_max",
-    "reduce_min",
-    "reduce_or",
-    "reduce_prod",
-    "reduce_sum",
-)
-_WINDOWS = (
-    "dynamic_slice",
-    "reduce_window_max",
-    "reduce_window_min",
-    "reduce_window_sum",
-    "slice",
-)
+_SAME_SHAPE = ELEMENTWISE | (RENAMES - {"optimization_barrier"}) | CASTS
+_WHOLE_AXES = (*WINDOWS, "dynamic_slice", "slice")
 _SCANS = (
     "cumlogsumexp",
     "cummax",
@@ -346,9 +300,9 @@ _SCANS = (
 )
 
 RULES: dict[str, Callable[[Propagation, Equation], list[Labels]]] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    **dict.fromkeys(_REDUCTIONS, _along("axes", drop=True)),
-    **dict.fromkeys(_WINDOWS, _whole_axes),
+    **dict.fromkeys(_SAME_SHAPE, _elementwise),
+    **dict.fromkeys(REDUCTIONS, _along("axes", drop=True)),
+    **dict.fromkeys(_WHOLE_AXES, _whole_axes),
     **dict.fromkeys(_SCANS, _along("axis", drop=False)),
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,

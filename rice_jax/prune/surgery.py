@@ -11,7 +11,8 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import variable_shapes
+from rice_jax.graph.trace import trace, variable_shapes
+from rice_jax.prune.agreement import agree, departure
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.propagation import Contraction
@@ -58,14 +59,14 @@ def remove(
         **kwargs: what else the module's call needs.
 
     Raises:
-        UserError: for a layer with no filter left, or a smaller module that doesn't fit.
+        UserError: for a layer with no filter left, or a smaller module that doesn't fit or, for a
+            number that it reads from its shapes, computes something else.
     """
     idle = unread(graph, removed)
     removed = removed | idle
     _refuse_empty(graph, removed, idle, optional)
-    if constants:
-        variables = _fold(variables, graph, removed, constants)
-    smaller = _without_empty(cut(variables, graph, removed))
+    folded = _fold(variables, graph, removed, constants) if constants else variables
+    smaller = _without_empty(cut(folded, graph, removed))
     gone, kept = graph.by_layer(removed), graph.by_layer(~removed)
     for path, filters in graph.filters.items():
         fixed = np.flatnonzero(filters.channels < 0).tolist()
@@ -74,17 +75,24 @@ def remove(
     widths = {path: len(indices) for path, indices in kept.items()}
     result = narrow(module, graph, removed) if rebuild is None else rebuild(widths)
     _check_fit(result, smaller, graph.trace.input.shape, kwargs)
+    traced = trace(result, graph.trace.input.shape, **kwargs)
+    found = departure(graph, removed, traced)
+    if found and not agree(graph, removed, constants, variables, traced, smaller):
+        raise UserError(
+            f"the smaller module computes something else than the whole one without those filters: "
+            f"{found}; remove other filters, or pass rebuild= with a module that keeps that number"
+        )
     return Cut(result, smaller, gone, kept)
 
 
 def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
     """The variables without the entries of the `removed` channels."""
-    flat: dict[str, Any] = dict(traverse_util.flatten_dict(variables, sep="/"))
+    flat: dict[str, Any] = dict(_flat(variables))
     for path, axis, channels in graph.variables():
         stays = np.flatnonzero(~among(channels, removed))
         # On the host: on a device each shape would be a program to compile.
         flat[path] = jnp.asarray(np.take(np.asarray(flat[path]), stays, axis=axis))
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return _nested(flat, variables)
 
 
 def unread(graph: Dependencies, removed: np.ndarray) -> np.ndarray:
@@ -150,7 +158,7 @@ def _features(contraction: Contraction) -> int:
 def _fold(
     variables: Any, graph: Dependencies, removed: np.ndarray, constants: Sequence[np.ndarray]
 ) -> Any:
-    flat = dict(traverse_util.flatten_dict(variables, sep="/"))
+    flat = dict(_flat(variables))
     for contraction, constant in zip(graph.contractions, constants, strict=True):
         channels = graph.read(contraction)
         missed = np.where(among(channels, removed), constant, 0)
@@ -162,7 +170,7 @@ def _fold(
         path, sign = bias
         missing = _sum(graph, contraction, missed, variables)
         flat[path] = flat[path] + sign * missing.reshape(np.shape(flat[path]))
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return _nested(flat, variables)
 
 
 def _sum(
@@ -227,3 +235,12 @@ def _check_fit(module: nn.Module, variables: Any, shape: Sequence[int], kwargs: 
 
 def _flat(variables: Any) -> dict[str, Any]:
     return traverse_util.flatten_dict(variables, sep="/")
+
+
+def _nested(flat: Mapping[str, Any], like: Any) -> Any:
+    """The arrays by path, nested as `like` is: a name may have '/' in it (`nn.WeightNorm`)."""
+
+    def leaf(keys: Any, _: Any) -> Any:
+        return flat["/".join(str(key.key) for key in keys)]
+
+    return jax.tree_util.tree_map_with_path(leaf, like)

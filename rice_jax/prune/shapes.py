@@ -1,0 +1,66 @@
+"""Channels without which a module would read another number from its shapes."""
+
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from rice_jax.errors import UserError
+from rice_jax.graph.trace import trace
+from rice_jax.prune.agreement import agree, departure
+from rice_jax.prune.dependencies import Dependencies
+from rice_jax.prune.narrow import narrow
+from rice_jax.prune.surgery import cut
+
+
+def hold_shapes(
+    module: nn.Module, variables: Any, graph: Dependencies, **kwargs: Any
+) -> Dependencies:
+    """Leave whole what can't go without a change to a constant or scale that came from a shape.
+
+    Each group loses one channel for a try: 1 / sqrt(channels), or channels // 4, then is another
+    number. Where none is, as in most nets, one narrower trace tells so.
+
+    Args:
+        module: the net, narrowed by its own code (`Narrowed`).
+        variables: its variables.
+        graph: its `dependencies`.
+        **kwargs: what else the module's call needs.
+
+    Returns:
+        The dependencies without those channels, which `kept_whole` names.
+    """
+    firsts = [np.flatnonzero(graph.group == group)[0] for group in range(graph.groups)]
+    tried = [first for first in firsts if np.sum(graph.group == graph.group[first]) > 1]
+    if _other(module, variables, graph, tried, kwargs) is None:
+        return graph
+    kept = np.zeros(graph.channels, bool)
+    reasons = []
+    for first in tried:
+        found = _other(module, variables, graph, [first], kwargs)
+        if found is not None:
+            group = int(graph.group[first])
+            kept |= graph.group == group
+            reasons += [f"{path}: {found}" for path in graph.layers(group)]
+    return graph.without(kept, reasons)
+
+
+def _other(
+    module: nn.Module, variables: Any, graph: Dependencies, channels: list[int], kwargs: Any
+) -> str | None:
+    """What becomes another number without these channels, if anything does."""
+    removed = np.zeros(graph.channels, bool)
+    removed[channels] = True
+    try:
+        smaller = trace(narrow(module, graph, removed), graph.trace.input.shape, **kwargs)
+    except UserError:
+        return None  # a layer without a field for its width: told when it is known what is to go
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return f"the narrowed module does not run: {text}"
+    found = departure(graph, removed, smaller)
+    if found is None or agree(
+        graph, removed, (), variables, smaller, cut(variables, graph, removed)
+    ):
+        return None
+    return found
