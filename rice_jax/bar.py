@@ -1,38 +1,90 @@
-"""How far a task is: a bar on a terminal, a line each half minute in a log."""
+"""How far a long task is: a bar on a terminal, lines in a log, also while nothing moves."""
 
 import sys
+import threading
 import time
+from types import TracebackType
 
 from tqdm import tqdm
 
-_TELL_SECONDS = 30
+_OFTEN, _SELDOM = 4.0, 30.0
+"""Seconds between two lines of a log: a tenth of what the task has taken so far, within these."""
+_LOOK_SECONDS = 0.5
 
 
 class Bar:
-    """Tells on standard error; results have standard output to themselves."""
+    """Tells on standard error; results have standard output to themselves.
 
-    def __init__(self, task: str, images: int, done: int = 0) -> None:
-        """A task of `images` images, `done` of them behind us."""
+    A thread of its own tells while the task's are busy, as in a long compilation. `close`, or the
+    end of a `with`, ends it.
+    """
+
+    def __init__(self, task: str, images: int | None = None, done: int = 0) -> None:
+        """A task of `images` images, `done` of them behind us; None where nothing is counted."""
         self._task, self._images, self._done = task, images, done
-        self._told = time.monotonic()
+        self._said = ""
+        self._begun = self._told = time.monotonic()
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
+            form = "{desc}: {elapsed}" if images is None else None
             self._bar = tqdm(
-                total=images, initial=done, desc=task, unit=" images", leave=False, delay=0.5
+                total=images,
+                initial=done,
+                desc=task,
+                unit=" images",
+                leave=False,
+                delay=0.5,
+                bar_format=form,
             )
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def advance(self, images: int, said: str = "") -> None:
         """Count `images` images more; `said` stands behind their number."""
-        self._done += images
-        if self._bar is not None:
-            self._bar.set_postfix_str(said, refresh=False)
-            self._bar.update(images)
-        elif (now := time.monotonic()) - self._told > _TELL_SECONDS:
-            self._told = now
-            line = f"{self._task}: {self._done} of {self._images} images  {said}".rstrip()
-            print(line, file=sys.stderr, flush=True)
+        with self._lock:
+            self._done += images
+            self._said = said
+            if self._bar is not None:
+                self._bar.set_postfix_str(said, refresh=False)
+                self._bar.update(images)
+            self._tell()
 
     def close(self) -> None:
         """Take the bar away."""
+        self._ended.set()
+        self._thread.join()
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            with self._lock:
+                if self._bar is not None:
+                    self._bar.refresh()
+                self._tell()
+
+    def _tell(self) -> None:
+        """A line in the log, where one is due."""
+        now = time.monotonic()
+        pause = min(_SELDOM, max(_OFTEN, (now - self._begun) / 10))
+        if self._bar is not None or now - self._told < pause:
+            return
+        self._told = now
+        if self._images is None:
+            line = f"{self._task}: {now - self._begun:.0f} s"
+        else:
+            line = f"{self._task}: {self._done} of {self._images} images  {self._said}".rstrip()
+        print(line, file=sys.stderr, flush=True)

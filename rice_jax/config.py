@@ -22,19 +22,21 @@ def default(name: str) -> ml_collections.ConfigDict:
             "seed": 0,
             "model": {
                 "name": name,
-                # A Keras .h5 (a whole model or weights alone), a run's folder, '' for the study's
-                # own beginning (random but for vgg16 and vgg_light), or 'random'.
+                # A Keras .h5 (a whole model or weights alone), a run's folder, 'zoo:NAME' for a net
+                # that comes with the package, 'random', or '' for the study's own beginning (random
+                # but for vgg16 and vgg_light); on the sample '' is the zoo's net of this name.
                 "weights": "",
                 **net.widths,
             },
             "data": {
-                # The Kaggle zip, its unpacked folder or any folder of class folders; '' for the
-                # path in RICE_IMAGE_DATASET, and without that for synthetic grains.
+                # The Kaggle zip, its unpacked folder or any folder of class folders; 'sample' for
+                # the package's photographs, 'synthetic' for drawn grains; '' for the path in
+                # RICE_IMAGE_DATASET, and without that for the sample.
                 "path": "",
                 "cache_dir": "~/.cache/rice_jax",
                 "image_size": 224,
                 "split_seed": -1,  # decides the splits; -1 for config.seed
-                # Synthetic grains of each class, where there is no real data.
+                # Grains of each class, where they are drawn.
                 "synthetic_per_class": 30,
                 # Keep decoded pixels on disk (1.8 GB for 12,000 images) where they fit comfortably.
                 "keep_decoded": True,
@@ -44,9 +46,9 @@ def default(name: str) -> ml_collections.ConfigDict:
                 # 'study': the study's recipe, the fields from learning_rate to stop_patience.
                 # 'quick': the fields of quick below instead; for people without hours.
                 "schedule": "study",
-                "epochs": 50,  # at most; of the study's schedule
+                "epochs": 50,  # at most; of the study's schedule; on the sample: see first_run.py
                 "batch_size": 64,
-                "learning_rate": 1e-3,
+                "learning_rate": 1e-3,  # as epochs
                 "augment": False,
                 "dtype": "float32",  # or bfloat16: of activations, never of parameters
                 "frozen": net.frozen,  # paths of layers that do not learn

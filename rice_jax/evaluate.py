@@ -45,8 +45,10 @@ def evaluate(
         image_size=image_size,
         augment_seed=augment_seed,
     )
-    measured = measure(on_devices(params), source, on_batch=display.advance)
-    display.end()
+    try:
+        measured = measure(on_devices(params), source, on_batch=display.advance)
+    finally:
+        display.end()
     assert measured is not None, "nobody signals here"
     loss, confusion = measured
     return {**report(confusion, classes), "loss": loss}

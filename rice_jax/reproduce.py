@@ -22,7 +22,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from rice_jax import cli, data, models, train
+from rice_jax import cli, data, first_run, models, train
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.report import comparison, history
@@ -109,6 +109,7 @@ def plan(
     config = configuration.default(name)
     config.update_from_flattened_dict(fields)
     config.model.update(weights=weights if needs_weights else "", classes=len(dataset.classes))
+    first_run.settle(config, fields)
     run = Run(f"{out}/{name}")
     return Plan(config, run, finished=_finished(run, config, dataset))
 

@@ -5,20 +5,21 @@ import functools
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 
-from rice_jax import cluster, data, evaluate, inspection, profile, train
+from rice_jax import cluster, data, evaluate, first_run, inspection, profile, train
 from rice_jax import config as configuration
+from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
+from rice_jax.train.display import Display
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
@@ -49,7 +50,9 @@ class Job:
 
     @functools.cached_property
     def trained(self) -> train.Trained:
-        """The best epoch of the run."""
+        """The best epoch of the run; of one without, the weights that its configuration names."""
+        if not _trained_here(self.run) and self.config.model.weights not in ("", train.RANDOM):
+            _take_weights(self)
         return train.load(self.run)
 
 
@@ -65,25 +68,73 @@ def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
 
 
 def run_stages(
-    config: ml_collections.ConfigDict | None, workdir: str | None, stages: Sequence[str]
+    config: ml_collections.ConfigDict | None,
+    workdir: str | None,
+    stages: Sequence[str],
+    given: Collection[str] = (),
 ) -> None:
-    """Do the `stages` in their own order and write the report; UserError for a mistake."""
+    """Do the `stages` in their own order and write the report.
+
+    Args:
+        config: the run's; what it leaves open is settled by `first_run`.
+        workdir: the run's folder, by default runs/NAME.
+        stages: keys of `STAGES`.
+        given: fields of the configuration that the user has set, as 'train.epochs'.
+
+    Raises:
+        UserError: a mistake of the user's.
+    """
     unknown = [name for name in stages if name not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
     if config is None:
         raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
-    if job.run.has("config.json"):
-        saved = configuration.read(job.run)
+    saved = configuration.read(job.run) if job.run.has("config.json") else None
+    if said := first_run.settle(config, {*given, *_unchanged(saved, config)}):
+        print(said, flush=True)
+    if saved:
         config.model.classes = saved["config"]["model"]["classes"]
         _refuse_another_run(job.run, saved, {"config": configuration.to_json(config), "data": None})
     for name in STAGES:
         if name in stages:
             print(f"== {name} ==", flush=True)
             STAGES[name](job)
-    cluster.on_first(lambda: writing.write(job.run))
+    cluster.on_first(lambda: _report(job.run))
     print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
+
+
+def _report(run: Run) -> None:
+    with Bar("drawing the report"):
+        writing.write(run)
+
+
+def _unchanged(saved: dict[str, Any] | None, config: ml_collections.ConfigDict) -> set[str]:
+    """The fields that are as the run has them: they have been settled before."""
+    if saved is None:
+        return set()
+    before, now = _flat(saved["config"]), _flat(configuration.to_json(config))
+    return {field for field in before if before[field] == now.get(field)}
+
+
+def _trained_here(run: Run) -> bool:
+    folder = run.checkpoints
+    return folder.exists() and any(child.name.isdigit() for child in folder.iterdir())
+
+
+def _take_weights(job: Job) -> None:
+    """Make the weights that the configuration names the run's own, before any training."""
+    dataset = job.dataset
+    known = (train.about(job.config) or {}).get("classes")
+    if known and tuple(known) != dataset.classes:
+        raise UserError(
+            f"config.model.weights={job.config.model.weights!r} is a net for {', '.join(known)}; "
+            f"the images are of {', '.join(dataset.classes)}"
+        )
+    params = train.initial_params(job.config, train.build(job.config))
+    cluster.on_first(lambda: _settle(job, dataset))
+    train.begin(job.config, job.run, dataset, params)
+    print(f"The weights are those of {job.config.model.weights}, as they are.", flush=True)
 
 
 def _train(job: Job) -> None:
@@ -122,7 +173,8 @@ def _evaluate(job: Job) -> None:
     for kind, result in results.items():
         print(
             f"{kind}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}, "
-            f"macro F1 {result['macro_avg']['f1']:.4f} on {result['images']} images"
+            f"macro F1 {result['macro_avg']['f1']:.4f} on {result['images']} images",
+            flush=True,
         )
 
 
@@ -135,14 +187,16 @@ def _count_and_time(job: Job) -> None:
         _settle(job, None)
     module = train.build(job.config)
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
-    counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
+    with Bar("counting"):
+        counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
     peaks = job.config.profile
     device = profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
-    print(profile.summary(counted, device=device))
+    print(profile.summary(counted, device=device), flush=True)
     # Time does not depend on what the weights are: zeros need no program to be compiled.
     shapes = variable_shapes(module, (1, *shape))
     zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
-    measured = profile.latency(module, zeros, shape, seconds=1.0)
+    with Bar("measuring latency and throughput"):
+        measured = profile.latency(module, zeros, shape, seconds=1.0)
     rate = job.config.profile.device_flops_per_second
     flops = counted.flops.to_json()
     times = {
@@ -181,16 +235,19 @@ def _inspect(job: Job) -> None:
 def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Census) -> None:
     trained, side = job.trained, job.config.data.image_size
     variables = {"params": trained.params}
-    proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
+    with Bar("proving filters dead"):
+        proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
     found = inspection.to_json(clean, augmented, proven)
     job.run.write_json("dead_filters.json", found)
     for layer in found["layers"]:
         print(
             f"{layer['path']}: {layer['filters']} filters, {len(layer['dead_clean'])} dead, "
             f"{len(layer['dead_augmented'])} dead on augmented images, "
-            f"{len(layer['proven_dead'])} proven dead for every image"
+            f"{len(layer['proven_dead'])} proven dead for every image",
+            flush=True,
         )
-    _draw_feature_maps(job, {layer["path"]: layer["dead_clean"] for layer in found["layers"]})
+    with Bar("drawing feature maps"):
+        _draw_feature_maps(job, {layer["path"]: layer["dead_clean"] for layer in found["layers"]})
 
 
 def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:
@@ -200,10 +257,15 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
     batches = data.batches(
         source, size, image_size=image_size, shard=feed.shard, workers=job.config.data.workers
     )
-    total = -(-len(source) // size)
-    for batch in tqdm.tqdm(batches, f"census, {kind}", total, leave=False, disable=None):
-        rows = feed(batch)
-        yield rows["image"], rows["weight"]
+    display = Display(epochs=1)
+    display.begin(f"census, {kind}", len(source))
+    try:
+        for batch in batches:
+            rows = feed(batch)
+            yield rows["image"], rows["weight"]
+            display.advance(int(batch["weight"].sum()))
+    finally:
+        display.end()
 
 
 def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
@@ -215,7 +277,7 @@ def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
         trained.module, {"params": trained.params}, image[None].astype(np.float32) / 255
     )
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
-    for path, values in tqdm.tqdm(maps.items(), "feature maps", leave=False, disable=None):
+    for path, values in maps.items():
         figure = figures.feature_maps(
             path,
             values[0],
@@ -242,6 +304,9 @@ def _settle(job: Job, dataset: data.Dataset | None) -> None:
         saved = configuration.read(job.run)
         _refuse_another_run(job.run, saved, content)
         content["data"] = content["data"] or saved["data"]
+        content["weights"] = saved.get("weights")
+    # Told once, at the beginning: the run or file that they are from may be gone later.
+    content["weights"] = content.get("weights") or train.about(job.config)
     job.run.create()
     job.run.write_json("config.json", content)
 

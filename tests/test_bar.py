@@ -1,5 +1,6 @@
 """How far a long task is, told in a log."""
 
+import threading
 import types
 
 import pytest
@@ -11,27 +12,68 @@ from rice_jax.train.display import Display
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The seconds at which the clock is looked at, to be filled in."""
+    """The seconds at which the clock is looked at, to be filled in; the last one stays."""
     seconds = []
-    fake = types.SimpleNamespace(monotonic=lambda: seconds.pop(0))
-    monkeypatch.setattr(bar, "time", fake)
+
+    def look():
+        return seconds.pop(0) if len(seconds) > 1 else seconds[0]
+
+    monkeypatch.setattr(bar, "time", types.SimpleNamespace(monotonic=look))
+    monkeypatch.setattr(bar, "_LOOK_SECONDS", 3600)  # the thread does not look
     return seconds
 
 
-def test_an_epoch_is_told_of_each_half_minute(clock, capsys):
-    clock += [0, 30, 31, 60, 62]
+def test_an_epoch_is_told_of_each_few_seconds_at_first(clock, capsys):
+    clock += [0, 3.9, 4, 7.9, 8.1]
     display = Display(epochs=2)
     display.begin("epoch 1/2", 100, done=10)
     for loss in (0.9, 0.8, 0.7):
         display.advance(20, loss)
     display.advance(10)
+    display.end()
     assert capsys.readouterr().err.splitlines() == [
         "epoch 1/2: 50 of 100 images  loss 0.8000",
         "epoch 1/2: 80 of 100 images",
     ]
 
 
+@pytest.mark.parametrize(("begun", "pause"), [(20, 4), (150, 15), (1000, 30), (10**5, 30)])
+def test_a_long_task_is_told_of_less_often(begun, pause, clock, capsys):
+    clock += [0, begun, begun + 0.89 * pause, begun + 1.12 * pause]
+    with bar.Bar("epoch 1/2", 100) as told:
+        for _ in range(3):
+            told.advance(1)
+    assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == ["1", "3"]
+
+
 def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
-    clock += [0, 10, 31, 40]
+    clock += [0, 3, 5, 6]
     assert list(progress("abc", 3, "checking folder")) == ["a", "b", "c"]
     assert capsys.readouterr().err == "checking folder: 2 of 3 images\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "line"), [(7, "compiling: 0 of 7 images\n"), (None, "compiling: 5 s\n")]
+)
+def test_a_task_that_does_not_move_is_told_of_by_the_thread(images, line, monkeypatch):
+    told, written = threading.Event(), []
+    seconds = iter([0.0, 5.0])
+    look = types.SimpleNamespace(monotonic=lambda: next(seconds, 5.0))
+    stderr = types.SimpleNamespace(
+        isatty=lambda: False,
+        write=lambda text: (written.append(text), "\n" in text and told.set()),
+        flush=lambda: None,
+    )
+    monkeypatch.setattr(bar, "time", look)
+    monkeypatch.setattr(bar, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(bar, "sys", types.SimpleNamespace(stderr=stderr))
+    with bar.Bar("compiling", images):
+        assert told.wait(60)
+    assert "".join(written) == line
+
+
+def test_a_failure_within_ends_the_telling():
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="bad"), bar.Bar("compiling"):
+        raise ValueError("bad")
+    assert threading.active_count() == before

@@ -111,8 +111,16 @@ MISTAKES = {
     "a class folder itself": ({"a.png": b"x", "b.png": b"x"}, "no class folders"),
     "images beside class folders": (FILES | {"a.png": b"x"}, "'a.png' does not lie"),
     "two levels": (
+        {"old/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
+        "'old/Arborio/a.png' does not lie|'test/Basmati/b.png' does not lie",
+    ),
+    "half a split of its own": (
         {"train/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
-        "'train/Arborio/a.png' does not lie|'test/Basmati/b.png' does not lie",
+        "has the folders test, train: .* one folder each of train, validation, test",
+    ),
+    "a split named twice": (
+        {f"{name}/A/a.png": b"x" for name in ("train", "val", "validation", "test")},
+        "has the folders test, train, val, validation",
     ),
     "a line break in a name": (FILES | {"Arborio/a\nb.png": b"x"}, "cannot serve as a name"),
 }
@@ -153,15 +161,38 @@ def test_hidden_folders_with_images_are_named(tmp_path, kind, capsys):
     assert "MACOSX" not in said
 
 
-def test_an_empty_class_folder_is_told(tmp_path):
-    folder = data_files.write_folder(tmp_path / "rice", FILES)
-    (folder / "Ipsala").mkdir()
-    with pytest.raises(UserError, match="class folder 'Ipsala' has no images"):
+@pytest.mark.parametrize("validation", ["val", "validation"])
+def test_folders_of_splits_make_a_split_of_its_own(tmp_path, validation):
+    parts = ("train", validation, "test")
+    files = {f"{part}/{name}": content for part in parts for name, content in FILES.items()}
+    zipped = data_files.write_zip(tmp_path / "rice.zip", files, "deep/er/")
+    for path in (zipped, data_files.write_folder(tmp_path / "rice", files)):
+        opened = archive.open_archive(path)
+        assert read_all(opened) == files  # the same file name may be in each
+        assert archive.classes(opened) == ("Arborio", "Basmati")
+        splits = {member.name.partition("/")[0]: member.split for member in opened.members}
+        assert splits == {"train": "train", validation: "validation", "test": "test"}
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path):
+    files = {name.replace("Arborio", "train"): content for name, content in FILES.items()}
+    opened = archive.open_archive(data_files.write_folder(tmp_path, files))
+    assert archive.classes(opened) == ("Basmati", "train")
+    assert {member.split for member in opened.members} == {""}
+
+
+@pytest.mark.parametrize("part", ["train/", ""])
+def test_an_empty_class_folder_is_told(tmp_path, part):
+    splits = ("train/", "val/", "test/") if part else ("",)
+    files = {split + name: content for split in splits for name, content in FILES.items()}
+    folder = data_files.write_folder(tmp_path / "rice", files)
+    (folder / part / "Ipsala").mkdir()
+    with pytest.raises(UserError, match=f"class folder '{part}Ipsala' has no images"):
         archive.open_archive(folder)
-    zipped = data_files.write_zip(tmp_path / "rice.zip", FILES, "")
+    zipped = data_files.write_zip(tmp_path / "rice.zip", files, "")
     with zipfile.ZipFile(zipped, "a") as opened:
-        opened.mkdir("Ipsala")
-    with pytest.raises(UserError, match="class folder 'Ipsala' has no images"):
+        opened.mkdir(f"{part}Ipsala")
+    with pytest.raises(UserError, match=f"class folder '{part}Ipsala' has no images"):
         archive.open_archive(zipped)
 
 

@@ -1,5 +1,6 @@
 """Prepared datasets: what is in them, that they are whole, and what is told to the user."""
 
+import collections
 import concurrent.futures
 import os
 import pathlib
@@ -246,14 +247,38 @@ def test_without_a_path_the_environment_says_where(prepared, folder, monkeypatch
         data.load("", prepared[1], seed=0)
 
 
-def test_without_any_path_grains_are_drawn_and_loudly_so(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("path", ["", "sample"])
+def test_without_any_path_the_sample_is_there(path, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
-    dataset = data.load("", tmp_path, seed=0, synthetic_per_class=3)
+    dataset = data.load(path, tmp_path, seed=3)
+    assert "WARNING" not in capsys.readouterr().err
+    assert not dataset.synthetic
+    assert dataset.classes == data_files.CLASSES
+    found = {
+        part: collections.Counter(source[index]["label"] for index in range(len(source)))
+        for part, source in dataset.splits.items()
+    }
+    assert found == {
+        part: dict.fromkeys(range(5), each)
+        for part, each in {"train": 100, "validation": 40, "test": 60}.items()
+    }
+
+
+def test_the_sample_gives_way_to_the_environment_but_not_where_it_is_named(folder, monkeypatch):
+    monkeypatch.setenv("RICE_IMAGE_DATASET", str(folder))
+    assert data.chosen("") == str(folder)
+    assert [data.chosen(path) for path in ("sample", "synthetic", "x")] == [
+        *("sample", "synthetic", "x")
+    ]
+
+
+def test_grains_are_drawn_where_they_are_asked_for_and_loudly_so(tmp_path, capsys):
+    dataset = data.load("synthetic", tmp_path, seed=0, synthetic_per_class=3)
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "SYNTHETIC" in warning
     assert "kaggle datasets download -d muratkokludataset/rice-image-dataset" in warning
-    assert "RICE_IMAGE_DATASET" in warning
+    assert "--config.data.path=sample" in warning
     assert dataset.synthetic
     assert dataset.classes == data_files.CLASSES
     assert {name: len(source) for name, source in dataset.splits.items()} == {
@@ -261,7 +286,7 @@ def test_without_any_path_grains_are_drawn_and_loudly_so(tmp_path, monkeypatch, 
         "validation": 5,
         "test": 5,
     }
-    other = data.load("", tmp_path, seed=1, synthetic_per_class=3)
+    other = data.load("synthetic", tmp_path, seed=1, synthetic_per_class=3)
     assert other.fingerprint != dataset.fingerprint
 
 

@@ -79,6 +79,30 @@ def test_known_names_fall_where_they_did_on_every_machine():
     assert parts["train"][-1] == "a/a (2).jpg"
 
 
+def own(counts):
+    return [
+        Member(label, f"{part}/{label}/{number}.jpg", "", 0, "", split=part)
+        for (part, label), count in counts.items()
+        for number in range(count)
+    ]
+
+
+def test_a_split_of_its_own_is_kept_and_shuffled():
+    counts = {(part, label): n for n, part in enumerate(SPLITS, 5) for label in "ab"}
+    listed = own(counts)
+    parts = split(listed, 0)
+    for part in SPLITS:
+        assert {member.split for member in parts[part]} == {part}
+        assert len(parts[part]) == 2 * counts[part, "a"]
+    assert names(split(listed[::-1], 0)) == names(parts)
+    assert names(split(listed, 1)) != names(parts)
+
+
+def test_a_class_that_a_split_of_its_own_lacks_is_named():
+    with pytest.raises(UserError, match="the test folder has no image of class 'b'"):
+        split(own({(part, label): 3 for part in SPLITS for label in "ab"} | {("test", "b"): 0}), 0)
+
+
 def test_classes_of_two_are_refused():
     with pytest.raises(UserError, match="class 'b' has 2 of the 3 images"):
         split(members({"a": 3, "b": 2}), 0)

@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = (
-    "--config.data.image_size=32 --config.data.synthetic_per_class=10 "
+    "--config.data.path=synthetic --config.data.image_size=32 --config.data.synthetic_per_class=10 "
     "--config.train.epochs=1 --config.train.batch_size=16 --config.data.cache_dir=cache "
     "'--config.model.stages=((4,),)'"
 )
@@ -37,7 +37,6 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
     cells = executed(tmp_path).cells
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]

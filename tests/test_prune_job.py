@@ -17,14 +17,7 @@ from rice_jax.prune.suggest import suggest
 from rice_jax.prune.variants import with_baselines
 from rice_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste", "no_real_images")
-
-
-@pytest.fixture(scope="module")
-def no_real_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RICE_IMAGE_DATASET", raising=False)
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +25,10 @@ def settings(tmp_path_factory):
     config = configuration.default("final")
     config.model.update(stages=((4,), (3,)), dense=4)
     config.data.update(
-        cache_dir=str(tmp_path_factory.mktemp("cache")), synthetic_per_class=10, image_size=24
+        path="synthetic",
+        cache_dir=str(tmp_path_factory.mktemp("cache")),
+        synthetic_per_class=10,
+        image_size=24,
     )
     config.train.update(epochs=1, batch_size=16)
     config.eval.batch_size = 16
@@ -47,7 +43,7 @@ def parent(settings, tmp_path_factory):
     params = prunable.random_variables(shapes, 0)["params"]
     params = jax.tree.map(lambda array: np.abs(array) * 0.3, params)
     params["conv1"]["bias"][[0, 2]] = -100
-    dataset = data.load("", settings.data.cache_dir, seed=0, synthetic_per_class=10)
+    dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
     train.begin(settings, run, dataset, params)
     about = {"name": dataset.name, "synthetic": True, "fingerprint": dataset.fingerprint}
     about |= {"classes": list(dataset.classes), "images": {}, "skipped": 0}

@@ -44,6 +44,10 @@ SMALL = {
     "scripts/run.sh --config=configs/cnn_light.py --config.data.path=rice-image-dataset.zip": (
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
+    "rice_jax.zoo": "",
+    "scripts/run.sh --config=configs/cnn_light.py --config.model.weights=zoo:cnn_light": (
+        "--stages=evaluate --config.data.cache_dir=cache"
+    ),
     "rice_jax.predict": "",
     "rice_jax.export": "",
     "rice_jax.prune": "--max_flops=150000",
@@ -53,6 +57,7 @@ SMALL = {
 LEFT_BEHIND = (
     "runs/final/report.md",
     "runs/cnn_light/history.csv",
+    "runs/zoo/evaluation.json",
     "final.stablehlo",
     "runs/half/prune.json",
     "comparison/report.html",

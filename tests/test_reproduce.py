@@ -11,6 +11,7 @@ from rice_jax.stages import load_images
 
 FIELDS = {
     "data.image_size": 32,
+    "data.path": "synthetic",
     "data.synthetic_per_class": 10,
     "data.keep_decoded": False,
     "train.epochs": 1,
@@ -30,9 +31,7 @@ def fields(tmp_path_factory):
 def dataset(fields):
     settings = configuration.default("final")
     settings.update_from_flattened_dict(fields)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RICE_IMAGE_DATASET", raising=False)
-        return load_images(settings)
+    return load_images(settings)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +42,8 @@ def made(fields, dataset, tmp_path_factory):
     other = {"config": configuration.to_json(configuration.default("final")), "data": None}
     (out / "final" / "config.json").write_text(json.dumps(other))
     plans = [reproduce.plan(name, str(out), fields, dataset) for name in ("final", "cnn_light")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RICE_IMAGE_DATASET", raising=False)
-        with pytest.raises(UserError, match="final failed"):
-            reproduce.make(plans, str(out))
+    with pytest.raises(UserError, match="final failed"):
+        reproduce.make(plans, str(out))
     return out
 
 

@@ -36,6 +36,7 @@ def small(name, cache_dir, **fields):
     with made.unlocked():
         made.update_from_flattened_dict(
             {
+                "data.path": "synthetic",
                 "data.image_size": 32,
                 "data.synthetic_per_class": 10,
                 "data.cache_dir": str(cache_dir),
@@ -57,7 +58,6 @@ def cache(tmp_path_factory):
 def finished(cache, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "cnn_light"
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RICE_IMAGE_DATASET", raising=False)
         patch.chdir(workdir.parent)  # relative, as the default folder is
         run_stages(
             small("cnn_light", cache), workdir.name, ["train", "evaluate", "profile", "inspect"]
@@ -119,13 +119,12 @@ def test_a_finished_run_is_not_trained_again(finished, cache):
     assert read(finished, "evaluation.json") == first
 
 
-def test_two_processes_leave_the_run_that_one_does(finished, cache, tmp_path, monkeypatch):
-    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+def test_two_processes_leave_the_run_that_one_does(finished, cache, tmp_path):
     settings = config.to_json(small("cnn_light", cache))
     fields = [
         f"--config.{part}.{name}={settings[part][name]}"
         for part, names in {
-            "data": ("image_size", "synthetic_per_class", "cache_dir", "keep_decoded"),
+            "data": ("path", "image_size", "synthetic_per_class", "cache_dir", "keep_decoded"),
             "train": ("epochs", "batch_size"),
         }.items()
         for name in names
@@ -166,7 +165,7 @@ def test_other_images_in_the_same_folder_are_refused(finished, cache):
 
 
 def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache, tmp_path):
-    dataset = data.load("", str(cache), seed=0, synthetic_per_class=10, keep_decoded=False)
+    dataset = data.load("synthetic", str(cache), seed=0, synthetic_per_class=10, keep_decoded=False)
     for index in range(3):
         record = dataset.splits["validation"][index]
         for number, name in enumerate(dataset.classes):

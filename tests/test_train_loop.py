@@ -295,7 +295,9 @@ def test_a_full_disk_or_a_folder_removed_ends_the_run_with_a_line(
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.fullmatch(rf"error: .*({line}).*\n", done.stderr)
+    *progress, last = done.stderr.splitlines()
+    assert re.fullmatch(rf"error: .*({line}).*", last)
+    assert all(re.match(r"epoch \d/\d: |validation: ", told) for told in progress)
     train.train(settings, run, dataset())
     assert same(newest(run, settings), newest(finished, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]

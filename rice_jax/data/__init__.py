@@ -1,17 +1,31 @@
 """Images of rice, or of anything in class folders: prepared once, split, fed and augmented."""
 
 from rice_jax.data.augmentation import augment, transform
-from rice_jax.data.dataset import Dataset, folder, load
+from rice_jax.data.dataset import (
+    DOWNLOAD,
+    SAMPLE,
+    SYNTHETIC,
+    VARIABLE,
+    Dataset,
+    chosen,
+    folder,
+    load,
+)
 from rice_jax.data.images import decode
 from rice_jax.data.loader import Batch, batches
 from rice_jax.data.sources import Source
 
 __all__ = [
+    "DOWNLOAD",
+    "SAMPLE",
+    "SYNTHETIC",
+    "VARIABLE",
     "Batch",
     "Dataset",
     "Source",
     "augment",
     "batches",
+    "chosen",
     "decode",
     "folder",
     "load",

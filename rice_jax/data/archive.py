@@ -13,7 +13,7 @@ import unicodedata
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from etils import epath
@@ -23,6 +23,10 @@ from rice_jax.errors import UserError, reason
 
 MAX_TOTAL = 256 << 30  # bytes of all the images of a zip, unpacked
 
+SPLITS = ("train", "validation", "test")
+_OWN_SPLIT = {**{name: name for name in SPLITS}, "val": "validation"}
+"""The split that a folder of class folders holds, by the folder's name."""
+
 _MAX_DEPTH = 4  # folders from the one given down to the images
 _MAX_NAME = 255
 
@@ -31,11 +35,12 @@ class Member(NamedTuple):
     """One image of an archive."""
 
     label: str  # its class folder
-    name: str  # class folder and file, 'Arborio/Arborio (1).jpg'
+    name: str  # class folder and file, 'Arborio/Arborio (1).jpg'; of an own split with its folder
     place: str  # how the archive itself calls it
     size: int  # bytes
     stamp: str  # changes when the content does, unless somebody sets a file's time back
     changed: str = ""  # of a local file: changes with each write, but with a copy too
+    split: str = ""  # of SPLITS, where the archive has a split of its own
 
 
 def key_of_changes(archive: "Archive") -> str:
@@ -217,20 +222,21 @@ def _refuse_hostile(info: zipfile.ZipInfo, where: str) -> None:
 def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> list[Member]:
     """The images among `files`, each in its class folder.
 
-    All of them must lie in folders of one parent: a deeper or shallower image would be a class
-    nobody meant.
+    All of them must lie in folders of one parent, or of three that are called train, validation
+    and test: a deeper or shallower image would be a class nobody meant.
     """
     every = [entry for entry in files if entry.place.lower().endswith(images.SUFFIXES)]
     pictures = [entry for entry in every if not any(map(_hidden, entry.place.split("/")))]
     _tell_hidden(every, where)
     parents = {entry.place.rpartition("/")[0] for entry in pictures}
     root = _root(parents, where)
+    splits = _own_splits(parents, root, where)
     members: dict[str, Member] = {}
-    written: dict[str, str] = {}
+    written: dict[tuple[str, str], str] = {}
     for entry in pictures:
-        member = _member(entry, root, where)
+        member = _member(entry, root, splits, where)
         folder = entry.place.rpartition("/")[0]
-        if written.setdefault(member.label, folder) != folder:
+        if written.setdefault((member.split, member.label), folder) != folder:
             raise UserError(
                 f"{where} has two class folders called {member.label!r}, in two Unicode forms: "
                 "rename one or put their images together"
@@ -238,7 +244,8 @@ def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> lis
         if member.name in members:
             raise UserError(f"{where} holds {member.name!r} twice")
         members[member.name] = member
-    _check_classes({m.label for m in members.values()}, root, folders, where)
+    roots = {f"{root}/{name}".lstrip("/") for name in splits} or {root}
+    _check_classes({m.label for m in members.values()}, roots, folders, where)
     return list(members.values())
 
 
@@ -272,9 +279,24 @@ def _root(parents: set[str], where: str) -> str:
     return os.path.commonpath(parents) if "" not in parents else ""
 
 
-def _member(entry: _Entry, root: str, where: str) -> Member:
+def _own_splits(parents: set[str], root: str, where: str) -> dict[str, str]:
+    """Split by the name of its folder; none where class folders lie in one parent."""
+    inner = [parent[len(root) :].lstrip("/").split("/") for parent in parents]
+    if not all(len(parts) == 2 and parts[0] in _OWN_SPLIT for parts in inner):
+        return {}
+    found = {parts[0]: _OWN_SPLIT[parts[0]] for parts in inner}
+    if sorted(found.values()) != sorted(SPLITS):
+        raise UserError(
+            f"{where} has the folders {', '.join(sorted(found))}: a split of its own takes one "
+            f"folder each of {', '.join(SPLITS)}, with class folders in it"
+        )
+    return found
+
+
+def _member(entry: _Entry, root: str, splits: Mapping[str, str], where: str) -> Member:
     inside = entry.place[len(root) :].lstrip("/")
-    label, slash, file = inside.partition("/")
+    folder = inside.partition("/")[0] if splits else ""
+    label, slash, file = inside[len(folder) :].lstrip("/").partition("/")
     if not slash or "/" in file:
         raise UserError(
             f"{where}: {entry.place!r} does not lie in a class folder beside the others; "
@@ -285,14 +307,17 @@ def _member(entry: _Entry, root: str, where: str) -> Member:
             raise UserError(f"{where}: {part[:40]!r} cannot serve as a name: rename it")
     # macOS writes accents as two characters: the same file must have the same name everywhere.
     name = unicodedata.normalize("NFC", inside)
-    return Member(name.partition("/")[0], name, *entry)
+    label = unicodedata.normalize("NFC", label)
+    return Member(label, name, *entry, splits.get(folder, ""))
 
 
-def _check_classes(labels: set[str], root: str, folders: Iterable[str], where: str) -> None:
+def _check_classes(
+    labels: set[str], roots: Collection[str], folders: Iterable[str], where: str
+) -> None:
     for folder in sorted(folders):
         parent, _, label = folder.rpartition("/")
         empty = unicodedata.normalize("NFC", label) not in labels
-        if parent == root and empty and not _hidden(label):
+        if parent in roots and empty and not _hidden(label):
             raise UserError(
                 f"{where}: the class folder {folder!r} has no images: fill or remove it"
             )

@@ -1,4 +1,4 @@
-"""Images by split, ready to be read at random: real ones, or grains drawn in their stead."""
+"""Images by split, ready to be read at random: photographs, or grains drawn in their stead."""
 
 import dataclasses
 import os
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from rice_jax.data.archive import classes, open_archive
+from rice_jax import zoo
+from rice_jax.data.archive import Archive, classes, open_archive
 from rice_jax.data.cache import prepare
 from rice_jax.data.grains import Grains
 from rice_jax.data.sources import Files, Records, Source, tell_skipped
@@ -16,6 +17,8 @@ from rice_jax.errors import UserError
 
 VARIABLE = "RICE_IMAGE_DATASET"
 DOWNLOAD = "kaggle datasets download -d muratkokludataset/rice-image-dataset"
+SAMPLE, SYNTHETIC = "sample", "synthetic"
+"""Paths of what comes with the package: its photographs, and its drawn grains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +49,9 @@ def load(
     """Prepare the images once, in `cache_dir`, and open their three splits.
 
     Args:
-      path: the Kaggle zip, its unpacked folder or any folder of class folders. Empty: what
-        RICE_IMAGE_DATASET says, and without that synthetic grains, with a warning.
+      path: the Kaggle zip, its unpacked folder or any folder of class folders; 'sample' for the
+        photographs that come with the package, 'synthetic' for drawn grains, with a warning.
+        Empty: as `chosen` says.
       cache_dir: where prepared datasets are kept.
       seed: decides the splits, and the grains where they are drawn.
       synthetic_per_class: grains of each class, where they are drawn.
@@ -56,14 +60,13 @@ def load(
     Raises UserError where `path` is no such thing, more than 1% of the images cannot be used, or
     the cache cannot be written.
     """
-    path = os.fspath(path) or _from_environment()
-    archive = open_archive(path) if path else _grains(synthetic_per_class, seed)
-    name = os.path.basename(path.rstrip("/")) if path else "synthetic grains"
+    path = chosen(path)
+    archive, name = _opened(path, synthetic_per_class, seed)
     builder = prepare(archive, cache_dir, seed)
     tell_skipped(builder.skipped, len(archive.members), name)
     return Dataset(
         name=name,
-        synthetic=not path,
+        synthetic=path == SYNTHETIC,
         classes=builder.classes,
         splits={split: Records(builder, split, keep_decoded) for split in SPLITS},
         fingerprint=builder.fingerprint,
@@ -71,18 +74,33 @@ def load(
     )
 
 
-def _from_environment() -> str:
+def chosen(path: str | os.PathLike[str]) -> str:
+    """`path`; where it is empty what RICE_IMAGE_DATASET says, and without that the sample.
+
+    Raises UserError where RICE_IMAGE_DATASET names what is not there.
+    """
+    if given := os.fspath(path):
+        return given
     path = os.environ.get(VARIABLE, "")
     if path and not epath.Path(path).expanduser().exists():
         raise UserError(f"{VARIABLE}={path}: that does not exist")
-    return path
+    return path or SAMPLE
+
+
+def _opened(path: str, per_class: int, seed: int) -> tuple[Archive, str]:
+    """The images under `path` and what to call them."""
+    if path == SYNTHETIC:
+        return _grains(per_class, seed), "synthetic grains"
+    if path == SAMPLE:
+        return open_archive(zoo.SAMPLE), "sample of Rice_Image_Dataset"
+    return open_archive(path), os.path.basename(path.rstrip("/"))
 
 
 def _grains(per_class: int, seed: int) -> Grains:
     print(
         f"WARNING: SYNTHETIC grains stand in for real rice, {per_class} of each class: no figure "
-        f"says anything about rice. For real images: {DOWNLOAD}, then "
-        f"--config.data.path=rice-image-dataset.zip or {VARIABLE}=rice-image-dataset.zip",
+        f"says anything about rice. For photographs: --config.data.path={SAMPLE}, or all of them: "
+        f"{DOWNLOAD}, then --config.data.path=rice-image-dataset.zip",
         file=sys.stderr,
     )
     return Grains(per_class, seed)

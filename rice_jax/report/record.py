@@ -83,6 +83,7 @@ def summarize(record: Record) -> dict[str, Any]:
         "pruned": record.prune is not None,
         "dataset": data
         and {name: data.get(name) for name in ("name", "synthetic", "fingerprint", "images")},
+        "weights": record.config.get("weights"),
         "epochs": len(record.history),
         "best_epoch": int(best["epoch"]) if best else None,
         "train_accuracy": best.get("train_accuracy"),

@@ -1,6 +1,7 @@
 """Training: state, compiled step, the study's recipe, checkpoints, what to do when it fails."""
 
 from rice_jax.train.feed import Feed, data_mesh
+from rice_jax.train.given import about, zoo_fits
 from rice_jax.train.loop import check, train
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin
@@ -11,6 +12,7 @@ __all__ = [
     "RANDOM",
     "Feed",
     "Trained",
+    "about",
     "begin",
     "build",
     "check",
@@ -22,4 +24,5 @@ __all__ = [
     "load",
     "newest",
     "train",
+    "zoo_fits",
 ]

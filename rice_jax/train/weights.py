@@ -15,7 +15,7 @@ from etils import epath
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import models
+from rice_jax import models, zoo
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -112,7 +112,10 @@ def _restored(
         with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
             found = choose(checkpoints, like)
     if found is None:
-        raise UserError(f"{run} has no trained net: train it first (--stages=train)")
+        raise UserError(
+            f"{run} has no trained net: train it (--stages=train), or name weights by "
+            "--config.model.weights"
+        )
     return config, found
 
 
@@ -122,10 +125,10 @@ def initial_params(
     """The parameters that training starts from, as config.model.weights says.
 
     '' and 'random' are the module's own random initialisation from `seed` (None for config.seed; a
-    net that the study starts from trained weights has to be asked for the latter by name), a file
-    is Keras's, a folder is a run of the same net, whose best epoch is taken. A run of another net
-    serves a net with frozen layers: these are taken from it, and the layers that learn start at
-    random.
+    net that the study starts from trained weights has to be asked for the latter by name),
+    'zoo:NAME' is a net that comes with the package, a file is Keras's, a folder is a run of the
+    same net, whose best epoch is taken. Weights of another net serve a net with frozen layers:
+    these are taken from it, and the layers that learn start at random.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
@@ -139,6 +142,8 @@ def initial_params(
     params = once.jit(lambda: state.random_params(module, shape, seed))()
     if path in ("", RANDOM):
         return params
+    if path.startswith(zoo.PREFIX):
+        return _fitted(zoo.load(path.removeprefix(zoo.PREFIX)).variables["params"], config, params)
     source = epath.Path(os.path.expanduser(path))
     if not source.exists():
         hint = f"; {_needed(config.model.name)}" if "vgg16" in source.name else ""
@@ -147,11 +152,17 @@ def initial_params(
         from rice_jax.models import keras_h5
 
         return keras_h5.load_h5(os.fspath(source), module, params)
-    return _from_run(Run(source), config, params)
+    return _fitted(load(Run(source)).params, config, params)
 
 
-def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Params:
-    theirs = traverse_util.flatten_dict(load(run).params, sep="/")
+def _fitted(given: Params, config: ml_collections.ConfigDict, params: Params) -> Params:
+    """The parameters given, where they are of the same net as `params`, or what is of use of them.
+
+    Raises:
+        UserError: they are of another net.
+    """
+    source = config.model.weights
+    theirs = traverse_util.flatten_dict(given, sep="/")
     ours = traverse_util.flatten_dict(params, sep="/")
     differing = _differences(ours, theirs)
     if not differing and ours.keys() == theirs.keys():
@@ -163,11 +174,11 @@ def _from_run(run: Run, config: ml_collections.ConfigDict, params: Params) -> Pa
         differing = _differences(frozen, theirs)
     if differing:
         raise UserError(
-            f"config.model.weights={os.fspath(run.path)!r} is a run of another net: "
+            f"config.model.weights={source!r} is of another net: "
             f"{'; '.join(differing[:3])}{'; ...' if len(differing) > 3 else ''}"
         )
     layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen))
-    print(f"{run} is a run of another net: {layers} are taken from it, the rest starts at random")
+    print(f"{source} is of another net: {layers} are taken from it, the rest starts at random")
     return traverse_util.unflatten_dict({**ours, **{n: theirs[n] for n in frozen}}, sep="/")
 
 

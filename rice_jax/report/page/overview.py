@@ -6,6 +6,7 @@ from typing import Any
 
 from rice_jax.profile.study import TEST_IMAGES
 from rice_jax.report import markdown, numbers, study, style
+from rice_jax.report.page.origin import origin
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -23,13 +24,14 @@ def _flag(name: str, value: str) -> str:
 
 def opening(record: Record, summary: Mapping[str, Any]) -> str:
     """The title and a paragraph: what net, what it learned from, how well it does."""
-    parts = [f"# {markdown.escape(record.model)}{', pruned' if record.prune else ''}"]
+    title = f"# {markdown.escape(record.model)}{', pruned' if record.prune else ''}"
+    parts = [f"{title}\n{origin(record)}".rstrip()]
     if record.synthetic:
         parts.append(
             "> **Synthetic data.** The images are drawn grains, not photographs: the accuracies "
             "below say that the machinery works and nothing about rice. For photographs give "
-            "`--config.data.path=` the Kaggle archive 'Rice Image Dataset', its unpacked folder, "
-            "or any folder of class folders."
+            "`--config.data.path=sample`, or the Kaggle archive 'Rice Image Dataset', its unpacked "
+            "folder, or any folder of class folders."
         )
     sentences = [_net(record), _learned(record, summary), _does(summary)]
     parts.append(" ".join(sentence for sentence in sentences if sentence))

@@ -1,0 +1,56 @@
+"""The page's second line: where the weights are from, and what the sample of photographs is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rice_jax import data, zoo
+from rice_jax.report import markdown, numbers
+from rice_jax.report.record import Record
+
+
+def origin(record: Record) -> str:
+    """A line; empty for a net that began at random and learned from images of the user's own."""
+    on_sample = record.config["config"]["data"].get("path") == data.SAMPLE
+    weights = record.config.get("weights")
+    parts = []
+    if weights or on_sample:
+        parts.append(_weights(weights, trained_here=bool(record.history)))
+    if on_sample:
+        parts += [_sample(record), _all_images(record)]
+    return " ".join(part for part in parts if part)
+
+
+def _weights(weights: Mapping[str, Any] | None, *, trained_here: bool) -> str:
+    if weights is None:
+        return "The net started from random weights." if trained_here else ""
+    source = weights["source"]
+    name = markdown.code(source.removeprefix(zoo.PREFIX))
+    what = f"the zoo's {name}" if source.startswith(zoo.PREFIX) else name
+    begun = f"The weights are those of {what}"
+    if "epochs" in weights:
+        begun += (
+            f" (recipe {markdown.escape(weights['recipe'])}, epoch {weights['epochs']}, "
+            f"{numbers.count(weights['images'])} images of {markdown.escape(weights['data'])})"
+        )
+    return f"{begun}, trained on here." if trained_here else f"{begun}, as they are."
+
+
+def _sample(record: Record) -> str:
+    images = (record.data or {}).get("images")
+    if not images:
+        return ""
+    train, validation, test = (images[part] for part in ("train", "validation", "test"))
+    return (
+        "The images are the sample that comes with the package: "
+        f"{numbers.count(train + validation + test)} photographs of the Kaggle 'Rice Image "
+        "Dataset' (Murat Koklu, CC0) that no net of the zoo has learned from, "
+        f"{train} for training, {validation} for validation, {test} for the test."
+    )
+
+
+def _all_images(record: Record) -> str:
+    command = (
+        f"python -m rice_jax.main --config=configs/{record.model}.py "
+        "--config.data.path=rice-image-dataset.zip"
+    )
+    return f"To train on all 75,000: {markdown.code(data.DOWNLOAD)}, then {markdown.code(command)}."

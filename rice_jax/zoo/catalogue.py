@@ -1,0 +1,146 @@
+"""Trained nets by name: NAME.safetensors holds the weights, NAME.json the card that tells of them.
+
+Neither holds code. A card has the digest of its weights' file, so that the two cannot part.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rice_jax import models
+from rice_jax.errors import UserError, reason
+
+FOLDER = Path(__file__).parent / "trained"
+PREFIX = "zoo:"
+"""What config.model.weights begins with where a name follows."""
+
+_FIELDS = {
+    "name": str,
+    "config": dict,
+    "params": int,
+    "flops": dict,
+    "recipe": str,
+    "epochs": int,
+    "best_epoch": int,
+    "seed": int,
+    "data": dict,
+    "accuracy": dict,
+    "sha256": str,
+}
+"""What every card has; more may stand in it."""
+
+
+class Entry(NamedTuple):
+    """A trained net."""
+
+    module: nn.Module
+    """Called as `module.apply(variables, images)`: logits (N, classes) of (N, H, W, 3) in [0, 1]"""
+    variables: dict[str, Any]
+    """{'params': ...}, NumPy's float32 arrays."""
+    card: dict[str, Any]
+
+
+def names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """The nets that there are, sorted."""
+    return tuple(sorted(path.stem for path in folder.glob("*.safetensors")))
+
+
+def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """What is known of a net: how it was trained, on what, and how well it does.
+
+    Raises:
+        UserError: no such net (those there are get named), or a card that cannot be read.
+    """
+    if name not in names(folder):
+        raise UserError(f"the zoo has no net called {name!r}; it has {', '.join(names(folder))}")
+    path = folder / f"{name}.json"
+    try:
+        content = json.loads(path.read_text())
+        for field, kind in _FIELDS.items():
+            if not isinstance(content[field], kind):
+                raise ValueError(f"{field} is {content[field]!r}")
+        if content["name"] != name:
+            raise ValueError(f"it is the card of {content['name']}")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        missing = isinstance(error, KeyError)
+        raise UserError(
+            f"{path} is damaged ({f'no {error}' if missing else reason(error)}): {_MEND}"
+        ) from error
+    return content
+
+
+def load(name: str, folder: Path = FOLDER) -> Entry:
+    """The net called `name` with its trained weights and its card.
+
+    Raises:
+        UserError: no such net (those there are get named), a damaged file, a card that does not
+            match its weights, or weights of another net than the card says.
+    """
+    import safetensors.numpy
+
+    about = card(name, folder)
+    path = folder / f"{name}.safetensors"
+    try:
+        content = path.read_bytes()
+        if _digest(content) != about["sha256"]:
+            raise UserError(f"{path} is not the file that its card {name}.json is of: {_MEND}")
+        arrays = safetensors.numpy.load(content)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
+    try:
+        module, wanted = _described(about["config"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / name}.json does not tell its net ({reason(error)}): {_MEND}"
+        ) from error
+    found = {path: (array.shape, array.dtype) for path, array in arrays.items()}
+    if found != wanted:
+        differing = sorted(path for path, _ in found.items() ^ wanted.items())
+        raise UserError(
+            f"{path} holds weights of another net than {name}.json tells: {differing[0]} differs"
+        )
+    return Entry(module, {"params": traverse_util.unflatten_dict(arrays, sep="/")}, about)
+
+
+def save(name: str, params: Any, about: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Add a net: `params` (a tree of arrays), and of its card all but name and digest."""
+    import safetensors.numpy
+
+    flat = traverse_util.flatten_dict(params, sep="/")
+    arrays = {path: np.ascontiguousarray(flat[path], np.float32) for path in sorted(flat)}
+    content = safetensors.numpy.save(arrays)
+    about = {"name": name} | dict(about) | {"name": name, "sha256": _digest(content)}
+    (folder / f"{name}.safetensors").write_bytes(content)
+    text = json.dumps(about, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(text + "\n")
+
+
+_MEND = "install the package anew"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _described(config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The module of a configuration in JSON, and shape and type of each of its parameters."""
+    fields = {name: _hashable(value) for name, value in config["model"].items()}
+    name, _ = fields.pop("name"), fields.pop("weights")
+    module = models.build(name, **fields)
+    side = config["data"]["image_size"]
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    return module, {path: (leaf.shape, leaf.dtype) for path, leaf in flat.items()}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value

@@ -1,0 +1,118 @@
+"""Add a trained run's net to the zoo: its weights, and a card out of what the run's files tell.
+
+  python scripts/make_zoo.py --workdir=runs/final --name=final --machine='2 cores of an AMD EPYC'
+
+The run must have been trained and evaluated on its own test split. Paths are left out of the card.
+"""
+
+import datetime
+from typing import Any
+
+import jax
+import ml_collections
+from absl import app, flags
+
+from rice_jax import config as configuration
+from rice_jax import profile, train, zoo
+from rice_jax.errors import UserError
+from rice_jax.report import history
+from rice_jax.run import Run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_NAME = flags.DEFINE_string("name", None, "The net's name in the zoo; by default the net's own.")
+_MACHINE = flags.DEFINE_string("machine", "", "Where it was trained; by default the devices.")
+_NOTE = flags.DEFINE_string("note", "", "What else is to be known of it.")
+
+
+def card(run: Run, trained: train.Trained, machine: str = "", note: str = "") -> dict[str, Any]:
+    """All that a card holds but name and digest; UserError where the run is not finished."""
+    saved, rows = configuration.read(run), history.read(run)
+    best, evaluation = history.best_row(rows), run.read_json("evaluation.json")
+    if not best or not saved["data"] or saved["data"]["synthetic"]:
+        raise UserError(f"{run} was not trained on photographs")
+    if evaluation["path"] != "test split":
+        raise UserError(f"{run} was evaluated on {evaluation['path']}, not on its test split")
+    config = _portable(trained.config)
+    side = config.data.image_size
+    counted = profile.count(trained.module, (side, side, 3), frozen=config.train.frozen)
+    ended = datetime.date.fromtimestamp((run.path / "history.csv").stat().mtime)
+    versions = {
+        name: version
+        for name, version in saved["versions"].items()
+        if name not in ("command", "devices", "platform")
+    }
+    return {
+        "config": configuration.to_json(config),
+        "params": counted.params,
+        "flops": counted.flops.to_json(),
+        "recipe": _recipe(config),
+        "epochs": len(rows),
+        "best_epoch": int(best["epoch"]),
+        "seed": config.seed,
+        "data": saved["data"],
+        "accuracy": {
+            "validation": {
+                "accuracy": best["val_accuracy"],
+                "images": saved["data"]["images"]["validation"],
+            },
+            **{
+                part: {name: evaluation[part][name] for name in ("accuracy", "images")}
+                for part in ("clean", "augmented")
+            },
+        },
+        "versions": versions,
+        "machine": machine or saved["versions"]["devices"],
+        "date": ended.isoformat(),
+        "command": _command(config),
+        **({"note": note} if note else {}),
+    }
+
+
+def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration without this machine's folders."""
+    usual = configuration.default(config.model.name)
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.data.cache_dir = usual.data.cache_dir
+    config.data.path = config.data.path.rstrip("/").rpartition("/")[2]
+    if not config.model.weights.startswith(zoo.PREFIX):
+        config.model.weights = config.model.weights.rstrip("/").rpartition("/")[2]
+    return config
+
+
+def _recipe(config: ml_collections.ConfigDict) -> str:
+    schedule = config.train.get("schedule", "study")
+    return f"{schedule}, augmented" if config.train.augment else schedule
+
+
+def _command(config: ml_collections.ConfigDict) -> str:
+    """What gives such a run again: all that is not as the net's configuration has it."""
+    flat = _flat(configuration.to_json(config))
+    usual = _flat(configuration.to_json(configuration.default(config.model.name)))
+    fields = [f"--config.{key}={flat[key]}" for key in flat if flat[key] != usual.get(key)]
+    return " ".join(
+        ["python -m rice_jax.main", f"--config=configs/{config.model.name}.py", *fields]
+    )
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat |= {prefix + key: value} if inner is None else inner
+    return flat
+
+
+def main(argv: list[str]) -> None:
+    """Add the run's net and say what came of it."""
+    del argv
+    run = Run(_WORKDIR.value)
+    trained = train.load(run)
+    name = _NAME.value or trained.config.model.name
+    zoo.save(name, trained.params, card(run, trained, _MACHINE.value, _NOTE.value))
+    again = zoo.load(name)
+    count = sum(leaf.size for leaf in jax.tree.leaves(again.variables))
+    print(f"{name}: {count:,} parameters; {again.card['accuracy']}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,93 @@
+"""What a run begins with where neither images nor weights nor a recipe are given."""
+
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import first_run, zoo
+from rice_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_images(monkeypatch):
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+
+
+def settled(name="cnn_light", given=(), **fields):
+    made = configuration.default(name)
+    made.update_from_flattened_dict({key.replace("__", "."): v for key, v in fields.items()})
+    said = first_run.settle(made, given)
+    return made, said
+
+
+def test_it_starts_from_the_zoos_net_and_says_so():
+    made, said = settled()
+    assert made.data.path == "sample"
+    assert made.model.weights == "zoo:cnn_light"
+    assert made.train.epochs < 10
+    assert made.train.learning_rate < configuration.default("cnn_light").train.learning_rate
+    assert f"{made.train.epochs} epochs" in said
+    assert "zoo:cnn_light" in said
+    assert "--config.data.path=rice-image-dataset.zip" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_what_is_settled_is_settled_once():
+    made, said = settled()
+    before = configuration.to_json(made)
+    assert first_run.settle(made) == said
+    assert configuration.to_json(made) == before
+
+
+@pytest.mark.parametrize("name", sorted({"cnn", "googlenet", "vgg16"} - set(zoo.names())))
+def test_a_net_that_the_zoo_lacks_starts_as_it_always_does(name):
+    made, said = settled(name)
+    assert made.model.weights == ""
+    assert made.data.path == "sample"
+    assert made.train.learning_rate == configuration.default(name).train.learning_rate
+    assert "random" in said
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train__epochs": 7, "train__learning_rate": 0.5},
+        {"model__weights": "random"},
+        {"model__weights": "some/run"},
+        {"model__weights": "zoo:cnn_light", "train__epochs": 20},
+        {"model__stages": ((4,), (16,))},  # no net of the zoo's
+        {"data__image_size": 64},  # nor this: cnn_light has a weight for each pixel
+    ],
+)
+def test_settings_of_the_users_win(fields):
+    made, _ = settled(**fields)
+    flat = {key.replace("__", "."): value for key, value in fields.items()}
+    for field, value in flat.items():
+        section, name = field.split(".")
+        assert made[section][name] == value, field
+    if not fields.keys() & {"train__epochs", "train__learning_rate"}:
+        assert (made.train.learning_rate < 1e-3) == made.model.weights.startswith("zoo:")
+
+
+@pytest.mark.parametrize("field", ["train.epochs", "train.learning_rate", "model.weights"])
+def test_a_default_that_the_user_has_named_is_no_default(field):
+    made, _ = settled(given=[field])
+    section, name = field.split(".")
+    assert made[section][name] == configuration.default("cnn_light")[section][name]
+
+
+@pytest.mark.parametrize("path", ["synthetic", "somewhere/rice.zip"])
+def test_images_of_ones_own_and_drawn_ones_are_learnt_from_by_the_study(path):
+    made, said = settled(data__path=path)
+    assert said == ""
+    expected = configuration.default("cnn_light")
+    expected.data.path = path
+    assert made == expected
+
+
+def test_the_environment_counts_as_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("RICE_IMAGE_DATASET", str(tmp_path))
+    made, said = settled()
+    assert (made, said) == (configuration.default("cnn_light"), "")
+    monkeypatch.setenv("RICE_IMAGE_DATASET", str(tmp_path / "no"))
+    with pytest.raises(UserError, match="RICE_IMAGE_DATASET"):
+        settled()
