@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     if not out:
         raise UserError("--out is missing: give the folder to write the comparison to")
     chosen = comparison.compare(_WORKDIRS.value, out, margin=_MARGIN.value)
-    print(f"Take {chosen}." if chosen else "No run has both an evaluation and a profile yet.")
+    print(f"Take {chosen}." if chosen else "No run has both an evaluation and a whole profile yet.")
     print(f"The comparison is in {out}: read report.md or report.html there.")
 
 

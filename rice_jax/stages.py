@@ -89,6 +89,7 @@ def run_stages(
         raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
     if config is None:
         raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
+    _device(config)  # a peak that is none is refused before anything is done
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
     saved = configuration.read(job.run) if job.run.has("config.json") else None
     if said := first_run.settle(config, {*given, *_unchanged(saved, config)}):
@@ -189,17 +190,16 @@ def _count_and_time(job: Job) -> None:
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
     with Bar("counting"):
         counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
-    peaks = job.config.profile
-    device = profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
+    device = _device(job.config)
     print(profile.summary(counted, device=device), flush=True)
     # Time does not depend on what the weights are: zeros need no program to be compiled.
     shapes = variable_shapes(module, (1, *shape))
     zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     with Bar("measuring latency and throughput"):
         measured = profile.latency(module, zeros, shape, seconds=1.0)
-    rate = job.config.profile.device_flops_per_second
+    rate = device.flops_per_second
     flops = counted.flops.to_json()
-    times = {
+    times: dict[str, Any] = {
         "device_flops_per_second": rate,
         "theoretical_seconds": {
             convention: profile.theoretical_seconds(number, rate)
@@ -215,6 +215,17 @@ def _count_and_time(job: Job) -> None:
     )
     content = counted.to_json(job.config.model.name, device)
     job.run.write_json("profile.json", content | {"time": times})
+
+
+def _device(config: ml_collections.ConfigDict) -> profile.Device:
+    peaks = (config.profile.device_flops_per_second, config.profile.device_bytes_per_second)
+    for name, peak in zip(("flops", "bytes"), peaks, strict=True):
+        if not peak > 0:
+            raise UserError(
+                f"config.profile.device_{name}_per_second is {peak}: it must be positive, the "
+                "device's peak by its data sheet"
+            )
+    return profile.Device(*peaks)
 
 
 def _inspect(job: Job) -> None:

@@ -66,14 +66,18 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
     writing.compare([str(whole), str(loop)], str(tmp_path / "out"))
     text = (tmp_path / "out" / "report.md").read_text()
     assert "> **FLOPs that lack something:** final." in text
-    # The recommendation, the table of margins, the glance and the study's table.
-    assert "≥ 2 MFLOPs" in text
-    assert text.count("| ≥ 2 M |") == 6
+    # Fewer FLOPs that may be more are no reason to take a net, nor to be on the front.
+    assert "**Take cnn.**" in text
+    assert text.count("| ≥ 2 M |") == 1
     assert "| ≥ 2,000,000 |" in text
     assert "≥ 3" not in text
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
     assert {row["net"]: row["flops_complete"] for row in rows} == {"cnn": "True", "final": "False"}
+    assert {row["net"]: row["pareto_front"] for row in rows} == {"cnn": "True", "final": "False"}
     drawn = {net.label: net for net in nets.read([str(whole), str(loop)])}
+    drawings = pictures(list(drawn.values()), synthetic=False)
+    (scatter,) = [each.figure for each in drawings if each.name == "flops_accuracy"]
+    assert {"cnn", "final (≥)"} <= {text for text, _ in drawn_texts(scatter)}
     figure = figures.accuracy_per_tflop(list(drawn.values()), title="")
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert sorted(labels) == ["cnn", "final (≤)"]

@@ -6,8 +6,9 @@
     What is not registered there counts nothing (ReLU, exp, maxima, casts), and that is the
     convention: a fused operation that TensorFlow leaves out (batch norm) is counted here by the
     registered ones that it is made of.
-`xla`: XLA's HLO cost analysis, xla/service/hlo_cost_analysis.cc, of what JAX lowers on a CPU.
-    Transcendental functions are counted apart there and add no FLOPs.
+`xla`: XLA's HLO cost analysis, xla/service/hlo_cost_analysis.cc, of what JAX lowers on a CPU, by
+    rules of ours: what XLA would count of the whole net with its loops written out. Transcendental
+    functions are counted apart there and add no FLOPs. XLA's own figure is `Profile.xla_measured`.
 """
 
 import dataclasses

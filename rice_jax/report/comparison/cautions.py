@@ -30,8 +30,8 @@ def cautions(nets: Sequence[Net]) -> list[str]:
     if lacking:
         found.append(
             f"> **FLOPs that lack something:** {_listed(lacking)}. The profile names operations "
-            "that can't be counted: what has ≥ or ≤ before it errs to that side, and FLOPs place "
-            "these nets too far to the left."
+            "that can't be counted: what has ≥ or ≤ before it errs to that side. These nets are "
+            "left out of the choice and of the front."
         )
     tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
     if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:

@@ -38,8 +38,11 @@ class Front:
 
 
 def pareto_front(nets: Sequence[Net]) -> Front:
-    """The Pareto front over augmented accuracy, FLOPs and latency, of nets that have them."""
-    nets = [net for net in nets if None not in (net.mean(ACCURACY), net.mean("flops_study"))]
+    """The Pareto front over augmented accuracy, FLOPs and latency, of nets that have them.
+
+    A net whose FLOPs lack something has no place among them.
+    """
+    nets = [net for net, _, _ in _weighed(nets)]
     measures = [measure for measure, _ in _GOALS]
     reason = ""
     without = [net.label for net in nets if net.mean("latency_seconds") is None]
@@ -53,6 +56,17 @@ def pareto_front(nets: Sequence[Net]) -> Front:
     points = [[signs[m] * (net.mean(m) or 0.0) for m in measures] for net in nets]
     labels = [net.label for net, on in zip(nets, front(points), strict=True) if on]
     return Front(tuple(measures), tuple(labels), reason)
+
+
+def _weighed(nets: Sequence[Net]) -> list[tuple[Net, float, float]]:
+    """The nets with both accuracy and whole FLOPs, and these."""
+    return [
+        (net, accuracy, flops)
+        for net in nets
+        if net.complete
+        and (accuracy := net.mean(ACCURACY)) is not None
+        and (flops := net.mean("flops_study")) is not None
+    ]
 
 
 def devices(nets: Sequence[Net]) -> list[str]:
@@ -77,18 +91,13 @@ def choose(nets: Sequence[Net], margin: float) -> Choice | None:
     """The net of the fewest FLOPs within `margin` of the best augmented accuracy.
 
     Of equal FLOPs the fewest parameters decide, then accuracy. None where no net has both
-    accuracy and FLOPs.
+    accuracy and FLOPs that lack nothing.
 
     Args:
         nets: what to choose from.
         margin: share of images, 0.01 for one point of a hundred.
     """
-    candidates = [
-        (net, accuracy, flops)
-        for net in nets
-        if (accuracy := net.mean(ACCURACY)) is not None
-        and (flops := net.mean("flops_study")) is not None
-    ]
+    candidates = _weighed(nets)
     if not candidates:
         return None
     best, highest, _ = max(candidates, key=lambda candidate: candidate[1])

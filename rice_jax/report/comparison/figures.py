@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -201,7 +202,10 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
     figure = style.canvas(style.WIDTH, 4.6, title, legend_rows=1, synthetic=synthetic)
     axes = figure.subplots()
     points = [(net.mean(axis.measure) or 0.0, 100 * (net.mean(ACCURACY) or 0.0)) for net in nets]
-    on_front = front([(x, -y) for x, y in points])
+    # A net whose cost is only a bound beats none.
+    sure = [net.complete or not MEASURES[axis.measure].incomplete for net in nets]
+    best = front([(x if known else np.inf, -y) for (x, y), known in zip(points, sure, strict=True)])
+    on_front = [on and known for on, known in zip(best, sure, strict=True)]
     stairs = _stairs([point for point, on in zip(points, on_front, strict=True) if on])
     axes.plot(*zip(*stairs, strict=True), "--", color=style.GREY, lw=1, zorder=1, label=None)
     lines = [stairs]

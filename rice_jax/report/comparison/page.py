@@ -75,7 +75,8 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
     """The net to take in words, why, and what other margins would choose."""
     if choice is None:
         return [
-            "No run has both an evaluation and a profile yet, so that there is nothing to weigh."
+            "No run has both an evaluation and a whole profile yet, so that there is nothing to "
+            "weigh."
         ]
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
     error = choosing.standard_error(choice.best)

@@ -21,7 +21,7 @@ def compare(workdirs: Sequence[str], out: str, *, margin: float = 0.01) -> str:
             of images.
 
     Returns:
-        The label of the recommended net; '' where no net has both an evaluation and a profile.
+        The label of the recommended net; '' where none has both an evaluation and a whole profile.
 
     Raises:
         UserError: a folder that is no run's or is given twice, a margin outside [0, 1), or an
