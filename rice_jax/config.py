@@ -93,6 +93,12 @@ def split_seed(config: ml_collections.ConfigDict) -> int:
     return config.seed if chosen < 0 else chosen
 
 
+def set_epochs(config: ml_collections.ConfigDict, epochs: int) -> None:
+    """Let training take so many epochs by either schedule, all on images of the whole size."""
+    config.train.epochs = epochs
+    config.train.quick.update(shrink=(1,), epochs=(epochs,))
+
+
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The configuration as plain JSON types."""
     return json.loads(config.to_json())

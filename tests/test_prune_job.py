@@ -168,6 +168,19 @@ def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent
     assert train.load(out).config.model.stages == ((), (2,))
 
 
+def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
+    settings, parent, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda config, *_: trained.append(config))
+    quick = configuration.from_json(configuration.to_json(settings))
+    quick.train.schedule = "quick"
+    out = Run(parent.path.parent / "quick")
+    lighten(Request(drop="proven", finetune_epochs=3), quick, parent, out)
+    assert trained[0].train.schedule == "quick"
+    assert train.image_sizes(trained[0]) == (24,) * 3
+
+
 def test_baselines_are_checked_before_anything_is_done(settings, parent):
     out = Run(parent.path.parent / "variants")
     for names, request, said in (

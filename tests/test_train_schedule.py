@@ -52,6 +52,14 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     assert train.image_sizes(made) == (224,) * 50
 
 
+@pytest.mark.parametrize("name", schedule.SCHEDULES)
+def test_a_number_of_epochs_can_be_set_whatever_the_schedule(name):
+    tiny = config(schedule=name)
+    configuration.set_epochs(tiny, 5)
+    assert train.image_sizes(tiny) == (16,) * 5
+    assert schedule.epochs(tiny.train) == 5
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [

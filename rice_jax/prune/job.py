@@ -261,7 +261,8 @@ def _cut(
 def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -> None:
     """A run's folder that training, or any other stage, goes on from."""
     with net.config.unlocked():
-        net.config.train.epochs = epochs or net.config.train.epochs
+        if epochs:
+            configuration.set_epochs(net.config, epochs)
         net.config.data.split_seed = configuration.split_seed(
             configuration.from_json(configuration.read(parent)["config"])
         )
