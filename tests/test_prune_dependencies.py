@@ -90,10 +90,36 @@ def test_concatenation_shifts_and_flatten_repeats():
         lambda x: jnp.tile(x, (1, 1, 1, 3)),
         lambda x: jax.nn.gelu(x),
         lambda x: jnp.einsum("nhwc,nhwc->nc", x, x),
+        lambda x: x[..., jnp.array([3, 1, 2, 0])],
+        lambda x: jnp.roll(x, 1, axis=-1),
+        lambda x: jax.lax.dynamic_slice_in_dim(jnp.concatenate([x, x], -1), 2, 4, axis=3),
     ],
 )
 def test_operations_that_keep_channels_apart_are_seen_through(body):
     assert groups(prune.dependencies(Net(body), SHAPE)) == {("stem",): 4}
+
+
+@pytest.mark.parametrize(
+    ("body", "ties"),
+    [
+        # Channels that have the same place along the axis that is read as channels.
+        (lambda x: x.reshape(-1, 8, 8, 2, 2).mean(-1), [[0, 1], [2, 3]]),
+        (lambda x: x.reshape(-1, 8, 8, 2, 2).mean(-2), [[0, 2], [1, 3]]),
+        (lambda x: x.reshape(-1, 8, 8, 2, 2).swapaxes(3, 4).reshape(x.shape), [[0, 2], [1, 3]]),
+        (lambda x: x[..., :2] * x[..., 2:], [[0, 2], [1, 3]]),
+        (lambda x: nn.glu(x), [[0, 2], [1, 3]]),
+        (lambda x: x[..., ::2] + x[..., 1::2], [[0, 1], [2, 3]]),
+        (lambda x: x + x[..., ::-1], [[0, 3], [1, 2]]),
+        (lambda x: x + jnp.roll(x, 2, -1), [[0, 2], [1, 3]]),
+        (lambda x: x[..., jnp.array([0, 2])] + x[..., jnp.array([3, 1])], [[0, 3], [1, 2]]),
+        (lambda x: sum(jnp.split(x, [1, 2, 3], -1)), [[0, 1, 2, 3]]),
+        (lambda x: x[..., :3], [[0], [1], [2], [3]]),
+    ],
+)
+def test_channels_picked_by_their_place_are_tied_as_they_meet(body, ties):
+    graph = prune.dependencies(Net(body), SHAPE)
+    stem = graph.filters["stem"].channels
+    assert sorted(np.flatnonzero(stem == c).tolist() for c in set(stem.tolist())) == ties
 
 
 @pytest.mark.parametrize(
@@ -102,11 +128,18 @@ def test_operations_that_keep_channels_apart_are_seen_through(body):
         (lambda x: jnp.sort(x, axis=-1), "sort"),
         (lambda x: jnp.cumsum(x, axis=-1), "cumsum"),
         (lambda x: x / x.sum(-1, keepdims=True), "reduce_sum"),
-        (lambda x: x[..., ::2], "slice"),
-        (lambda x: x.reshape(-1, 8, 8, 2, 2).swapaxes(3, 4).mean(-1), "reshape"),
+        (
+            lambda x: jax.lax.dynamic_slice_in_dim(x, x.argmax().astype(int), 2, axis=3),
+            "argmax",
+        ),
+        (
+            lambda x: jax.lax.dynamic_slice_in_dim(x, jnp.int32(x[0, 0, 0, 0]), 2, axis=3),
+            "dynamic_slice",
+        ),
+        (lambda x: (x[..., None] * x[..., None, :]).reshape(*x.shape[:3], 16), "reshape"),
         (lambda x: nn.max_pool(x.transpose(0, 3, 1, 2), (2, 2)), "reduce_window_max"),
         (lambda x: jax.lax.pad(x, 0.0, ((0, 0, 0),) * 3 + ((0, -1, 0),)), "pad"),
-        (lambda x: x[..., jnp.array([0, 2])], "gather"),
+        (lambda x: x[..., jnp.int32(x[0, 0, 0, :2])], "gather"),
     ],
 )
 def test_operations_that_mix_channels_are_an_error_or_leave_their_filters_whole(body, operation):

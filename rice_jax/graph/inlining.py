@@ -10,6 +10,7 @@ import numpy as np
 from rice_jax.graph.equations import Body, Choice, Equation, Value
 
 LAYER = "rice_jax layer: "
+INPUT = "rice_jax input: "
 OUTPUT = "rice_jax output: "
 _BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 """Loops and branches, and the parameters that hold what they run."""
@@ -22,6 +23,7 @@ class Inliner:
 
     def __init__(self) -> None:
         self.equations: list[Equation] = []
+        self.layer_inputs: dict[str, Value] = {}
         self.layer_outputs: dict[str, Value] = {}
         self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
         self.choices: dict[int, Choice] = {}
@@ -47,6 +49,9 @@ class Inliner:
         name = eqn.primitive.name
         if name == "name" and eqn.params["name"].startswith(OUTPUT):
             self.layer_outputs[eqn.params["name"].removeprefix(OUTPUT)] = operands[0]
+            return operands
+        if name == "name" and eqn.params["name"].startswith(INPUT):
+            self.layer_inputs[eqn.params["name"].removeprefix(INPUT)] = operands[0]
             return operands
         if name == "cond" and operands[0] in self.platform_indices:
             return self._choose(eqn, operands, layer)

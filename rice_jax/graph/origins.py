@@ -5,6 +5,7 @@ import functools
 from collections.abc import Collection
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
@@ -73,6 +74,19 @@ class Origins:
     def is_constant(self, value: Value) -> bool:
         """Whether `value` depends on no variable and no input."""
         return not self.roots(value)
+
+    def constant(self, value: Value) -> np.ndarray | None:
+        """The array that `value` always is, None where variables or inputs change it."""
+        if value.constant is not None:
+            return value.constant
+        if not self.is_constant(value):
+            return None
+        arrays: dict[Value, Any] = {}
+        with jax.ensure_compile_time_eval():
+            for equation in self._trace.needed([value]):
+                known = (arrays.get(each, each.constant) for each in equation.inputs)
+                arrays.update(zip(equation.outputs, equation.apply(*known), strict=True))
+        return np.asarray(arrays[value])
 
     def is_weight(self, value: Value) -> bool:
         """Whether `value` is made of variables alone, which no image changes."""

@@ -14,11 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jax.ad_checkpoint import checkpoint_name
 
+from rice_jax.errors import UserError
+from rice_jax.graph import call
 from rice_jax.graph.equations import Body, Choice, Equation, Value, needed
-from rice_jax.graph.inlining import LAYER, OUTPUT, Inliner
+from rice_jax.graph.inlining import INPUT, LAYER, OUTPUT, Inliner
 
 __all__ = ["Body", "Choice", "Equation", "Layer", "Trace", "Value", "trace", "variable_shapes"]
 
@@ -30,6 +31,8 @@ class Layer:
     path: str
     """Names joined by '/': 'inception3a/branch2/reduce'; '' for the root."""
     module: type[nn.Module]
+    input: Value | None = None
+    """What the last call was given first, where that is an array outside any loop or branch."""
     output: Value | None = None
     """What the last call returned, where that is a single array outside any loop or branch."""
     calls: int = 0
@@ -46,6 +49,11 @@ class Trace:
     """By path, in the order in which they are first called; modules never called are absent."""
     input: Value
     outputs: list[Value]
+    """All arrays that the module returns, and what `output=` makes of them."""
+    returned: Mapping[str, Value]
+    """The arrays that the module returns, by key, attribute or index."""
+    logits: Value | None
+    """The lone output, or the one that `output=` names."""
     variables: dict[str, Value]
     """By path with its collection first: 'params/conv1/kernel', 'batch_stats/bn/mean'."""
     variable_shapes: Any
@@ -54,6 +62,12 @@ class Trace:
     """Path of the module that each variable is of."""
     choices: dict[int, Choice]
     """What `lax.platform_dependent` decides, by the place of its first equation."""
+
+    def the_logits(self) -> Value:
+        """The logits; UserError where the module returns several arrays and none is named."""
+        if self.logits is None:
+            raise call.unnamed(self.returned)
+        return self.logits
 
     def producer(self, value: Value) -> Equation | None:
         """The equation that makes `value`, None for inputs, variables and constants."""
@@ -92,9 +106,7 @@ class Trace:
         `by_platform` runs the operations that the module itself runs on this platform, which are
         faster than the trace's and equal but for rounding; gradients are not theirs to give.
         """
-        flat = traverse_util.flatten_dict(variables, sep="/")
-        arrays: dict[Value, Any] = {value: flat[path] for path, value in self.variables.items()}
-        arrays[self.input] = x
+        arrays: dict[Value, Any] = {**self.arrays(variables), self.input: x}
 
         def read(value: Value) -> Any:
             return arrays[value] if value.constant is None else value.constant
@@ -114,6 +126,27 @@ class Trace:
                 arrays[value] = edits[value](result) if value in edits else result
         return [read(value) for value in wanted]
 
+    def arrays(self, variables: Any) -> dict[Value, Any]:
+        """The array of each variable, out of what `module.init` returned.
+
+        UserError where one is missing or has another shape.
+        """
+        given = call.by_path(variables)
+        if "params" not in variables and any(path.startswith("params/") for path in self.variables):
+            raise UserError(
+                "variables have no collection 'params': give all that init returned, "
+                "{'params': ...}, not its 'params' alone"
+            )
+        for path, value in self.variables.items():
+            if path not in given:
+                raise UserError(f"variables have no {path}, which the net asks for")
+            if tuple(np.shape(given[path])) != value.shape:
+                raise UserError(
+                    f"variables: {path} is {tuple(np.shape(given[path]))}, the net asks for "
+                    f"{value.shape}"
+                )
+        return {value: given[path] for path, value in self.variables.items()}
+
     def _open_choices(self, needed: set[Value]) -> dict[int, Choice]:
         """The choices of whose default no value is needed but its results."""
 
@@ -125,7 +158,14 @@ class Trace:
 
 
 def trace(
-    module: nn.Module, input_shape: Sequence[int], dtype: Any = jnp.float32, **kwargs: Any
+    module: nn.Module,
+    input_shape: Sequence[int],
+    dtype: Any = jnp.float32,
+    *,
+    output: call.Output = None,
+    rngs: Any = None,
+    any_key: bool = False,
+    **kwargs: Any,
 ) -> Trace:
     """Trace `module.apply(variables, x, **kwargs)` for an x of `input_shape`.
 
@@ -133,53 +173,113 @@ def trace(
         module: any Linen module called with one array.
         input_shape: shape of x with its batch dimension, (N, H, W, C) for images.
         dtype: dtype of x.
-        **kwargs: what else the module's call needs, such as train=False.
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the module returns.
+        rngs: keys by stream, as `module.apply` takes them.
+        any_key: draw from a fixed key what has none in `rngs`: for counts, not for values.
+        **kwargs: what else the module's call needs, such as train=False. Arrays among them are
+            constants of the computation.
 
     Returns:
         The computation, with no weights and no arithmetic needed.
+
+    Raises:
+        UserError: for what is no Linen module, a stream without a key, or an output that is none.
     """
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    variables = variable_shapes(module, input_shape, dtype, **kwargs)
+    shapes = variable_shapes(module, input_shape, dtype, rngs=rngs, **kwargs)
+    names, variables = zip(*call.by_path(shapes).items(), strict=True) if shapes else ((), ())
     layers: dict[str, Layer] = {}
+    returned: list[str] = []
+    close = _opened((call.any_stream(rngs) if any_key else call.streams(rngs), kwargs))
 
-    def apply(variables: Any, x: jax.Array) -> Any:
+    def apply(variables: Any, x: jax.Array) -> tuple[list[Any], list[Any]]:
+        keys, options = close()
         with _marked_layers(layers):
-            return module.apply(variables, x, **kwargs)
+            result = call.run(module, variables, x, rngs=keys, **options)
+        arrays = call.outputs(result)
+        returned[:] = arrays
+        named = len(arrays) == 1 or output is not None
+        return list(arrays.values()), [call.chosen(result, output)] if named else []
 
-    jaxpr = jax.make_jaxpr(apply)(variables, x)
-    # Dictionaries are flattened in sorted order of nested keys, arguments in order.
-    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
-    names = [[str(key.key) for key in keys] for keys, _ in leaves]
-    shapes = [*(shape for _, shape in leaves), x]
-    inputs = [Value(tuple(shape.shape), np.dtype(shape.dtype)) for shape in shapes]
+    jaxpr = jax.make_jaxpr(apply)(shapes, x)
+    inputs = [Value(tuple(s.shape), np.dtype(s.dtype)) for s in (*variables, x)]
     inliner = Inliner()
-    outputs = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
-    for called, output in inliner.layer_outputs.items():
-        layers[called].output = output
-    owners: dict[Value, str] = {}
-    for (collection, *path), value in zip(names, inputs, strict=False):
-        owners[value] = owner = "/".join(path[:-1])
-        if collection == "params" and owner in layers:
-            layers[owner].params[path[-1]] = value.shape
+    results = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
+    for called, value in inliner.layer_inputs.items():
+        layers[called].input = value
+    for called, value in inliner.layer_outputs.items():
+        layers[called].output = value
+    named = dict(zip(names, inputs, strict=False))
     return Trace(
         equations=inliner.equations,
         layers=layers,
         input=inputs[-1],
-        outputs=outputs,
-        variables=dict(zip(map("/".join, names), inputs, strict=False)),
-        variable_shapes=variables,
-        owners=owners,
+        outputs=list(dict.fromkeys(results)),
+        returned=dict(zip(returned, results, strict=False)),
+        logits=results[-1] if len(results) > len(returned) else None,
+        variables=named,
+        variable_shapes=shapes,
+        owners=_owners(named, layers),
         choices=inliner.choices,
     )
 
 
 def variable_shapes(
-    module: nn.Module, input_shape: Sequence[int], dtype: Any = jnp.float32, **kwargs: Any
+    module: nn.Module,
+    input_shape: Sequence[int],
+    dtype: Any = jnp.float32,
+    *,
+    output: call.Output = None,
+    rngs: Any = None,
+    **kwargs: Any,
 ) -> Any:
-    """Shapes of the variables that `module.init` would make, at no compute."""
+    """Shapes of the variables that `module.init` would make, without boxes and at no compute.
+
+    The arguments are those of `trace`; `output` is of no matter here.
+    """
+    del output
+    call.check_linen(module)
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
-    return jax.eval_shape(lambda x: module.init(keys, x, **kwargs), x)
+    keys = call.any_stream(rngs)
+    return call.unboxed(jax.eval_shape(lambda x: module.init(keys, x, **kwargs), x))
+
+
+def _owners(variables: Mapping[str, Value], layers: dict[str, Layer]) -> dict[Value, str]:
+    """The path of each variable's module; notes the parameters of each layer."""
+    owners: dict[Value, str] = {}
+    for name, value in variables.items():
+        collection, *path, own = name.split("/")
+        owners[value] = owner = "/".join(path)
+        if collection == "params" and owner in layers:
+            layers[owner].params[own] = value.shape
+    return owners
+
+
+def _opened(tree: Any) -> Callable[[], Any]:
+    """Gives the tree again; random keys in it are plain numbers until then, as constants are."""
+    leaves, structure = jax.tree.flatten(tree)
+
+    def is_key(leaf: Any) -> bool:
+        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    opened = [
+        (np.asarray(jax.random.key_data(leaf)), jax.random.key_impl(leaf)) if is_key(leaf) else leaf
+        for leaf in leaves
+    ]
+
+    def close() -> Any:
+        return jax.tree.unflatten(
+            structure,
+            [
+                jax.random.wrap_key_data(jnp.asarray(each[0]), impl=each[1])
+                if is_key(leaf)
+                else each
+                for leaf, each in zip(leaves, opened, strict=True)
+            ],
+        )
+
+    return close
 
 
 @contextlib.contextmanager
@@ -196,7 +296,10 @@ def _marked_layers(layers: dict[str, Layer]) -> Iterator[None]:
             return call(*args, **kwargs)
         path = "/".join(context.module.path)
         layer = layers.setdefault(path, Layer(path, type(context.module)))
+        layer.module = type(context.module)  # of modules that share a scope the innermost
         layer.calls += 1
+        if args and _is_array(args[0]):
+            args = (checkpoint_name(args[0], INPUT + path), *args[1:])
         with jax.named_scope(LAYER + path):
             output = call(*args, **kwargs)
         return checkpoint_name(output, OUTPUT + path) if _is_array(output) else output

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
@@ -29,6 +29,7 @@ def map_bounds(
     high: Any = 1.0,
     *,
     operand_roundoff: float | None = None,
+    batched: bool | None = None,
     **call_kwargs: Any,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
     """Bounds of each convolution's feature map, pixel by pixel, for every image in [low, high].
@@ -46,6 +47,8 @@ def map_bounds(
         high: largest pixel value, likewise.
         operand_roundoff: relative rounding of what convolutions and dot products multiply. By
             default that of JAX's backend in use: 0 on CPU, 2^-11 on GPU (TF32), 2^-8 on TPU.
+        batched: whether `input_shape` has its batch dimension, where three numbers are not an
+            image or others not a whole shape.
         **call_kwargs: what else the module's call needs, such as train=False.
 
     Returns:
@@ -53,10 +56,11 @@ def map_bounds(
         is known; and the operations without a rule that maps depend on, as 'sort in layer conv1'.
 
     Raises:
-        UserError: where low is above high, or JAX has no CPU backend.
+        UserError: where low is above high, a shape was read wrongly (say `batched`), or JAX has no
+            CPU backend.
     """
-    shape = tuple(input_shape) if len(input_shape) != 3 else (1, *input_shape)
-    traced = trace(module, shape, **call_kwargs)
+    traced = trace(module, whole_shape(input_shape, batched), **call_kwargs)
+    check_reading(traced, input_shape, batched)
     maps = image_maps(traced)
     bounds, without_rule = value_bounds(
         traced, variables, [conv.value for conv in maps], low, high, operand_roundoff
@@ -81,13 +85,11 @@ def value_bounds(
     if operand_roundoff is None:
         operand_roundoff = backend_roundoff()
     needed = traced.needed(wanted)
-    variables = traverse_util.flatten_dict(variables, sep="/")
+    arrays = traced.arrays(variables)
     without_rule: list[str] = []
 
     with jax.default_device(_cpu()):
-        known = {
-            value: point(np.asarray(variables[path])) for path, value in traced.variables.items()
-        }
+        known = {value: point(np.asarray(array)) for value, array in arrays.items()}
         shape = traced.input.shape
         darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
         known[traced.input] = widened(darkest, brightest, 0.0)

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rice_jax import ops
 from rice_jax.errors import UserError
+from rice_jax.graph.batches import Batches
 from rice_jax.graph.maps import unseen
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
@@ -66,7 +67,7 @@ class Census:
 def census(
     module: nn.Module,
     variables: Any,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Iterable[Any],
     *,
     transform: Transform | None = None,
     **call_kwargs: Any,
@@ -81,8 +82,8 @@ def census(
         variables: its variables. Where images are spread over several devices they are copied to
             all of them.
         batches: pairs of images (B, H, W, C), float in [0, 1] for this package's nets, and weight
-            (B,), 0 for images that only fill up the batch. NumPy's or JAX's arrays, which may be
-            sharded over the batch; each shape of batch is compiled once.
+            (B,), 0 for images that only fill up the batch; or images alone. NumPy's or JAX's
+            arrays, which may be sharded over the batch; each shape of batch is compiled once.
         transform: makes of images, and the index of their first one (how many counted before it),
             what the module takes: scaling of uint8 pixels, augmentation. Compiled with the rest.
         **call_kwargs: what else the module's call needs, such as train=False.
@@ -96,7 +97,7 @@ def census(
     programs: dict[Any, _Program] = {}
     state = program = None
     under_way: deque[jax.Array] = deque()
-    for images, weight in batches:
+    for images, weight in Batches(batches, one_shape=False):
         key = (images.shape, images.dtype, _mesh_sharding(images))
         if key not in programs:
             programs[key] = _Program(module, images, transform, call_kwargs)
@@ -104,6 +105,7 @@ def census(
         if state is None:
             state = program.start()
             variables = program.replicate(variables)
+        weight = np.ones(len(images), np.float32) if weight is None else weight
         state, done = program.step(variables, state, images, weight)
         under_way.append(done)
         if len(under_way) > _IN_FLIGHT:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from rice_jax.errors import UserError
 from rice_jax.graph.maps import ConvMap, convolutions
+from rice_jax.graph.origins import Origins
+from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Trace, trace
 
 
@@ -43,14 +45,20 @@ def traced_for_images(module: nn.Module, images: Any, **call_kwargs: Any) -> Tra
     """The trace of a module called with `images` (an array or its shape and dtype).
 
     UserError for pixels that are integers: a net trained on [0, 1] would see them 255 times as
-    bright.
+    bright. Integers that are places in a table (`nn.Embed`) are no pixels.
     """
-    if not jnp.issubdtype(images.dtype, jnp.floating):
+    traced = trace(module, images.shape, images.dtype, **call_kwargs)
+    whole = not jnp.issubdtype(images.dtype, jnp.floating)
+    if whole and any(
+        reader.name == "convert_element_type"
+        and jnp.issubdtype(reader.outputs[0].dtype, jnp.floating)
+        for reader in Origins(traced).origin(traced.input, RENAMES | ARRANGES).readers
+    ):
         raise UserError(
             f"images are {images.dtype}, a net takes floats: divide pixels by 255, in a census "
             "with transform=lambda images, first: images / 255"
         )
-    return trace(module, images.shape, images.dtype, **call_kwargs)
+    return traced
 
 
 def image_maps(traced: Trace) -> list[ConvMap]:

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.call import Output
+from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.loops import opened
 from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.profile import study
@@ -126,6 +129,9 @@ def count(
     module: nn.Module,
     input_shape: Sequence[int],
     *,
+    batched: bool | None = None,
+    dtype: Any = jnp.float32,
+    output: Output = None,
     frozen: Sequence[str] = (),
     softmax: bool = True,
     measure_xla: bool = False,
@@ -142,21 +148,28 @@ def count(
         module: a Linen module called with one array.
         input_shape: three numbers are one image (H, W, C), counted as a batch of one; any other
             number of them is the whole shape with its batch dimension.
+        batched: whether `input_shape` has its batch dimension, where that is otherwise: True for
+            the whole shape (N, L, C) of a 1-D net.
+        dtype: of the input.
+        output: which of several outputs are the logits: a key, attribute or index, or a function.
         frozen: paths of layers that do not learn; a path stands for all that is under it.
         softmax: whether logits (N, classes) get the softmax that ends the study's graphs: a row
             in `study` alone, unless the module ends in a softmax itself.
         measure_xla: whether to ask XLA for its own count too, which takes as long as lowering.
-        **call_kwargs: what else the module's call takes, such as train=False.
+        **call_kwargs: what else the module's call takes, such as train=False, arrays, or `rngs`;
+            streams without a key in `rngs` get a fixed one.
 
     Returns:
         The profile.
 
     Raises:
-        UserError: a size that is not positive, a frozen path that is no layer's, or, with
-            `measure_xla`, a module that XLA has no count for.
+        UserError: a size that is not positive, a shape that convolutions show to be read wrongly
+            (say `batched`), a frozen path that is no layer's, or, with `measure_xla`, a module that
+            XLA has no count for.
     """
-    shape = batched(input_shape)
-    traced = trace(module, shape, **call_kwargs)
+    shape = whole_shape(input_shape, batched)
+    traced = trace(module, shape, dtype, output=output, any_key=True, **call_kwargs)
+    check_reading(traced, input_shape, batched)
     opening = opened(traced, cost)
     table = tabulate(opening)
     rows = list(table.rows.values())
@@ -167,8 +180,8 @@ def count(
     for path, flops in training_flops(opening, table.members, learned).items():
         table.rows[path].training_flops = flops
     study_filters = _study_filters(opening.trace, rows)
-    if softmax and _returns_logits(opening.trace):
-        (logits,) = traced.outputs
+    logits = traced.logits
+    if softmax and logits and len(logits.shape) == 2 and not ends_in_softmax(opening.trace):
         path = "softmax" if "softmax" not in table.rows else "softmax (study)"
         rows.append(Row(path, "softmax", logits.shape, flops=Flops(study=5 * logits.size)))
     params = [value for path, value in traced.variables.items() if path.startswith("params/")]
@@ -182,19 +195,11 @@ def count(
         xla_loops_once=table.xla_once,
         memory=memory(opening),
         xla_measured=(
-            lowered_flops(module, traced.variable_shapes, shape, call_kwargs)
+            lowered_flops(module, traced.variable_shapes, shape, dtype, call_kwargs)
             if measure_xla
             else None
         ),
     )
-
-
-def batched(input_shape: Sequence[int]) -> tuple[int, ...]:
-    """The whole shape: three numbers are one image, which gets a batch of one before it."""
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise UserError(f"input shape {shape} must be positive whole numbers: (H, W, C)")
-    return (1, *shape) if len(shape) == 3 else shape
 
 
 def _check_frozen(frozen: Sequence[str], rows: Sequence[Row]) -> None:
@@ -232,8 +237,3 @@ def _study_filters(traced: Trace, rows: Sequence[Row]) -> int:
             else:
                 by_block[block] = by_block.get(block, 0) + row.filters
     return sum(by_block.values())
-
-
-def _returns_logits(traced: Trace) -> bool:
-    is_vector = len(traced.outputs) == 1 and len(traced.outputs[0].shape) == 2
-    return is_vector and not ends_in_softmax(traced)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rice_jax import ops
 from rice_jax.errors import UserError
-from rice_jax.profile.profiler import batched
+from rice_jax.graph.input_shape import whole_shape
 
 _LARGEST_BATCH = 32
 
@@ -64,7 +64,7 @@ def latency(
     """
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
-    _, *image = batched(input_shape)
+    _, *image = whole_shape(input_shape)
 
     @jax.jit
     def apply(variables: Any, x: jax.Array) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph import call
 from rice_jax.graph.trace import Equation
 
 
@@ -15,6 +15,7 @@ def lowered_flops(
     module: nn.Module,
     variables: Any,
     input_shape: Sequence[int],
+    dtype: Any,
     call_kwargs: Mapping[str, Any],
 ) -> int:
     """FLOPs by XLA's HLO cost analysis of the lowered, not compiled, `module.apply`.
@@ -26,15 +27,17 @@ def lowered_flops(
     Args:
         module: a Linen module called with one array.
         variables: its variables, or their shapes.
-        input_shape: of the array, with its batch dimension; it is float32.
+        input_shape: of the array, with its batch dimension.
+        dtype: of the array.
         call_kwargs: what else its call takes.
 
     Raises:
         UserError: JAX has no CPU here, or XLA gives no count, or one that is not positive.
     """
-    x = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
+    x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
+    options = {**call_kwargs, "rngs": call.any_stream(call_kwargs.get("rngs"))}
     with jax.default_device(_cpu()):
-        lowered = jax.jit(lambda v, x: module.apply(v, x, **call_kwargs)).lower(variables, x)
+        lowered = jax.jit(lambda v, x: module.apply(v, x, **options)).lower(variables, x)
     flops = (lowered.cost_analysis() or {}).get("flops")
     if flops is None or not flops > 0:
         raise UserError(

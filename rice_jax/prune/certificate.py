@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph import call
+from rice_jax.graph.batches import Batches
 from rice_jax.graph.trace import trace
 from rice_jax.inspection.rounding import rounding
 
@@ -42,9 +44,10 @@ class Certificate:
 def certify(
     before: Net,
     after: Net,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Iterable[Any],
     *,
     proven: bool = False,
+    output: call.Output = None,
     **kwargs: Any,
 ) -> Certificate:
     """Compare two nets on all images.
@@ -52,8 +55,9 @@ def certify(
     Args:
         before: a module and its variables.
         after: the same of the smaller net.
-        batches: pairs of images (B, H, W, C) and labels, of which the images count.
+        batches: images (B, H, W, C), alone or in pairs with labels, which do not count.
         proven: what is known of all other images.
+        output: which of several outputs are the logits: a key, attribute or index, or a function.
         **kwargs: what else the modules' calls need, such as train=False.
 
     Raises:
@@ -61,13 +65,16 @@ def certify(
             float rounding does not explain though it was proven that there is none.
     """
 
+    def run(net: Net, variables: Any, images: Any) -> Any:
+        return call.chosen(call.run(net[0], variables, images, **kwargs), output)
+
     @jax.jit
     def logits(one: Any, other: Any, images: Any) -> tuple[Any, Any]:
-        return before[0].apply(one, images, **kwargs), after[0].apply(other, images, **kwargs)
+        return run(before, one, images), run(after, other, images)
 
     worst = _Worst()
     changed, images, size = 0, 0, 0.0
-    for batch, _ in batches:
+    for batch, _ in Batches(batches):
         first, second = (np.asarray(each) for each in logits(before[1], after[1], batch))
         _refuse_not_finite(first, second, images)
         worst.meet(first, second, batch)
@@ -76,7 +83,7 @@ def certify(
         size = max(size, *(float(np.abs(each).max(initial=0)) for each in (first, second)))
     if not images:
         raise UserError("no images to compare the nets on: give a split that has some")
-    explained = _explained(before, after, worst, kwargs) if proven else None
+    explained = _explained(before, after, worst, kwargs | {"output": output}) if proven else None
     return Certificate(
         max_abs_logit_difference=worst.difference,
         max_relative_logit_difference=worst.difference / size if size else 0.0,
@@ -120,9 +127,9 @@ def _explained(before: Net, after: Net, worst: _Worst, kwargs: Any) -> float | N
     explained = 0.0
     for module, variables in (before, after):
         traced = trace(module, worst.image.shape, worst.image.dtype, **kwargs)
-        (output,) = traced.outputs
         try:
-            explained += rounding(traced, variables, worst.image, output, worst.place)
+            logits = traced.the_logits()
+            explained += rounding(traced, variables, worst.image, logits, worst.place)
         except (ValueError, NotImplementedError):
             return None
     if worst.difference > explained:

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rice_jax.errors import UserError
+from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.graph.trace import trace as trace_module
@@ -53,6 +54,11 @@ class Dependencies:
     """Where channels are summed over: what a removed channel would have added is missed there."""
     filters: Mapping[str, Filters]
     """By layer path, in the order in which the layers run."""
+    by_place: np.ndarray
+    """Channels (bool, one each) that an operation picks or parts by their place: a slice, a split,
+    a gather, a reshape of their axis into several. Their places have to stay."""
+    reshaped: np.ndarray
+    """Channels (bool, one each) whose axis a reshape makes one with others."""
     kept_whole: Sequence[str]
     """Layers with filters that can't be cut, and what holds them: 'conv1: sort in the outermost
     module is not seen through'. Layers that make the net's output are left out."""
@@ -136,6 +142,8 @@ class Dependencies:
                 path: dataclasses.replace(filters, channels=numbers[filters.channels])
                 for path, filters in self.filters.items()
             },
+            by_place=self.by_place[~kept],
+            reshaped=self.reshaped[~kept],
             kept_whole=[*self.kept_whole, *reasons],
         )
 
@@ -147,21 +155,31 @@ class Dependencies:
 
 
 def dependencies(
-    module: nn.Module, input_shape: Sequence[int], *, on_unknown: OnUnknown = "error", **kwargs: Any
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    on_unknown: OnUnknown = "error",
+    batched: bool | None = None,
+    **kwargs: Any,
 ) -> Dependencies:
     """Find the channels of a module that can be cut, and what each of them touches.
 
     Args:
         module: any Linen module called with one array.
-        input_shape: (N, H, W, C). N is of no matter.
+        input_shape: (N, H, W, C) or, of an image, (H, W, C). N is of no matter.
         on_unknown: 'error' refuses an operation that can't be seen through where it meets
             filters; 'keep' leaves those filters whole.
-        **kwargs: what else the module's call needs, such as train=False.
+        batched: whether `input_shape` has its batch dimension, where three numbers are not an
+            image or others not a whole shape.
+        **kwargs: what else the module's call needs, such as train=False, and the `dtype` of the
+            input, `rngs`, and `output`, which of several outputs are the logits.
 
     Raises:
         UserError: for an operation without a rule, naming it and its layer.
     """
-    traced = trace_module(module, (1, *input_shape[1:]), **kwargs)
+    whole = whole_shape(input_shape, batched)
+    traced = trace_module(module, (1, *whole[1:]), any_key=True, **kwargs)
+    check_reading(traced, input_shape, batched)
     labelled = propagate(traced)
     if on_unknown == "error":
         _refuse_unclear(labelled)
@@ -177,6 +195,8 @@ def dependencies(
         axes,
         labelled.contractions,
         filters,
+        _met(labelled.by_place, parts, channel),
+        _met(labelled.reshaped, parts, channel),
         _kept_whole(labelled, filters),
     )
 
@@ -233,6 +253,12 @@ def _channels(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
     ordered = ordered[free[ordered]]
     channel[ordered] = np.arange(len(ordered))
     return channel
+
+
+def _met(labels: Sequence[np.ndarray], parts: np.ndarray, channel: np.ndarray) -> np.ndarray:
+    """The channels (bool, one each) of some labels."""
+    met = channel[parts[np.concatenate([np.empty(0, int), *labels])]]
+    return np.isin(np.arange(channel.max(initial=-1) + 1), met)
 
 
 def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[str]:

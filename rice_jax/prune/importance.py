@@ -12,6 +12,7 @@ import optax
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.batches import Batches
 from rice_jax.graph.trace import Value
 from rice_jax.prune.dependencies import Dependencies
 
@@ -23,7 +24,8 @@ class Evidence:
     graph: Dependencies
     variables: Any
     batches: Iterable[tuple[Any, Any]]
-    """Pairs of images (B, H, W, C) and labels (B,); read once a criterion, from the start."""
+    """Pairs of images (B, H, W, C) and labels (B,) or None; read once a criterion, from the
+    start."""
     seed: int = 0
 
 
@@ -82,9 +84,10 @@ def taylor(evidence: Evidence) -> np.ndarray:
     """What the loss changes by, to first order, without a channel (Molchanov et al. 2017).
 
     |sum over the map of activation x gradient|, averaged over images (arXiv:1611.06440, without
-    its normalisation by layer): the gradient of the loss by a factor on the channel.
+    its normalisation by layer): the gradient of the loss by a factor on the channel. Where the net
+    gives classes at each place of a map, an image's label holds at all of them.
     """
-    graph = evidence.graph
+    graph, wanted = evidence.graph, evidence.graph.trace.the_logits()
     places = list(_reading_places(graph))
 
     def influence(variables: Any, image: jax.Array, label: jax.Array) -> jax.Array:
@@ -92,13 +95,15 @@ def taylor(evidence: Evidence) -> np.ndarray:
             edits: dict[Value, Any] = {}
             for (value, axis), factor in zip(places, factors, strict=True):
                 edits[value] = _then(edits.get(value), _scale(factor, axis, len(value.shape)))
-            (logits,) = graph.trace.evaluate(variables, image[None], graph.trace.outputs, edits)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, label[None])[0]
+            (logits,) = graph.trace.evaluate(variables, image[None], [wanted], edits)
+            labels = label.reshape(1, *label.shape, *(1,) * (logits.ndim - 2 - label.ndim))
+            labels = jnp.broadcast_to(labels, logits.shape[:-1])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         ones = [jnp.ones(value.shape[axis]) for value, axis in places]
         return jnp.abs(_gather(graph, places, jax.grad(loss)(ones)))
 
-    return _mean_over_images(evidence, influence)
+    return _mean_over_images(evidence, influence, labelled=True)
 
 
 def random(evidence: Evidence) -> np.ndarray:
@@ -189,15 +194,23 @@ def _then(first: Any, second: Callable[[jax.Array], jax.Array]) -> Callable[[jax
     return second if first is None else lambda array: second(first(array))
 
 
-def _mean_over_images(evidence: Evidence, measure: Callable[..., jax.Array]) -> np.ndarray:
+def _mean_over_images(
+    evidence: Evidence, measure: Callable[..., jax.Array], labelled: bool = False
+) -> np.ndarray:
     """The mean of measure(variables, image, label), one number a channel, over all images."""
     total, images = np.zeros(evidence.graph.channels), 0
     batched = jax.jit(
         lambda variables, *batch: jax.vmap(measure, (None, 0, 0))(variables, *batch).sum(0)
     )
-    for batch, labels in evidence.batches:
+    for batch, labels in Batches(evidence.batches):
+        if labels is None and labelled:
+            raise UserError(
+                "this criterion needs labels: give batches of pairs (images, labels), or "
+                "criterion='l1'"
+            )
+        labels = np.zeros(len(batch), np.int32) if labels is None else labels
         total += np.asarray(batched(evidence.variables, batch, labels), np.float64)
-        images += len(labels)
+        images += len(batch)
     if not images:
         raise UserError("no images to judge filters on: give a split that has some")
     return total / images

@@ -47,6 +47,11 @@ class Propagation:
         """Operations that no rule sees through, and the labels they touch."""
         self.held: list[tuple[Equation | None, np.ndarray]] = []
         """Operations that tie labels to what is never cut; None is the net's output."""
+        self.by_place: list[np.ndarray] = []
+        """Labels that an operation picks or parts by their place along an axis."""
+        self.reshaped: list[np.ndarray] = []
+        """Labels whose axis is made one with others."""
+        self._owners = set(trace.owners.values())
         self.at: Equation | None = None
         """The operation whose labels are being found."""
         for value in trace.variables.values():
@@ -54,7 +59,9 @@ class Propagation:
 
     def of(self, value: Value) -> Labels:
         """The labels of each axis of `value`."""
-        return uniform(FIXED, value.shape) if value.constant is not None else self.labels[value]
+        if value.constant is not None:
+            self.labels.setdefault(value, uniform(FIXED, value.shape))
+        return self.labels[value]
 
     def link(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Make two equally long axes one; the labels of the result."""
@@ -73,6 +80,14 @@ class Propagation:
         """Never cut these, for want of a rule; the labels of the result."""
         self.unclear.append((equation, labels[labels > FIXED]))
         return np.full_like(labels, FIXED)
+
+    def place(self, labels: np.ndarray) -> None:
+        """The operation at hand picks or parts these by their place.
+
+        Inside a layer with variables of its own that is the layer's matter: it is narrow all over.
+        """
+        if self.at is None or self.at.layer not in self._owners:
+            self.by_place.append(labels[labels > FIXED])
 
     def contract(self, equation: Equation, axes: tuple[int, int]) -> None:
         """Sum over one axis of each of the first two operands: two axes of one length."""

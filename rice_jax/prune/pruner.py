@@ -9,6 +9,8 @@ import numpy as np
 
 from rice_jax import profile
 from rice_jax.errors import UserError
+from rice_jax.graph.batches import Batches
+from rice_jax.graph.call import Output, boxed_as, unboxed
 from rice_jax.prune import surgery
 from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
@@ -55,13 +57,14 @@ class Pruned:
 def prune(
     module: nn.Module,
     variables: Any,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Iterable[Any],
     *,
     drop: Drop | None = None,
     filters: Mapping[str, Sequence[int]] | None = None,
     budgets: Mapping[Measure, int] | None = None,
     criterion: str = "taylor",
-    judged_on: Iterable[tuple[Any, Any]] | None = None,
+    judged_on: Iterable[Any] | None = None,
+    output: Output = None,
     seed: int = 0,
     on_unknown: OnUnknown = "error",
     rebuild: surgery.Rebuild | None = None,
@@ -75,10 +78,12 @@ def prune(
     order.
 
     Args:
-        module: a module called with images (N, H, W, C) that gives logits (N, classes).
+        module: a module called with images (N, H, W, C) that gives logits (N, classes), alone or
+            among other outputs; a pruned net too.
         variables: its variables, {'params': ..., 'batch_stats': ...}.
-        batches: pairs of images, as the module takes them, and labels (N,): what dead filters are
-            found and the certificate is measured on. Read several times, from the start.
+        batches: pairs of images, as the module takes them, and labels (N,), or images alone where
+            no criterion asks for labels: what dead filters are found and the certificate is
+            measured on. Read several times, from the start; a generator is read once and kept.
         drop: 'dead' for what is zero, or constant and foldable, on all these images; 'proven'
             for what is so on every image with values in `pixels`.
         filters: indices by layer path.
@@ -86,25 +91,34 @@ def prune(
             of 'params' or of convolutions' 'filters'.
         criterion: a key of `importance.CRITERIA`, for budgets.
         judged_on: what the criterion looks at, where that is not `batches`.
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the module returns. The other outputs keep their shapes.
         seed: of the criterion 'random'.
         on_unknown: what to do where an operation can't be seen through, 'error' or 'keep'.
         rebuild: makes the smaller module out of the filters left by layer path; without it the
             module's own code runs with narrower layers.
         optional: layers that the rebuilt module leaves out where all their filters are dead.
         pixels: least and largest value of a pixel, for drop='proven'.
-        **kwargs: what else the module's call needs, such as train=False.
+        **kwargs: what else the module's call needs, such as train=False; arrays that are the same
+            for each image; `rngs`.
 
     Raises:
-        UserError: nothing to do, a budget that can't be met, a layer without a filter left, a
-            filter that can't go, an operation without a rule, or a module that can't be narrowed.
+        UserError: nothing to do, several outputs of which none is named, labels that are missing,
+            a budget that can't be met, a layer without a filter left, a filter that can't go, an
+            operation without a rule, or a module that can't be narrowed.
     """
     if drop is None and not filters and not budgets:
         raise UserError("nothing says what to remove: give drop, filters or budgets")
-    shape = _input_shape(batches)
-    graph = dependencies(module, shape, on_unknown=on_unknown, **kwargs)
+    batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
+    shape, dtype = _input(batches)
+    called = {"dtype": dtype, "output": output, **kwargs}
+    graph = dependencies(module, shape, on_unknown=on_unknown, batched=True, **called)
+    _check_rows(graph)
+    graph.trace.arrays(variables)  # refuses what the module does not take
+    boxed, variables = variables, unboxed(variables)
     if rebuild is None:
-        graph = hold_shapes(module, variables, graph, **kwargs)
-    whole = totals(module, shape, **kwargs)
+        graph = hold_shapes(module, variables, graph, **called)
+    whole = totals(module, shape, **called)
     costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
     for measure, budget in (budgets or {}).items():
         check(graph, costs[measure], budget)
@@ -122,15 +136,15 @@ def prune(
         constants=found.constants,
         rebuild=rebuild,
         optional=optional,
-        **kwargs,
+        **called,
     )
-    after = totals(cut.module, shape, **kwargs)
+    after = totals(cut.module, shape, **called)
     _check_met(after, budgets or {})
     exact = drop == "proven" and not filters and not budgets
     pairs = (module, variables), (cut.module, cut.variables)
     return Pruned(
         module=cut.module,
-        variables=cut.variables,
+        variables=boxed_as(cut.variables, boxed),
         removed=cut.removed,
         kept=cut.kept,
         before=whole,
@@ -142,13 +156,13 @@ def prune(
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
         kept_whole=graph.kept_whole,
-        certificate=certify(*pairs, batches, proven=exact, **kwargs),
+        certificate=certify(*pairs, batches, proven=exact, output=output, **kwargs),
     )
 
 
 def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
     """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
-    counted = profile.count(module, (1, *input_shape[1:]), **kwargs)
+    counted = profile.count(module, (1, *input_shape[1:]), batched=True, **kwargs)
     return counted.flops.to_json() | {
         "params": counted.params,
         "filters": counted.filters,
@@ -166,16 +180,27 @@ def _check_met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> None
             )
 
 
-def _input_shape(batches: Iterable[tuple[Any, Any]]) -> tuple[int, ...]:
+def _input(batches: Batches) -> tuple[tuple[int, ...], Any]:
+    """Shape, for one image, and dtype of what the module takes."""
     for images, _ in batches:
-        return (1, *images.shape[1:])
+        return (1, *images.shape[1:]), images.dtype
     raise UserError("no images to judge filters on: give a split that has some")
+
+
+def _check_rows(graph: Dependencies) -> None:
+    """UserError where one image does not give one row of logits."""
+    logits = graph.trace.the_logits()
+    if logits.shape[:1] != (1,):
+        raise UserError(
+            f"one image gives logits {logits.shape}: the first axis must be the image's; arrays "
+            "given as keyword arguments are the same for all images, one row of them"
+        )
 
 
 def _dead(
     graph: Dependencies,
     variables: Any,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Batches,
     drop: Drop | None,
     optional: Collection[str],
     pixels: tuple[float, float],

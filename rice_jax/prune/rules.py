@@ -1,12 +1,12 @@
 """A rule for each primitive: how labels of channels pass through it."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from rice_jax.graph.primitives import CASTS, ELEMENTWISE, REDUCTIONS, RENAMES, WINDOWS
 from rice_jax.graph.trace import Equation, Trace
+from rice_jax.prune import picking
 from rice_jax.prune.propagation import (
     ANY,
     FIXED,
@@ -16,6 +16,7 @@ from rice_jax.prune.propagation import (
     solid,
     uniform,
 )
+from rice_jax.prune.reshape import reshape
 
 
 def propagate(trace: Trace) -> Propagation:
@@ -111,91 +112,6 @@ def _broadcast(p: Propagation, equation: Equation) -> list[Labels]:
     return [tuple(result)]
 
 
-def _reshape(p: Propagation, equation: Equation) -> list[Labels]:
-    source, target = equation.inputs[0].shape, equation.outputs[0].shape
-    if equation.params["dimensions"] is not None or 0 in source:
-        return _unknown(p, equation)
-    labels, result = p.of(equation.inputs[0]), list(uniform(ANY, target))
-    for ins, outs in _blocks(source, target):
-        if all(np.all(labels[axis] == ANY) for axis in ins):
-            continue
-        named = [axis for axis in ins if np.any(labels[axis] > FIXED)]
-        if named == ins and len(outs) > 1 and _reduced(p, equation, outs[1:]):
-            tied = _tied(p, labels[named[0]], target[outs[0]])
-            labels = tuple(tied if axis == named[0] else line for axis, line in enumerate(labels))
-        split = _split(labels, ins, outs, named[0], source, target) if len(named) == 1 else None
-        for axis in outs:
-            result[axis] = np.full(target[axis], FIXED)
-        if split:
-            result[split[0]] = split[1]
-        else:
-            for axis in named:
-                p.refuse(equation, labels[axis])
-    for axis, size in enumerate(source):
-        if size == 1:
-            p.fix(labels[axis])
-    return [tuple(result)]
-
-
-def _blocks(source: Sequence[int], target: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Runs of axes, those of size 1 left out, that a reshape turns into one another."""
-    left = [axis for axis, size in enumerate(source) if size != 1]
-    right = [axis for axis, size in enumerate(target) if size != 1]
-    while left:
-        ins, outs = [left.pop(0)], [right.pop(0)]
-        while (a := math.prod(source[i] for i in ins)) != (b := math.prod(target[i] for i in outs)):
-            (ins if a < b else outs).append((left if a < b else right).pop(0))
-        yield ins, outs
-
-
-def _split(
-    labels: Labels,
-    ins: Sequence[int],
-    outs: Sequence[int],
-    named: int,
-    source: Sequence[int],
-    target: Sequence[int],
-) -> tuple[int, np.ndarray] | None:
-    """The output axis, and its labels, that alone tells the labels of the axis `named` apart."""
-    other = tuple(i for i, axis in enumerate(ins) if axis != named)
-    line = np.expand_dims(solid(labels[named]), other)
-    full = np.broadcast_to(line, [source[axis] for axis in ins])
-    full = full.reshape([target[axis] for axis in outs])
-    for position, axis in enumerate(outs):
-        rows = np.moveaxis(full, position, 0).reshape(target[axis], -1)
-        if np.all(rows == rows[:, :1]):
-            return axis, rows[:, 0]
-    return None
-
-
-def _reduced(p: Propagation, split: Equation, inner: Sequence[int]) -> bool:
-    """Whether what a reshape splits off is only reduced away, as in a group norm, or joined again.
-
-    Args:
-        p: what is known of the trace.
-        split: the reshape.
-        inner: the axes of its output that vanish.
-    """
-    values, reduced = list(split.outputs), False
-    for value in values:
-        for reader in p.trace.consumers(value):
-            if reader.name in REDUCTIONS and set(inner) <= set(reader.params["axes"]):
-                reduced = True
-            elif reader.name in _SAME_SHAPE and reader.outputs[0].shape == value.shape:
-                values += [each for each in reader.outputs if each not in values]
-            elif reader.name != "reshape" or reader.outputs[0].shape != split.inputs[0].shape:
-                return False
-    return reduced and not set(values) & set(p.trace.outputs)
-
-
-def _tied(p: Propagation, labels: np.ndarray, parts: int) -> np.ndarray:
-    """The labels of an axis of which each of so many equal parts is one channel."""
-    rows = labels.reshape(parts, -1)
-    first = np.repeat(rows[:, 0], rows.shape[1])
-    p.link(first, labels)
-    return first
-
-
 def _squeeze(p: Propagation, equation: Equation) -> list[Labels]:
     dropped, labels = equation.params["dimensions"], p.of(equation.inputs[0])
     for axis in dropped:
@@ -247,10 +163,9 @@ def _reverse(p: Propagation, equation: Equation) -> list[Labels]:
     return [tuple(line[::-1] if axis in turned else line for axis, line in enumerate(labels))]
 
 
-def _whole_axes(p: Propagation, equation: Equation) -> list[Labels]:
-    """Slices and windows: an axis of which all is taken as it is keeps its labels."""
-    output = equation.outputs[0].shape
-    window = equation.params.get("window_dimensions", (1,) * len(output))
+def _windows(p: Propagation, equation: Equation) -> list[Labels]:
+    """An axis that no window spans keeps its labels."""
+    output, window = equation.outputs[0].shape, equation.params["window_dimensions"]
     result = []
     for labels, size, wide in zip(p.of(equation.inputs[0]), output, window, strict=True):
         if len(labels) == size and wide == 1:
@@ -289,29 +204,31 @@ def _along(name: str, drop: bool) -> Callable[[Propagation, Equation], list[Labe
 
 
 _SAME_SHAPE = ELEMENTWISE | (RENAMES - {"optimization_barrier"}) | CASTS
-_WHOLE_AXES = (*WINDOWS, "dynamic_slice", "slice")
 _SCANS = (
     "cumlogsumexp",
     "cummax",
     "cummin",
     "cumprod",
     "cumsum",
-    "split",
 )
 
 RULES: dict[str, Callable[[Propagation, Equation], list[Labels]]] = {
     **dict.fromkeys(_SAME_SHAPE, _elementwise),
     **dict.fromkeys(REDUCTIONS, _along("axes", drop=True)),
-    **dict.fromkeys(_WHOLE_AXES, _whole_axes),
+    **dict.fromkeys(WINDOWS, _windows),
     **dict.fromkeys(_SCANS, _along("axis", drop=False)),
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "conv_general_dilated": _convolution,
     "dot_general": _dot,
+    "dynamic_slice": picking.dynamic_slice,
+    "gather": picking.gather,
     "optimization_barrier": _each_alone,
     "pad": _pad,
-    "reshape": _reshape,
+    "reshape": reshape,
     "rev": _reverse,
+    "slice": picking.static_slice,
+    "split": picking.split,
     "squeeze": _squeeze,
     "tile": _tile,
     "transpose": _transpose,

@@ -10,7 +10,7 @@ from rice_jax.graph.trace import trace
 from rice_jax.prune.agreement import agree, departure
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import narrow
-from rice_jax.prune.surgery import cut
+from rice_jax.prune.surgery import cut, narrowed
 
 
 def hold_shapes(
@@ -51,16 +51,17 @@ def _other(
     """What becomes another number without these channels, if anything does."""
     removed = np.zeros(graph.channels, bool)
     removed[channels] = True
+    fewer = cut(variables, graph, removed)
     try:
-        smaller = trace(narrow(module, graph, removed), graph.trace.input.shape, **kwargs)
+        narrow(module, graph, removed)
     except UserError:
         return None  # a layer without a field for its width: told when it is known what is to go
-    except Exception as error:
-        text = " ".join(str(error).split())
-        return f"the narrowed module does not run: {text}"
+    try:
+        fitting = narrowed(module, fewer, graph, removed, **kwargs)
+    except UserError as error:
+        return str(error)
+    smaller = trace(fitting, graph.trace.input.shape, any_key=True, **kwargs)
     found = departure(graph, removed, smaller)
-    if found is None or agree(
-        graph, removed, (), variables, smaller, cut(variables, graph, removed)
-    ):
+    if found is None or agree(graph, removed, (), variables, smaller, fewer):
         return None
     return found

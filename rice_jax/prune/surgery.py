@@ -73,9 +73,12 @@ def remove(
         kept[path] = sorted([*kept.get(path, []), *fixed])
     kept = {path: kept[path] for path in graph.filters}
     widths = {path: len(indices) for path, indices in kept.items()}
-    result = narrow(module, graph, removed) if rebuild is None else rebuild(widths)
-    _check_fit(result, smaller, graph.trace.input.shape, kwargs)
-    traced = trace(result, graph.trace.input.shape, **kwargs)
+    if rebuild is None:
+        result = narrowed(module, smaller, graph, removed, **kwargs)
+    else:
+        result = rebuild(widths)
+        _check_fit(result, smaller, graph.trace.input.shape, kwargs)
+    traced = trace(result, graph.trace.input.shape, any_key=True, **kwargs)
     found = departure(graph, removed, traced)
     if found and not agree(graph, removed, constants, variables, traced, smaller):
         raise UserError(
@@ -83,6 +86,35 @@ def remove(
             f"{found}; remove other filters, or pass rebuild= with a module that keeps that number"
         )
     return Cut(result, smaller, gone, kept)
+
+
+def narrowed(
+    module: nn.Module, variables: Any, graph: Dependencies, removed: np.ndarray, **kwargs: Any
+) -> nn.Module:
+    """The module with narrower layers, its channels at their old places where it can't do without.
+
+    Sizes that are written in its code, as in `reshape(-1, 512)`, show when it is run.
+
+    Args:
+        module: the net.
+        variables: the smaller net's, which the module has to fit.
+        graph: the net's dependencies.
+        removed: bool, one a channel.
+        **kwargs: what else the module's call needs.
+
+    Raises:
+        UserError: where it does not run or fit.
+    """
+    refused = []
+    for held in (graph.by_place, graph.by_place | graph.reshaped):
+        result = narrow(module, graph, removed, held)
+        try:
+            _check_fit(result, variables, graph.trace.input.shape, kwargs)
+        except UserError as error:
+            refused.append(error)
+        else:
+            return result
+    raise refused[0]
 
 
 def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:

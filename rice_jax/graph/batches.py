@@ -1,0 +1,63 @@
+"""Batches as people hand them over: pairs or images alone, in a list, a loader or a generator."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from rice_jax.errors import UserError
+
+_SAY = "a batch is images, or a pair (images, labels); give a list of batches"
+
+
+class Batches:
+    """Pairs of images (B, ...) and labels, None where there are none; from the start each time.
+
+    What can be read only once, a generator, is read once and kept.
+    """
+
+    def __init__(self, given: Iterable[Any], *, one_shape: bool = True) -> None:
+        """`given`: any iterable of batches, or an array, which is one batch.
+
+        `one_shape` refuses images of several shapes. UserError for what is no iterable.
+        """
+        self._one_shape = one_shape
+        if hasattr(given, "shape"):
+            given = [given]
+        try:
+            once = iter(given) is given
+        except TypeError as error:
+            raise UserError(f"batches are {type(given).__name__}: {_SAY}") from error
+        self._given = list(given) if once else given
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """The pairs; UserError for what is none, or images of several shapes."""
+        shape = None
+        for batch in self._given:
+            images, labels = _pair(batch)
+            if shape is None:
+                shape = images.shape[1:]
+            if not images.shape or (self._one_shape and images.shape[1:] != shape):
+                raise UserError(
+                    f"batches hold images {shape} and {images.shape[1:]}: they must be of one "
+                    f"shape; {_SAY}"
+                )
+            if labels is not None and len(labels) != len(images):
+                raise UserError(f"a batch has {len(images)} images and {len(labels)} labels")
+            yield images, labels
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        images, labels = batch
+        return _array(images), None if labels is None else _array(labels)
+    return _array(batch), None
+
+
+def _array(given: Any) -> Any:
+    if hasattr(given, "shape"):
+        return given
+    array = np.asarray(given) if isinstance(given, list | tuple | int | float) else None
+    if array is None or array.dtype == object:
+        raise UserError(f"a batch holds {type(given).__name__}: {_SAY}")
+    return array

@@ -1,0 +1,52 @@
+"""How a shape that a user gives is read: with its batch dimension or without."""
+
+import operator
+from collections.abc import Sequence
+
+from rice_jax.errors import UserError
+from rice_jax.graph.trace import Trace
+
+
+def whole_shape(shape: Sequence[int], batched: bool | None = None) -> tuple[int, ...]:
+    """An input shape with its batch dimension.
+
+    Args:
+        shape: NumPy's or Python's numbers. Three are one image (H, W, C), which gets a batch of
+            one; any other number of them is a whole shape (N, ...).
+        batched: whether `shape` has its batch dimension, where that is otherwise.
+
+    Raises:
+        UserError: for sizes that are not positive whole numbers.
+    """
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or any(size < 1 for size in sizes):
+        raise UserError(f"input shape {shape} must be positive whole numbers: (H, W, C)")
+    if batched is None:
+        batched = len(sizes) != 3
+    return sizes if batched else (1, *sizes)
+
+
+def check_reading(traced: Trace, shape: Sequence[int], batched: bool | None) -> None:
+    """UserError where the net's convolutions show that `shape` was read wrongly.
+
+    A 1-D net takes (N, L, C) and a 3-D net (N, D, H, W, C): other numbers of sizes than an image's
+    would be counted as another computation, and Flax runs it.
+    """
+    dimensions, layer = max(
+        (
+            (len(equation.inputs[1].shape) - 2, equation.layer)
+            for equation in traced.equations
+            if equation.name == "conv_general_dilated"
+        ),
+        default=(0, ""),
+    )
+    read = traced.input.shape
+    if batched is None and dimensions and len(read) != dimensions + 2:
+        raise UserError(
+            f"input shape {tuple(shape)} would be read as {read}, where convolution {layer!r} "
+            f"works along {dimensions} dimension{'s' * (dimensions > 1)}: say batched=True if the "
+            "first number is the batch, batched=False if there is none"
+        )

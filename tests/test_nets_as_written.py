@@ -1,0 +1,493 @@
+"""Nets as people write them, each counted, looked into and pruned; the masked net is the oracle."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prunable
+import pytest
+from flax import traverse_util
+
+from rice_jax import inspection, profile, prune
+from rice_jax.errors import UserError
+from rice_jax.graph.call import by_path, chosen
+
+IMAGES = prunable.images(0, (3, 8, 8, 3))
+LABELS = np.arange(3)
+
+
+def mean(x):
+    return x.mean(tuple(range(1, x.ndim - 1)))
+
+
+def sequential(*widths):
+    layers = [layer for width in widths for layer in (nn.Conv(width, (3, 3)), nn.relu)]
+    return nn.Sequential([*layers, mean, nn.Dense(4)])
+
+
+class Fields(nn.Module):
+    """Layers given from outside, one of them by a name that a wrapper could want too."""
+
+    net: nn.Module
+    blocks: Any
+    head: nn.Module
+
+    def __call__(self, x):
+        x = nn.relu(self.net(x))
+        for name in sorted(self.blocks):
+            for layer in self.blocks[name]:
+                x = nn.relu(layer(x))
+        return self.head(mean(x))
+
+
+class SetUp(nn.Module):
+    """Layers in lists and dictionaries, made in setup."""
+
+    def setup(self):
+        self.convs = [nn.Conv(5, (3, 3)), nn.Conv(4, (1, 1))]
+        self.ends = {"net": nn.Conv(6, (3, 3)), "head": nn.Dense(3)}
+
+    def __call__(self, x):
+        for conv in (*self.convs, self.ends["net"]):
+            x = nn.relu(conv(x))
+        return self.ends["head"](mean(x))
+
+
+class Boxed(nn.Module):
+    """Parameters in Flax's boxes."""
+
+    make: Any
+
+    @nn.compact
+    def __call__(self, x):
+        init = self.make(nn.initializers.lecun_normal(), (None, None, None, "model"))
+        x = nn.relu(nn.Conv(6, (3, 3), kernel_init=init, name="one")(x))
+        bias = self.make(nn.initializers.normal(), ("model",))
+        x = nn.relu(nn.Conv(5, (3, 3), kernel_init=init, bias_init=bias, name="two")(x))
+        return nn.Dense(3, name="head")(mean(x))
+
+
+class Conditioned(nn.Module):
+    """A second array, embedded and added to the map."""
+
+    @nn.compact
+    def __call__(self, x, t, scale=None):
+        x = nn.Conv(6, (3, 3), name="one")(x) + nn.Dense(6, name="embed")(t)[:, None, None]
+        x = nn.relu(nn.Conv(5, (3, 3), name="two")(nn.relu(x)))
+        return nn.Dense(3, name="head")(mean(x)) * (1 if scale is None else scale)
+
+
+class Noisy(nn.Module):
+    """Draws from a stream of its own, and drops out."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="one")(x))
+        x = x * (1 + 0.1 * jax.random.normal(self.make_rng("noise"), (len(x), 1, 1, 1)))
+        return nn.Dropout(0.5, deterministic=False)(nn.Dense(3, name="head")(mean(x)))
+
+
+RNGS = {"noise": jax.random.key(1), "dropout": jax.random.key(2)}
+LAYERS = {"a": [nn.Conv(5, (3, 3)), nn.Conv(4, (1, 1))], "b": (nn.Conv(6, (3, 3)),)}
+NETS = {
+    "sequential": (sequential(6, 5), {}),
+    "sequential of sequentials": (nn.Sequential([sequential(6, 5), nn.Dense(3)]), {}),
+    "fields": (Fields(nn.Conv(7, (3, 3)), LAYERS, nn.Dense(3)), {}),
+    "fields in fields": (nn.Sequential([Fields(nn.Conv(7, (3, 3)), LAYERS, nn.Dense(3))]), {}),
+    "setup": (SetUp(), {}),
+    "partitioned": (Boxed(nn.with_partitioning), {}),
+    "logically partitioned": (Boxed(nn.with_logical_partitioning), {}),
+    "an array": (Conditioned(), {"t": np.ones((1, 4), np.float32)}),
+    "two arrays": (Conditioned(), {"t": jnp.ones((1, 4)), "scale": jnp.arange(3.0)}),
+    "sharded": (
+        nn.Sequential(
+            [
+                nn.Conv(6, (3, 3)),
+                lambda x: jax.lax.with_sharding_constraint(
+                    nn.relu(x), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+                ),
+                mean,
+                nn.Dense(3),
+            ]
+        ),
+        {},
+    ),
+}
+each_net = pytest.mark.parametrize(("module", "call"), NETS.values(), ids=NETS)
+
+
+def initialised(module, call, x=IMAGES, seed=0):
+    variables = jax.jit(lambda: module.init(jax.random.key(seed), x, **call))()
+    draw = np.random.default_rng(seed)
+    noise = lambda leaf: leaf + draw.normal(0, 0.1, leaf.shape).astype(leaf.dtype)  # noqa: E731
+    return jax.tree.map(noise, variables)
+
+
+def some_filters(graph, seed):
+    """Random filters by layer that leave each group one at least."""
+    draw = np.random.default_rng(seed)
+    removed = draw.random(graph.channels) < 0.4
+    removed[:1] = True
+    for group in range(graph.groups):
+        inside = np.flatnonzero(graph.group == group)
+        removed[draw.choice(inside)] = False
+    return graph.by_layer(removed)
+
+
+def masked(module, variables, removed, x, output=None, **call):
+    """The whole net with the removed filters at zero: their weights are."""
+    flat = by_path(variables)
+    for path, filters in removed.items():
+        for name in ("kernel", "bias"):
+            key = f"params/{path}/{name}"
+            flat[key] = np.array(flat[key])
+            flat[key][..., filters] = 0
+    zeroed = traverse_util.unflatten_dict(flat, sep="/")
+    return chosen(module.apply(zeroed, x, **call), output)
+
+
+def check_pruned(module, variables, x, seed, **call):
+    """Remove random filters and hold the smaller net against the masked one; what came out."""
+    graph = prune.dependencies(module, x.shape, batched=True, dtype=x.dtype, **call)
+    pruned = prune.prune(module, variables, [x], filters=some_filters(graph, seed), **call)
+    output = call.pop("output", None)
+    got = chosen(pruned.module.apply(pruned.variables, x, **call), output)
+    wanted = masked(module, variables, pruned.removed, x, output, **call)
+    scale = float(jnp.max(jnp.abs(wanted)))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * scale)
+    assert sum(map(len, pruned.removed.values())) > 0
+    assert pruned.after["params"] < pruned.before["params"]
+    return pruned
+
+
+@each_net
+def test_it_is_counted_to_the_last_parameter(module, call):
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), IMAGES, **call))
+    counted = profile.count(module, np.array([8, 8, 3]), **call)
+    assert counted.params == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert counted.uncounted == ()
+
+
+@each_net
+def test_its_maps_and_proofs_are_those_of_the_module(module, call):
+    variables = initialised(module, call)
+    maps = inspection.feature_maps(module, variables, IMAGES, **call)
+    assert maps
+    census = inspection.census(module, variables, [IMAGES], **call)
+    assert {path: layer.filters for path, layer in census.layers.items()} == {
+        path: array.shape[-1] for path, array in maps.items()
+    }
+    bounds, _ = inspection.map_bounds(module, variables, (8, 8, 3), **call)
+    for path, (low, high) in bounds.items():
+        assert np.all((low <= maps[path]) & (maps[path] <= high))
+
+
+@each_net
+def test_pruned_twice_it_is_the_masked_net(module, call):
+    variables = initialised(module, call)
+    once = check_pruned(module, variables, IMAGES, 1, **call)
+    twice = check_pruned(once.module, once.variables, IMAGES, 2, **call)
+    boxes = [
+        jax.tree.structure(each, is_leaf=lambda _: False) for each in (variables, twice.variables)
+    ]
+    assert boxes[0] == boxes[1]
+
+
+class Heads(nn.Module):
+    """Two heads, given back as `make` puts them together."""
+
+    make: Any
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="one")(x))
+        aux = nn.Dense(2, name="aux")(mean(x))
+        x = nn.relu(nn.Conv(5, (3, 3), name="two")(x))
+        return self.make(nn.Dense(3, name="head")(mean(x)), aux)
+
+
+@flax.struct.dataclass
+class Struct:
+    logits: Any
+    aux: Any
+
+
+@dataclasses.dataclass
+class Plain:
+    logits: Any
+    aux: Any
+    loss: Any = None
+
+
+OUTPUTS = [
+    (lambda logits, aux: {"logits": logits, "aux": aux}, "logits"),
+    (
+        lambda logits, aux: {"heads": {"logits": logits}, "aux": [aux]},
+        lambda out: out["heads"]["logits"],
+    ),
+    (lambda logits, aux: (aux, logits), 1),
+    (lambda logits, aux: [logits, aux], 0),
+    (Struct, "logits"),
+    (Plain, "logits"),
+    (Plain, lambda out: out.logits + 0 * out.aux.sum()),
+]
+
+
+@pytest.mark.parametrize(("make", "output"), OUTPUTS)
+def test_an_output_is_named_by_key_attribute_index_or_function(make, output):
+    module = Heads(make)
+    variables = initialised(Heads(lambda logits, aux: (logits, aux)), {})
+    pruned = check_pruned(module, variables, IMAGES, 3, output=output)
+    assert pruned.certificate.images == 3
+    counted = profile.count(module, (8, 8, 3), output=output)
+    assert counted.rows[-1].type == "softmax"
+    assert counted.rows[-1].flops.study == 5 * 3
+    lone = prune.prune(module, variables, [(IMAGES, LABELS)], budgets={"filters": 9}, output=output)
+    assert lone.after["filters"] == 9
+
+
+def test_an_output_of_several_has_to_be_named():
+    module = Heads(lambda logits, aux: {"logits": logits, "aux": aux})
+    variables = initialised(module, {})
+    both = r"the net gives logits \(1, 3\), aux \(1, 2\): say which are the logits with output="
+    with pytest.raises(UserError, match=both):
+        prune.prune(module, variables, [IMAGES], filters={"one": [0]})
+    with pytest.raises(UserError, match="no output is 'probs': the net gives logits"):
+        prune.prune(module, variables, [IMAGES], filters={"one": [0]}, output="probs")
+    with pytest.raises(UserError, match="say which are the logits"):
+        prune.certify((module, variables), (module, variables), [IMAGES])
+    equal = prune.certify((module, variables), (module, variables), [IMAGES], output="aux")
+    assert equal.max_abs_logit_difference == 0
+
+
+def test_every_stream_has_a_key_when_counting_and_needs_one_to_compute():
+    variables = initialised(Noisy(), {})
+    given = profile.count(Noisy(), (8, 8, 3), rngs=RNGS)
+    assert given == profile.count(Noisy(), (8, 8, 3))
+    assert given.params == sum(leaf.size for leaf in jax.tree.leaves(variables))
+    maps = inspection.feature_maps(Noisy(), variables, IMAGES, rngs=RNGS)
+    assert maps["one"].shape == (3, 8, 8, 6)
+    check_pruned(Noisy(), variables, IMAGES, 1, rngs=RNGS)
+    with pytest.raises(UserError, match=r"stream 'noise': give it a key, rngs=\{'noise'"):
+        inspection.feature_maps(Noisy(), variables, IMAGES)
+    with pytest.raises(UserError, match="stream 'noise': give it a key"):
+        prune.certify((Noisy(), variables), (Noisy(), variables), [IMAGES])
+
+
+class Line(nn.Module):
+    """Convolutions along as many axes as `size` has numbers."""
+
+    size: tuple
+    flat: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, self.size, name="one")(x))
+        x = nn.relu(nn.Conv(5, self.size, strides=2, name="two")(x))
+        return nn.Dense(3, name="head")(x.reshape(len(x), -1) if self.flat else mean(x))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("size", "shape"), [((5,), (2, 16, 4)), ((3, 3, 3), (2, 4, 6, 4, 3))])
+def test_nets_along_one_axis_or_three(size, shape, flat):
+    module = Line(size, flat)
+    x = np.random.default_rng(0).random(shape, np.float32)
+    variables = initialised(module, {}, x)
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    places = int(np.prod(shape[:-1]))
+    taps, halves = int(np.prod(size)), int(np.prod([(n + 1) // 2 for n in shape[1:-1]]))
+    head = 2 * shape[0] * 3 * 5 * (halves if flat else 1)
+    formula = 2 * places * taps * shape[-1] * 6 + 2 * shape[0] * halves * taps * 6 * 5 + head
+    for given, batched in ((shape, True), (shape[1:], False)):
+        counted = profile.count(module, given, batched=batched)
+        assert counted.params == sizes
+        assert counted.flops.formula * (1 if batched else shape[0]) == formula
+    assert inspection.feature_maps(module, variables, x)["one"].shape == (*shape[:-1], 6)
+    assert set(inspection.proven_dead(module, variables, shape, batched=True)) == {"one", "two"}
+    half = counted.flops.formula // 2
+    pruned = prune.prune(module, variables, [(x, [0, 1])], budgets={"formula": half})
+    assert half * 0.6 < pruned.after["formula"] <= half
+    check_pruned(module, variables, x, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((5,), (1, 16, 4)), ((5,), (16, 4)), ((3, 3, 3), (4, 6, 4, 3))]
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_shape_that_would_be_read_wrongly_is_refused(size, shape, flat):
+    module = Line(size, flat)
+    for ask in (profile.count, prune.dependencies):
+        with pytest.raises(UserError, match=r"say batched=True if the first number is the batch"):
+            ask(module, shape)
+
+
+def test_whole_shapes_of_other_nets_need_no_word():
+    assert profile.count(Line((3, 3, 3)), (1, 4, 6, 4, 3)).params > 0
+    image, batch = (
+        profile.count(sequential(4), s) for s in ((8, 8, 3), np.zeros((1, 8, 8, 3)).shape)
+    )
+    assert image == batch
+
+
+class Words(nn.Module):
+    """Whole numbers in, embedded, convolved along the line."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3,), name="one")(nn.Embed(11, 4, name="embed")(x)))
+        return nn.Dense(3, name="head")(x.mean(1))
+
+
+def test_whole_numbers_go_in():
+    words = np.random.default_rng(0).integers(0, 11, (3, 7))
+    variables = initialised(Words(), {}, words)
+    counted = profile.count(Words(), (3, 7), batched=True, dtype=np.int32)
+    assert counted.flops.formula == 3 * (2 * 7 * 3 * 4 * 6 + 2 * 6 * 3)
+    assert inspection.feature_maps(Words(), variables, words)["one"].shape == (3, 7, 6)
+    check_pruned(Words(), variables, words.astype(np.int32), 0)
+
+
+def generator():
+    yield IMAGES, LABELS
+    yield IMAGES[:2] + 1, LABELS[:2]
+
+
+@pytest.mark.parametrize(
+    ("batches", "images"),
+    [
+        (IMAGES, 3),
+        ([IMAGES], 3),
+        ([jnp.asarray(IMAGES), IMAGES[:1]], 4),
+        ([(IMAGES, None)], 3),
+        (iter([IMAGES]), 3),
+        (generator(), 5),
+        (map(lambda n: IMAGES[:n], (1, 2)), 3),  # noqa: C417
+    ],
+    ids=range(7),
+)
+def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batches, images):
+    module = sequential(4)
+    variables = initialised(module, {})
+    pruned = prune.prune(
+        module, variables, batches, drop="dead", budgets={"filters": 3}, criterion="l1"
+    )
+    assert pruned.certificate.images == images
+    assert pruned.after["filters"] == 3
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([IMAGES], "needs labels: give batches of pairs"),
+        ((IMAGES, LABELS), "of one shape; a batch is images, or a pair"),
+        ([(IMAGES, LABELS[:2])], "a batch has 3 images and 2 labels"),
+        ([{"image": IMAGES}], "a batch holds dict: a batch is images, or a pair"),
+        (5, "batches are int: a batch is images"),
+        ([], "no images"),
+    ],
+    ids=range(6),
+)
+def test_batches_that_do_not_fit_are_told_in_one_line(batches, message):
+    module = sequential(4)
+    variables = initialised(module, {})
+    with pytest.raises(UserError, match=message):
+        prune.prune(module, variables, batches, budgets={"filters": 3})
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda module, variables: inspection.feature_maps(module, variables, IMAGES),
+        lambda module, variables: inspection.census(module, variables, [IMAGES]),
+        lambda module, variables: inspection.proven_dead(module, variables, (8, 8, 3)),
+        lambda module, variables: prune.prune(module, variables, IMAGES, drop="dead"),
+    ],
+)
+def test_variables_that_are_not_the_nets_are_told_in_one_line(use):
+    module = sequential(4)
+    variables = initialised(module, {})
+    with pytest.raises(UserError, match=r"give all that init returned, .*not its 'params' alone"):
+        use(module, variables["params"])
+    with pytest.raises(UserError, match=r"layers_0/bias is \(5,\), the net asks for \(4,\)"):
+        use(module, initialised(sequential(5), {}))
+    with pytest.raises(UserError, match=r"no flax\.linen module"):
+        use(lambda x: x, variables)
+
+
+CHANNELS = {
+    "slices": lambda x: jnp.concatenate([nn.relu(conv(3, x[..., :3])), conv(4, x[..., 3:])], -1),
+    "every other": lambda x: conv(3, x[..., ::2]) + conv(3, x[..., 1::2], name="odd"),
+    "split": lambda x: sum(conv(3, y, name=f"s{i}") for i, y in enumerate(jnp.split(x, 4, -1))),
+    "split unevenly": lambda x: (
+        conv(3, jnp.split(x, [2], -1)[1]) * x[..., :1].sum(-1, keepdims=True)
+    ),
+    "glu": lambda x: conv(5, nn.glu(conv(8, x, name="gated"))),
+    "glu by hand": lambda x: conv(5, x[..., :4] * nn.sigmoid(x[..., 4:])),
+    "shuffle": lambda x: conv(
+        5, x.reshape(*x.shape[:3], 2, 4).swapaxes(3, 4).reshape(*x.shape[:3], 8)
+    ),
+    "shuffle in groups": lambda x: nn.Conv(6, (3, 3), feature_group_count=2, name="mixed")(
+        nn.Conv(8, (3, 3), feature_group_count=2, name="grouped")(x)
+        .reshape(*x.shape[:3], 2, -1)
+        .swapaxes(3, 4)
+        .reshape(x.shape)
+    ),
+    "pixel shuffle": lambda x: conv(
+        5,
+        conv(12, x, name="many")
+        .reshape(-1, 8, 8, 2, 2, 3)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(-1, 16, 16, 3),
+    ),
+    "pixel shuffle, channels first": lambda x: conv(
+        5,
+        conv(12, x, name="many")
+        .reshape(-1, 8, 8, 3, 2, 2)
+        .transpose(0, 1, 4, 2, 5, 3)
+        .reshape(-1, 16, 16, 3),
+    ),
+    "take": lambda x: conv(5, jnp.take(x, np.array([3, 1, 0, 6]), axis=-1)),
+    "index": lambda x: conv(5, x[..., np.array([7, 6, 5, 4, 3, 2, 1, 0])] + x),
+    "flatten, written": lambda x: nn.Dense(6, name="fc")(x[:, ::4, ::4].reshape(-1, 32)),
+    "to a map": lambda x: conv(
+        5, nn.relu(nn.Dense(96, name="fc")(mean(x))).reshape(-1, 4, 4, 6), name="after"
+    ),
+    "to a map and a norm": lambda x: conv(
+        5,
+        nn.relu(
+            nn.BatchNorm(True, name="bn")(nn.Dense(96, name="fc")(mean(x)).reshape(-1, 4, 4, 6))
+        ),
+    ),
+    "to a map, adaptive": lambda x: conv(
+        5, nn.Dense(48, name="fc")(mean(x)).reshape(len(x), 4, 4, -1)
+    ),
+}
+
+
+def conv(features, x, name="next"):
+    return nn.Conv(features, (3, 3), name=name)(x)
+
+
+class Channels(nn.Module):
+    """A stem of eight filters, what is done to its channels, a head."""
+
+    body: Any
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.body(nn.relu(nn.Conv(8, (3, 3), name="stem")(x)))
+        return nn.Dense(3, name="head")(mean(nn.relu(x)) if x.ndim == 4 else nn.relu(x))
+
+
+@pytest.mark.parametrize("body", CHANNELS.values(), ids=CHANNELS)
+def test_channels_that_are_picked_parted_or_arranged_are_followed(body):
+    module = Channels(body)
+    variables = initialised(module, {})
+    once = check_pruned(module, variables, IMAGES, 4)
+    assert once.removed.get("stem") or "to a map" in str(once)
+    twice = check_pruned(once.module, once.variables, IMAGES, 5)
+    assert twice.after["formula"] < once.after["formula"] < once.before["formula"]
