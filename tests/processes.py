@@ -1,12 +1,19 @@
 """Python processes with so many CPU devices, alone or two of them as one job."""
 
+import os
 import socket
 import subprocess
 import sys
 
+import jax
 import tiny_training
 
 from rice_jax import cluster
+
+
+def alike():
+    """The environment of a process that computes what this one does, to the last bit."""
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
 
 
 def start(arguments, devices, **environment):

@@ -1,10 +1,11 @@
-"""XLA's flags: added where they help, never against the user's own."""
+"""XLA's flags: added where they help, never against the user's own; memory given back."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jaxlib.version
 import pytest
 
@@ -15,14 +16,9 @@ ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
 
 
-def configured(monkeypatch, **variables):
-    """XLA_FLAGS, as a dictionary, after `configure` under these variables."""
-    for name in ("XLA_FLAGS", "RICE_JAX_XLA_FLAGS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    backend.configure()
-    return dict(flag.partition("=")[::2] for flag in os.environ.get("XLA_FLAGS", "").split())
+def flags(given=""):
+    """XLA_FLAGS, as a dictionary, where the user gave these."""
+    return dict(flag.partition("=")[::2] for flag in backend.flags(given).split())
 
 
 @pytest.mark.parametrize(
@@ -31,34 +27,25 @@ def configured(monkeypatch, **variables):
 )
 def test_ynnpack_keeps_what_it_is_best_at(monkeypatch, version, left_to_ynnpack):
     monkeypatch.setattr(jaxlib.version, "__version__", version)
-    assert configured(monkeypatch).get(YNNPACK) == left_to_ynnpack
+    assert flags().get(YNNPACK) == left_to_ynnpack
 
 
 def test_the_users_flags_stay(monkeypatch):
     monkeypatch.setattr(jaxlib.version, "__version__", "0.12.0")
-    got = configured(monkeypatch, XLA_FLAGS=f"{ONEDNN}=false {YNNPACK}=dot")
-    assert got == {ONEDNN: "false", YNNPACK: "dot"}
+    given = {ONEDNN: "false", YNNPACK: "dot"}
+    assert flags(" ".join(f"{name}={value}" for name, value in given.items())) == given
 
 
-def test_one_variable_switches_them_off(monkeypatch):
-    assert configured(monkeypatch, RICE_JAX_XLA_FLAGS="0") == {}
-
-
-def test_jaxlib_takes_them():
-    """XLA ends a process with a flag or a value that it does not know."""
-    program = (
-        "from rice_jax.ops import backend; backend.configure(); import jax; print(jax.devices())"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert "CpuDevice" in run.stdout
+def test_once_the_backend_runs_nothing_changes():
+    jax.devices()
+    environment, settings = dict(os.environ), dict(jax.config.values)
+    backend.configure()
+    assert dict(os.environ) == environment
+    assert dict(jax.config.values) == settings
 
 
 HOARD = """
-import ctypes, resource
+import ctypes, os, resource
 from pathlib import Path
 
 import jax
@@ -85,19 +72,24 @@ sizes = [megabytes()]
 for seconds in (0.5, 2.0):
     jax.monitoring.record_event_duration_secs(EVENT, seconds)
     sizes.append(megabytes())
-print(EVENT in seen, *(round(before - after) for before, after in zip(sizes, sizes[1:])))
+print(EVENT in seen, os.environ.get("XLA_FLAGS", "") == backend.flags(""))
+print(len(jax.devices()) == backend.cores(), *(round(a - b) for a, b in zip(sizes, sizes[1:])))
 """
 
 
 @pytest.mark.skipif(not (launch.has_glibc() and Path("/proc").exists()), reason="glibc's malloc")
 @pytest.mark.parametrize(("switch", "given_back"), [("", 100), ("0", 0)])
-def test_memory_goes_back_after_a_long_compilation(switch, given_back):
-    environment = os.environ | {"RICE_JAX_XLA_FLAGS": switch}
+def test_a_process_gets_flags_that_jaxlib_takes_devices_and_its_memory_back(switch, given_back):
+    """XLA ends a process with a flag or a value that it does not know."""
+    own = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+    environment = {k: v for k, v in os.environ.items() if k not in own} | {launch.SWITCH: switch}
     run = subprocess.run(
         [sys.executable, "-c", HOARD], env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    emitted, after_short, after_long = run.stdout.split()
+    emitted, flags, devices, after_short, after_long = run.stdout.split()
     assert emitted == "True"
+    assert flags == str(switch == "" or backend.flags("") == "")
+    assert devices == str(switch == "" or backend.cores() == 1)
     assert abs(int(after_short)) < 10
     assert int(after_long) >= given_back

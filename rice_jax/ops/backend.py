@@ -19,6 +19,7 @@ from rice_jax.launch import SWITCH, has_glibc
 _ONEDNN = {"xla_cpu_experimental_onednn_custom_call": "true"}
 _YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 _CONVOLUTION = "individual_convolution"
+_DEVICES = "jax_num_cpu_devices"
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -30,19 +31,36 @@ def configure() -> None:
     thread run on all of them when a batch is split over the devices; a number that the user set
     (JAX_NUM_CPU_DEVICES, or XLA's own flag) stays. Memory that a compilation is done with goes
     back to the system. RICE_JAX_XLA_FLAGS=0 switches all of it off.
-    A second call, or one after the backend has started, changes nothing.
+    A second call, or one after the backend has started, changes nothing, not the environment
+    either: a child process would compute by flags that this one has not.
     """
-    if os.environ.get(SWITCH) == "0":
+    if os.environ.get(SWITCH) == "0" or _started():
         return
     given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = " ".join([given, *_added_flags(given)]).strip()
+    os.environ["XLA_FLAGS"] = flags(given)
     _trim_after_compilations()
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in given:
         return
+    jax.config.update(_DEVICES, cores())
+
+
+def flags(given: str) -> str:
+    """XLA_FLAGS as `configure` leaves them where they were `given`."""
+    return " ".join([given, *_added_flags(given)]).strip()
+
+
+def _started() -> bool:
+    """Whether the backend runs: JAX then refuses another number of devices, and tells no other way.
+
+    The number is put back.
+    """
+    number = jax.config.jax_num_cpu_devices
     try:
-        jax.config.update("jax_num_cpu_devices", cores())
-    except RuntimeError:  # the backend runs already
-        return
+        jax.config.update(_DEVICES, number + 2)  # -1 stands for none given
+    except RuntimeError:
+        return True
+    jax.config.update(_DEVICES, number)
+    return False
 
 
 def cores() -> int:

@@ -1,0 +1,92 @@
+"""The house is as WORKSPACE.md tells it: each room imports only from rooms above it, no circles."""
+
+import ast
+import graphlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "WORKSPACE.md").read_text()
+
+
+def rooms(text):
+    """The table's rooms in order, as paths: 'graph/', 'run.py'; a row may have several."""
+    table = text.partition("| room |")[2].partition("\n\n")[0].replace("\\", "")
+    rows = re.findall(r"^\| (\S.*?) \|", table, re.MULTILINE)
+    return [room for row in rows for room in row.split(", ")]
+
+
+def modules():
+    """Each module of the package: its name and its path within the package."""
+    paths = sorted((ROOT / "rice_jax").rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return {
+        name.removesuffix(".__init__"): path.relative_to(ROOT / "rice_jax").as_posix()
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+def imported(name):
+    """The package's modules that one of them imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / "rice_jax" / MODULES[name]).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= parts | ({node.module} if parts - MODULES.keys() else set())
+    return found & MODULES.keys()
+
+
+def room(name):
+    """The room that a module is in: of rooms within rooms the inner one."""
+    path = MODULES[name]
+    return max((r for r in ROOMS if path == r or (r[-1] == "/" and path.startswith(r))), key=len)
+
+
+ROOMS = rooms(TEXT)
+MODULES = modules()
+IMPORTS = {name: imported(name) for name in MODULES}
+
+
+def test_each_room_has_modules_and_each_module_a_room():
+    assert len(ROOMS) == len(set(ROOMS))
+    assert {room(name) for name in MODULES if name != "rice_jax"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("here", ROOMS)
+def test_a_room_imports_only_from_rooms_above_it(here):
+    allowed = ROOMS[: ROOMS.index(here) + 1]
+    below = [
+        f"{name} imports {other}"
+        for name in MODULES
+        if name != "rice_jax" and room(name) == here
+        for other in IMPORTS[name]
+        if room(other) not in allowed
+    ]
+    assert not below
+
+
+def test_there_is_no_circle():
+    graphlib.TopologicalSorter(IMPORTS).prepare()
+
+
+def test_the_libraries_serve_any_module():
+    assert "`inspection/` and the library part of `prune/` import neither `data/` nor `mod" in TEXT
+    for name in (name for name in MODULES if name != "rice_jax"):
+        if room(name) in ("profile/", "inspection/", "prune/"):
+            assert not {room(other) for other in IMPORTS[name]} & {"data/", "models/"}, name
+
+
+def test_the_report_alone_imports_matplotlib():
+    assert "the only importer of matplotlib" in TEXT
+    draws = re.compile(r"^\s*(?:import|from) matplotlib", re.MULTILINE)
+    drawing = {
+        room(name)
+        for name, path in MODULES.items()
+        if draws.search((ROOT / "rice_jax" / path).read_text())
+    }
+    assert drawing == {"report/"}
