@@ -49,6 +49,11 @@ class Job:
         return dataset
 
     @functools.cached_property
+    def own_images(self) -> data.Dataset:
+        """The images that the run was trained on; UserError where they are others now."""
+        return require_own(self.run, self.dataset)
+
+    @functools.cached_property
     def trained(self) -> train.Trained:
         """The best epoch of the run; of one without, the weights that its configuration names."""
         if not _trained_here(self.run) and self.config.model.weights not in ("", train.RANDOM):
@@ -65,6 +70,31 @@ def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
         synthetic_per_class=config.data.synthetic_per_class,
         keep_decoded=config.data.keep_decoded,
     )
+
+
+def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
+    """The images, if they are those that the run was trained on, in the same classes.
+
+    Raises:
+        UserError: they are others; it says what each is and where those to be evaluated are given.
+    """
+    saved = configuration.read(run)["data"] if run.has("config.json") else None
+    now = _describe(dataset)
+    if saved and any(saved[name] != now[name] for name in ("fingerprint", "classes")):
+        raise UserError(
+            f"{run} was trained on {_told(saved)}, and given now is {_told(now)}: give the same "
+            "images (--config.data.path or RICE_IMAGE_DATASET); others are evaluated by "
+            "--config.eval.path"
+        )
+    return dataset
+
+
+def _told(images: dict[str, Any]) -> str:
+    """What config.json says of images, in a few words."""
+    classes = images["classes"]
+    few = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+    number = sum(images.get("images", {}).values())
+    return f"{images['name']} ({number:,} images in {len(classes)} classes: {few})"
 
 
 def run_stages(
@@ -155,7 +185,9 @@ def _evaluate(job: Job) -> None:
     trained, config = job.trained, job.config
     classes = _classes(job)
     source = (
-        data.folder(config.eval.path, classes) if config.eval.path else job.dataset.splits["test"]
+        data.folder(config.eval.path, classes)
+        if config.eval.path
+        else job.own_images.splits["test"]
     )
     results = {
         kind: evaluate.evaluate(
@@ -229,7 +261,7 @@ def _device(config: ml_collections.ConfigDict) -> profile.Device:
 
 
 def _inspect(job: Job) -> None:
-    trained, source = job.trained, job.dataset.splits["test"]
+    trained, source = job.trained, job.own_images.splits["test"]
     variables = {"params": trained.params}
     clean, augmented = (
         inspection.census(
@@ -281,7 +313,7 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
 
 def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
     """A picture for each convolution: what it makes of the first image of the test split."""
-    dataset, trained = job.dataset, job.trained
+    dataset, trained = job.own_images, job.trained
     record = dataset.splits["test"][0]
     image = data.decode(record["image"], job.config.data.image_size)
     maps = inspection.feature_maps(

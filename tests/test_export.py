@@ -182,7 +182,10 @@ def test_command_measures_onnxruntime(run, tmp_path, onnxruntime, capsys):
     printed = capsys.readouterr().out
     assert "in onnxruntime" in printed
     assert "in rice_jax" in printed
-    assert onnxruntime.InferenceSession(tmp_path / "net.onnx").get_outputs()[0].name == "logits"
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    assert session.get_outputs()[0].name == "logits"
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    assert classes == list(tiny_training.CLASSES)
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])

@@ -103,6 +103,55 @@ def test_the_same_command_goes_on_and_another_is_refused(settings, parent, light
         lighten(Request(drop="dead"), settings, parent, lighter)
 
 
+def changed(config, field, value):
+    made = configuration.from_json(configuration.to_json(config))
+    with made.unlocked():
+        made.update_from_flattened_dict({field: value})
+    return made
+
+
+@pytest.fixture
+def pruned(settings, tmp_path):
+    """A run's folder and that of its pruning, as far as going on looks at them."""
+    run, out = Run(tmp_path / "whole"), Run(tmp_path / "pruned")
+    narrow = changed(changed(settings, "model.stages", ((2,), (3,))), "data.split_seed", 0)
+    for folder, config in ((run, settings), (out, narrow)):
+        folder.create()
+        content = {"config": configuration.to_json(config), "data": None}
+        folder.write_json("config.json", content)
+    out.write_json(
+        "prune.json", {"request": Request(drop="proven").to_json() | {"parent": str(run)}}
+    )
+    return run, out
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("train.learning_rate", 0.5, "was pruned with config.train.learning_rate=0.001, not 0.5"),
+        ("data.image_size", 32, "was pruned with config.data.image_size=24, not 32"),
+        ("seed", 7, "was pruned with config.seed=0, not 7"),
+        ("model.dense", 9, "--config.model fields are the run's own"),
+        ("data.split_seed", 7, "--config.data.split_seed is the run's own"),
+    ],
+)
+def test_settings_that_a_pruning_had_otherwise_are_refused(settings, pruned, field, value, said):
+    with pytest.raises(UserError, match=said):
+        lighten(Request(drop="proven"), changed(settings, field, value), *pruned)
+
+
+@pytest.mark.parametrize(("field", "value"), [("eval.batch_size", 3), ("data.workers", 2)])
+def test_settings_that_may_change_are_obeyed_when_a_pruning_goes_on(
+    settings, pruned, monkeypatch, field, value
+):
+    given = []
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda config, *_: given.append(config))
+    lighten(Request(drop="proven"), changed(settings, field, value), *pruned)
+    section, _, name = field.partition(".")
+    assert given[0][section][name] == value
+    assert given[0].model.stages == ((2,), (3,))
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [

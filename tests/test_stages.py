@@ -3,8 +3,10 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
+import data_files
 import numpy as np
 import pytest
 from processes import ended, start_two
@@ -162,6 +164,61 @@ def test_other_images_in_the_same_folder_are_refused(finished, cache):
         run_stages(
             small("cnn_light", cache, **{"data.synthetic_per_class": 12}), str(finished), ["train"]
         )
+
+
+FIVE = data_files.CLASSES
+GIVEN = {
+    "other grains": None,
+    "other images": FIVE,
+    "a renamed class": ("Zerde", *FIVE[1:]),
+    "a sixth class": (*FIVE, "Bomba"),
+    "a subset": FIVE[:3],
+}
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "inspect"])
+@pytest.mark.parametrize("given", GIVEN)
+def test_stages_refuse_images_that_the_run_was_not_trained_on(
+    finished, cache, tmp_path, stage, given
+):
+    fields = {"data.synthetic_per_class": 12}
+    now = r"synthetic grains \(60 images in 5 classes"
+    if classes := GIVEN[given]:
+        files = data_files.pictures(10, classes)
+        fields = {"data.path": str(data_files.write_folder(tmp_path / "mine", files))}
+        now = rf"mine \({len(files)} images in {len(classes)} classes: {sorted(classes)[0]}"
+    before = {path: path.read_bytes() for path in finished.glob("*.json")}
+    said = rf"was trained on synthetic grains \(50 images .* given now is {now}.*eval\.path"
+    with pytest.raises(UserError, match=said):
+        run_stages(small("cnn_light", cache, **fields), str(finished), [stage])
+    assert {path: path.read_bytes() for path in finished.glob("*.json")} == before
+
+
+def test_a_run_of_real_images_is_not_evaluated_on_grains_drawn_for_want_of_them(
+    finished, cache, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    saved = read(run, "config.json")
+    saved["data"] |= {"name": "rice.zip", "synthetic": False, "fingerprint": "0123"}
+    (run / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"was trained on rice\.zip .* RICE_IMAGE_DATASET"):
+        run_stages(small("cnn_light", cache), str(run), ["evaluate", "inspect"])
+
+
+def test_a_folder_of_some_classes_is_evaluated_by_their_names(finished, cache, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    some = FIVE[3:1:-1]
+    where = data_files.write_folder(tmp_path / "mine", data_files.pictures(3, some))
+    run_stages(small("cnn_light", cache, **{"eval.path": str(where)}), str(run), ["evaluate"])
+    found = read(run, "evaluation.json")["clean"]["per_class"]
+    support = {name: row["support"] for name, row in found.items()}
+    assert support == {name: 3 if name in some else 0 for name in FIVE}
+    data_files.write_folder(where, data_files.pictures(1, ("Zerde",)))
+    with pytest.raises(UserError, match="does not know: Zerde; it knows Arborio"):
+        run_stages(small("cnn_light", cache, **{"eval.path": str(where)}), str(run), ["evaluate"])
 
 
 def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache, tmp_path):

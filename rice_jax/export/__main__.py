@@ -7,6 +7,7 @@ Either takes images (N, H, W, 3), float32 in [0, 1], N of any size, and returns 
 FILE.json beside it says which classes, which size, and what the net costs.
 """
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +60,10 @@ def write(run: Run, out: str) -> dict[str, Any]:
     about = {"file": out} | _about(trained)
     net = (trained.module, trained.params, trained.config.data.image_size)
     if suffix == ".onnx":
-        metadata = {"classes": ",".join(trained.classes), "input": about["input"]}
+        metadata = {
+            "classes": json.dumps(trained.classes, ensure_ascii=False),
+            "input": about["input"],
+        }
         content = export.to_onnx(*net, metadata)
         apply = _onnxruntime(content)
         about["latency_seconds"] = _latencies(trained, apply)

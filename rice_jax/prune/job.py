@@ -18,6 +18,7 @@ from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run
+from rice_jax.train.origin import changes
 
 _UNDER_WAY = "pruning.json"
 """A file that is there as long as prune.json is not: the folder holds half a pruning."""
@@ -81,6 +82,7 @@ def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, ou
     if request.steps > 1 and not (request.budgets and request.finetune_epochs):
         raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
     asked = request.to_json() | {"parent": str(parent)}
+    config = _for_the_net_of(parent, config)
     if out.has("prune.json"):
         made = out.read_json("prune.json")["request"]
         differing = [name for name in asked if made.get(name) != _plain(asked[name])]
@@ -90,11 +92,12 @@ def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, ou
                 f"{out} was pruned with {name}={made.get(name)}, not {asked[name]}: give another "
                 "--out, or remove that folder"
             )
+        saved = _resumed(request, config, out)
         print(f"{out} is pruned already: going on from there", flush=True)
     else:
         _refuse_other_run(out, parent)
         _prune(request, config, parent, out, asked)
-    saved = configuration.from_json(configuration.read(out)["config"])
+        saved = configuration.from_json(configuration.read(out)["config"])
     todo = ["evaluate", "profile", "inspect"]
     stages.run_stages(saved, str(out), ["train", *todo] if request.finetune_epochs else todo)
 
@@ -103,8 +106,6 @@ def _prune(
     request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run, asked: Any
 ) -> None:
     trained = train.load(parent)
-    if dict(trained.config.model) != dict(config.model):
-        raise UserError("--config.model fields are the run's own: pruning decides the new widths")
     dataset = load_images(config, parent)
     whole = _whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
@@ -146,6 +147,37 @@ def _prune(
     _tell(content)
 
 
+def _for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration on the splits of `parent`; UserError where it is of another net."""
+    theirs = configuration.from_json(configuration.read(parent)["config"])
+    if dict(theirs.model) != dict(config.model):
+        raise UserError("--config.model fields are the run's own: pruning decides the new widths")
+    own = configuration.split_seed(theirs)
+    if config.data.split_seed not in (theirs.data.split_seed, own):
+        raise UserError("--config.data.split_seed is the run's own: its test images stay apart")
+    config = configuration.from_json(configuration.to_json(config))
+    with config.unlocked():
+        config.data.split_seed = own
+    return config
+
+
+def _resumed(
+    request: Request, config: ml_collections.ConfigDict, out: Run
+) -> ml_collections.ConfigDict:
+    """The lighter run's configuration, with what is given now and may still change."""
+    saved = configuration.from_json(configuration.read(out)["config"])
+    given = configuration.from_json(configuration.to_json(config))
+    with given.unlocked():
+        given.model = saved.model
+        given.train.epochs = request.finetune_epochs or given.train.epochs
+    for path, before, now in changes(configuration.to_json(saved), configuration.to_json(given)):
+        raise UserError(
+            f"{out} was pruned with config.{path}={before!r}, not {now!r}: give the same, or "
+            "another --out"
+        )
+    return given
+
+
 def _begin(out: Run, asked: Any) -> None:
     """Mark the folder as half a pruning, from its first file on."""
     out.create()
@@ -154,14 +186,7 @@ def _begin(out: Run, asked: Any) -> None:
 
 def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
     """The images that the run was trained on; UserError for others."""
-    dataset = stages.load_images(config)
-    saved = configuration.read(parent).get("data")
-    if saved and saved["fingerprint"] != dataset.fingerprint:
-        raise UserError(
-            f"{parent} was trained on {saved['name']}, not on the images of {dataset.name}: "
-            "give the same --config.data.path"
-        )
-    return dataset
+    return stages.require_own(parent, stages.load_images(config))
 
 
 def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:
