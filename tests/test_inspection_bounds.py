@@ -350,6 +350,30 @@ def test_a_layer_called_twice_is_proven_only_where_both_calls_are():
     assert proven == {"conv": [0]}
 
 
+def test_a_rule_from_outside_bounds_an_operation():
+    """A sorted row lies between the least and the largest of its numbers."""
+
+    def sort(equation, operand):
+        axis = equation.params["dimension"]
+        low, high = operand.lo.min(axis, keepdims=True), operand.hi.max(axis, keepdims=True)
+        shape = equation.outputs[0].shape
+        return inspection.certain(jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape))
+
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.relu(nn.Conv(2, (1, 1), name="conv")(jnp.sort(x, axis=1)))
+
+    kernel, bias = np.float32([[1, -1]] * 3)[None, None], np.float32([-3.5, 0.5])
+    variables = {"params": {"conv": {"kernel": kernel, "bias": bias}}}
+    assert inspection.proven_dead(Sorted(), variables, (4, 4, 3)) == {"conv": []}
+    proven = inspection.proven_dead(Sorted(), variables, (4, 4, 3), rules={"sort": sort})
+    assert proven == {"conv": [0]}
+    proof = inspection.prove(Sorted(), variables, (4, 4, 3), 0, 2, rules={"sort": sort})
+    assert proof.dead == {"conv": []}
+    assert proof.unbounded == ()
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="low must not be above high"):
         inspection.proven_dead(One(1), one(np.ones((3, 3, 3, 1)), [0]), SHAPE, 1, 0)

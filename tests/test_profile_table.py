@@ -187,6 +187,29 @@ def test_reported_figures_are_for_the_studys_own_net_alone(name, fields, size, e
     assert len(content["errata"]) == (errata or 0)
 
 
+def test_a_rule_from_outside_counts_an_operation():
+    """A sort of n numbers by n log2 n comparisons, which no convention of ours tells."""
+
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="head")(jnp.sort(x, axis=-1))
+
+    def sort(equation):
+        (x,) = equation.inputs
+        length = x.shape[equation.params["dimension"]]
+        return profile.Flops(xla=x.size * (length.bit_length() - 1))
+
+    without = profile.count(Sorted(), (3, 8), softmax=False)
+    found = profile.count(Sorted(), (3, 8), softmax=False, rules={"sort": sort})
+    rows = {row.path: row.flops for row in found.rows}
+    assert rows["sort"] == profile.Flops(xla=3 * 8 * 3)
+    assert found.uncounted == ()
+    assert {row.path: row.flops for row in without.rows}["head"] == rows["head"]
+    unknown = profile.count(Sorted(), (3, 8), rules={"dot_general": lambda equation: None})
+    assert [each.operation for each in unknown.uncounted if each.layer == "head"] == ["dot_general"]
+
+
 def test_uncounted_and_uncalled_are_in_the_json():
     class Called(nn.Module):
         @nn.compact

@@ -184,6 +184,40 @@ def test_channels_that_are_averaged_in_groups_go_by_whole_groups():
     assert along(graph, "params/next/kernel", 2) == [0, 1]
 
 
+def test_a_rule_from_outside_sees_through_an_operation():
+    """Sorting rows leaves channels where they are; our own rules know nothing of it."""
+
+    def sort(p, equation):
+        labels = list(p.of(equation.inputs[0]))
+        p.fix(labels[equation.params["dimension"]])
+        return [tuple(labels)] * len(equation.outputs)
+
+    by_rows = Net(lambda x: jnp.sort(x, axis=1))
+    with pytest.raises(UserError, match="cannot see through sort"):
+        prune.dependencies(by_rows, SHAPE)
+    assert groups(prune.dependencies(by_rows, SHAPE, rules={"sort": sort})) == {("stem",): 4}
+    by_channels = Net(lambda x: jnp.sort(x, axis=-1))
+    assert groups(prune.dependencies(by_channels, SHAPE, rules={"sort": sort})) == {}
+
+    variables = by_rows.init(jax.random.key(0), jnp.zeros(SHAPE))
+    batches = [(np.zeros(SHAPE, np.float32), np.zeros(2, int))]
+    filters = {"stem": [2]}
+    cut = prune.prune(by_rows, variables, batches, filters=filters, rules={"sort": sort})
+    assert cut.removed == filters
+
+
+def test_a_rule_from_outside_stands_before_our_own():
+    def held(p, equation):
+        for labels in p.of(equation.inputs[0]):
+            p.fix(labels)
+        return [p.of(equation.inputs[0])]
+
+    net = Net(lambda x: jnp.tanh(x))
+    graph = prune.dependencies(net, SHAPE, rules={"tanh": held})
+    assert graph.channels == 0
+    assert graph.kept_whole == ["stem: tanh in the outermost module ties it to what stays"]
+
+
 def test_what_the_input_or_a_constant_is_added_to_stays():
     shortcut = prune.dependencies(Net(lambda x: x + jnp.arange(4.0)), SHAPE)
     assert groups(shortcut) == {}

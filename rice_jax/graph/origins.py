@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -23,10 +23,17 @@ class Origin:
     """Of the variable, with its collection ('params/conv1/kernel'); None for anything else."""
     steps: tuple[Equation, ...]
     """What leads from the origin to the value, in order."""
-    readers: tuple[Equation, ...]
-    """Every operation that reads the origin, under whatever name, shape or precision."""
-    returned: bool
-    """Whether the net returns it, under whatever name."""
+    _read: Callable[[], tuple[tuple[Equation, ...], bool]] = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def readers(self) -> tuple[Equation, ...]:
+        """Every operation that reads the origin, under whatever name, shape or precision."""
+        return self._read()[0]
+
+    @functools.cached_property
+    def returned(self) -> bool:
+        """Whether the net returns it, under whatever name."""
+        return self._read()[1]
 
     def places(self) -> np.ndarray:
         """For each element of the value the index in the flattened origin that it comes from.
@@ -64,8 +71,12 @@ class Origins:
         while made is not None and (source := self._source(made, value, through)) is not None:
             steps.append(made)
             value, made = source, self._trace.producer(source)
-        readers, returned = self._readers(value, through)
-        return Origin(value, self._paths.get(value), tuple(steps[::-1]), readers, returned)
+        read = functools.partial(self._readers, value, through)
+        return Origin(value, self._paths.get(value), tuple(steps[::-1]), read)
+
+    def maker(self, value: Value, through: Collection[str] = ALIASES) -> Equation | None:
+        """The operation that computes `value`, followed as by `origin`."""
+        return self._trace.producer(self.origin(value, through).value)
 
     def roots(self, value: Value) -> frozenset[Value]:
         """The variables and inputs that `value` depends on; none for a constant."""
@@ -118,10 +129,10 @@ class Origins:
         if len(step.outputs) > 1:
             one_each = len(step.inputs) == len(step.outputs)
             return step.inputs[step.outputs.index(value)] if one_each else None
+        if len(step.inputs) == 1:
+            return step.inputs[0]
         changing = [operand for operand in step.inputs if not self.is_constant(operand)]
-        if len(changing) == 1:
-            return changing[0]
-        return step.inputs[0] if len(step.inputs) == 1 else None
+        return changing[0] if len(changing) == 1 else None
 
     def _readers(
         self, origin: Value, through: Collection[str]

@@ -7,17 +7,21 @@ from rice_jax.inspection.bounds import map_bounds, value_bounds
 from rice_jax.inspection.census import Census, LayerCensus, census
 from rice_jax.inspection.features import feature_maps
 from rice_jax.inspection.findings import to_json
+from rice_jax.inspection.interval import Interval, certain, widened
 from rice_jax.inspection.proof import Proof, prove, proven_dead
 
 __all__ = [
     "Census",
+    "Interval",
     "LayerCensus",
     "Proof",
     "census",
+    "certain",
     "feature_maps",
     "map_bounds",
     "prove",
     "proven_dead",
     "to_json",
     "value_bounds",
+    "widened",
 ]

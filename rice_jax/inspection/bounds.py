@@ -1,7 +1,8 @@
 """Bounds of every value of a traced net, for all images in a box at once."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import backend_roundoff, convolution, dot
-from rice_jax.inspection.rules import RULES
+from rice_jax.inspection.rules import RULES, Rule
 
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
@@ -30,6 +31,7 @@ def map_bounds(
     *,
     operand_roundoff: float | None = None,
     batched: bool | None = None,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
     **call_kwargs: Any,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
     """Bounds of each convolution's feature map, pixel by pixel, for every image in [low, high].
@@ -49,6 +51,9 @@ def map_bounds(
             default that of JAX's backend in use: 0 on CPU, 2^-11 on GPU (TF32), 2^-8 on TPU.
         batched: whether `input_shape` has its batch dimension, where three numbers are not an
             image or others not a whole shape.
+        rules: more rules, or others, by JAX's name of a primitive: `rule(equation, *operands)`
+            takes an `Interval` for each operand and gives one for each output (one alone needs no
+            list), rounding included (`interval.widened`).
         **call_kwargs: what else the module's call needs, such as train=False.
 
     Returns:
@@ -63,7 +68,7 @@ def map_bounds(
     check_reading(traced, input_shape, batched)
     maps = image_maps(traced)
     bounds, without_rule = value_bounds(
-        traced, variables, [conv.value for conv in maps], low, high, operand_roundoff
+        traced, variables, [conv.value for conv in maps], low, high, operand_roundoff, rules
     )
     return {
         conv.name: (arranged(conv, lo), arranged(conv, hi))
@@ -78,12 +83,19 @@ def value_bounds(
     low: Any = 0.0,
     high: Any = 1.0,
     operand_roundoff: float | None = None,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
     if np.any(np.asarray(low) > np.asarray(high)):
         raise UserError(f"images from low={low} to high={high}: low must not be above high")
     if operand_roundoff is None:
         operand_roundoff = backend_roundoff()
+    all_rules: Mapping[str, Rule] = {
+        **RULES,
+        "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
+        "dot_general": functools.partial(_linear, dot, operand_roundoff),
+        **rules,
+    }
     needed = traced.needed(wanted)
     arrays = traced.arrays(variables)
     without_rule: list[str] = []
@@ -101,7 +113,7 @@ def value_bounds(
                 value: Interval(lo, lo if exact[value] else hi)
                 for value, (lo, hi) in zip(exact, ends, strict=True)
             }
-            without_rule.extend(_propagate(needed, intervals, operand_roundoff))
+            without_rule.extend(_propagate(needed, intervals, all_rules))
             return [(intervals[value].lo, intervals[value].hi) for value in wanted]
 
         bounds = jax.device_get(run([(interval.lo, interval.hi) for interval in known.values()]))
@@ -119,13 +131,9 @@ def _cpu() -> Any:
 
 
 def _propagate(
-    equations: Sequence[Equation], intervals: dict[Value, Interval], operand_roundoff: float
+    equations: Sequence[Equation], intervals: dict[Value, Interval], rules: Mapping[str, Rule]
 ) -> list[str]:
     """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
-    rules = RULES | {
-        "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
-        "dot_general": functools.partial(_linear, dot, operand_roundoff),
-    }
     without_rule = []
     for equation in equations:
         operands = [

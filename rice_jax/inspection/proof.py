@@ -1,13 +1,15 @@
 """Filters that no image can wake: proved by bounds, not by looking at images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
 from rice_jax.inspection.bounds import map_bounds
+from rice_jax.inspection.rules import Rule
 
 _CONSTANT = 2e-5
 """How far a constant filter may be from its value, relative to max(1, |value|): what rounding in
@@ -64,10 +66,23 @@ def proven_dead(
     input_shape: Sequence[int],
     low: Any = 0.0,
     high: Any = 1.0,
+    *,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
     **kwargs: Any,
 ) -> dict[str, list[int]]:
-    """The dead filters alone that `prove` finds, by the layer's path; [] where there are none."""
-    return prove(module, variables, input_shape, low, high, **kwargs).dead
+    """The dead filters alone that `prove` finds, by the layer's path; [] where there are none.
+
+    Args:
+        module: any Linen module called with one array of images.
+        variables: its variables.
+        input_shape: (H, W, C) of an image, or (N, H, W, C).
+        low: least pixel value, a number or an array that broadcasts to `input_shape`.
+        high: largest pixel value, likewise.
+        rules: more rules for bounds by JAX's name of a primitive: `rule(equation, *operands)` takes
+            an `Interval` for each operand and gives one for each output, as `map_bounds` says.
+        **kwargs: what else `map_bounds` takes, and the module's call.
+    """
+    return prove(module, variables, input_shape, low, high, rules=rules, **kwargs).dead
 
 
 def _constants(lo: np.ndarray, hi: np.ndarray) -> dict[int, float]:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.profile import study
 from rice_jax.profile.memory import Memory, memory
 from rice_jax.profile.roofline import Device
-from rice_jax.profile.rows import NOT_CALLED, Row, Uncounted, cost, tabulate
+from rice_jax.profile.rows import NOT_CALLED, Row, Rule, Uncounted, cost, tabulate
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.softmax import ends_in_softmax
 from rice_jax.profile.traffic import Traffic, traffic
@@ -135,6 +136,7 @@ def count(
     frozen: Sequence[str] = (),
     softmax: bool = True,
     measure_xla: bool = False,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
     **call_kwargs: Any,
 ) -> Profile:
     """Count parameters, filters and FLOPs of any Linen module, layer by layer.
@@ -156,6 +158,8 @@ def count(
         softmax: whether logits (N, classes) get the softmax that ends the study's graphs: a row
             in `study` alone, unless the module ends in a softmax itself.
         measure_xla: whether to ask XLA for its own count too, which takes as long as lowering.
+        rules: more rules, or others, by JAX's name of a primitive: `rule(equation)` gives the
+            `Flops` of one operation by its shapes and parameters, None where they can't be told.
         **call_kwargs: what else the module's call takes, such as train=False, arrays, or `rngs`;
             streams without a key in `rngs` get a fixed one.
 
@@ -171,7 +175,7 @@ def count(
     traced = trace(module, shape, dtype, output=output, any_key=True, **call_kwargs)
     check_reading(traced, input_shape, batched)
     opening = opened(traced, cost)
-    table = tabulate(opening)
+    table = tabulate(opening, rules)
     rows = list(table.rows.values())
     _check_frozen(frozen, rows)
     learned = _learned(traced, frozen)

@@ -1,9 +1,11 @@
 """The rows of the table: what each layer or free operation costs, and what no rule counts."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from rice_jax.graph.loops import LINKS, Opened
+from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.attribution import Attribution
 from rice_jax.profile.rules import Flops, changes_nothing, flops, measured
@@ -88,27 +90,32 @@ class Table:
     """The FLOPs in XLA's convention with each loop's body once."""
 
 
-def tabulate(opening: Opened) -> Table:
-    """Gather the equations of an opened trace in rows, and count them."""
+Rule = Callable[[Equation], Flops | None]
+"""From one operation to its FLOPs; None where they can't be told."""
+
+
+def tabulate(opening: Opened, rules: Mapping[str, Rule] = MappingProxyType({})) -> Table:
+    """Gather the equations of an opened trace in rows, and count them; `rules` before our own."""
     traced = opening.trace
     attribution = Attribution(traced)
     softmax_ends = softmaxes(traced)
     table = Table({}, [], {}, 0)
-    kernels: set[Value] = set()
+    origins = Origins(traced)
+    kernels: set[frozenset[Value]] = set()
     for equation in traced.equations:
-        count = _count(equation)
+        count = _count(equation, rules)
         path = attribution.row(equation, counted=count is not None)
         if count is None:
             table.uncounted.append(_uncounted(equation))
         elif equation in softmax_ends:
             count = _softmax_step(count, equation, is_last=softmax_ends[equation] is equation)
-        elif changes_nothing(traced, equation):
+        elif changes_nothing(origins, equation):
             count = dataclasses.replace(count, xla=0)
         if path is not None:
             row = table.rows.setdefault(path, Row(path, attribution.types[path]))
             table.members.setdefault(path, []).append(equation)
             row.output_shape = equation.outputs[0].shape if equation.outputs else None
-            row.filters += _new_filters(traced, equation, kernels)
+            row.filters += _new_filters(origins, traced, equation, kernels)
             row.times = max(row.times, opening.times[equation])
             row.branches = max(row.branches, opening.choices.get(equation, 1))
             row.complete &= count is not None
@@ -117,7 +124,7 @@ def tabulate(opening: Opened) -> Table:
     idle = [p for p, row in table.rows.items() if row.type == "constants" and row.flops == Flops()]
     for path in idle:
         del table.rows[path], table.members[path]
-    passed_over = [e for e in opening.passed_over if _count(e) is None]
+    passed_over = [e for e in opening.passed_over if _count(e, rules) is None]
     table.uncounted += map(_uncounted, passed_over)
     _add_layers(traced, table.rows)
     _mark(table.rows, opening, passed_over)
@@ -134,8 +141,10 @@ def cost(equations: Iterable[tuple[Equation, int]]) -> tuple[int, int, int]:
     return total.formula, total.xla, total.study
 
 
-def _count(equation: Equation) -> Flops | None:
-    """By our rule, or as XLA counts the operation alone; None where neither is to be had."""
+def _count(equation: Equation, rules: Mapping[str, Rule]) -> Flops | None:
+    """By a rule, or as XLA counts the operation alone; None where neither is to be had."""
+    if equation.name in rules:
+        return rules[equation.name](equation)
     count = flops(equation)
     if count is None:
         asked = operation_flops(equation)
@@ -155,7 +164,9 @@ def _softmax_step(count: Flops, equation: Equation, is_last: bool) -> Flops:
     return dataclasses.replace(count, study=5 * equation.outputs[0].size if is_last else 0)
 
 
-def _new_filters(traced: Trace, equation: Equation, kernels: set[Value]) -> int:
+def _new_filters(
+    origins: Origins, traced: Trace, equation: Equation, kernels: set[frozenset[Value]]
+) -> int:
     """Output channels of a convolution whose kernel is not among those met before.
 
     A loop that takes a slice of stacked kernels in each iteration has as many times the channels.
@@ -163,14 +174,15 @@ def _new_filters(traced: Trace, equation: Equation, kernels: set[Value]) -> int:
     if equation.name != "conv_general_dilated":
         return 0
     kernel, stacked = equation.inputs[1], 1
+    identity = origins.identity(kernel)
+    if identity in kernels:
+        return 0
+    kernels.add(identity)
     while (producer := traced.producer(kernel)) and producer.inputs:
         source = producer.inputs[0]
         if producer.name in LINKS and source.shape != kernel.shape:
             stacked *= source.shape[0]
         kernel = source
-    if kernel in kernels:
-        return 0
-    kernels.add(kernel)
     channels = equation.params["dimension_numbers"].out_spec[1]
     return stacked * equation.outputs[0].shape[channels]
 

@@ -17,8 +17,9 @@ import math
 import numpy as np
 
 from rice_jax.graph.loops import LINKS
+from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import MOVES
-from rice_jax.graph.trace import Equation, Trace, Value
+from rice_jax.graph.trace import Equation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,21 +67,17 @@ _REDUCTIONS = {
 }
 
 
-def changes_nothing(traced: Trace, equation: Equation) -> bool:
+_REPEATS = ("broadcast_in_dim", "reshape")
+
+
+def changes_nothing(origins: Origins, equation: Equation) -> bool:
     """Whether it adds a constant 0, multiplies by a constant 1 or the like: lowering drops that."""
     neutral = {"add": 0, "sub": 0, "mul": 1, "or": False, "and": True}.get(equation.name)
     if equation.name in ("or", "and") and equation.outputs[0].dtype != bool:
         neutral = None
     operands = equation.inputs[1:] if equation.name == "sub" else equation.inputs
-    constants = (_constant(traced, value) for value in operands)
+    constants = (origins.origin(value, _REPEATS).value.constant for value in operands)
     return neutral is not None and any(c is not None and np.all(c == neutral) for c in constants)
-
-
-def _constant(traced: Trace, value: Value) -> np.ndarray | None:
-    """What a value is made of if it is a constant, repeated or reshaped."""
-    while (producer := traced.producer(value)) and producer.name in ("broadcast_in_dim", "reshape"):
-        value = producer.inputs[0]
-    return value.constant
 
 
 def is_elementwise(equation: Equation) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.graph.trace import trace as trace_module
 from rice_jax.prune.propagation import ANY, FIXED, Contraction, Labels, Propagation
-from rice_jax.prune.rules import propagate
+from rice_jax.prune.rules import Rule, propagate
 
 OnUnknown = Literal["error", "keep"]
 
@@ -160,6 +161,7 @@ def dependencies(
     *,
     on_unknown: OnUnknown = "error",
     batched: bool | None = None,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
     **kwargs: Any,
 ) -> Dependencies:
     """Find the channels of a module that can be cut, and what each of them touches.
@@ -171,6 +173,10 @@ def dependencies(
             filters; 'keep' leaves those filters whole.
         batched: whether `input_shape` has its batch dimension, where three numbers are not an
             image or others not a whole shape.
+        rules: more rules, or others, by JAX's name of a primitive: `rule(p, equation)` gives for
+            each output one array of labels an axis, made of its operands' `p.of(value)`. Equal
+            labels are one channel; `p.link(first, second)` makes two axes one, `p.fix(labels)`
+            keeps them from being cut, `p.refuse(equation, labels)` says that nothing is known.
         **kwargs: what else the module's call needs, such as train=False, and the `dtype` of the
             input, `rngs`, and `output`, which of several outputs are the logits.
 
@@ -180,7 +186,7 @@ def dependencies(
     whole = whole_shape(input_shape, batched)
     traced = trace_module(module, (1, *whole[1:]), any_key=True, **kwargs)
     check_reading(traced, input_shape, batched)
-    labelled = propagate(traced)
+    labelled = propagate(traced, rules)
     if on_unknown == "error":
         _refuse_unclear(labelled)
     parts = _parts(labelled)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from rice_jax.prune.cost import Measure, cost
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
 from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
 from rice_jax.prune.importance import Evidence, importance
+from rice_jax.prune.rules import Rule
 from rice_jax.prune.shapes import hold_shapes
 
 Drop = Literal["dead", "proven"]
@@ -67,6 +69,7 @@ def prune(
     output: Output = None,
     seed: int = 0,
     on_unknown: OnUnknown = "error",
+    rules: Mapping[str, Rule] = MappingProxyType({}),
     rebuild: surgery.Rebuild | None = None,
     optional: Collection[str] = (),
     pixels: tuple[float, float] = (0.0, 1.0),
@@ -95,6 +98,7 @@ def prune(
             function of what the module returns. The other outputs keep their shapes.
         seed: of the criterion 'random'.
         on_unknown: what to do where an operation can't be seen through, 'error' or 'keep'.
+        rules: more rules for the channels of operations, as `dependencies` takes them.
         rebuild: makes the smaller module out of the filters left by layer path; without it the
             module's own code runs with narrower layers.
         optional: layers that the rebuilt module leaves out where all their filters are dead.
@@ -112,7 +116,7 @@ def prune(
     batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
-    graph = dependencies(module, shape, on_unknown=on_unknown, batched=True, **called)
+    graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
     graph.trace.arrays(variables)  # refuses what the module does not take
     boxed, variables = variables, unboxed(variables)

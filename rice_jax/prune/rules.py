@@ -1,6 +1,7 @@
 """A rule for each primitive: how labels of channels pass through it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,13 +19,18 @@ from rice_jax.prune.propagation import (
 )
 from rice_jax.prune.reshape import reshape
 
+Rule = Callable[[Propagation, Equation], Sequence[Labels]]
+"""From what is known so far and an equation to the labels of its outputs. `p.of(value)` are an
+operand's, one array an axis; `p.link` ties two axes, `p.fix` keeps labels, `p.refuse` gives up."""
 
-def propagate(trace: Trace) -> Propagation:
-    """Label every value of a trace, from its variables to its outputs."""
+
+def propagate(trace: Trace, rules: Mapping[str, Rule] = MappingProxyType({})) -> Propagation:
+    """Label every value of a trace, from its variables to its outputs; `rules` before our own."""
     p = Propagation(trace)
     for equation in trace.equations:
         p.at = equation
-        p.give(equation, RULES.get(equation.name, _unknown)(p, equation))
+        rule = rules.get(equation.name) or RULES.get(equation.name, _unknown)
+        p.give(equation, rule(p, equation))
     p.at = None
     for output in trace.outputs:
         for labels in p.of(output):
@@ -176,7 +182,7 @@ def _windows(p: Propagation, equation: Equation) -> list[Labels]:
     return [tuple(result)] * len(equation.outputs)
 
 
-def _along(name: str, drop: bool) -> Callable[[Propagation, Equation], list[Labels]]:
+def _along(name: str, drop: bool) -> Rule:
     """A rule for what mixes the axes given by its parameter `name`, and drops them or not."""
 
     def rule(p: Propagation, equation: Equation) -> list[Labels]:
@@ -212,7 +218,7 @@ _SCANS = (
     "cumsum",
 )
 
-RULES: dict[str, Callable[[Propagation, Equation], list[Labels]]] = {
+RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME_SHAPE, _elementwise),
     **dict.fromkeys(REDUCTIONS, _along("axes", drop=True)),
     **dict.fromkeys(WINDOWS, _windows),
