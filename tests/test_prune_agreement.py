@@ -243,17 +243,22 @@ def test_a_shape_that_is_read_without_an_effect_hinders_nothing(body):
     assert not result.kept_whole
 
 
-def test_groups_that_the_code_does_not_narrow_are_left_whole():
+def test_groups_that_the_code_does_not_narrow_keep_their_places():
     """Groups of two whose number is written in the code, and four groups of whatever size."""
+    x = prunable.images(0, SHAPE)
     for body in (
         lambda x: x.reshape(-1, 6, 6, 4, 2).mean(-1),
         lambda x: x.reshape(*x.shape[:-1], 4, -1).mean(-1),
     ):
         module = Reads(body)
         variables = prunable.random_variables(variable_shapes(module, SHAPE), 0)
-        graph = prune.hold_shapes(module, variables, prune.dependencies(module, SHAPE))
-        assert graph.channels == 0
-        assert [line.partition(":")[0] for line in graph.kept_whole] == ["stem"]
+        result = prune.prune(module, variables, [x], filters={"stem": [2]})
+        assert result.removed == {"stem": [2, 3]}
+        assert not result.kept_whole
+        whole = prunable.Silencer(module, {"stem": ("stem", 8)}, SHAPE)
+        got = result.module.apply(result.variables, x)
+        wanted = whole(variables, x, result.removed)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_tied_to_the_image_or_a_constant_is_named():

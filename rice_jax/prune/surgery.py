@@ -106,7 +106,8 @@ def narrowed(
         UserError: where it does not run or fit.
     """
     refused = []
-    for held in (graph.by_place, graph.by_place | graph.reshaped):
+    every = np.ones(graph.channels, bool)
+    for held in (graph.by_place, graph.by_place | graph.reshaped, every):
         result = narrow(module, graph, removed, held)
         try:
             _check_fit(result, variables, graph.trace.input.shape, kwargs)
