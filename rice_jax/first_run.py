@@ -5,6 +5,7 @@ net of the same name, where there is one, and goes on for a few epochs at a smal
 the user has set stays as it is; config.json records what was decided.
 """
 
+import functools
 from collections.abc import Collection
 
 import ml_collections
@@ -12,10 +13,17 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, train, zoo
 
-FINE_TUNING = {"train.epochs": 3, "train.learning_rate": 1e-4}
+FINE_TUNING = {
+    "train.epochs": 3,
+    "train.learning_rate": 1e-4,
+    "train.quick.epochs": (3,),
+    "train.quick.shrink": (1,),
+    "train.quick.peak_rate": 1e-4,
+}
 """On the sample, from weights of the zoo."""
 FROM_NOTHING = {"train.epochs": 10, "train.learning_rate": 1e-3, "train.on_collapse": "warn"}
 """On the sample, from random weights."""
+_TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 
 
 def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> str:
@@ -39,21 +47,22 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     from_zoo = config.model.weights.startswith(zoo.PREFIX)
     usual = configuration.default(config.model.name)
     recipe = FINE_TUNING if from_zoo else FROM_NOTHING
-    config.update_from_flattened_dict(
-        {
-            field: value
-            for field, value in recipe.items()
-            if field not in given and _value(config, field) == _value(usual, field)
-        }
-    )
+    decided = {
+        field: value
+        for field, value in recipe.items()
+        if field not in given and _value(config, field) == _value(usual, field)
+    }
+    if not decided.keys() >= _TOGETHER:
+        decided = {field: value for field, value in decided.items() if field not in _TOGETHER}
+    config.update_from_flattened_dict(decided)
+    epochs, rate = train.planned(config.train)
     return (
         f"On the sample of photographs: from {config.model.weights or train.RANDOM} weights, "
-        f"{config.train.epochs} epochs at a learning rate of {config.train.learning_rate:g}. "
+        f"{epochs} epochs at a learning rate of {rate:g}. "
         f"With --config.data.path=rice-image-dataset.zip ({data.DOWNLOAD}) all images are learnt "
         "from by the study's recipe."
     )
 
 
 def _value(config: ml_collections.ConfigDict, field: str) -> object:
-    section, _, name = field.partition(".")
-    return config[section][name]
+    return functools.reduce(lambda part, name: part[name], field.split("."), config)

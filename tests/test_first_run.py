@@ -75,6 +75,16 @@ def test_a_default_that_the_user_has_named_is_no_default(field):
     assert made[section][name] == configuration.default("cnn_light")[section][name]
 
 
+def test_the_quick_schedule_fine_tunes_the_zoos_net_as_gently():
+    made, said = settled(train__schedule="quick")
+    assert made.model.weights == "zoo:cnn_light"
+    assert made.train.quick.peak_rate < 1e-3
+    assert f"{sum(made.train.quick.epochs)} epochs at a learning rate of 0.0001" in said
+    asked, said = settled(train__schedule="quick", train__quick__epochs=(1, 2))
+    assert (asked.train.quick.epochs, asked.train.quick.shrink) == ((1, 2), (2, 1))
+    assert "3 epochs" in said
+
+
 @pytest.mark.parametrize("path", ["synthetic", "somewhere/rice.zip"])
 def test_images_of_ones_own_and_drawn_ones_are_learnt_from_by_the_study(path):
     made, said = settled(data__path=path)

@@ -44,6 +44,12 @@ def epochs(recipe: Recipe) -> int:
     return sum(recipe.quick.epochs) if recipe.schedule == QUICK else recipe.epochs
 
 
+def planned(recipe: Recipe) -> tuple[int, float]:
+    """How many epochs there may be, and the highest learning rate in them."""
+    rate = recipe.quick.peak_rate if recipe.schedule == QUICK else recipe.learning_rate
+    return epochs(recipe), rate
+
+
 def weight_decay(recipe: Recipe) -> float:
     """What AdamW takes off a kernel in a step, as a share of it, for a learning rate of 1."""
     return recipe.quick.weight_decay if recipe.schedule == QUICK else 0.0
