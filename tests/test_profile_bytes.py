@@ -182,6 +182,40 @@ def test_a_training_step_is_what_xla_counts_of_value_and_gradient(branches, froz
     assert ours == pytest.approx(trained_by_xla(module, shape, frozen) - between, abs=12)
 
 
+def plain_conv(features, size, **kwargs):
+    return nn.Conv(features, (size, size), padding="VALID", use_bias=False, **kwargs)
+
+
+class After(nn.Module):
+    """A layer between two that have no padding either."""
+
+    between: object
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, use_bias=False)(self.between(plain_conv(4, 1)(x)))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        plain_conv(8, 3, feature_group_count=2),
+        plain_conv(8, 3, feature_group_count=4),
+        plain_conv(8, 3, kernel_dilation=2),
+        plain_conv(8, 3, strides=(3, 2)),
+        nn.ConvTranspose(6, (3, 3), (2, 2), padding="VALID", use_bias=False),
+        lambda x: jnp.einsum("nhwc,nhvd->nwvcd", x, x),
+    ],
+)
+def test_the_gradient_by_each_operand_takes_as_much_as_the_product(between):
+    shape, module = (2, 11, 11, 3), After(between)
+    counted_by_xla = trained_by_xla(module, shape)
+    outputs = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), jnp.ones(shape)))[0]
+    ours = profile.count(module, shape).training_flops
+    # The loss adds up the outputs, and an activation that is used twice adds two gradients up.
+    assert 0 <= counted_by_xla - (outputs.size - 1) - ours <= 2 * 11 * 11 * 4
+
+
 def test_a_training_step_by_hand():
     """conv1 learns first: no gradient by the image. Others are three times their forward pass."""
     rows, result = counted(Plain(), (2, 11, 11, 3))
