@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the stages that the flags ask for."""
     cluster.join()
     flag = flags.FLAGS["config"]
-    given = config_flags.get_override_values(flag)
+    given = config_flags.get_override_values(flag) if flag.value else {}
     with cluster.first_alone_speaks():
         run_stages(flag.value, _WORKDIR.value, _STAGES.value, given)
 

@@ -72,17 +72,22 @@ progress() {
   printf '%4d s  %.90s\n' "$SECONDS" "${line:-Starting pip}" >&2
 }
 
+# Ended with this script, by whatever ends it.
+in_background() {
+  "$@" &
+  trap "kill $(jobs -p | tr '\n' ' ') 2>/dev/null || true" EXIT
+}
+
+ticking() { while sleep 4 >/dev/null 2>&1 9<&-; do progress "$@"; done; }
+
 install() {
-  local log="$venv/install.log" pip before
-  before=$(packages)
+  local log="$venv/install.log"
   # Not compiled beforehand: most of these files are never imported, the rest compiles on import.
-  "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile --progress-bar off \
-    ${constraints:+--constraint "$constraints"} --editable "$root${extras:+[$extras]}" >"$log" 2>&1 &
-  pip=$!
-  # shellcheck disable=SC2064
-  trap "kill $pip 2>/dev/null || true" EXIT
-  while sleep 4 && kill -0 "$pip" 2>/dev/null; do progress "$log" "$before"; done
-  trap - EXIT
+  in_background "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
+    --progress-bar off ${constraints:+--constraint "$constraints"} \
+    --editable "$root${extras:+[$extras]}" >"$log" 2>&1
+  local pip=$!
+  in_background ticking "$log" "$(packages)"
   if ! wait "$pip"; then
     tail -n 15 "$log" >&2
     say "error: pip could not install; all that it said is in .venv/install.log"

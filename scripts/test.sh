@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
-export KERAS_BACKEND=jax
-exec .venv/bin/python -m pytest --numprocesses=auto "$@"
+# Each process begins with a share in one piece, so that a module's fixtures are made once.
+exec .venv/bin/python -m pytest --numprocesses=auto --dist=worksteal "$@"

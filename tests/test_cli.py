@@ -1,20 +1,13 @@
 """A mistake on the command line is one clear line and exit status 1."""
 
 import json
-import subprocess
-import sys
 
+import commands
 import pytest
 
 from rice_jax import cli
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "rice_jax.main", *arguments], capture_output=True, text=True
-    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +25,7 @@ def command(*arguments):
     ],
 )
 def test_wrong_flags_are_named_in_one_line(arguments, said, tmp_path):
-    result = command(*arguments, f"--workdir={tmp_path / 'run'}")
+    result = commands.run("main", *arguments, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 1
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -53,14 +46,14 @@ def test_a_damaged_configuration_of_a_run_is_one_line(content, tmp_path, capsys)
 def test_a_section_that_a_saved_configuration_lacks_is_named_in_one_line(tmp_path):
     saved = {"config": configuration.to_json(configuration.default("final"))}
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    result = command(f"--workdir={tmp_path}", "--config.modle.dense=2")
+    result = commands.run("main", f"--workdir={tmp_path}", "--config.modle.dense=2")
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert line.startswith("error: --config.modle.dense=2: there is no such field.")
 
 
 def test_help_names_the_flags():
-    result = command("--help")
+    result = commands.run("main", "--help")
     assert "--workdir" in result.stdout
     assert "--stages" in result.stdout
     assert "goes on where the run" in result.stdout

@@ -3,11 +3,10 @@ import io
 import json
 import math
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import commands
 import numpy as np
 import pytest
 from compared_runs import read, run_of
@@ -299,25 +298,17 @@ def test_labels_of_crowded_points_are_told_apart(crowded, name, across):
 # The command
 
 
-def command(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "rice_jax.compare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_writes_the_comparison(tmp_path):
     run = run_of(tmp_path / "run", "cnn", 900, 100)
-    done = command(f"--workdirs={run}", f"--out={tmp_path / 'out'}")
+    done = commands.run("compare", f"--workdirs={run}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Take cnn.\n")
     assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
-    done = command(f"--workdirs={tmp_path / 'nowhere'}", f"--out={tmp_path / 'out'}")
+    nowhere = tmp_path / "nowhere"
+    done = commands.run("compare", f"--workdirs={nowhere}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

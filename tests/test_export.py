@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import commands
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -151,11 +152,7 @@ def run(tmp_path_factory):
 
 def test_command_writes_stablehlo(run, tmp_path):
     out = tmp_path / "new" / "net.stablehlo"
-    done = subprocess.run(
-        [sys.executable, "-m", "rice_jax.export", f"--workdir={run}", f"--out={out}"],
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("export", f"--workdir={run}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     about = json.loads((tmp_path / "new" / "net.stablehlo.json").read_text())
     trained = train.load(run)

@@ -1,9 +1,8 @@
 """Classes of image files, as a function and as a command."""
 
 import json
-import subprocess
-import sys
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -108,18 +107,9 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
         find_images([str(tmp_path)])
 
 
-def command(*arguments, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "rice_jax.predict", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_json_of_a_list(run, trained, folder, refused):
     paths = [str(folder / "a" / "1.png"), next(iter(refused)), str(folder / "b/deeper/2.png")]
-    done = command("-", "--json", f"--workdir={run}", stdin="\n".join(paths))
+    done = commands.run("predict", "-", "--json", f"--workdir={run}", stdin="\n".join(paths))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["image"] for line in lines] == paths
     assert "not a JPEG" in lines[1]["error"]
@@ -137,7 +127,7 @@ def test_json_of_a_list(run, trained, folder, refused):
 
 def test_table_and_feature_maps(run, trained, folder, tmp_path):
     path = folder / "a" / "3.png"
-    done = command(f"--workdir={run}", path, f"--explain={tmp_path / 'maps'}")
+    done = commands.run("predict", f"--workdir={run}", path, f"--explain={tmp_path / 'maps'}")
     assert done.returncode == 0, done.stderr
     header, row = (line.split() for line in done.stdout.splitlines())
     expected = probabilities(trained, path)
@@ -158,7 +148,8 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
     ],
 )
 def test_mistakes(arguments, message, run, folder):
-    done = command(*(argument.format(run=run, folder=folder) for argument in arguments))
+    arguments = [argument.format(run=run, folder=folder) for argument in arguments]
+    done = commands.run("predict", *arguments)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -1,7 +1,6 @@
 """The recipe from start to end, and what befalls it on the way: nothing is lost, all is said."""
 
 import csv
-import os
 import re
 import shutil
 import signal
@@ -15,9 +14,10 @@ import numpy as np
 import pytest
 import tiny_training
 from jax.experimental.compilation_cache import compilation_cache
+from processes import alike
 from tiny_training import config, dataset, newest
 
-from rice_jax import evaluate, train
+from rice_jax import cli, evaluate, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -171,10 +171,7 @@ def test_an_interrupted_run_ends_as_if_it_never_was(
 def test_a_killed_run_ends_as_if_it_never_was(tmp_path):
     settings = config(epochs=4, save_seconds=0, **tiny_training.ENDLESS)
     command = [sys.executable, tiny_training.__file__, str(tmp_path / "killed"), "4"]
-    devices = {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
-    with subprocess.Popen(
-        command, env=os.environ | devices, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=alike(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line.startswith("epoch   1/4") for line in process.stdout)
         process.kill()
@@ -252,8 +249,8 @@ def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, cap
     assert len(rows(run)) == 1
 
 
-TROUBLE = """
-import os, resource, sys
+FULL = """
+import resource, sys
 import test_train_loop as here
 from rice_jax import cli, train
 from rice_jax.run import Run
@@ -261,46 +258,60 @@ from rice_jax.run import Run
 def fill():  # no file may grow beyond 200 bytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 
-def remove():
-    os.rename(sys.argv[1], sys.argv[1] + " elsewhere")
-
-def replace():  # as by a checkpoint that was being written
-    remove()
-    os.makedirs(sys.argv[1] + "/checkpoints")
-
-images = here.watched("train", 140, globals()[sys.argv[2]])
+images = here.watched("train", 140, fill)
 cli.run(lambda argv: train.train(here.config(**here.RECIPE), Run(argv[1]), images))
 """
 
 
-@pytest.mark.parametrize(
-    ("trouble", "line"),
-    [
-        ("fill", "cannot save in .*: .*the same command goes on"),
-        ("remove", "was removed while the run was at work|cannot save in .*"),
-        ("replace", "was removed while the run was at work|cannot save in .*"),
-    ],
-)
-def test_a_full_disk_or_a_folder_removed_ends_the_run_with_a_line(
-    finished, settings, tmp_path, trouble, line
-):
+def assert_ends_with(line, said):
+    *progress, last = said.splitlines()
+    assert re.fullmatch(line, last)
+    assert all(re.match(r"epoch \d/\d: |validation: ", told) for told in progress)
+
+
+def assert_it_went_on(run, settings, finished):
+    train.train(settings, run, dataset())
+    assert same(newest(run, settings), newest(finished, settings))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_a_full_disk_ends_the_run_with_a_line(finished, settings, tmp_path):
     run = Run(tmp_path / "run")
     done = subprocess.run(
-        [sys.executable, "-c", TROUBLE, str(run), trouble],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())},
+        [sys.executable, "-c", FULL, str(run)],
+        env=alike(),
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    *progress, last = done.stderr.splitlines()
-    assert re.fullmatch(rf"error: .*({line}).*", last)
-    assert all(re.match(r"epoch \d/\d: |validation: ", told) for told in progress)
-    train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(finished, settings))
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert_ends_with("error: .*cannot save in .*: .*the same command goes on.*", done.stderr)
+    assert_it_went_on(run, settings, finished)
+
+
+def remove(path):
+    path.rename(path.with_name("elsewhere"))
+
+
+def replace(path):  # as by a checkpoint that was being written
+    remove(path)
+    (path / "checkpoints").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("trouble", [remove, replace])
+def test_a_folder_removed_ends_the_run_with_a_line(
+    finished, settings, tmp_path, trouble, monkeypatch, capsys
+):
+    run = Run(tmp_path / "run")
+    images = watched("train", 140, lambda: trouble(run.path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda argv: train.train(config(**RECIPE), run, images))
+    assert left.value.code == 1
+    line = "error: .*(was removed while the run was at work|cannot save in .*).*"
+    assert_ends_with(line, capsys.readouterr().err)
+    assert_it_went_on(run, settings, finished)
 
 
 def test_a_run_of_the_same_net_gives_its_weights(finished, settings):

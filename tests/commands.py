@@ -1,0 +1,55 @@
+"""Commands in this process: what `python -m rice_jax.NAME ...` says and how it ends.
+
+A process of its own costs seconds of imports; tests/test_readme.py and others start such.
+"""
+
+import contextlib
+import io
+import runpy
+import sys
+import types
+import warnings
+from pathlib import Path
+from unittest import mock
+
+from absl import app, flags
+
+import rice_jax
+
+
+def _file(name):
+    path = Path(rice_jax.__file__).parent / name  # or a path of its own
+    return str(path / "__main__.py" if path.is_dir() else path.with_suffix(".py"))
+
+
+def run(name, *arguments, stdin=""):
+    """`returncode`, `stdout` and `stderr` of a command, which leaves no flag behind.
+
+    Args:
+        name: a module of the package, or a program's path.
+        arguments: of the command.
+        stdin: what it reads.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    argv = [str(name), *map(str, arguments)]
+    app.define_help_flags()  # absl's own stay, which it defines once
+    before = set(flags.FLAGS)
+    status = None
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # as there
+            mock.patch.object(sys, "argv", argv),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            runpy.run_path(_file(name), run_name="__main__")
+    except SystemExit as left:
+        status = left.code
+    finally:
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+        flags.FLAGS.unparse_flags()
+    return types.SimpleNamespace(
+        returncode=status or 0, stdout=out.getvalue(), stderr=err.getvalue()
+    )
