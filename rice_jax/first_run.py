@@ -41,27 +41,40 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     if data.chosen(config.data.path) != data.SAMPLE:
         return ""
     config.data.path = data.SAMPLE
-    open_weights = not config.model.weights and "model.weights" not in given
-    if open_weights and train.zoo_fits(config):
-        config.model.weights = f"{zoo.PREFIX}{config.model.name}"
-    from_zoo = config.model.weights.startswith(zoo.PREFIX)
     usual = configuration.default(config.model.name)
+
+    def is_open(field: str) -> bool:
+        return field not in given and _value(config, field) == _value(usual, field)
+
+    if is_open("model.weights"):
+        _start_from_zoo(config, any_size=is_open("data.image_size"))
+    from_zoo = config.model.weights.startswith(zoo.PREFIX)
     recipe = FINE_TUNING if from_zoo else FROM_NOTHING
-    decided = {
-        field: value
-        for field, value in recipe.items()
-        if field not in given and _value(config, field) == _value(usual, field)
-    }
+    decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:
         decided = {field: value for field, value in decided.items() if field not in _TOGETHER}
     config.update_from_flattened_dict(decided)
     epochs, rate = train.planned(config.train)
+    side = config.data.image_size
     return (
-        f"On the sample of photographs: from {config.model.weights or train.RANDOM} weights, "
-        f"{epochs} epochs at a learning rate of {rate:g}. "
-        f"With --config.data.path=rice-image-dataset.zip ({data.DOWNLOAD}) all images are learnt "
-        "from by the study's recipe."
+        f"The sample of photographs, {side} x {side} pixels, from "
+        f"{config.model.weights or train.RANDOM} weights: {epochs} epochs at a learning rate of "
+        f"{rate:g}. All images, by the study's recipe: {data.DOWNLOAD}, then "
+        "--config.data.path=rice-image-dataset.zip"
     )
+
+
+def _start_from_zoo(config: ml_collections.ConfigDict, *, any_size: bool) -> None:
+    """Name the zoo's net of the same name, widths and image size; with `any_size` take its own."""
+    name, side = config.model.name, config.data.image_size
+    if name not in zoo.names():
+        return
+    theirs = zoo.card(name)["config"]["data"]["image_size"]
+    config.data.image_size = theirs if any_size else side
+    if config.data.image_size == theirs and train.zoo_fits(config):
+        config.model.weights = f"{zoo.PREFIX}{name}"
+    else:
+        config.data.image_size = side
 
 
 def _value(config: ml_collections.ConfigDict, field: str) -> object:

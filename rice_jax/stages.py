@@ -2,9 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
-import platform
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import cluster, data, evaluate, first_run, inspection, profile, train
+from rice_jax import cluster, data, evaluate, first_run, identity, inspection, profile, train
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
@@ -20,17 +17,6 @@ from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
-
-# What makes a run another run: a change there cannot go on in the same folder.
-_IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
-_MAY_CHANGE = (
-    "train.epochs",
-    "train.on_collapse",
-    "train.save_seconds",
-    "train.stop_patience",
-    "train.tensorboard",
-)
-_PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @dataclasses.dataclass
@@ -51,7 +37,7 @@ class Job:
     @functools.cached_property
     def own_images(self) -> data.Dataset:
         """The images that the run was trained on; UserError where they are others now."""
-        return require_own(self.run, self.dataset)
+        return identity.require_own(self.run, self.dataset)
 
     @functools.cached_property
     def trained(self) -> train.Trained:
@@ -70,31 +56,6 @@ def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
         synthetic_per_class=config.data.synthetic_per_class,
         keep_decoded=config.data.keep_decoded,
     )
-
-
-def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
-    """The images, if they are those that the run was trained on, in the same classes.
-
-    Raises:
-        UserError: they are others; it says what each is and where those to be evaluated are given.
-    """
-    saved = configuration.read(run)["data"] if run.has("config.json") else None
-    now = _describe(dataset)
-    if saved and any(saved[name] != now[name] for name in ("fingerprint", "classes")):
-        raise UserError(
-            f"{run} was trained on {_told(saved)}, and given now is {_told(now)}: give the same "
-            "images (--config.data.path or RICE_IMAGE_DATASET); others are evaluated by "
-            "--config.eval.path"
-        )
-    return dataset
-
-
-def _told(images: dict[str, Any]) -> str:
-    """What config.json says of images, in a few words."""
-    classes = images["classes"]
-    few = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-    number = sum(images.get("images", {}).values())
-    return f"{images['name']} ({number:,} images in {len(classes)} classes: {few})"
 
 
 def run_stages(
@@ -122,11 +83,14 @@ def run_stages(
     _device(config)  # a peak that is none is refused before anything is done
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
     saved = configuration.read(job.run) if job.run.has("config.json") else None
-    if said := first_run.settle(config, {*given, *_unchanged(saved, config)}):
+    said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
+    if said and "train" in stages:
         print(said, flush=True)
     if saved:
         config.model.classes = saved["config"]["model"]["classes"]
-        _refuse_another_run(job.run, saved, {"config": configuration.to_json(config), "data": None})
+        identity.refuse_another(
+            job.run, saved, {"config": configuration.to_json(config), "data": None}
+        )
     for name in STAGES:
         if name in stages:
             print(f"== {name} ==", flush=True)
@@ -138,14 +102,6 @@ def run_stages(
 def _report(run: Run) -> None:
     with Bar("drawing the report"):
         writing.write(run)
-
-
-def _unchanged(saved: dict[str, Any] | None, config: ml_collections.ConfigDict) -> set[str]:
-    """The fields that are as the run has them: they have been settled before."""
-    if saved is None:
-        return set()
-    before, now = _flat(saved["config"]), _flat(configuration.to_json(config))
-    return {field for field in before if before[field] == now.get(field)}
 
 
 def _trained_here(run: Run) -> bool:
@@ -163,7 +119,7 @@ def _take_weights(job: Job) -> None:
             f"the images are of {', '.join(dataset.classes)}"
         )
     params = train.initial_params(job.config, train.build(job.config))
-    cluster.on_first(lambda: _settle(job, dataset))
+    cluster.on_first(lambda: identity.record(job.run, job.config, dataset))
     train.begin(job.config, job.run, dataset, params)
     print(f"The weights are those of {job.config.model.weights}, as they are.", flush=True)
 
@@ -173,7 +129,7 @@ def _train(job: Job) -> None:
     train.check(job.config, dataset)
 
     def begin() -> None:
-        _settle(job, dataset)
+        identity.record(job.run, job.config, dataset)
         figure = figures.classes(_examples(job, dataset), synthetic=dataset.synthetic)
         job.run.write_bytes("classes.png", figures.png(figure))
 
@@ -217,7 +173,7 @@ def _profile(job: Job) -> None:
 
 def _count_and_time(job: Job) -> None:
     if not job.run.has("config.json"):
-        _settle(job, None)
+        identity.record(job.run, job.config, None)
     module = train.build(job.config)
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
     with Bar("counting"):
@@ -333,72 +289,6 @@ def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
 
 
 STAGES = {"train": _train, "evaluate": _evaluate, "profile": _profile, "inspect": _inspect}
-
-
-def _settle(job: Job, dataset: data.Dataset | None) -> None:
-    """Write config.json, after making sure that the folder does not hold another run."""
-    content = {
-        "config": configuration.to_json(job.config),
-        "versions": _versions(),
-        "seed": job.config.seed,
-        "data": dataset and _describe(dataset),
-    }
-    if job.run.has("config.json"):
-        saved = configuration.read(job.run)
-        _refuse_another_run(job.run, saved, content)
-        content["data"] = content["data"] or saved["data"]
-        content["weights"] = saved.get("weights")
-    # Told once, at the beginning: the run or file that they are from may be gone later.
-    content["weights"] = content.get("weights") or train.about(job.config)
-    job.run.create()
-    job.run.write_json("config.json", content)
-
-
-def _refuse_another_run(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    before, after = _flat(saved["config"]), _flat(wanted["config"])
-    for field in sorted(before.keys() | after.keys()):
-        same_run = not field.startswith(_IDENTITY) or field in _MAY_CHANGE
-        if not same_run and before.get(field) != after.get(field):
-            raise UserError(
-                f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
-                "give another --workdir, or remove that folder"
-            )
-    if saved["data"] and wanted["data"]:
-        before, after = saved["data"], wanted["data"]
-        if before["fingerprint"] != after["fingerprint"]:
-            raise UserError(
-                f"{run} holds a run on other images ({before['name']}, now {after['name']}): "
-                "give another --workdir, or remove that folder"
-            )
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= inner if inner is not None else {prefix + key: value}
-    return flat
-
-
-def _describe(dataset: data.Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "synthetic": dataset.synthetic,
-        "fingerprint": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "images": {name: len(source) for name, source in dataset.splits.items()},
-        "skipped": len(dataset.skipped),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "platform": platform.platform(),
-        "command": " ".join(sys.argv[1:]),
-    }
 
 
 def _kinds(config: ml_collections.ConfigDict) -> dict[str, int | None]:

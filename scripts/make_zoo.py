@@ -21,10 +21,13 @@ from rice_jax.run import Run
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _NAME = flags.DEFINE_string("name", None, "The net's name in the zoo; by default the net's own.")
 _MACHINE = flags.DEFINE_string("machine", "", "Where it was trained; by default the devices.")
+_RECIPE = flags.DEFINE_string("recipe", "", "How it was trained; by default the schedule's name.")
 _NOTE = flags.DEFINE_string("note", "", "What else is to be known of it.")
 
 
-def card(run: Run, trained: train.Trained, machine: str = "", note: str = "") -> dict[str, Any]:
+def card(
+    run: Run, trained: train.Trained, *, machine: str = "", recipe: str = "", note: str = ""
+) -> dict[str, Any]:
     """All that a card holds but name and digest; UserError where the run is not finished."""
     saved, rows = configuration.read(run), history.read(run)
     best, evaluation = history.best_row(rows), run.read_json("evaluation.json")
@@ -45,7 +48,7 @@ def card(run: Run, trained: train.Trained, machine: str = "", note: str = "") ->
         "config": configuration.to_json(config),
         "params": counted.params,
         "flops": counted.flops.to_json(),
-        "recipe": _recipe(config),
+        "recipe": recipe or _recipe(config),
         "epochs": len(rows),
         "best_epoch": int(best["epoch"]),
         "seed": config.seed,
@@ -108,7 +111,8 @@ def main(argv: list[str]) -> None:
     run = Run(_WORKDIR.value)
     trained = train.load(run)
     name = _NAME.value or trained.config.model.name
-    zoo.save(name, trained.params, card(run, trained, _MACHINE.value, _NOTE.value))
+    said = {"machine": _MACHINE.value, "recipe": _RECIPE.value, "note": _NOTE.value}
+    zoo.save(name, trained.params, card(run, trained, **said))
     again = zoo.load(name)
     count = sum(leaf.size for leaf in jax.tree.leaves(again.variables))
     print(f"{name}: {count:,} parameters; {again.card['accuracy']}")

@@ -31,6 +31,17 @@ def test_it_starts_from_the_zoos_net_and_says_so():
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", zoo.names())
+def test_an_image_size_left_open_is_the_zoos(name):
+    wanted = zoo.card(name)["config"]["data"]["image_size"]
+    net = zoo.card(name)["config"]["model"]["name"]
+    made, said = settled(net)
+    assert (made.data.image_size, made.model.weights) == (wanted, f"zoo:{net}")
+    assert f"{wanted} x {wanted} pixels" in said
+    other, _ = settled(net, ["data.image_size"], data__image_size=wanted + 16)
+    assert (other.data.image_size, other.model.weights) == (wanted + 16, "")
+
+
 def test_what_is_settled_is_settled_once():
     made, said = settled()
     before = configuration.to_json(made)

@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import data_files
+import jax
 import numpy as np
 import pytest
 from processes import ended, start_two
 
-from rice_jax import config, data
+from rice_jax import config, data, train
 from rice_jax.errors import UserError
+from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
@@ -241,6 +243,43 @@ def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache,
         assert read(finished, "evaluation.json")["clean"]["images"] == images
     finally:
         (finished / "evaluation.json").write_text(before)
+
+
+def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
+    workdir = tmp_path / "run"
+    settings = small("cnn_light", cache, **{"model.weights": str(finished)})
+    run_stages(settings, str(workdir), ["evaluate", "profile", "inspect"])
+    assert not (workdir / "history.csv").exists()
+    ours, theirs = (read(run, "evaluation.json") for run in (workdir, finished))
+    for kind in ("clean", "augmented"):
+        assert ours[kind]["confusion_matrix"] == theirs[kind]["confusion_matrix"]
+    second_line = (workdir / "report.md").read_text().splitlines()[1]
+    assert f"`{finished}`" in second_line
+    assert "as they are" in second_line
+    about = read(workdir, "summary.json")["weights"]
+    assert (about["source"], about["images"]) == (str(finished), 40)
+    # A run as any other: its net is its own from now on.
+    jax.tree.map(
+        np.testing.assert_array_equal, *(train.load(Run(run)).params for run in (workdir, finished))
+    )
+
+
+def test_weights_of_other_classes_are_not_evaluated(finished, cache, tmp_path):
+    folder = data_files.write_folder(tmp_path / "rice", data_files.pictures(10, tuple("abcde")))
+    fields = {"model.weights": str(finished), "data.path": str(folder)}
+    with pytest.raises(UserError, match=r"is a net for Arborio, .*; the images are of a, b"):
+        run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["evaluate"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("weights", ["", "random"])
+def test_nothing_trained_is_not_evaluated(weights, cache, tmp_path):
+    settings = small("cnn_light", cache, **{"model.weights": weights})
+    with pytest.raises(UserError):
+        run_stages(settings, str(tmp_path / "run"), ["evaluate"])
+    run_stages(settings, str(tmp_path / "run"), ["profile"])
+    with pytest.raises(UserError, match=r"has no trained net: train it .* or name weights"):
+        run_stages(settings, str(tmp_path / "run"), ["evaluate"])
 
 
 @pytest.mark.parametrize("name", ["final", "vgg16"])

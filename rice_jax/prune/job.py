@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, inspection, stages, train
+from rice_jax import data, identity, inspection, stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune import widths
 from rice_jax.prune.certificate import certify
@@ -186,7 +186,7 @@ def _begin(out: Run, asked: Any) -> None:
 
 def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
     """The images that the run was trained on; UserError for others."""
-    return stages.require_own(parent, stages.load_images(config))
+    return identity.require_own(parent, stages.load_images(config))
 
 
 def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:

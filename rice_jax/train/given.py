@@ -17,8 +17,8 @@ def about(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     """Where the weights are from that config.model.weights names; None where they are random.
 
     Returns:
-        {source}, and where that is known the training they come from: {epochs, recipe, data, images
-        (for training), classes}.
+        {source}, and where that is known the training they come from: {epochs, recipe, image_size,
+        data, images (for training), classes}.
 
     Raises:
         UserError: the zoo has no such net, or the folder is no trained run's.
@@ -29,15 +29,18 @@ def about(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     if source.startswith(zoo.PREFIX):
         card = zoo.card(source.removeprefix(zoo.PREFIX))
         data, recipe, epochs = card["data"], card["recipe"], card["best_epoch"]
+        side = card["config"]["data"]["image_size"]
     elif (folder := epath.Path(os.path.expanduser(source))).is_dir():
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder))["data"]
         recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch
+        side = trained.config.data.image_size
     else:
         return {"source": source}
     return {
         "source": source,
         "epochs": epochs,
         "recipe": recipe,
+        "image_size": side,
         "data": data["name"],
         "images": data["images"]["train"],
         "classes": data["classes"],
@@ -45,12 +48,9 @@ def about(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
 
 
 def zoo_fits(config: ml_collections.ConfigDict) -> bool:
-    """Whether the zoo has a net of this configuration's name with parameters of the same shapes."""
-    name = config.model.name
-    if name not in zoo.names():
-        return False
+    """Whether the zoo's net of this configuration's name has parameters of the same shapes."""
     ours = state.shapes(weights.build(config), weights.input_shape(config), ()).trainable
-    theirs = zoo.load(name).variables["params"]
+    theirs = zoo.load(config.model.name).variables["params"]
     wanted, given = (
         {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
         for tree in (ours, theirs)

@@ -1,0 +1,145 @@
+"""What a run is of: config.json, and what a folder that holds another run does not take."""
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import data, train
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+# What makes a run another run: a change there cannot go on in the same folder.
+_IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
+_MAY_CHANGE = (
+    "train.epochs",
+    "train.on_collapse",
+    "train.save_seconds",
+    "train.stop_patience",
+    "train.tensorboard",
+)
+_PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def unchanged(saved: dict[str, Any] | None, config: ml_collections.ConfigDict) -> set[str]:
+    """The fields that are as the run has them: they have been settled before."""
+    if saved is None:
+        return set()
+    before, now = _flat(saved["config"]), _flat(configuration.to_json(config))
+    return {field for field in before if before[field] == now.get(field)}
+
+
+def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | None) -> None:
+    """Write config.json, after making sure that the folder does not hold another run.
+
+    Raises:
+        UserError: as `refuse_another`, or the weights that it names are not there.
+    """
+    content = {
+        "config": configuration.to_json(config),
+        "versions": _versions(),
+        "seed": config.seed,
+        "data": dataset and _describe(dataset),
+    }
+    if run.has("config.json"):
+        saved = configuration.read(run)
+        refuse_another(run, saved, content)
+        content["data"] = content["data"] or saved["data"]
+        content["weights"] = saved.get("weights")
+    # Told once, at the beginning: the run or file that they are from may be gone later.
+    content["weights"] = content.get("weights") or _about_weights(config)
+    run.create()
+    run.write_json("config.json", content)
+
+
+def _about_weights(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+    """`train.about`, with a warning where the weights are used to images of another size."""
+    about, side = train.about(config), config.data.image_size
+    theirs = (about or {}).get("image_size", side)
+    if theirs != side:
+        print(
+            f"WARNING: {config.model.weights} was trained on images of {theirs} x {theirs} pixels "
+            f"and gets {side} x {side}: --config.data.image_size={theirs} suits it better",
+            file=sys.stderr,
+        )
+    return about
+
+
+def refuse_another(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """UserError where config.json as it was `saved` is of another run than is `wanted`.
+
+    Either holds 'config', and 'data' or None where the images are not known (yet).
+    """
+    before, after = _flat(saved["config"]), _flat(wanted["config"])
+    for field in sorted(before.keys() | after.keys()):
+        same_run = not field.startswith(_IDENTITY) or field in _MAY_CHANGE
+        if not same_run and before.get(field) != after.get(field):
+            raise UserError(
+                f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
+                "give another --workdir, or remove that folder"
+            )
+    if saved["data"] and wanted["data"]:
+        before, after = saved["data"], wanted["data"]
+        if before["fingerprint"] != after["fingerprint"]:
+            raise UserError(
+                f"{run} holds a run on other images ({before['name']}, now {after['name']}): "
+                "give another --workdir, or remove that folder"
+            )
+
+
+def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
+    """The images, if they are those that the run was trained on, in the same classes.
+
+    Raises:
+        UserError: they are others; it says what each is and where those to be evaluated are given.
+    """
+    saved = configuration.read(run)["data"] if run.has("config.json") else None
+    now = _describe(dataset)
+    if saved and any(saved[name] != now[name] for name in ("fingerprint", "classes")):
+        raise UserError(
+            f"{run} was trained on {_told(saved)}, and given now is {_told(now)}: give the same "
+            "images (--config.data.path or RICE_IMAGE_DATASET); others are evaluated by "
+            "--config.eval.path"
+        )
+    return dataset
+
+
+def _told(images: dict[str, Any]) -> str:
+    """What config.json says of images, in a few words."""
+    classes = images["classes"]
+    few = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
+    number = sum(images.get("images", {}).values())
+    return f"{images['name']} ({number:,} images in {len(classes)} classes: {few})"
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat |= inner if inner is not None else {prefix + key: value}
+    return flat
+
+
+def _describe(dataset: data.Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "synthetic": dataset.synthetic,
+        "fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "images": {name: len(source) for name, source in dataset.splits.items()},
+        "skipped": len(dataset.skipped),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "platform": platform.platform(),
+        "command": " ".join(sys.argv[1:]),
+    }
