@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from precision import double_precision
 
 from rice_jax import ops
 from rice_jax.graph.trace import trace
@@ -44,7 +45,7 @@ small = st.integers(1, 3)
 @given(sides, sides, small, small, st.integers(1, 4), st.sampled_from(["SAME", "VALID"]), small)
 def test_convolution_in_float64(height, width, channels, filters, kernel, padding, stride):
     height, width = max(height, kernel), max(width, kernel)
-    with jax.enable_x64(True):
+    with double_precision():
         x = draw(2, height, width, channels)
         w = draw(kernel, kernel, channels, filters, seed=1)
 
@@ -84,7 +85,7 @@ def convolved(convolve, x, w, stride, padding):
 def test_convolution_of_images_larger_than_a_chunk(
     image, channels, filters, kernel, stride, padding
 ):
-    with jax.enable_x64(True):
+    with double_precision():
         x, w = draw(2, *image, channels), draw(kernel, kernel, channels, filters, seed=1)
         ours, xlas = (
             convolved(convolve, x, w, stride, padding)
@@ -100,7 +101,7 @@ def test_convolution_of_images_larger_than_a_chunk(
 )  # fmt: skip
 def test_max_pooling_in_float64_with_ties(height, width, window, strides, padding, ties):
     height, width = max(height, window[0]), max(width, window[1])
-    with jax.enable_x64(True):
+    with double_precision():
         x = draw(2, height, width, 2)
         x = np.round(x) if ties else x
 
@@ -177,7 +178,7 @@ def test_under_vmap_remat_and_a_second_derivative():
 def test_relu(shape):
     x = np.round(draw(*shape), 1)
     x[0, 0] = 0
-    with jax.enable_x64(True):
+    with double_precision():
         same(value_and_gradients(ops.relu, x), value_and_gradients(jax.nn.relu, x), rtol=0)
 
 

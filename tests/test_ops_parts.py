@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double_precision
 
 from rice_jax import models, ops
 from rice_jax.models import NETS
@@ -60,7 +61,7 @@ def test_accelerators_compute_the_whole_batch(platform):
 
 @pytest.mark.parametrize("size", [1, 3, 4, 12])
 def test_sums_and_maps_are_those_of_the_whole(size):
-    with jax.enable_x64(True):
+    with double_precision():
         rows = np.random.default_rng(0).standard_normal((12, 5))
         weights = np.arange(12.0)
 
