@@ -273,7 +273,7 @@ def test_an_output_of_several_has_to_be_named():
 def test_every_stream_has_a_key_when_counting_and_needs_one_to_compute():
     variables = initialised(Noisy(), {})
     given = profile.count(Noisy(), (8, 8, 3), rngs=RNGS)
-    assert given == profile.count(Noisy(), (8, 8, 3))
+    assert given.flops == profile.count(Noisy(), (8, 8, 3)).flops
     assert given.params == sum(leaf.size for leaf in jax.tree.leaves(variables))
     maps = inspection.feature_maps(Noisy(), variables, IMAGES, rngs=RNGS)
     assert maps["one"].shape == (3, 8, 8, 6)
@@ -369,11 +369,12 @@ def generator():
         ([IMAGES], 3),
         ([jnp.asarray(IMAGES), IMAGES[:1]], 4),
         ([(IMAGES, None)], 3),
+        ((IMAGES, LABELS), 3),
         (iter([IMAGES]), 3),
         (generator(), 5),
         (map(lambda n: IMAGES[:n], (1, 2)), 3),  # noqa: C417
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batches, images):
     module = sequential(4)
@@ -389,7 +390,7 @@ def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batch
     ("batches", "message"),
     [
         ([IMAGES], "needs labels: give batches of pairs"),
-        ((IMAGES, LABELS), "of one shape; a batch is images, or a pair"),
+        ([(IMAGES, LABELS), (IMAGES[:, :4], LABELS)], "of one shape; a batch is images, or a pair"),
         ([(IMAGES, LABELS[:2])], "a batch has 3 images and 2 labels"),
         ([{"image": IMAGES}], "a batch holds dict: a batch is images, or a pair"),
         (5, "batches are int: a batch is images"),

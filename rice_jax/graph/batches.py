@@ -17,12 +17,12 @@ class Batches:
     """
 
     def __init__(self, given: Iterable[Any], *, one_shape: bool = True) -> None:
-        """`given`: any iterable of batches, or an array, which is one batch.
+        """`given`: any iterable of batches, or one batch: an array, or it and a line of labels.
 
         `one_shape` refuses images of several shapes. UserError for what is no iterable.
         """
         self._one_shape = one_shape
-        if hasattr(given, "shape"):
+        if hasattr(given, "shape") or _is_labelled(given):
             given = [given]
         try:
             once = iter(given) is given
@@ -45,6 +45,16 @@ class Batches:
             if labels is not None and len(labels) != len(images):
                 raise UserError(f"a batch has {len(images)} images and {len(labels)} labels")
             yield images, labels
+
+
+def _is_labelled(given: Any) -> bool:
+    if (
+        not isinstance(given, tuple | list)
+        or [hasattr(each, "shape") for each in given] != [True] * 2
+    ):
+        return False
+    images, labels = given
+    return len(images.shape) > 1 and labels.shape == images.shape[:1]
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
