@@ -1,0 +1,133 @@
+"""The scripts that make the sample and the zoo out of the whole data set and of runs."""
+
+import importlib.util
+import json
+import random
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_training
+
+from rice_jax import config as configuration
+from rice_jax import train, zoo
+from rice_jax.data.archive import Member
+from rice_jax.data.split import split
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
+
+def script(name):
+    """A script as a module, run once: its flags can be defined but once."""
+    path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SAMPLE, ZOO = script("make_sample"), script("make_zoo")
+
+
+class Archive:
+    def __init__(self, members):
+        self.members = members
+
+
+def test_the_sample_is_of_the_test_split_and_the_same_whatever_the_order():
+    members = [
+        Member(label, f"{label}/{number}.jpg", "", 0, "")
+        for label in "ab"
+        for number in range(2100)
+    ]
+    chosen = list(SAMPLE.chosen(Archive(members)))
+    tested = {member.name for member in split(members, 0)["test"]}
+    assert {member.name for _, member in chosen} <= tested
+    assert all(name.partition("/")[2] == member.name for name, member in chosen)
+    for part, each in SAMPLE.EACH.items():
+        for label in "ab":
+            assert sum(name.startswith(f"{part}/{label}/") for name, _ in chosen) == each
+    random.Random(0).shuffle(members)
+    assert list(SAMPLE.chosen(Archive(members))) == chosen
+
+
+def test_the_packages_sample_is_as_the_script_makes_it():
+    with zipfile.ZipFile(zoo.SAMPLE) as opened:
+        names = [info.filename for info in opened.infolist()][1:]
+        assert {info.compress_type for info in opened.infolist()} == {zipfile.ZIP_STORED}
+        licence = opened.read("LICENCE.txt").decode()
+    assert licence == zoo.SAMPLE.with_name("LICENCE.txt").read_text()
+    for word in ("CC0", "Koklu, M., Cinar, I., & Taspinar, Y. S. (2021)", "10.1016/j.compag"):
+        assert word in licence
+    assert names == sorted(names)
+    for part, each in SAMPLE.EACH.items():
+        assert sum(name.startswith(f"{part}/") for name in names) == 5 * each
+    pictures = [name.partition("/")[2] for name in names]
+    assert len(set(pictures)) == len(pictures)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A tiny net that learned for two epochs, in a folder of somebody's."""
+    settings = tiny_training.config(augment=True)
+    settings.data.update(path="/home/somebody/Rice_Image_Dataset/", cache_dir="/home/somebody/x")
+    run = Run(tmp_path / "run")
+    module = train.build(settings)
+    params = train.initial_params(settings, module)
+    train.begin(settings, run, tiny_training.dataset(), params)
+    result = {"images": 20, "accuracy": 0.9}
+    images = {"train": 100, "validation": 20, "test": 20}
+    about = {"name": "rice", "synthetic": False, "fingerprint": "tiny", "skipped": 0}
+    files = {
+        "config.json": {
+            "config": configuration.to_json(settings),
+            "versions": {"jax": "1", "devices": "3 x abacus", "command": "/home/somebody"},
+            "seed": 0,
+            "data": about | {"classes": list(tiny_training.CLASSES), "images": images},
+        },
+        "evaluation.json": {"clean": result, "augmented": result, "path": "test split"},
+    }
+    for name, content in files.items():
+        run.write_json(name, content)
+    run.write_text("history.csv", "epoch,val_loss,val_accuracy\n1,0.2,0.5\n2,0.1,0.7\n3,0.3,0.9\n")
+    return run
+
+
+def test_a_run_becomes_a_net_of_the_zoo(run, tmp_path):
+    trained = train.load(run)
+    card = ZOO.card(run, trained)
+    zoo.save("tiny", trained.params, card, tmp_path)
+    entry = zoo.load("tiny", tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, entry.variables["params"], trained.params)
+    card = entry.card
+    assert card["params"] == (27 * 4 + 4) + (4 * 8 + 8) + (8 * 5 + 5)
+    assert (card["epochs"], card["best_epoch"]) == (3, 2)
+    assert card["accuracy"] == {
+        "validation": {"accuracy": 0.7, "images": 20},
+        "clean": {"images": 20, "accuracy": 0.9},
+        "augmented": {"images": 20, "accuracy": 0.9},
+    }
+    assert card["recipe"] == "study, augmented"
+    assert card["machine"] == "3 x abacus"
+    assert "somebody" not in json.dumps(card)
+    assert card["command"].startswith("python -m rice_jax.main --config=configs/final.py ")
+    for field in ("data.path=Rice_Image_Dataset", "train.augment=True", "train.epochs=3"):
+        assert f"--config.{field}" in card["command"]
+
+
+@pytest.mark.parametrize("how", ["drawn", "untrained", "elsewhere"])
+def test_a_run_that_proves_nothing_is_refused(how, run):
+    if how == "drawn":
+        content = run.read_json("config.json")
+        content["data"]["synthetic"] = True
+        run.write_json("config.json", content)
+    elif how == "untrained":
+        (run.path / "history.csv").unlink()
+    else:
+        run.write_json("evaluation.json", run.read_json("evaluation.json") | {"path": "my/rice"})
+    with pytest.raises(UserError, match=r"not trained on photographs|evaluated on my/rice"):
+        ZOO.card(run, train.load(run))
