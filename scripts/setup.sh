@@ -59,7 +59,9 @@ except BlockingIOError:
 '
 }
 
-packages() { find "$venv" -name '*.dist-info' -prune | wc -l; }
+packages() {
+  { find "$venv"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' 2>/dev/null || true; } | wc -l
+}
 
 # How far pip is: what it does, or how many packages came to those that were there.
 progress() {
