@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rice_jax.inspection.interval import UNIT, gamma, point, widened
+from rice_jax.inspection.interval import SMALLEST, UNIT, gamma, point, roundoff, widened
 
 
 def holds(interval, exact):
@@ -41,6 +41,24 @@ def test_a_number_too_small_to_count_on_is_no_zero(value):
     ends = float(interval.lo[0]), float(interval.hi[0])
     assert max(ends, key=abs) * np.sign(value) > 1e-30
     assert not interval.exact
+
+
+@pytest.mark.parametrize("value", [1e-30, -1e-30])
+def test_an_end_near_zero_moves_to_where_nothing_underflows(value):
+    end = jnp.full(1, value, jnp.float32)
+    interval = widened(end, end, 0.0)
+    ends = float(interval.lo[0]), float(interval.hi[0])
+    assert all(end == 0 or abs(end) >= SMALLEST for end in ends)
+    assert max(ends, key=abs) * np.sign(value) >= SMALLEST
+    assert min(ends) <= value <= max(ends)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_roundoff_is_what_a_type_rounds_by(dtype):
+    exact = np.random.default_rng(0).normal(size=4096)
+    rounded = np.asarray(jnp.asarray(exact, dtype), np.float64)
+    largest = np.max(np.abs(rounded - exact) / np.abs(exact))
+    assert largest <= roundoff(dtype) <= 5 * largest
 
 
 def test_a_sums_error_grows_with_its_terms_and_may_eat_all_of_it():

@@ -1,0 +1,268 @@
+"""The tests of proofs notice when one is loosened: each of these changes makes one fail."""
+
+import contextlib
+import inspect
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+import test_inspection_bounds as bounds
+import test_inspection_interval as intervals
+import test_prune_agreement as agreements
+import test_prune_certificate as certificates
+import test_prune_dead as dead_filters
+import test_prune_folding as folding
+
+from rice_jax.errors import UserError
+from rice_jax.inspection import interval, rounding
+from rice_jax.prune import agreement, certificate, dead, surgery
+
+pytestmark = pytest.mark.usefixtures("compiled_in_haste")
+
+
+@contextlib.contextmanager
+def mutated(module, before, after):
+    """A module whose functions and constants are those of a changed source, for a while."""
+    source = inspect.getsource(module)
+    assert source.count(before) == 1, before
+    other = types.ModuleType(module.__name__)
+    vars(other).update(__file__=module.__file__, __package__=module.__package__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, other)
+        exec(compile(source.replace(before, after), module.__file__, "exec"), vars(other))
+    with pytest.MonkeyPatch.context() as patch:
+        for home, changed in _homes(module, other):
+            for name, value in list(vars(changed).items()):
+                own = vars(home).get(name)
+                if name.startswith("__"):
+                    continue
+                if isinstance(own, types.FunctionType) and own.__module__ == module.__name__:
+                    patch.setattr(own, "__code__", value.__code__)
+                elif isinstance(value, float | dict) and own != value:
+                    patch.setattr(home, name, value)
+        yield
+
+
+def _homes(module, other):
+    """The module and its classes, each with the changed one."""
+    yield module, other
+    for name, value in list(vars(other).items()):
+        if inspect.isclass(value) and value.__module__ == module.__name__:
+            yield vars(module)[name], value
+
+
+def certified(test, *arguments):
+    return lambda: test(certificates.Net().init(jax.random.key(0), certificates.IMAGES), *arguments)
+
+
+MUTATIONS = {
+    "sums without rounding": (
+        interval,
+        ("share = (terms + 8) * unit", "share = 0.0 * terms * unit"),
+        intervals.test_a_sums_error_grows_with_its_terms_and_may_eat_all_of_it,
+    ),
+    "no margin": (
+        interval,
+        (
+            "lo - margin * (1 + 4 * UNIT), hi + margin * (1 + 4 * UNIT)",
+            "lo + 0 * margin, hi + 0 * margin",
+        ),
+        lambda: (
+            intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis.inner_test(
+                0
+            )
+        ),
+    ),
+    "ends as they were rounded": (
+        interval,
+        ("lo - 4 * UNIT * jnp.abs(lo), hi + 4 * UNIT * jnp.abs(hi)", "lo, hi"),
+        lambda: (
+            intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis.inner_test(
+                0
+            )
+        ),
+    ),
+    "no gap about zero": (
+        interval,
+        ("lo, hi = -_upward(-lo), _upward(hi)", "lo, hi = lo, hi"),
+        lambda: intervals.test_an_end_near_zero_moves_to_where_nothing_underflows(1e-30),
+    ),
+    "NaN is bounded": (
+        interval,
+        ("finite = jnp.isfinite(lo) & jnp.isfinite(hi)", "finite = lo == lo"),
+        lambda: bounds.test_nothing_is_proven_behind_what_has_no_bounds("nothing to divide by"),
+    ),
+    "float64 is float32": (
+        interval,
+        (
+            "if np.array_equal(single.astype(array.dtype), array) and not near_zero.any():",
+            "if not near_zero.any():",
+        ),
+        lambda: intervals.test_a_float64_is_held_by_what_float32_makes_of_it(0.1),
+    ),
+    "tiny is zero": (
+        interval,
+        ("return (bits > 0) & (bits <", "return (bits > 1e30) & (bits <"),
+        lambda: intervals.test_a_number_too_small_to_count_on_is_no_zero(1e-40),
+    ),
+    "bfloat16 does not round": (
+        interval,
+        ('"bfloat16": 2.0**-8', '"bfloat16": 0.0'),
+        lambda: intervals.test_roundoff_is_what_a_type_rounds_by(jnp.bfloat16),
+    ),
+    "nearly constant is constant": (
+        dead,
+        ("_ROUNDING = 1e-6", "_ROUNDING = 1e-2"),
+        folding.test_a_filter_that_hardly_changes_is_not_constant,
+    ),
+    "every constant folds": (
+        dead,
+        ("((least == 0) | folds_exactly(graph, contraction))", "(least == least)"),
+        dead_filters.test_a_constant_that_meets_padding_stays,
+    ),
+    "dead if dead anywhere": (
+        dead,
+        ("result[channels[(channels >= 0) & ~truth]] = False", "pass"),
+        folding.test_a_filter_that_the_last_images_wake_is_not_dead,
+    ),
+    "the first images tell": (
+        dead,
+        ("(np.minimum(low, least), np.maximum(high, most))", "(low, high)"),
+        folding.test_a_filter_that_the_last_images_wake_is_not_dead,
+    ),
+    "a layer may be empty": (
+        dead,
+        ("kept[np.flatnonzero(graph.group == group)[0]] = True", "pass"),
+        dead_filters.test_a_net_of_dead_filters_keeps_one_in_each_layer,
+    ),
+    "NaN passes": (
+        certificate,
+        ("if odd.any():", "if odd.any() and False:"),
+        certified(certificates.test_weights_that_are_no_numbers_are_never_equal),
+    ),
+    "any difference is rounding": (
+        certificate,
+        ("if worst.difference > explained:", "if worst.difference > 1e9 * explained:"),
+        certified(
+            certificates.test_proven_stands_beside_rounding_alone_whatever_the_logits_size, 1e-3
+        ),
+    ),
+    "the first logits tell": (
+        certificate,
+        ("or apart.max() > self.difference)", "or False)"),
+        certified(certificates.test_the_largest_difference_may_be_on_any_image_and_at_any_logit),
+    ),
+    "relative to nothing": (
+        certificate,
+        ("worst.difference / size if size", "worst.difference if size"),
+        certified(
+            certificates.test_a_difference_is_told_in_itself_and_relative_to_the_largest_logit
+        ),
+    ),
+    "proven without a bound": (
+        certificate,
+        ("or not worst.difference)", "or True)"),
+        certified(certificates.test_where_rounding_cannot_be_told_proven_needs_equal_logits),
+    ),
+    "rounding explains all": (
+        rounding,
+        ("CONFIDENCE = 8.0", "CONFIDENCE = 800.0"),
+        certificates.test_a_longer_sum_and_rounded_operands_are_allowed_more,
+    ),
+    "sums round as one number": (
+        rounding,
+        ("math.sqrt(_terms(equation))", "1"),
+        certificates.test_a_longer_sum_and_rounded_operands_are_allowed_more,
+    ),
+    "a bias may have other readers": (
+        surgery,
+        ("bias.readers != (reader,)", "reader not in bias.readers"),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("read through a cast"),
+    ),
+    "a sum may have other readers": (
+        surgery,
+        (
+            "if len(made.readers) != 1 or made.returned:\n        return None\n"
+            "    (reader,) = made.readers",
+            "reader = next(each for each in made.readers if each.name == 'add')",
+        ),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("sum read again"),
+    ),
+    "a bias in any order": (
+        surgery,
+        ("or not np.all(bias.places() == line)", ""),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("in another order"),
+    ),
+    "a bias for rows": (
+        surgery,
+        ("or not np.all(bias.places() == line)", ""),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("for rows"),
+    ),
+    "several axes of filters": (
+        surgery,
+        ("or len(kernel.shape) != 2", ""),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("for one of two axes"),
+    ),
+    "from the wrong side": (
+        surgery,
+        ('or (reader.name == "sub" and left is not output)', ""),
+        lambda: folding.test_a_constant_that_no_bias_takes_up_stays("from the left"),
+    ),
+    "padding is forgotten": (
+        surgery,
+        ("any(edge > 0 for edges", "any(edge > 99 for edges"),
+        dead_filters.test_a_constant_that_meets_padding_stays,
+    ),
+    "folded with the wrong sign": (
+        surgery,
+        ("+ sign * missing", "- sign * missing"),
+        lambda: folding.test_a_constant_that_a_bias_takes_up_goes("plain"),
+    ),
+    "the parameter for its kernel": (
+        surgery,
+        (
+            "graph.origins.compute(equation.inputs[1 - operand], variables)",
+            "variables['params']['kernel']",
+        ),
+        lambda: folding.test_a_constant_that_a_bias_takes_up_goes("scaled"),
+    ),
+    "another number is accepted": (
+        surgery,
+        ("if found and not agree(", "if False and not agree("),
+        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+    ),
+    "constants are not compared": (
+        agreement,
+        ("elif (a.shape, a.constant.tobytes())", "elif False and (a.shape, a.constant.tobytes())"),
+        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+    ),
+    "parameters are not compared": (
+        agreement,
+        ("if not _same(value, other.params.get(name)):", "if False:"),
+        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("power"),
+    ),
+    "all nets agree": (
+        agreement,
+        ("_CLOSE = 1e-5", "_CLOSE = 1e5"),
+        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_loosened_proof_makes_a_test_fail(name):
+    module, (before, after), test = MUTATIONS[name]
+    with (
+        mutated(module, before, after),
+        pytest.raises((AssertionError, UserError, pytest.fail.Exception)),
+    ):
+        test()
+
+
+def test_what_is_not_changed_passes_and_a_change_does_not_last():
+    test = MUTATIONS["sums without rounding"][2]
+    with mutated(interval, "share = (terms + 8) * unit", "share = unit * (terms + 8)"):
+        test()
+    test()
