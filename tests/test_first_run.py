@@ -48,13 +48,27 @@ def test_what_is_settled_is_settled_once():
     assert configuration.to_json(made) == before
 
 
-@pytest.mark.parametrize("name", sorted({"cnn", "googlenet", "vgg16"} - set(zoo.names())))
+@pytest.mark.parametrize("name", sorted({"cnn", "vgg16"} - set(zoo.names())))
 def test_a_net_that_the_zoo_lacks_starts_as_it_always_does(name):
     made, said = settled(name)
     assert made.model.weights == ""
     assert made.data.path == "sample"
     assert made.train.learning_rate == configuration.default(name).train.learning_rate
     assert "random" in said
+
+
+@pytest.mark.parametrize(
+    ("stages", "epochs"),
+    [
+        # Forward and backward 3 x 2 x 9 Cin Cout x 224^2 FLOPs, and little for the dense layers:
+        (((4,),), 10),  # 0.03 GFLOPs an image, 500 images: as many epochs as there may be
+        (((64, 64),), 1),  # of 64 filters, 11.6 GFLOPs: 5.8 TFLOPs an epoch
+        (((32, 32),), 3),  # of 32 filters, 3.0 GFLOPs: 1.5 TFLOPs an epoch
+    ],
+)
+def test_a_heavy_net_from_nothing_gets_fewer_epochs(stages, epochs):
+    made, _ = settled("final", ["model.weights"], model__stages=stages)
+    assert made.train.epochs == epochs
 
 
 @pytest.mark.parametrize(
