@@ -10,7 +10,7 @@ from rice_jax.report.record import Record
 
 def origin(record: Record) -> str:
     """A line; empty for a net that began at random and learned from images of the user's own."""
-    on_sample = record.config["config"]["data"].get("path") == data.SAMPLE
+    on_sample = (record.config["config"].get("data") or {}).get("path") == data.SAMPLE
     weights = record.config.get("weights")
     parts = []
     if weights or on_sample:

@@ -1,0 +1,47 @@
+"""The second line of the page: where the weights are from, what the sample is, how to go on."""
+
+import report_runs
+
+from rice_jax.report.page.origin import origin
+from rice_jax.report.record import load
+
+ZOO = {
+    "source": "zoo:final",
+    "epochs": 7,
+    "recipe": "study",
+    "data": "Rice_Image_Dataset",
+    "images": 60_000,
+}
+
+
+def told(tmp_path, weights=None, path="sample", **parts):
+    run = report_runs.make_run(tmp_path / "run", **parts)
+    content = run.read_json("config.json")
+    content["config"]["data"]["path"] = path
+    run.write_json("config.json", content | {"weights": weights})
+    return origin(load(run))
+
+
+def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):
+    line = told(tmp_path, ZOO)
+    assert "the zoo's `final` (recipe study, epoch 7, 60,000 images" in line
+    assert "trained on here" in line
+    assert "300 photographs" in line
+    assert "240 for training, 30 for validation, 30 for the test" in line
+    assert "--config=configs/final.py --config.data.path=rice-image-dataset.zip" in line
+    assert "\n" not in line
+
+
+def test_weights_that_no_training_changed_are_said_to_be_so(tmp_path):
+    assert "as they are" in told(tmp_path, ZOO, history=None)
+
+
+def test_a_file_of_weights_is_named(tmp_path):
+    assert told(tmp_path, {"source": "my/vgg16.h5"}, path="rice.zip") == (
+        "The weights are those of `my/vgg16.h5`, trained on here."
+    )
+
+
+def test_random_weights_are_told_of_on_the_sample_alone(tmp_path):
+    assert told(tmp_path).startswith("The net started from random weights. The images are")
+    assert told(tmp_path, path="rice.zip") == ""
