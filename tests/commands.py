@@ -4,6 +4,7 @@ A process of its own costs seconds of imports; tests/test_readme.py and others s
 """
 
 import contextlib
+import importlib.util
 import io
 import runpy
 import sys
@@ -22,6 +23,28 @@ def _file(name):
     return str(path / "__main__.py" if path.is_dir() else path.with_suffix(".py"))
 
 
+@contextlib.contextmanager
+def _flags_taken_back():
+    """Leave no flag behind: each can be defined but once."""
+    app.define_help_flags()  # absl's own stay, which it defines once
+    before = set(flags.FLAGS)
+    try:
+        yield
+    finally:
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+        flags.FLAGS.unparse_flags()
+
+
+def imported(path):
+    """A program as a module, for its functions; its flags have no value."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with _flags_taken_back():
+        spec.loader.exec_module(module)
+    return module
+
+
 def run(name, *arguments, stdin=""):
     """`returncode`, `stdout` and `stderr` of a command, which leaves no flag behind.
 
@@ -32,11 +55,10 @@ def run(name, *arguments, stdin=""):
     """
     out, err = io.StringIO(), io.StringIO()
     argv = [str(name), *map(str, arguments)]
-    app.define_help_flags()  # absl's own stay, which it defines once
-    before = set(flags.FLAGS)
     status = None
     try:
         with (
+            _flags_taken_back(),
             warnings.catch_warnings(action="ignore", category=DeprecationWarning),  # as there
             mock.patch.object(sys, "argv", argv),
             mock.patch.object(sys, "stdin", io.StringIO(stdin)),
@@ -46,10 +68,6 @@ def run(name, *arguments, stdin=""):
             runpy.run_path(_file(name), run_name="__main__")
     except SystemExit as left:
         status = left.code
-    finally:
-        for flag in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, flag)
-        flags.FLAGS.unparse_flags()
     return types.SimpleNamespace(
         returncode=status or 0, stdout=out.getvalue(), stderr=err.getvalue()
     )

@@ -1,11 +1,11 @@
 """The scripts that make the sample and the zoo out of the whole data set and of runs."""
 
-import importlib.util
 import json
 import random
 import zipfile
 from pathlib import Path
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -21,16 +21,8 @@ from rice_jax.run import Run
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
 
-def script(name):
-    """A script as a module, run once: its flags can be defined but once."""
-    path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SAMPLE, ZOO = script("make_sample"), script("make_zoo")
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SAMPLE, ZOO = (commands.imported(SCRIPTS / f"{name}.py") for name in ("make_sample", "make_zoo"))
 
 
 class Archive:
