@@ -6,6 +6,7 @@ The run must have been trained and evaluated on its own test split. Paths are le
 """
 
 import datetime
+import shlex
 from typing import Any
 
 import jax
@@ -89,9 +90,11 @@ def _recipe(config: ml_collections.ConfigDict) -> str:
 
 def _command(config: ml_collections.ConfigDict) -> str:
     """What gives such a run again: all that is not as the net's configuration has it."""
-    flat = _flat(configuration.to_json(config))
-    usual = _flat(configuration.to_json(configuration.default(config.model.name)))
-    fields = [f"--config.{key}={flat[key]}" for key in flat if flat[key] != usual.get(key)]
+    flat = _flat(config.to_dict())
+    usual = _flat(configuration.default(config.model.name).to_dict())
+    fields = [
+        shlex.quote(f"--config.{key}={flat[key]}") for key in flat if flat[key] != usual.get(key)
+    ]
     return " ".join(
         ["python -m rice_jax.main", f"--config=configs/{config.model.name}.py", *fields]
     )

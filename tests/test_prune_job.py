@@ -80,6 +80,7 @@ def test_prune_json_gives_the_account(lighter):
         **lighter.read_json("profile.json")["totals"]["flops"],
         "params": 9 * (3 * 2 + 2 * 3) + 2 + 3 + 3 * 4 + 4 + 4 * 5 + 5,
         "filters": 5,
+        "uncounted": 0,
     }
     assert lighter.has("filters.png")
     assert lighter.has("pruned_maps/conv1.png")
