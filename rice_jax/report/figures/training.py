@@ -79,11 +79,20 @@ def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray) -> None:
     positive = np.unique(rates[rates > 0])
     if positive.size:
         axes.set_yscale("log")
-        axes.set_ylim(positive[0] / 2, positive[-1] * 2)
-        # One tick for each rate that was used, as far as they stand apart.
-        axes.set_yticks(positive[:: max(1, math.ceil(positive.size / 4))])
+        low, high = positive[0] / 2, positive[-1] * 2
+        axes.set_ylim(low, high)
+        axes.set_yticks(_apart(positive, (high / low) ** 0.15))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2g}"))
         axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _apart(rates: np.ndarray, ratio: float) -> list[float]:
+    """Of ascending rates the largest, and those below that stand apart by a ratio at least."""
+    chosen = [rates[-1]]
+    for rate in rates[::-1]:
+        if chosen[-1] >= ratio * rate:
+            chosen.append(rate)
+    return chosen
 
 
 def _mark_rate_changes(axes: Sequence[Axes], epochs: np.ndarray, rates: np.ndarray) -> None:
