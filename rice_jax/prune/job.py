@@ -13,11 +13,11 @@ from rice_jax import data, identity, inspection, stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune import widths
 from rice_jax.prune.certificate import certify
-from rice_jax.prune.images import Images
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run
+from rice_jax.train.images import Images
 from rice_jax.train.origin import changes
 
 _UNDER_WAY = "pruning.json"

@@ -7,11 +7,11 @@ import ml_collections
 from rice_jax import evaluate, train
 from rice_jax.errors import UserError
 from rice_jax.prune import widths
-from rice_jax.prune.images import Images
 from rice_jax.prune.job import Request, load_images
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run
+from rice_jax.train.images import Images
 
 SHARES = (0.5, 0.25, 0.1, 0.05, 0.02)
 """Of the whole net's FLOPs."""

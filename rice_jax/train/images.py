@@ -1,4 +1,4 @@
-"""A split's images as the pruner reads them: floats in [0, 1], as often as it likes."""
+"""A split's images as a net is evaluated on them: floats in [0, 1], as often as one likes."""
 
 import dataclasses
 import functools
@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from rice_jax import data, train
+from rice_jax import data
+from rice_jax.train.step import evaluation_inputs
 
 Kinds = Sequence[str]
 """Of 'clean' and 'augmented'."""
@@ -33,7 +34,7 @@ class Images:
             yield from self._pass(kind, seed)
 
     def _pass(self, kind: str, seed: int | None) -> Iterator[tuple[Any, Any]]:
-        prepare = jax.jit(functools.partial(train.evaluation_inputs, augment_seed=seed))
+        prepare = jax.jit(functools.partial(evaluation_inputs, augment_seed=seed))
         size, side = self.config.eval.batch_size, self.config.data.image_size
         total = min(len(self.source), self.limit or len(self.source))
         workers = self.config.data.workers
