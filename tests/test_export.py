@@ -1,4 +1,4 @@
-"""Nets as files that run without this package: StableHLO and ONNX."""
+"""Nets as files that run without this package: StableHLO, ONNX, LiteRT."""
 
 import functools
 import json
@@ -20,6 +20,7 @@ from rice_jax import export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.export import __main__ as command
+from rice_jax.export import flatbuffer
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.run import Run
 
@@ -101,16 +102,105 @@ def onnxruntime():
 def test_onnx_equals_the_net(name, onnxruntime):
     import onnx
 
-    content = export.to_onnx(*net(name), IMAGE, {"classes": "a,b"})
+    content = export.to_onnx(*net(name), IMAGE, {"note": "a,b"})
     onnx.checker.check_model(content, full_check=True)
     session = onnxruntime.InferenceSession(content)
-    assert session.get_modelmeta().custom_metadata_map["classes"] == "a,b"
+    assert session.get_modelmeta().custom_metadata_map["note"] == "a,b"
     assert [(i.name, i.shape) for i in session.get_inputs()] == [
         ("images", ["batch", IMAGE, IMAGE, 3])
     ]
     for count in (1, 3):
         (actual,) = session.run(["logits"], {"images": images(count)})
         assert_equal(actual, logits(name)[:count])
+
+
+@pytest.fixture(scope="module")
+def litert():
+    pytest.importorskip("litert_converter")
+    return pytest.importorskip("ai_edge_litert.interpreter")
+
+
+@pytest.mark.parametrize("name", models.NETS)
+def test_tflite_equals_the_net(name, litert):
+    content = export.to_tflite(*net(name), IMAGE)
+    runner = litert.Interpreter(model_content=content).get_signature_runner()
+    assert list(runner.get_input_details()) == ["images"]
+    actual = np.concatenate([runner(images=image[None])["logits"] for image in images(3)])
+    assert_equal(actual, logits(name))
+
+
+def test_pools_are_litert_s_own(litert):
+    """Not the slices that this package makes of them for its own speed."""
+    made = litert.Interpreter(model_content=export.to_tflite(*net("final"), IMAGE))
+    assert [op["op_name"] for op in made._get_ops_details()].count("MAX_POOL_2D") == 2
+
+
+class Layer(nn.Module):
+    """A layer of one operation, between two others, and how many numbers it gives for one."""
+
+    operation: Any
+
+    @nn.compact
+    def __call__(self, x):
+        return self.operation(x)
+
+
+class Around(nn.Module):
+    operation: Any
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3), name="conv1")(x)
+        x = Layer(self.operation, name="strange")(x)
+        return nn.Dense(5, name="head")(x.mean((1, 2)))
+
+
+def around(operation):
+    module = Around(operation)
+    return module, module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "operation"),
+    [
+        ("sort", lambda x: jnp.sort(x, axis=1)),  # converts, and no runtime has it
+        ("lgamma", jax.lax.lgamma),  # converts to what LiteRT alone lacks
+        ("fft", lambda x: jnp.fft.fft(x).real),  # the converter says nothing
+        ("scan", lambda x: jax.lax.scan(lambda c, _: (c + c, None), x, None, length=2)[0]),
+    ],
+)
+def test_operation_that_litert_lacks_is_named_with_its_layer(primitive, operation, litert, capfd):
+    with pytest.raises(UserError, match=f"^strange: {primitive} has no LiteRT form$"):
+        export.to_tflite(*around(operation), 8)
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        nn.gelu,
+        lambda x: nn.max_pool(x, (2, 2), (1, 1), ((2, 0), (0, 1))),
+        lambda x: jnp.cumsum(x, axis=1),
+    ],
+)
+def test_operations_that_no_net_of_ours_has(operation, litert):
+    module, params = around(operation)
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    runner = litert.Interpreter(
+        model_content=export.to_tflite(module, params, 8)
+    ).get_signature_runner()
+    assert_equal(runner(images=x)["logits"], np.asarray(module.apply({"params": params}, x)))
+
+
+@pytest.mark.parametrize("package", ["litert_converter", "ai_edge_litert"])
+def test_tflite_without_its_packages(package, monkeypatch):
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install 'rice_jax\[litert\]'"):
+        export.to_tflite(*net("final"), IMAGE)
 
 
 def test_half_precision_nets_are_exported_in_float32():
@@ -181,13 +271,23 @@ def test_command_measures_onnxruntime(run, tmp_path, onnxruntime, capsys):
     assert "in rice_jax" in printed
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     assert session.get_outputs()[0].name == "logits"
-    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    assert classes == list(tiny_training.CLASSES)
+    told = json.loads(session.get_modelmeta().custom_metadata_map["rice_jax"])
+    assert told["classes"] == list(tiny_training.CLASSES)
+
+
+def test_command_writes_what_a_reader_needs_into_a_tflite(run, tmp_path, litert):
+    about = command.write(run, str(tmp_path / "net.tflite"))
+    content = (tmp_path / "net.tflite").read_bytes()
+    told = json.loads(flatbuffer.note(content, "rice_jax"))
+    assert told["classes"] == list(tiny_training.CLASSES)
+    assert told["image_size"] == tiny_training.SIZE
+    assert set(about["latency_seconds"]) == {"LiteRT", "rice_jax"}
+    assert about["bytes"] == len(content)
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
 def test_unknown_kind_of_file(name, run, tmp_path):
-    with pytest.raises(UserError, match=r"must end in \.stablehlo or \.onnx"):
+    with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
         command.write(run, str(tmp_path / name))
     assert not list(tmp_path.iterdir())
 

@@ -2,15 +2,17 @@
 
   python -m rice_jax.export --workdir=DIR --out=FILE.stablehlo   runs with jax alone
   python -m rice_jax.export --workdir=DIR --out=FILE.onnx        runs in onnxruntime and others
+  python -m rice_jax.export --workdir=DIR --out=FILE.tflite      runs in LiteRT, on devices
 
-Either takes images (N, H, W, 3), float32 in [0, 1], N of any size, and returns logits (N, classes).
-FILE.json beside it says which classes, which size, and what the net costs.
+Each takes images (N, H, W, 3), float32 in [0, 1], and returns logits (N, classes); N is of any
+size, but 1 in a .tflite. FILE.json beside it says which classes, which size, and what the net
+costs; what a reader of the file needs of that is in .onnx and .tflite themselves.
 """
 
-import json
+import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,10 +21,13 @@ import numpy as np
 from absl import flags
 
 from rice_jax import cli, export, profile, train
+from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.export import flatbuffer, passport, runtimes
 from rice_jax.run import Run
 
-_SUFFIXES = (".stablehlo", ".onnx")
+_SUFFIXES = (".stablehlo", ".onnx", ".tflite")
+_RUNTIMES = {".onnx": "onnxruntime", ".tflite": "LiteRT"}
 _TOLERANCE = 1e-4
 """Largest difference of a logit that float rounding explains, relative to the largest logit."""
 _REPEATS = 30
@@ -30,7 +35,7 @@ _REPEATS = 30
 
 def _define_flags() -> None:
     flags.DEFINE_string("workdir", None, "The run's folder.")
-    flags.DEFINE_string("out", None, "The file to write, *.stablehlo or *.onnx.")
+    flags.DEFINE_string("out", None, "The file to write, *.stablehlo, *.onnx or *.tflite.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -55,22 +60,14 @@ def write(run: Run, out: str) -> dict[str, Any]:
     folder, name = os.path.split(out)
     suffix = os.path.splitext(name)[1]
     if suffix not in _SUFFIXES:
-        raise UserError(f"--out={out}: the name must end in {' or '.join(_SUFFIXES)}")
+        raise UserError(f"--out={out}: the name must end in {', '.join(_SUFFIXES)}")
     trained = train.load(run)
-    about = {"file": out} | _about(trained)
-    net = (trained.module, trained.params, trained.config.data.image_size)
-    if suffix == ".onnx":
-        metadata = {
-            "classes": json.dumps(trained.classes, ensure_ascii=False),
-            "input": about["input"],
-        }
-        content = export.to_onnx(*net, metadata)
-        apply = _onnxruntime(content)
-        about["latency_seconds"] = _latencies(trained, apply)
-    else:
-        content = export.to_stablehlo(*net)
-        apply = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    about = {"file": out} | _about(trained, suffix)
+    content, apply = _made(trained, suffix, about)
+    if suffix != ".stablehlo":
+        about["latency_seconds"] = _latencies(trained, _RUNTIMES[suffix], apply)
     about["bytes"] = len(content)
+    about["sha256"] = hashlib.sha256(content).hexdigest()
     about["max_abs_logit_difference"] = _difference(trained, apply)
     target = Run(folder or ".")
     target.create()
@@ -79,28 +76,42 @@ def write(run: Run, out: str) -> dict[str, Any]:
     return about
 
 
-def _about(trained: train.Trained) -> dict[str, Any]:
-    side = trained.config.data.image_size
+def _made(trained: train.Trained, suffix: str, about: dict[str, Any]) -> tuple[bytes, runtimes.Net]:
+    """The file, and the net that is in it."""
+    net = (trained.module, trained.params, trained.config.data.image_size)
+    told = passport.unsealed(about)
+    if suffix == ".onnx":
+        content = passport.sealed(export.to_onnx(*net, {passport.NAME: told}))
+        return content, runtimes.onnx(content)
+    if suffix == ".tflite":
+        content = flatbuffer.with_note(export.to_tflite(*net), passport.NAME, told)
+        content = passport.sealed(content)
+        return content, runtimes.tflite(content)
+    content = export.to_stablehlo(*net)
+    return content, runtimes.stablehlo(content)
+
+
+def _about(trained: train.Trained, suffix: str) -> dict[str, Any]:
+    config, side = trained.config, trained.config.data.image_size
+    classes = list(trained.classes)
     counted = profile.count(trained.module, (side, side, 3), train=False)
+    number, batch = ("1", "one at a time") if suffix == ".tflite" else ("batch", "any batch size")
     return {
-        "net": trained.config.model.name,
-        "classes": list(trained.classes),
-        "input": f"images: float32 (batch, {side}, {side}, 3), RGB in [0, 1], any batch size",
-        "output": f"logits: float32 (batch, {len(trained.classes)}); softmax gives probabilities",
+        "net": config.model.name,
+        "precision": "float32",
+        "classes": classes,
+        "image_size": side,
+        "seed": config.seed,
+        "split_seed": configuration.split_seed(config),
+        "input": f"images: float32 ({number}, {side}, {side}, 3), RGB / 255, {batch}",
+        "output": f"logits: float32 ({number}, {len(classes)}); softmax gives probabilities",
         "params": counted.params,
         "flops": counted.flops.to_json(),
         "flops_complete": counted.complete,
     }
 
 
-def _onnxruntime(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
-
-
-def _difference(trained: train.Trained, run: Callable[[np.ndarray], Any]) -> float:
+def _difference(trained: train.Trained, run: runtimes.Net) -> float:
     """Largest difference between the file's logits and the module's, on a few random images."""
     side = trained.config.data.image_size
     images = np.random.default_rng(0).random((3, side, side, 3), dtype=np.float32)
@@ -117,9 +128,9 @@ def _difference(trained: train.Trained, run: Callable[[np.ndarray], Any]) -> flo
 
 
 def _latencies(
-    trained: train.Trained, run: Callable[[np.ndarray], np.ndarray]
+    trained: train.Trained, runtime: str, run: runtimes.Net
 ) -> dict[str, dict[str, float]]:
-    """Seconds on the CPU for one image: median, p10 and p90, in onnxruntime and in JAX."""
+    """Seconds on the CPU for one image: median, p10 and p90, in its own runtime and in JAX."""
     side = trained.config.data.image_size
     image = np.random.default_rng(0).random((1, side, side, 3), dtype=np.float32)
     for _ in range(3):
@@ -136,7 +147,7 @@ def _latencies(
         )
     p10, median, p90 = (float(value) for value in np.percentile(seconds, (10, 50, 90)))
     return {
-        "onnxruntime": {"median": median, "p10": p10, "p90": p90},
+        runtime: {"median": median, "p10": p10, "p90": p90},
         "rice_jax": {name: ours[name] for name in ("median", "p10", "p90")},
     }
 

@@ -1,0 +1,129 @@
+"""A net as a LiteRT file (.tflite), by litert-converter and without TensorFlow.
+
+The converter reads StableHLO as `jax.export` writes it. The net is traced as it is written
+(`ops.plain`): what this package makes of pools on CPU would not become LiteRT's MAX_POOL_2D again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from rice_jax import ops
+from rice_jax.errors import UserError
+from rice_jax.export.lacking import lacking
+from rice_jax.export.native import stderr_kept_back
+from rice_jax.graph.trace import trace
+
+SIGNATURE = "serving_default"
+"""The name under which LiteRT finds the net; its input is 'images', its output 'logits'."""
+
+
+def to_tflite(module: nn.Module, params: Any, image_size: int) -> bytes:
+    """Convert the net with its weights, for one image at a time.
+
+    Args:
+        module: a net, called as `module.apply({'params': params}, images, train=False)`.
+        params: its parameters.
+        image_size: height and width of the images it will take.
+
+    Returns:
+        The flatbuffer: input 'images' float32 (1, image_size, image_size, 3) in [0, 1], output
+        'logits' float32 (1, classes). Computed in float32.
+
+    Raises:
+        UserError: the packages of the extra 'litert' are not installed, or LiteRT lacks an
+            operation of the net, which is named with its layer.
+    """
+    net = module.clone(dtype=jnp.float32)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+
+    def logits(images: jax.Array) -> Any:
+        with ops.plain():
+            return net.apply({"params": params}, images, train=False)
+
+    try:
+        content = _converted(logits, [images], ["images"], ["logits"])
+        interpreter(content)
+    except (ValueError, RuntimeError) as error:
+        with ops.plain():
+            traced = trace(net, images.shape, train=False)
+        if found := lacking(traced, _converts):
+            raise UserError(
+                f"{found.layer or 'the net'}: {found.name} has no LiteRT form"
+            ) from error
+        said = next(iter(str(error).split("\n")), "") or "litert-converter does not say why"
+        raise UserError(f"the net has no LiteRT form: {said}") from error
+    return content
+
+
+def interpreter(content: bytes, *, reference: bool = False, threads: int = 1) -> Any:
+    """LiteRT's interpreter of a .tflite, ready to be called.
+
+    Args:
+        content: the file.
+        reference: whether LiteRT's plain kernels compute, those that tflite-micro has, instead of
+            the fast ones (XNNPACK), which round differently in the last bit.
+        threads: that the fast kernels use.
+
+    Raises:
+        UserError: the packages of the extra 'litert' are not installed.
+        ValueError, RuntimeError: LiteRT cannot run it.
+    """
+    try:
+        from ai_edge_litert import interpreter as litert
+    except ImportError as error:
+        raise missing(error) from error
+    kind = litert.OpResolverType
+    with stderr_kept_back():
+        made = litert.Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=kind.BUILTIN_REF if reference else kind.AUTO,
+            num_threads=threads,
+        )
+        made.allocate_tensors()
+    return made
+
+
+def missing(error: ImportError) -> UserError:
+    """What to say where a package of the extra is not installed."""
+    return UserError(
+        f".tflite needs packages that are not installed ({error}): pip install 'rice_jax[litert]'"
+    )
+
+
+def _converted(
+    function: Callable[..., Any],
+    arguments: Sequence[jax.ShapeDtypeStruct],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> bytes:
+    try:
+        from litert_converter import converter_api_ext as converter
+        from litert_converter.mlir import ir, passmanager
+    except ImportError as error:
+        raise missing(error) from error
+    text = export.export(jax.jit(function), platforms=("cpu",))(*arguments).mlir_module()
+    context = ir.Context()
+    converter.prepare_mlir_context(context)
+    with context, stderr_kept_back():
+        net = ir.Module.parse(text)
+        converter.set_signature(net.operation, SIGNATURE, inputs, outputs)
+        converter.run_convert_to_tfl_passes(
+            net, passmanager.PassManager(), converter.ConvertToTFLConfig()
+        )
+        return bytes(converter.export_flatbuffer_to_bytes(net.operation))
+
+
+def _converts(function: Callable[..., Any], arguments: Sequence[jax.ShapeDtypeStruct]) -> bool:
+    """Whether an operation alone can be converted, and run."""
+    outputs = [f"y{index}" for index, _ in enumerate(jax.eval_shape(function, *arguments))]
+    inputs = [f"x{index}" for index, _ in enumerate(arguments)]
+    try:
+        interpreter(_converted(function, arguments, inputs, outputs))
+    except (ValueError, RuntimeError):
+        return False
+    return True

@@ -1,0 +1,28 @@
+"""What libraries in C++ say on standard error, past Python: kept back, to be read or dropped."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def stderr_kept_back() -> Iterator[Callable[[], str]]:
+    """Yields a function that gives, also afterwards, what was said meanwhile."""
+    with tempfile.TemporaryFile() as file:
+        said = ""
+
+        def read() -> str:
+            return said
+
+        sys.stderr.flush()
+        usual = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield read
+        finally:
+            os.dup2(usual, 2)
+            os.close(usual)
+            file.seek(0)
+            said = file.read().decode(errors="replace")

@@ -1,0 +1,62 @@
+"""An exported file as a function of images, computed by the runtime that the format is for."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from rice_jax.errors import UserError
+from rice_jax.export.litert import interpreter
+from rice_jax.ops.backend import cores
+
+Net = Callable[[np.ndarray], np.ndarray]
+"""Images float32 (N, H, W, 3) in [0, 1] to logits float32 (N, classes)."""
+
+
+def stablehlo(content: bytes) -> Net:
+    """By JAX, on its first device."""
+    call = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    return lambda images: np.asarray(call(images))
+
+
+def onnx(content: bytes) -> Net:
+    """By onnxruntime, on the CPU; UserError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f".onnx needs a package that is not installed ({error}): pip install 'rice_jax[onnx]'"
+        ) from error
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+def tflite(content: bytes, *, reference: bool = False) -> Net:
+    """By LiteRT, image by image; `reference` as `litert.interpreter` has it."""
+    net = interpreter(content, reference=reference, threads=cores())
+    (source,), (target,) = net.get_input_details(), net.get_output_details()
+
+    def logits(image: np.ndarray) -> np.ndarray:
+        net.set_tensor(source["index"], to_integers(image, source))
+        net.invoke()
+        return from_integers(net.get_tensor(target["index"]), target)
+
+    return lambda images: np.concatenate([logits(image[None]) for image in images])
+
+
+def to_integers(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    """Numbers as a tensor of LiteRT holds them: q = values / scale + zero point, rounded."""
+    if tensor["dtype"] is np.float32:
+        return values.astype(np.float32, copy=False)
+    scale, zero = tensor["quantization"]
+    bounds = np.iinfo(tensor["dtype"])
+    return np.clip(np.rint(values / scale) + zero, bounds.min, bounds.max).astype(bounds.dtype)
+
+
+def from_integers(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    """The numbers that a tensor of LiteRT stands for: scale * (q - zero point)."""
+    if tensor["dtype"] is np.float32:
+        return values
+    scale, zero = tensor["quantization"]
+    return np.float32(scale) * (values.astype(np.float32) - zero)
