@@ -1,115 +1,207 @@
-"""The defaults that configs/*.py share: the study's recipe."""
+"""Configurations: every field's default, meaning and bounds; to JSON and back.
+
+The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
+"""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-import ml_collections
-
-from rice_jax import models
+from rice_jax import nets
+from rice_jax.bounds import Field, Real, Several, Switch, Text, Whole, Word, checked, nearest
 from rice_jax.errors import UserError
-from rice_jax.run import Run
+
+if TYPE_CHECKING:
+    import ml_collections
+
+    from rice_jax.run import Run
 
 # What config.json says of the images, as far as stages rely on it.
 _IMAGES = {"name": str, "synthetic": bool, "fingerprint": str, "classes": list}
 
+_COUNT = Whole(1, 1_000_000)
+_RATE = Real(0, 1e6, above=True)
+_PATH = Text("a path")
 
-def default(name: str) -> ml_collections.ConfigDict:
-    """The study's configuration of the net called `name` (a key of `models.NETS`)."""
-    net = models.get(name)
-    config = ml_collections.ConfigDict(
-        {
-            "seed": 0,
-            "model": {
-                "name": name,
-                # A Keras .h5 (a whole model or weights alone), a run's folder, 'zoo:NAME' for a net
-                # that comes with the package, 'random', or '' for the study's own beginning (random
-                # but for vgg16 and vgg_light); on the sample '' is the zoo's net of this name.
-                "weights": "",
-                **net.widths,
-            },
-            "data": {
-                # The Kaggle zip, its unpacked folder or any folder of class folders; 'sample' for
-                # the package's photographs, 'synthetic' for drawn grains; '' for the path in
-                # RICE_IMAGE_DATASET, and without that for the sample.
-                "path": "",
-                "cache_dir": "~/.cache/rice_jax",
-                "image_size": 224,
-                "split_seed": -1,  # decides the splits; -1 for config.seed
-                # Grains of each class, where they are drawn.
-                "synthetic_per_class": 30,
-                # Keep decoded pixels on disk (1.8 GB for 12,000 images) where they fit comfortably.
-                "keep_decoded": True,
-                "workers": 0,  # decoding threads; 0 for one a core
-            },
-            "train": {
-                # 'study': the study's recipe, the fields from learning_rate to stop_patience.
-                # 'quick': the fields of quick below instead; for people without hours.
-                "schedule": "study",
-                "epochs": 50,  # at most; of the study's schedule; on the sample: see first_run.py
-                "batch_size": 64,
-                "learning_rate": 1e-3,  # as epochs
-                "augment": False,
-                "dtype": "float32",  # or bfloat16: of activations, never of parameters
-                "frozen": net.frozen,  # paths of layers that do not learn
-                "plateau_patience": 3,
-                "plateau_factor": 0.2,
-                "plateau_min_delta": 1e-4,
-                "stop_patience": 5,
-                "quick": {
-                    # A net that averages its maps learns first from images of image_size / 2, then
-                    # of the whole size, so many epochs each; one that flattens them stays at the
-                    # whole size. All are validated and tested at the whole size.
-                    "shrink": (2, 1),
-                    "epochs": (4, 4),
-                    "peak_rate": 4e-3,  # the rate rises to it and falls to 0 as half a cosine
-                    "warmup": 0.05,  # share of all steps in which it rises: 0 to below 1
-                    "weight_decay": 0.0,  # AdamW's, on kernels alone: 0 or more
-                },
-                # What becomes of a net that no gradient reaches, or that rests at chance for 900
-                # steps: 'restart' with the next seed (5 times at most), 'stop', or 'warn'.
-                "on_collapse": "restart",
-                "save_seconds": 120.0,  # between checkpoints within an epoch
-                "tensorboard": False,  # history.csv also as event files, in WORKDIR/tensorboard
-            },
-            "eval": {
-                "path": "",  # a folder of class folders to evaluate instead of the test split
-                "batch_size": 64,
-            },
-            "profile": {
-                # FLOP/s of the device that theoretical times are for: 1 TFLOP/s unless you know.
-                "device_flops_per_second": 1e12,
-                # Bytes/s of its memory, which decides what bounds each layer.
-                "device_bytes_per_second": 1e11,
-            },
-        }
-    )
-    return config.lock()
+FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "seed": Field(0, "decides weights, order, augmentation and splits", Whole(0, 2**31 - 1)),
+        "model.weights": Field(
+            "",
+            "a Keras .h5 (a whole model or weights alone), a run's folder, zoo:NAME for a net that "
+            "comes with the package, 'random', or empty for the net's own beginning (random but "
+            "for vgg16 and vgg_light; on the sample the zoo's net of this name)",
+            Text("a path, zoo:NAME, 'random' or nothing"),
+        ),
+        "data.path": Field(
+            "",
+            "the Kaggle zip, its unpacked folder or any folder of class folders; 'sample' for the "
+            "package's photographs, 'synthetic' for drawn grains; empty for the path in "
+            "RICE_IMAGE_DATASET, and without that for the sample",
+            _PATH,
+        ),
+        "data.cache_dir": Field(
+            "~/.cache/rice_jax", "folder of prepared images", Text("a path", may_be_empty=False)
+        ),
+        "data.image_size": Field(224, "height and width of images in pixels", Whole(1, 4096)),
+        "data.split_seed": Field(-1, "decides the splits; -1 for seed", Whole(-1, 2**31 - 1)),
+        "data.synthetic_per_class": Field(
+            30, "grains of each class, where they are drawn", Whole(3, 1_000_000)
+        ),
+        "data.keep_decoded": Field(
+            True,
+            "keep decoded pixels on disk (1.8 GB for 12,000 images) where they fit comfortably",
+            Switch(),
+        ),
+        "data.workers": Field(0, "decoding threads; 0 for one a core", Whole(0, 1024)),
+        "train.schedule": Field(
+            "study",
+            "'study': the fields from learning_rate to stop_patience; 'quick': those of quick "
+            "instead, for people without hours",
+            Word(("study", "quick")),
+        ),
+        "train.epochs": Field(
+            50, "at most, of the study's schedule; on the sample fewer unless given", _COUNT
+        ),
+        "train.batch_size": Field(64, "images in a step", _COUNT),
+        "train.learning_rate": Field(1e-3, "of the study's schedule, as epochs", _RATE),
+        "train.augment": Field(False, "train on augmented images", Switch()),
+        "train.dtype": Field(
+            "float32", "of activations, never of parameters", Word(("float32", "bfloat16"))
+        ),
+        "train.frozen": Field((), "paths of layers that do not learn", Several(Text("a path"))),
+        "train.plateau_patience": Field(
+            3, "epochs without a lower validation loss until the rate falls", _COUNT
+        ),
+        "train.plateau_factor": Field(0.2, "what the rate is then multiplied by", Real(0, 1)),
+        "train.plateau_min_delta": Field(1e-4, "how much lower counts as lower", Real(0, 1e6)),
+        "train.stop_patience": Field(
+            5, "epochs without a lower validation loss until training ends", _COUNT
+        ),
+        "train.quick.shrink": Field(
+            (2, 1),
+            "a net that averages its maps learns first from images of image_size / 2, then of the "
+            "whole size; one that flattens them stays at the whole size",
+            Several(Whole(1, 64), 1, 100),
+        ),
+        "train.quick.epochs": Field(
+            (4, 4), "epochs at each of these sizes", Several(Whole(1, 1_000_000), 1, 100)
+        ),
+        "train.quick.peak_rate": Field(
+            4e-3, "the rate rises to it and falls to 0 as half a cosine", _RATE
+        ),
+        "train.quick.warmup": Field(
+            0.05, "share of all steps in which it rises", Real(0, 1, below=True)
+        ),
+        "train.quick.weight_decay": Field(0.0, "AdamW's, on kernels alone", Real(0, 1e6)),
+        "train.on_collapse": Field(
+            "restart",
+            "what becomes of a net that no gradient reaches, or that rests at chance for 900 "
+            "steps: it begins again with the next seed (5 times at most), stops, or goes on with "
+            "a warning",
+            Word(("restart", "stop", "warn")),
+        ),
+        "train.save_seconds": Field(120.0, "between checkpoints within an epoch", Real(0, 1e9)),
+        "train.tensorboard": Field(
+            False, "history.csv also as event files, in WORKDIR/tensorboard", Switch()
+        ),
+        "eval.path": Field(
+            "", "a folder of class folders to evaluate instead of the test split", _PATH
+        ),
+        "eval.batch_size": Field(64, "images at a time", _COUNT),
+        "profile.device_flops_per_second": Field(
+            1e12, "peak of the device that theoretical times are for", Real(0, 1e24, above=True)
+        ),
+        "profile.device_bytes_per_second": Field(
+            1e11,
+            "of its memory, which decides what bounds each layer",
+            Real(0, 1e24, above=True),
+        ),
+    }
+)
+"""By name, as 'train.epochs'; all but those of config.model that are a net's own."""
 
 
-def split_seed(config: ml_collections.ConfigDict) -> int:
+def fields(net: str) -> dict[str, Field]:
+    """Every field of the configuration of the net called `net`, by name, as 'model.dense'."""
+    chosen = nets.get(net)
+    own = {
+        f"model.{name}": Field(chosen.widths[name], field.meaning, field.bounds)
+        for name, field in nets.KINDS[chosen.kind].items()
+    }
+    frozen = FIELDS["train.frozen"]
+    name = Field(net, "the net", Word(tuple(nets.NETS)))
+    frozen = Field(chosen.frozen, frozen.meaning, frozen.bounds)
+    return {"model.name": name} | own | {**FIELDS, "train.frozen": frozen}
+
+
+def default(name: str) -> "ml_collections.ConfigDict":
+    """The study's configuration of the net called `name` (a key of `nets.NETS`)."""
+    import ml_collections
+
+    nested: dict[str, Any] = {"seed": None, "model": {"name": None, "weights": None}}
+    for path, field in fields(name).items():
+        *sections, last = path.split(".")
+        part = nested
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[last] = field.default
+    return ml_collections.ConfigDict(nested).lock()
+
+
+def check(config: "ml_collections.ConfigDict") -> None:
+    """Hold every field against its bounds, and fields that depend on each other.
+
+    Raises:
+        UserError: a field that is missing, unknown or out of its bounds, by name, with what is
+            allowed.
+    """
+    given = dict(_flat(config.to_dict()))
+    known = fields(checked("config.model.name", given.get("model.name"), Word(tuple(nets.NETS))))
+    for name in given.keys() - known.keys():
+        near = nearest(name, known)
+        raise UserError(
+            f"config.{name}: there is no such field"
+            + (f"; nearest is config.{near}" if near else "")
+        )
+    for name, field in known.items():
+        if name not in given:
+            raise UserError(f"config.{name} is missing: give {field.bounds}")
+        checked(f"config.{name}", given[name], field.bounds)
+    quick = config.train.quick
+    if len(quick.shrink) != len(quick.epochs):
+        raise UserError(
+            f"config.train.quick.shrink={quick.shrink} and config.train.quick.epochs="
+            f"{quick.epochs} differ in length: give each size its epochs"
+        )
+
+
+def split_seed(config: "ml_collections.ConfigDict") -> int:
     """What decides the splits: runs that differ in config.seed alone may share their images."""
     chosen = config.data.split_seed
     return config.seed if chosen < 0 else chosen
 
 
-def set_epochs(config: ml_collections.ConfigDict, epochs: int) -> None:
+def set_epochs(config: "ml_collections.ConfigDict", epochs: int) -> None:
     """Let training take so many epochs by either schedule, all on images of the whole size."""
     config.train.epochs = epochs
     config.train.quick.update(shrink=(1,), epochs=(epochs,))
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def to_json(config: "ml_collections.ConfigDict") -> dict[str, Any]:
     """The configuration as plain JSON types."""
     return json.loads(config.to_json())
 
 
-def from_json(content: Mapping[str, Any]) -> ml_collections.ConfigDict:
+def from_json(content: Mapping[str, Any]) -> "ml_collections.ConfigDict":
     """The configuration that `to_json` wrote, lists turned back into tuples."""
+    import ml_collections
+
     return ml_collections.ConfigDict(_tuples(content)).lock()
 
 
-def read(run: Run) -> dict[str, Any]:
+def read(run: "Run") -> dict[str, Any]:
     """What config.json of a run holds: 'config' as `to_json` gives it, 'data' (or None), and more.
 
     Fields that an older version did not have get their defaults.
@@ -124,7 +216,9 @@ def read(run: Run) -> dict[str, Any]:
         for name, kind in _IMAGES.items() if images else ():
             if not isinstance(images[name], kind):
                 raise ValueError(f"data.{name} is {images[name]!r}")
-        return content | {"config": _completed(given, known), "data": images}
+        completed = _completed(given, known)
+        check(from_json(completed))
+        return content | {"config": completed, "data": images}
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
     except (UserError, ValueError) as error:
@@ -156,6 +250,14 @@ def _completed(
             raise ValueError(f"{place}.{name} is {value!r}")
         completed[name] = value
     return completed
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _tuples(content: Any) -> Any:

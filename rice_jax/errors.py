@@ -1,5 +1,7 @@
 """The one exception that a user can cause and read, and the system's words on one line."""
 
+import sys
+
 
 class UserError(Exception):
     """Something the user can mend: its text says what is wrong, where, and what to do.
@@ -12,3 +14,14 @@ def reason(error: Exception) -> str:
     """What went wrong, in the system's words and on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def line(error: Exception) -> str:
+    """What went wrong, on one line; of what the system refuses (space, permission) also where."""
+    file = error.filename if isinstance(error, OSError) else None
+    return f"{file}: {reason(error)}" if file else reason(error)
+
+
+def tell(message: object) -> None:
+    """Print an error as one line on standard error."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)

@@ -7,30 +7,30 @@ of a training step. With pages of 2 MB that is hardly noticed.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 SWITCH = "RICE_JAX_XLA_FLAGS"
 """Environment variable: 0 leaves memory, XLA's flags and the devices as they are."""
 _TUNABLES = "GLIBC_TUNABLES"
 
 
-def large_pages(argv: Sequence[str], environment: Mapping[str, str]) -> dict[str, str] | None:
+def large_pages(environment: Mapping[str, str]) -> dict[str, str] | None:
     """The environment to begin again with; None where that is not wanted or would not help.
 
     Args:
-        argv: `sys.argv` while the package is imported: '-m' for `python -m rice_jax.main`, and
-            something else for all that is no command of ours.
         environment: the variables as they are; glibc's own, if set, stay.
     """
-    wanted = list(argv[:1]) == ["-m"] and environment.get(SWITCH) != "0"
-    if not wanted or _TUNABLES in environment or not has_glibc():
+    if environment.get(SWITCH) == "0" or _TUNABLES in environment or not has_glibc():
         return None
     return {**environment, _TUNABLES: "glibc.malloc.hugetlb=1"}
 
 
 def begin_again() -> None:
-    """Replace this process, arguments and all, where `large_pages` says so."""
-    environment = large_pages(sys.argv, os.environ)
+    """Replace this process, arguments and all, where `large_pages` says so.
+
+    For the beginning of a command, before anything heavy is loaded.
+    """
+    environment = large_pages(os.environ)
     if environment is not None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 

@@ -59,7 +59,7 @@ def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
 
 
 def run_stages(
-    config: ml_collections.ConfigDict | None,
+    config: ml_collections.ConfigDict,
     workdir: str | None,
     stages: Sequence[str],
     given: Collection[str] = (),
@@ -78,9 +78,7 @@ def run_stages(
     unknown = [name for name in stages if name not in STAGES]
     if unknown or not stages:
         raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
-    if config is None:
-        raise UserError("--config is missing: give a file of configs/, or the --workdir of a run")
-    _device(config)  # a peak that is none is refused before anything is done
+    configuration.check(config)
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
     saved = configuration.read(job.run) if job.run.has("config.json") else None
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
@@ -206,14 +204,8 @@ def _count_and_time(job: Job) -> None:
 
 
 def _device(config: ml_collections.ConfigDict) -> profile.Device:
-    peaks = (config.profile.device_flops_per_second, config.profile.device_bytes_per_second)
-    for name, peak in zip(("flops", "bytes"), peaks, strict=True):
-        if not peak > 0:
-            raise UserError(
-                f"config.profile.device_{name}_per_second is {peak}: it must be positive, the "
-                "device's peak by its data sheet"
-            )
-    return profile.Device(*peaks)
+    peaks = config.profile
+    return profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
 
 
 def _inspect(job: Job) -> None:

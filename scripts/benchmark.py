@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import tqdm
-from absl import flags
+from absl import app, flags
 from contenders.epochs import measure_epochs
 
-from rice_jax import cli, launch
+from rice_jax import launch
+from rice_jax.commands.process import guarded
 from rice_jax.errors import UserError
 from rice_jax.models import NETS
 from rice_jax.report import figures
@@ -47,7 +48,7 @@ _IMAGES = flags.DEFINE_string(
 
 # TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
-_OURS = launch.large_pages(["-m"], os.environ) or {}  # as our commands do
+_OURS = launch.large_pages(os.environ) or {}  # as our commands do
 _FOLDER = Path(__file__).parent / "contenders"
 CONTENDERS = {
     "rice_jax": ("of_jax.py", "jax", _OURS),
@@ -189,4 +190,4 @@ def _spread(median: float, turns: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    app.run(lambda argv: sys.exit(guarded(lambda: main(argv))))

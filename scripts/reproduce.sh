@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every net of the study, then their comparison, set-up included; arguments as for
-# python -m rice_jax.reproduce: scripts/reproduce.sh --config.data.path=rice-image-dataset.zip
+# rice-jax reproduce: scripts/reproduce.sh --config.data.path=rice-image-dataset.zip
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/setup.sh"
-exec "$root/.venv/bin/python" -m rice_jax.reproduce "$@"
+exec "$root/.venv/bin/python" -m rice_jax reproduce "$@"

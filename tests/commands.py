@@ -1,4 +1,4 @@
-"""Commands in this process: what `python -m rice_jax.NAME ...` says and how it ends.
+"""Commands in this process: what `rice-jax NAME ...` says and how it ends.
 
 A process of its own costs seconds of imports; tests/test_readme.py and others start such.
 """
@@ -15,12 +15,7 @@ from unittest import mock
 
 from absl import app, flags
 
-import rice_jax
-
-
-def _file(name):
-    path = Path(rice_jax.__file__).parent / name  # or a path of its own
-    return str(path / "__main__.py" if path.is_dir() else path.with_suffix(".py"))
+from rice_jax.commands.app import call
 
 
 @contextlib.contextmanager
@@ -49,7 +44,7 @@ def run(name, *arguments, stdin=""):
     """`returncode`, `stdout` and `stderr` of a command, which leaves no flag behind.
 
     Args:
-        name: a module of the package, or a program's path.
+        name: a command, or a program's path.
         arguments: of the command.
         stdin: what it reads.
     """
@@ -65,7 +60,9 @@ def run(name, *arguments, stdin=""):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            runpy.run_path(_file(name), run_name="__main__")
+            if isinstance(name, Path):
+                runpy.run_path(str(name), run_name="__main__")
+            call(argv)
     except SystemExit as left:
         status = left.code
     return types.SimpleNamespace(

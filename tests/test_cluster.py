@@ -47,13 +47,14 @@ def test_incomplete_variables_are_told(monkeypatch, processes, process):
 
 
 FAILING = """
-from rice_jax import cli, cluster
+from rice_jax import cluster
+from rice_jax.commands import process
 from rice_jax.errors import UserError
 
 def refuse():
     raise UserError("the disk is full")
 
-def main(argv):
+def main():
     cluster.join()
     try:
         cluster.on_first(refuse)
@@ -68,7 +69,7 @@ def main(argv):
         raise UserError("an image is damaged")
     cluster.on_first(lambda: None)
 
-cli.run(main)
+process.run(main)
 """
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rice_jax import config, models
+from rice_jax import config, configs, models
+from rice_jax.errors import UserError
 from rice_jax.run import Run
 
 FOLDER = Path(__file__).parent.parent / "configs"
@@ -20,7 +21,8 @@ def load(name):
 
 
 def test_one_file_for_each_net():
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(models.NETS)
+    assert set(configs.names()) == set(models.NETS)
+    assert FOLDER.resolve() == configs.FOLDER
 
 
 @pytest.mark.parametrize("name", models.NETS)
@@ -33,7 +35,7 @@ def test_configuration_names_its_net_and_survives_json(name):
 
 
 def test_an_unknown_net_is_refused_with_the_known_ones():
-    with pytest.raises(models.registry.UserError, match="cnn_light"):
+    with pytest.raises(UserError, match="cnn_light"):
         config.default("resnet")
 
 

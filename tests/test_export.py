@@ -19,8 +19,7 @@ from flax import linen as nn
 from rice_jax import export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.export import __main__ as command
-from rice_jax.export import flatbuffer
+from rice_jax.export import flatbuffer, writing
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.run import Run
 
@@ -261,11 +260,11 @@ def test_command_writes_stablehlo(run, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_command_measures_onnxruntime(run, tmp_path, onnxruntime, capsys):
-    about = command.write(run, str(tmp_path / "net.onnx"))
+    about = writing.write(run, str(tmp_path / "net.onnx"))
     assert about["max_abs_logit_difference"] < 1e-5
     for seconds in about["latency_seconds"].values():
         assert 0 < seconds["p10"] <= seconds["median"] <= seconds["p90"]
-    command._tell(about)
+    writing.tell(about)
     printed = capsys.readouterr().out
     assert "in onnxruntime" in printed
     assert "in rice_jax" in printed
@@ -276,7 +275,7 @@ def test_command_measures_onnxruntime(run, tmp_path, onnxruntime, capsys):
 
 
 def test_command_writes_what_a_reader_needs_into_a_tflite(run, tmp_path, litert):
-    about = command.write(run, str(tmp_path / "net.tflite"))
+    about = writing.write(run, str(tmp_path / "net.tflite"))
     content = (tmp_path / "net.tflite").read_bytes()
     told = json.loads(flatbuffer.note(content, "rice_jax"))
     assert told["classes"] == list(tiny_training.CLASSES)
@@ -288,7 +287,7 @@ def test_command_writes_what_a_reader_needs_into_a_tflite(run, tmp_path, litert)
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
 def test_unknown_kind_of_file(name, run, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
-        command.write(run, str(tmp_path / name))
+        writing.write(run, str(tmp_path / name))
     assert not list(tmp_path.iterdir())
 
 
@@ -298,5 +297,5 @@ def test_net_that_computes_something_else_is_not_written(run, tmp_path, monkeypa
     wrong = export.to_stablehlo(trained.module, other, 16)
     monkeypatch.setattr(export, "to_stablehlo", lambda *_: wrong)
     with pytest.raises(UserError, match="differ"):
-        command.write(run, str(tmp_path / "net.stablehlo"))
+        writing.write(run, str(tmp_path / "net.stablehlo"))
     assert not list(tmp_path.iterdir())

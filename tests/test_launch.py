@@ -1,4 +1,4 @@
-"""Commands begin again with large pages; nothing else does, and the user's word counts."""
+"""Commands that compute begin again with large pages; nothing else does."""
 
 import os
 import subprocess
@@ -7,28 +7,30 @@ import sys
 import pytest
 
 from rice_jax import launch
+from rice_jax.commands import entry
 
 glibc = pytest.mark.skipif(not launch.has_glibc(), reason="a setting of glibc's malloc")
 
 
 @glibc
 def test_a_command_begins_again_once():
-    environment = launch.large_pages(["-m", "--config=x"], {"HOME": "/"})
+    environment = launch.large_pages({"HOME": "/"})
     assert environment == {"HOME": "/", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    assert launch.large_pages(["-m", "--config=x"], environment) is None
+    assert launch.large_pages(environment) is None
 
 
 @pytest.mark.parametrize(
-    ("argv", "environment"),
-    [
-        (["script.py"], {}),
-        ([""], {}),
-        (["-m"], {launch.SWITCH: "0"}),
-        (["-m"], {"GLIBC_TUNABLES": "glibc.malloc.check=3"}),
-    ],
+    "environment", [{launch.SWITCH: "0"}, {"GLIBC_TUNABLES": "glibc.malloc.check=3"}]
 )
-def test_all_else_stays_as_it_is(argv, environment):
-    assert launch.large_pages(argv, environment) is None
+def test_the_user_s_word_counts(environment):
+    assert launch.large_pages(environment) is None
+
+
+@pytest.mark.parametrize("given", ["", "--help", "train --help", "zoo x", "trian"])
+def test_what_computes_nothing_does_not_begin_again(given, monkeypatch):
+    monkeypatch.setattr(launch, "begin_again", lambda: pytest.fail("began again"))
+    with pytest.raises(SystemExit):
+        entry.enter(given.split())
 
 
 @glibc
@@ -42,11 +44,11 @@ def test_the_arguments_survive(tmp_path):
     )
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
     done = subprocess.run(
-        [sys.executable, "-m", "rice_jax.main", f"--config={config}", "--stages=a b"],
+        [sys.executable, "-m", "rice_jax.main", f"--config={config}", "--workdir=a b"],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 7
-    assert done.stderr == f"glibc.malloc.hugetlb=1 --config={config} --stages=a b\n"
+    assert done.stderr == f"glibc.malloc.hugetlb=1 --config={config} --workdir=a b\n"

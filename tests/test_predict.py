@@ -11,7 +11,7 @@ import tiny_training
 from rice_jax import data, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.predict import find_images, predict
+from rice_jax.prediction import find_images, predict
 from rice_jax.run import Run
 
 CLASSES = list(tiny_training.CLASSES)

@@ -44,14 +44,14 @@ SMALL = {
     "scripts/run.sh --config=configs/cnn_light.py --config.data.path=rice-image-dataset.zip": (
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
-    "rice_jax.zoo": "",
+    "rice-jax zoo": "",
     "scripts/run.sh --config=configs/cnn_light.py --config.model.weights=zoo:cnn_light": (
         "--stages=evaluate --config.data.cache_dir=cache"
     ),
-    "rice_jax.predict": "",
-    "rice_jax.export": "",
-    "rice_jax.prune": "--max_flops=150000",
-    "rice_jax.compare": "",
+    "rice-jax predict": "",
+    "rice-jax export": "",
+    "rice-jax prune": "--max_flops=150000",
+    "rice-jax compare": "",
     "scripts/reproduce.sh": f"{TINY} --nets=cnn_light --estimate",
 }
 LEFT_BEHIND = (
@@ -72,10 +72,11 @@ def checkout(tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, what in (("python", ""), ("rice-jax", "-m rice_jax")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {what} "$@"\n')
+        (programs / name).chmod(0o755)
     what = "{ pwd && cat pyproject.toml constraints.txt; } | cksum"
     stamp = subprocess.check_output(what, shell=True, cwd=tmp_path)
     (tmp_path / ".venv" / ".installed-base").write_bytes(stamp)

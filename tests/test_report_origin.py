@@ -28,7 +28,7 @@ def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):
     assert "trained on here" in line
     assert "300 photographs" in line
     assert "240 for training, 30 for validation, 30 for the test" in line
-    assert "--config=configs/final.py --config.data.path=rice-image-dataset.zip" in line
+    assert "--config=final --config.data.path=rice-image-dataset.zip" in line
     assert "\n" not in line
 
 

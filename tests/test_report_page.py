@@ -81,7 +81,7 @@ def test_whatever_stages_ran_the_page_links_only_files_that_exist(tmp_path, stag
 @pytest.mark.parametrize("stage", ["train", "evaluate", "profile", "inspect"])
 def test_a_stage_that_has_not_run_is_a_line_with_its_command(tmp_path, stage):
     text = text_of(make_run(tmp_path, **STAGES["nothing"]))
-    assert f"python -m rice_jax.main --workdir={tmp_path} --stages={stage}`" in text
+    assert f"rice-jax train --workdir={tmp_path} --stages={stage}`" in text
 
 
 def test_the_summary_is_what_the_other_files_say(tmp_path):

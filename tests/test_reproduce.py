@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import reproduce
+from rice_jax import reproduction
 from rice_jax.errors import UserError
 from rice_jax.stages import load_images
 
@@ -41,9 +41,9 @@ def made(fields, dataset, tmp_path_factory):
     (out / "final").mkdir()
     other = {"config": configuration.to_json(configuration.default("final")), "data": None}
     (out / "final" / "config.json").write_text(json.dumps(other))
-    plans = [reproduce.plan(name, str(out), fields, dataset) for name in ("final", "cnn_light")]
+    plans = [reproduction.plan(name, str(out), fields, dataset) for name in ("final", "cnn_light")]
     with pytest.raises(UserError, match="final failed"):
-        reproduce.make(plans, str(out))
+        reproduction.make(plans, str(out))
     return out
 
 
@@ -57,26 +57,26 @@ def test_a_finished_net_is_not_made_again(made, fields, dataset, monkeypatch, ca
     def fail(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(reproduce, "run_stages", fail)
-    plan = reproduce.plan("cnn_light", str(made), fields, dataset)
+    monkeypatch.setattr(reproduction, "run_stages", fail)
+    plan = reproduction.plan("cnn_light", str(made), fields, dataset)
     assert plan.finished
-    reproduce.estimate([plan], dataset)
+    reproduction.estimate([plan], dataset)
     assert plan.hours == 0
-    reproduce.make([plan], str(made))
+    reproduction.make([plan], str(made))
     assert "cnn_light is finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [{"train.epochs": 2}, {"eval.batch_size": 8}])
 def test_with_other_settings_it_is_not_finished(change, made, fields, dataset):
-    assert not reproduce.plan("cnn_light", str(made), fields | change, dataset).finished
+    assert not reproduction.plan("cnn_light", str(made), fields | change, dataset).finished
 
 
 def test_hours_follow_from_speed_epochs_and_images(fields, dataset, monkeypatch, tmp_path, capsys):
-    plan = reproduce.plan("cnn_light", str(tmp_path), fields | {"train.epochs": 8}, dataset)
-    reproduce.estimate([plan], dataset)
+    plan = reproduction.plan("cnn_light", str(tmp_path), fields | {"train.epochs": 8}, dataset)
+    reproduction.estimate([plan], dataset)
     assert plan.hours > 0
-    monkeypatch.setattr(reproduce.train, "images_per_second", lambda *_: 0.5)
-    reproduce.estimate([plan], dataset)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: 0.5)
+    reproduction.estimate([plan], dataset)
     assert plan.hours == pytest.approx(8 * (40 + 5) / 0.5 / 3600)  # 40 to learn from, 5 to validate
     assert capsys.readouterr().out.count("cnn_light") == 2
 
@@ -90,20 +90,20 @@ def test_quickest_first_and_no_defect_stops_the_others(
         order.append(config.model.name)
         raise RuntimeError(f"no luck with {workdir}")
 
-    monkeypatch.setattr(reproduce, "run_stages", stage)
-    plans = [reproduce.plan(name, str(tmp_path), fields, dataset) for name in ("cnn", "final")]
+    monkeypatch.setattr(reproduction, "run_stages", stage)
+    plans = [reproduction.plan(name, str(tmp_path), fields, dataset) for name in ("cnn", "final")]
     plans[0].hours, plans[1].hours = 2, 1
     with pytest.raises(UserError, match="final, cnn failed"):
-        reproduce.make(plans, str(tmp_path))
+        reproduction.make(plans, str(tmp_path))
     assert order == ["final", "cnn"]
     assert "no luck with" in capsys.readouterr().err
 
 
 def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, capsys):
-    without = reproduce.trainable("")
+    without = reproduction.trainable("")
     assert len(without) == 6
     assert "vgg16, vgg_light" in capsys.readouterr().out
-    assert set(reproduce.trainable("weights.h5")) == {*without, "vgg16", "vgg_light"}
+    assert set(reproduction.trainable("weights.h5")) == {*without, "vgg16", "vgg_light"}
     for name, weights in (("vgg_light", "weights.h5"), ("final", "")):
-        plan = reproduce.plan(name, str(tmp_path), fields, dataset, weights="weights.h5")
+        plan = reproduction.plan(name, str(tmp_path), fields, dataset, weights="weights.h5")
         assert plan.config.model.weights == weights

@@ -17,7 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from processes import alike
 from tiny_training import config, dataset, newest
 
-from rice_jax import cli, evaluate, train
+from rice_jax import evaluate, train
+from rice_jax.commands import process
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -252,14 +253,15 @@ def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, cap
 FULL = """
 import resource, sys
 import test_train_loop as here
-from rice_jax import cli, train
+from rice_jax import train
+from rice_jax.commands import process
 from rice_jax.run import Run
 
 def fill():  # no file may grow beyond 200 bytes
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
 
 images = here.watched("train", 140, fill)
-cli.run(lambda argv: train.train(here.config(**here.RECIPE), Run(argv[1]), images))
+process.run(lambda: train.train(here.config(**here.RECIPE), Run(sys.argv[1]), images))
 """
 
 
@@ -300,14 +302,11 @@ def replace(path):  # as by a checkpoint that was being written
 
 
 @pytest.mark.parametrize("trouble", [remove, replace])
-def test_a_folder_removed_ends_the_run_with_a_line(
-    finished, settings, tmp_path, trouble, monkeypatch, capsys
-):
+def test_a_folder_removed_ends_the_run_with_a_line(finished, settings, tmp_path, trouble, capsys):
     run = Run(tmp_path / "run")
     images = watched("train", 140, lambda: trouble(run.path))
-    monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit) as left:
-        cli.run(lambda argv: train.train(config(**RECIPE), run, images))
+        process.run(lambda: train.train(config(**RECIPE), run, images))
     assert left.value.code == 1
     line = "error: .*(was removed while the run was at work|cannot save in .*).*"
     assert_ends_with(line, capsys.readouterr().err)

@@ -1,5 +1,6 @@
 """The study's nets as Linen modules, and the weights they can start from."""
 
-from rice_jax.models.registry import NETS, Net, build, get
+from rice_jax.models.registry import MODULES, build
+from rice_jax.nets import NETS, Net, get
 
-__all__ = ["NETS", "Net", "build", "get"]
+__all__ = ["MODULES", "NETS", "Net", "build", "get"]

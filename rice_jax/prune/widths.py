@@ -11,7 +11,6 @@ from flax import traverse_util
 from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.models.googlenet import GoogLeNet
 
 _PARTS = (
     "branch1/conv",
@@ -149,7 +148,7 @@ def _changed(
 
 
 def _is_googlenet(config: ml_collections.ConfigDict) -> bool:
-    return models.get(config.model.name).module is GoogLeNet
+    return models.get(config.model.name).kind == "googlenet"
 
 
 def _convolutions(config: ml_collections.ConfigDict) -> list[list[str]]:

@@ -16,7 +16,7 @@ def rice_jax(
     import jax
 
     from rice_jax import models
-    from rice_jax.predict import compiled
+    from rice_jax.prediction import compiled
     from rice_jax.train import feed, state, step
 
     mesh = feed.data_mesh()

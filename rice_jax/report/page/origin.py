@@ -49,8 +49,5 @@ def _sample(record: Record) -> str:
 
 
 def _all_images(record: Record) -> str:
-    command = (
-        f"python -m rice_jax.main --config=configs/{record.model}.py "
-        "--config.data.path=rice-image-dataset.zip"
-    )
+    command = f"rice-jax train --config={record.model} --config.data.path=rice-image-dataset.zip"
     return f"To train on all 75,000: {markdown.code(data.DOWNLOAD)}, then {markdown.code(command)}."

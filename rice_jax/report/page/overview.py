@@ -15,7 +15,7 @@ _USES = {"train": "training", "test": "the test"}
 
 def stage_command(run: Run, stage: str) -> str:
     """The command that does a stage of this run."""
-    return f"python -m rice_jax.main {_flag('workdir', str(run))} --stages={stage}"
+    return f"rice-jax train {_flag('workdir', str(run))} --stages={stage}"
 
 
 def _flag(name: str, value: str) -> str:
@@ -201,13 +201,13 @@ def how_to_go_on(run: Run, record: Record) -> str:
     lighter = _flag("out", f"{run}_pruned")
     lines = [
         "# the class of an image of your own",
-        f"python -m rice_jax.predict {folder} IMAGE.jpg",
+        f"rice-jax predict {folder} IMAGE.jpg",
         "# remove the filters that do nothing",
-        f"python -m rice_jax.prune {folder} {lighter} --drop=dead",
+        f"rice-jax prune {folder} {lighter} --drop=dead",
         "# beside other runs",
-        f"python -m rice_jax.compare {_flag('workdirs', f'{run},OTHER_RUN')} --out=comparison",
+        f"rice-jax compare {_flag('workdirs', f'{run},OTHER_RUN')} --out=comparison",
         "# a file that runs without this package",
-        f"python -m rice_jax.export {folder} {_flag('out', f'{record.model}.onnx')}",
+        f"rice-jax export {folder} {_flag('out', f'{record.model}.onnx')}",
     ]
     return "\n\n".join(["## How to go on", markdown.commands(lines)])
 

@@ -1,19 +1,11 @@
-"""Tell the classes of images with a trained net.
-
-  python -m rice_jax.predict --workdir=DIR IMAGE_OR_FOLDER ... [--json] [--explain=MAPS]
-
-'-' reads paths from standard input, one a line. What is no image is named on standard error, the
-others are classified all the same, and the exit status is then 1. --json prints an object a line:
-{"image", "class", "probability", "probabilities"}, or {"image", "error"}. --explain saves, for a
-single image, a picture of the feature maps of each convolution in the folder MAPS.
-"""
+"""The classes of images, by a trained net."""
 
 import dataclasses
 import functools
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from json import dumps
 from pathlib import PurePath
 from typing import Any
 
@@ -21,21 +13,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from etils import epath
 from jax.sharding import Mesh, PartitionSpec
 
-from rice_jax import cli, data, inspection, ops, train
+from rice_jax import data, inspection, ops, train
 from rice_jax.data.images import MAX_BYTES, SUFFIXES
 from rice_jax.data.parallel import in_order, progress
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason, tell
 from rice_jax.ops.backend import cores
 from rice_jax.report import figures
-from rice_jax.run import Run, reason
+from rice_jax.run import Run
 from rice_jax.train.feed import AXIS, Lagged
 from rice_jax.train.measure import on_devices
-
-_BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +59,7 @@ def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
 
 
 def predict(
-    trained: train.Trained, images: Sequence[str], *, batch_size: int = _BATCH_SIZE
+    trained: train.Trained, images: Sequence[str], *, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """Classify image files, in order; read and decoded in threads while the net computes.
 
@@ -189,38 +178,47 @@ def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Ar
     )
 
 
-def _define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "The run's folder.")
-    flags.DEFINE_bool("json", False, "Print JSON, an object a line.")
-    flags.DEFINE_string("explain", None, "Folder for pictures of a single image's feature maps.")
-    flags.DEFINE_integer("batch_size", _BATCH_SIZE, "Images at a time.", lower_bound=1)
+def answer(
+    run: Run,
+    places: Sequence[str],
+    lines: Iterable[str],
+    *,
+    json: bool = False,
+    explain_in: str | None = None,
+    batch_size: int = 32,
+) -> None:
+    """Print what the net of a run says of images.
 
+    Args:
+        run: a trained run.
+        places: files, folders, or '-' for the paths on `lines`.
+        lines: one path each.
+        json: an object a line instead of a table.
+        explain_in: folder for pictures of a single image's feature maps.
+        batch_size: images at a time.
 
-def main(argv: Sequence[str]) -> None:
-    """Print what the net in --workdir says of the images in `argv`."""
-    flag = flags.FLAGS
-    if not flag.workdir:
-        raise UserError("--workdir is missing: give the folder of a trained run")
-    images = find_images(argv[1:], sys.stdin)
+    Raises:
+        UserError: no image, no trained net; at the end, where images were refused.
+    """
+    images = find_images(places, lines)
     if not images:
-        raise UserError("no image given: name files or folders, or '-' to read paths from stdin")
-    if flag.explain and len(images) != 1:
+        raise UserError("no image given: standard input named none")
+    if explain_in and len(images) != 1:
         raise UserError(f"--explain takes a single image, not {len(images)}")
-    run = Run(flag.workdir)
     trained = train.load(run)
-    table = _Json(trained.classes) if flag.json else _Table(trained.classes)
+    table = _Json(trained.classes) if json else _Table(trained.classes)
     refused = 0
-    predictions = predict(trained, images, batch_size=flag.batch_size)
+    predictions = predict(trained, images, batch_size=batch_size)
     if not sys.stdout.isatty():
         predictions = progress(predictions, len(images), "prediction")
     for prediction in predictions:
         table.show(prediction)
         if prediction.error:
             refused += 1
-            cli.fail(f"{prediction.image}: {prediction.error}")
-        elif flag.explain:
-            count = explain(trained, prediction, run, flag.explain)
-            print(f"feature maps of {count} layers are in {flag.explain}", file=sys.stderr)
+            tell(f"{prediction.image}: {prediction.error}")
+        elif explain_in:
+            count = explain(trained, prediction, run, explain_in)
+            print(f"feature maps of {count} layers are in {explain_in}", file=sys.stderr)
     if refused:
         raise UserError(f"{refused} of {len(images)} images could not be classified")
 
@@ -241,7 +239,7 @@ class _Json:
             content["class"] = self._classes[best]
             content["probability"] = values[best]
             content["probabilities"] = dict(zip(self._classes, values, strict=True))
-        print(json.dumps(content, ensure_ascii=False, allow_nan=False), flush=True)
+        print(dumps(content, ensure_ascii=False, allow_nan=False), flush=True)
 
 
 class _Table:
@@ -261,8 +259,3 @@ class _Table:
     def _line(self, best: str, cells: Sequence[str], image: str) -> str:
         numbers = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
         return "  ".join([best.ljust(max(self._widths)), *numbers, image])
-
-
-if __name__ == "__main__":
-    _define_flags()
-    cli.run(main)

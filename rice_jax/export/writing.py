@@ -1,27 +1,16 @@
-"""Write a trained net as a file that runs without this package.
-
-  python -m rice_jax.export --workdir=DIR --out=FILE.stablehlo   runs with jax alone
-  python -m rice_jax.export --workdir=DIR --out=FILE.onnx        runs in onnxruntime and others
-  python -m rice_jax.export --workdir=DIR --out=FILE.tflite      runs in LiteRT, on devices
-
-Each takes images (N, H, W, 3), float32 in [0, 1], and returns logits (N, classes); N is of any
-size, but 1 in a .tflite. FILE.json beside it says which classes, which size, and what the net
-costs; what a reader of the file needs of that is in .onnx and .tflite themselves.
-"""
+"""A trained run as a file that runs without this package, checked before it is written."""
 
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
-from rice_jax import cli, export, profile, train
 from rice_jax import config as configuration
+from rice_jax import export, profile, train
 from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, passport, runtimes
 from rice_jax.run import Run
@@ -31,20 +20,6 @@ _RUNTIMES = {".onnx": "onnxruntime", ".tflite": "LiteRT"}
 _TOLERANCE = 1e-4
 """Largest difference of a logit that float rounding explains, relative to the largest logit."""
 _REPEATS = 30
-
-
-def _define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "The run's folder.")
-    flags.DEFINE_string("out", None, "The file to write, *.stablehlo, *.onnx or *.tflite.")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Export the net in --workdir to --out and say what was written."""
-    if argv[1:]:
-        raise UserError(f"{' '.join(argv[1:])}: not understood; give --workdir=DIR --out=FILE")
-    if not flags.FLAGS.workdir or not flags.FLAGS.out:
-        raise UserError("give --workdir=DIR, the folder of a trained run, and --out=FILE")
-    _tell(write(Run(flags.FLAGS.workdir), flags.FLAGS.out))
 
 
 def write(run: Run, out: str) -> dict[str, Any]:
@@ -152,7 +127,8 @@ def _latencies(
     }
 
 
-def _tell(about: dict[str, Any]) -> None:
+def tell(about: dict[str, Any]) -> None:
+    """Print what `write` wrote."""
     least = "" if about["flops_complete"] else "≥ "
     flops = ", ".join(f"{name} {least}{count:,}" for name, count in about["flops"].items())
     lines = [
@@ -169,8 +145,3 @@ def _tell(about: dict[str, Any]) -> None:
             f"one image on the CPU in {name}: {median:.2f} ms (10% to 90%: {p10:.2f} to {p90:.2f})"
         )
     print("\n".join(lines))
-
-
-if __name__ == "__main__":
-    _define_flags()
-    cli.run(main)

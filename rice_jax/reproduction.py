@@ -1,30 +1,16 @@
-"""Train the study's nets one after the other, then compare them.
-
-  python -m rice_jax.reproduce [--imagenet=FILE] [--config.train.epochs=2 ...]
-
-First says how long it will take, from a few training steps of each net. A net's run is OUT/NAME,
-the comparison OUT/comparison. The same command given again goes on where it stopped, and leaves
-finished runs alone. A net that fails is told, and the others go on. vgg16 and vgg_light join in
-where --imagenet names the file of weights that they start from.
-
-Every field but the model's widths can be set, for all nets alike, as --config.train.epochs=2.
-"""
+"""The study's nets trained one after the other, and compared."""
 
 import dataclasses
-import os
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
-from rice_jax import cli, data, first_run, models, train
 from rice_jax import config as configuration
-from rice_jax.errors import UserError
+from rice_jax import data, first_run, models, train
+from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison, history
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, load_images, run_stages
@@ -49,37 +35,34 @@ class Plan:
         return self.config.model.name
 
 
-def _define_flags() -> None:
-    flags.DEFINE_list("nets", [], f"Which of {', '.join(models.NETS)}; all that can be trained.")
-    flags.DEFINE_string("out", "runs", "Folder of the runs and of their comparison.")
-    flags.DEFINE_string("imagenet", "", "Keras's .h5 of VGG16, for the nets that start from it.")
-    flags.DEFINE_bool("estimate", False, "Only say how long it would take.")
-    cli.define_fields(_shared(), sys.argv, "What all nets' configurations have in common.")
+def reproduce(
+    config: ml_collections.ConfigDict,
+    fields: Mapping[str, Any],
+    names: Sequence[str],
+    out: str,
+    imagenet: str = "",
+    *,
+    estimate_only: bool = False,
+) -> None:
+    """Make the runs of nets in the folders OUT/NAME, and compare them in OUT/comparison.
 
+    Args:
+        config: what the configurations of all nets have in common; says which images.
+        fields: those to be set for all nets, as {'train.epochs': 2}.
+        names: keys of `models.NETS`; none for all that can be trained.
+        out: folder of the runs.
+        imagenet: Keras's .h5 of VGG16, for the nets that start from it.
+        estimate_only: only say how long it would take.
 
-def _shared() -> ml_collections.ConfigDict:
-    """The fields that all nets have in common."""
-    shared = configuration.default("final")
-    with shared.unlocked():
-        del shared.model
-        del shared.train.frozen
-    return shared
-
-
-def main(argv: Sequence[str]) -> None:
-    """Do what the flags ask for."""
-    flag = flags.FLAGS
-    if argv[1:]:
-        raise UserError(f"{argv[1]!r} is no flag: give --nets=NAME,NAME2 with commas between")
-    shared, fields = flag["config"].value, config_flags.get_override_values(flag["config"])
-    if flag.imagenet and not os.path.isfile(flag.imagenet):
-        raise UserError(f"--imagenet={flag.imagenet}: there is no such file")
-    names = flag.nets or trainable(flag.imagenet)
-    dataset = load_images(shared)
-    plans = [plan(name, flag.out, fields, dataset, weights=flag.imagenet) for name in names]
+    Raises:
+        UserError: images or settings that will not do, or a net failed.
+    """
+    dataset = load_images(config)
+    chosen = names or trainable(imagenet)
+    plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
     estimate(plans, dataset)
-    if not flag.estimate:
-        make(plans, flag.out)
+    if not estimate_only:
+        make(plans, out)
 
 
 def trainable(imagenet: str) -> list[str]:
@@ -109,6 +92,7 @@ def plan(
     config = configuration.default(name)
     config.update_from_flattened_dict(fields)
     config.model.update(weights=weights if needs_weights else "", classes=len(dataset.classes))
+    configuration.check(config)
     first_run.settle(config, fields)
     run = Run(f"{out}/{name}")
     return Plan(config, run, finished=_finished(run, config, dataset))
@@ -177,14 +161,9 @@ def _made(plan: Plan) -> bool:
     try:
         run_stages(plan.config, str(plan.run), list(STAGES))
     except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
-        cli.fail(f"{plan.name}: {cli.line(error)}")
+        tell(f"{plan.name}: {line(error)}")
         return False
     except Exception:
         traceback.print_exc()
         return False
     return True
-
-
-if __name__ == "__main__":
-    _define_flags()
-    cli.run(main)

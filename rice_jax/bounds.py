@@ -1,0 +1,216 @@
+"""What a field or a flag may be: each kind reads itself from text, and says what it takes.
+
+Nothing here needs more than Python, so that a mistake is told before anything heavy is loaded.
+"""
+
+import dataclasses
+import decimal
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from rice_jax.errors import UserError
+
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([kMGBT]?)")
+
+
+class Bounds(Protocol):
+    """What is allowed; `str` of it completes 'give ...'."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for; ValueError where it can be none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Whole numbers, both ends included."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        most = f"{self.most:,}" if self.most < 1e12 else f"{self.most:.0e}"
+        return f"a whole number from {self.least:,} to {most}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is an int within."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and self.least <= value <= self.most
+
+    def read(self, text: str) -> int:
+        """An int of '1000', '1e3', '1k' or '1_000'; ValueError for what is not whole."""
+        exact = _exact(text)
+        if exact != exact.to_integral_value():
+            raise ValueError(f"{text!r} is not whole")
+        return int(exact)
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """Finite numbers from `least` to `most`; `above` and `below` leave out an end."""
+
+    least: float
+    most: float
+    above: bool = False
+    below: bool = False
+
+    def __str__(self) -> str:
+        start = f"above {self.least:g}" if self.above else f"from {self.least:g}"
+        return f"a number {start} {'to below' if self.below else 'to'} {self.most:g}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is an int or a float within; NaN is not."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        within = self.least <= value <= self.most and math.isfinite(value)
+        ends = (self.above and value == self.least) or (self.below and value == self.most)
+        return within and not ends
+
+    def read(self, text: str) -> float:
+        """A float of '0.5', '1e-3', '2M'."""
+        return float(_exact(text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one of the words."""
+        return value in self.words
+
+    def read(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """True or false."""
+
+    def __str__(self) -> str:
+        return "true or false"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a bool."""
+        return isinstance(value, bool)
+
+    def read(self, text: str) -> bool:
+        """'true', 't' or '1', 'false', 'f' or '0'."""
+        return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}[
+            text.lower()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Any text, as a path; a null character has no place in one."""
+
+    about: str = "a text"
+    may_be_empty: bool = True
+
+    def __str__(self) -> str:
+        return self.about
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is such a text."""
+        return isinstance(value, str) and "\0" not in value and bool(value or self.may_be_empty)
+
+    def read(self, text: str) -> str:
+        """The text itself."""
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """A tuple of so many values of one kind."""
+
+    each: Bounds
+    least: int = 0
+    most: int | None = None
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return f"{self.least} of: {self.each}"
+        return f"{f'{self.least} or more' if self.least else 'any number'} of: {self.each}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a tuple or a list of as many, each of them allowed."""
+        if not isinstance(value, tuple | list):
+            return False
+        enough = self.least <= len(value) <= (math.inf if self.most is None else self.most)
+        return enough and all(map(self.each.allows, value))
+
+    def read(self, text: str) -> tuple[Any, ...]:
+        """Values with commas between."""
+        return tuple(self.each.read(part.strip()) for part in text.split(",") if part.strip())
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A setting: what it is without a word of the user's, what it means, what it may be."""
+
+    default: Any
+    meaning: str
+    bounds: Bounds
+
+
+def checked(name: str, value: Any, bounds: Bounds) -> Any:
+    """The value; UserError that names it and what is allowed where it is out of bounds."""
+    if bounds.allows(value):
+        return value
+    raise refused(name, value, bounds)
+
+
+def read(name: str, text: str, bounds: Bounds) -> Any:
+    """The value of a text; UserError as `checked`."""
+    try:
+        value = bounds.read(text)
+    except (KeyError, ValueError) as error:
+        raise refused(name, text, bounds) from error
+    if not bounds.allows(value):
+        raise refused(name, text, bounds)
+    return value
+
+
+def refused(name: str, value: Any, bounds: Bounds) -> UserError:
+    """What to say of a value that is out of bounds."""
+    shown = value if isinstance(value, str) else repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return UserError(f"{name}={shown}: give {bounds}{_meant(value, bounds)}")
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The one of `words` that a mistyped one was meant for; empty where none is near."""
+    known: Sequence[str] = sorted(words)
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
+
+
+def _meant(value: Any, bounds: Bounds) -> str:
+    """'; nearest is ...' where a word was mistyped."""
+    if isinstance(bounds, Several):
+        parts = value.split(",") if isinstance(value, str) else value
+        return next(filter(None, (_meant(part, bounds.each) for part in parts)), "")
+    if not isinstance(bounds, Word) or not isinstance(value, str) or value in bounds.words:
+        return ""
+    near = nearest(value, bounds.words)
+    return f"; nearest is {near}" if near else ""
+
+
+def _exact(text: str) -> decimal.Decimal:
+    """A number of decimal notation, with its factor; ValueError for any other text."""
+    found = _NUMBER.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no number")
+    return decimal.Decimal(found[1].replace("_", "")) * _FACTORS[found[2]]

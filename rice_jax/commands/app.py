@@ -1,0 +1,81 @@
+"""The commands by name."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from rice_jax.bounds import nearest
+from rice_jax.commands import process
+from rice_jax.commands.compare import compare
+from rice_jax.commands.export import export
+from rice_jax.commands.predict import predict
+from rice_jax.commands.prune import prune
+from rice_jax.commands.reproduce import reproduce
+from rice_jax.commands.train import train
+from rice_jax.commands.zoo import zoo
+from rice_jax.errors import UserError
+
+COMMANDS = (train, prune, compare, predict, export, reproduce, zoo)
+"""In the order in which --help tells them."""
+
+
+class _Commands(click.Group):
+    """The commands, in their own order; one that there is not is told with the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise UserError(f"{first}: a command comes first, as rice-jax train {first}") from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not ctx.resilient_parsing:
+            near = nearest(name, self.commands)
+            meant = f"; give rice-jax {near}" if near else ""
+            known = ", ".join(self.commands)
+            raise UserError(f"{name!r}: there is no such command{meant} (there are {known})")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands, invoke_without_command=True, context_settings={"max_content_width": 100}
+)
+@click.version_option(package_name="rice_jax")
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Train small CNNs, see where their compute goes, and take out the filters that do nothing.
+
+    `rice-jax train --config=final` is a first run, on photographs that come with the package.
+    `rice-jax COMMAND --help` tells what a command takes.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in COMMANDS:
+    root.add_command(_command)
+
+
+def call(arguments: Sequence[str]) -> NoReturn:
+    """Do what a command line says and end the process."""
+    process.leave(process.guarded(lambda: _do(arguments)))
+
+
+def _do(arguments: Sequence[str]) -> None:
+    try:
+        action: Any = root.main(list(arguments), prog_name="rice-jax", standalone_mode=False)
+    except click.ClickException as error:
+        raise UserError(error.format_message()) from error
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    if callable(action):  # --help has said all
+        process.start()
+        action()

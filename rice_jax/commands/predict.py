@@ -1,0 +1,49 @@
+"""rice-jax predict: the classes of images."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from rice_jax.bounds import Switch, Text, Whole
+from rice_jax.commands import settings
+from rice_jax.commands.options import Command, option
+from rice_jax.errors import UserError
+
+
+@click.command(cls=Command)
+@click.argument("images", nargs=-1, type=click.Path())
+@option("--workdir", Text("a folder"), "The run", completion="dir")
+@option("--json", Switch(), "Print JSON, an object a line.")
+@option("--explain", Text("a folder"), "Where feature maps of a single image go", completion="dir")
+@option("--batch_size", Whole(1, 100_000), "Images at a time", 32)
+def predict(
+    images: tuple[str, ...], workdir: str | None, json: bool, explain: str | None, batch_size: int
+) -> Callable[[], Any]:
+    """Tell the classes of images with a trained net.
+
+    \b
+    rice-jax predict --workdir=runs/final photo.jpg
+    rice-jax predict --workdir=runs/final FOLDER --json
+
+    IMAGES are files and folders; '-' reads paths from standard input, one a line. What is no image
+    is named on standard error, the others are classified all the same, and the exit status is then
+    1. --json prints {"image", "class", "probability", "probabilities"}, or {"image", "error"}.
+    --explain saves a picture of the feature maps of each convolution.
+    """
+    run = settings.existing_run(workdir)
+    if not images:
+        raise UserError("no image given: name files or folders, or '-' to read paths from stdin")
+
+    if explain and len(images) > 1:
+        raise UserError(f"--explain takes a single image, not {len(images)}")
+
+    def job() -> None:
+        from rice_jax import prediction
+
+        prediction.answer(
+            run, images, sys.stdin, json=json, explain_in=explain, batch_size=batch_size
+        )
+
+    return job

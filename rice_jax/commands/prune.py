@@ -1,0 +1,134 @@
+"""rice-jax prune: a lighter run out of a trained one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word
+from rice_jax.commands import settings
+from rice_jax.commands.options import Command, option
+from rice_jax.errors import UserError
+
+CRITERIA = ("apoz", "l1", "taylor", "geometric_median", "random")
+BASELINES = ("scratch", "random", "l1")
+KINDS = {"clean": ("clean",), "augmented": ("augmented",), "both": ("clean", "augmented")}
+_MANY = 10**18
+
+
+@click.command(cls=Command, fields=settings.of_all_nets)
+@option("--workdir", Text("a folder"), "The trained run", completion="dir")
+@option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
+@option("--drop", Word(("dead", "proven")), "Filters that do nothing, and how sure")
+@option("--max_flops", Whole(1, _MANY), "FLOPs that may be left for one image")
+@option("--convention", Word(("study", "formula", "xla")), "How --max_flops counts", "study")
+@option("--max_params", Whole(1, _MANY), "Parameters that may be left")
+@option("--max_filters", Whole(1, _MANY), "Filters of convolutions that may be left")
+@option("--criterion", Word(CRITERIA), "What budgets go by", "taylor")
+@option(
+    "--drop_layers",
+    Several(Text("a path")),
+    "Blocks to drop, or 'auto' for a tail that adds nothing",
+)
+@option(
+    "--tail_margin",
+    Real(0, 1),
+    "Accuracy that a block's linear probe may be short of the best",
+    0.002,
+)
+@option("--split", Word(("train", "validation", "test")), "Images to look at", "validation")
+@option("--images", Word(tuple(KINDS)), "As they are, augmented, or both", "both")
+@option("--judge_images", Whole(1, _MANY), "Training images that a criterion looks at", 2000)
+@option("--steps", Whole(1, 1000), "Steps to the budget, with fine-tuning after each", 1)
+@option("--finetune_epochs", Whole(0, 1_000_000), "Epochs of training after removal", 0)
+@option("--on_unknown", Word(("error", "keep")), "Where an operation is unknown", "error")
+@option("--baselines", Several(Word(BASELINES)), "Other ways to the same budget beside it")
+@option("--seeds", Several(Whole(0, 2**31 - 1)), "Of fine-tuning, for a mean and a spread")
+@option("--suggest", Switch(), "Measure several budgets; the run stays as it is.")
+def prune(
+    workdir: str | None, out: str | None, suggest: bool, fields: tuple[str, ...], **asked: Any
+) -> Callable[[], Any]:
+    """Make a lighter run out of a trained one.
+
+    \b
+    rice-jax prune --workdir=DIR --out=DIR2 --drop=dead
+    rice-jax prune --workdir=DIR --out=DIR2 --max_flops=1M --finetune_epochs=10
+    rice-jax prune --workdir=DIR --suggest
+
+    --drop=dead removes filters that are zero on every image of a split, --drop=proven those that
+    are zero on every possible image; both change no logit. --max_flops, --max_params and
+    --max_filters remove more, the least important first. --drop_layers removes whole blocks. The
+    folder --out is a run as any other: it can be trained, evaluated, profiled, inspected, pruned
+    and exported.
+
+    Every field of the run's configuration can be set, as --config.train.augment=true.
+    """
+    parent = settings.existing_run(workdir)
+    config, _ = settings.chosen(None, workdir, fields)
+    if suggest:
+        _leave_open(asked)
+    else:
+        _hold_together(out, asked)
+
+    def job() -> None:
+        from rice_jax.prune.job import Request, lighten
+        from rice_jax.prune.suggest import suggest as measure
+        from rice_jax.prune.variants import with_baselines
+        from rice_jax.run import Run
+
+        request, target = Request(**_request(asked)), Run(out) if out else None
+        if suggest or target is None:
+            measure(request, config, parent, target)
+        elif asked["baselines"] or asked["seeds"]:
+            seeds = asked["seeds"] or (config.seed,)
+            with_baselines(request, config, parent, target, asked["baselines"] or (), seeds)
+        else:
+            lighten(request, config, parent, target)
+
+    return job
+
+
+def _leave_open(asked: Mapping[str, Any]) -> None:
+    """UserError for options that say what --suggest is to find out."""
+    others = ("drop", "max_flops", "max_params", "max_filters", "drop_layers", "baselines", "seeds")
+    given = [f"--{name}" for name in others if asked[name]]
+    if given:
+        raise UserError(f"--suggest tries budgets of its own: leave out {', '.join(given)}")
+
+
+def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
+    """UserError for options of which one needs another, or excludes it."""
+    if not out:
+        raise UserError("--out is missing: give a folder for the lighter run")
+    budget = _budgets(asked)
+    if not (asked["drop"] or budget or asked["drop_layers"]):
+        raise UserError(
+            "nothing says what to remove: give --drop, --max_flops, --max_params, --max_filters "
+            "or --drop_layers (or --suggest to see what budgets would cost)"
+        )
+    if asked["steps"] > 1 and not (budget and asked["finetune_epochs"]):
+        raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
+    if not budget and {"random", "l1"} & set(asked["baselines"] or ()):
+        raise UserError("--baselines random and l1 need a budget, as --max_flops")
+    if (asked["baselines"] or asked["seeds"]) and not asked["finetune_epochs"]:
+        raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
+
+
+def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:
+    given = {
+        asked["convention"]: asked["max_flops"],
+        "params": asked["max_params"],
+        "filters": asked["max_filters"],
+    }
+    return {name: number for name, number in given.items() if number is not None}
+
+
+def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `Request`."""
+    same = ("drop", "criterion", "tail_margin", "split", "judge_images", "steps")
+    return {
+        **{name: asked[name] for name in (*same, "finetune_epochs", "on_unknown")},
+        "budgets": _budgets(asked),
+        "drop_layers": asked["drop_layers"] or (),
+        "kinds": KINDS[asked["images"]],
+    }

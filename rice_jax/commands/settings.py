@@ -1,0 +1,247 @@
+"""The configuration of a command: built in, a file, or a run's own, with fields set over it."""
+
+import dataclasses
+import importlib.machinery
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rice_jax import config as configuration
+from rice_jax import configs, nets
+from rice_jax.bounds import Field, Real, Several, Switch, Text, Whole, Word, checked, nearest, read
+from rice_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
+
+    from rice_jax.run import Run
+
+_PREFIXES = ("--config.", "--noconfig.", "-config.", "-noconfig.")
+
+
+def names() -> tuple[str, ...]:
+    """The built-in configurations."""
+    return configs.names()
+
+
+def of_all_nets() -> dict[str, Field]:
+    """Every field that the configuration of any net has, for --help."""
+    each = {"model.name": Field("the net's", "which", Word(tuple(nets.NETS)))}
+    for fields in nets.KINDS.values():
+        for name, field in fields.items():
+            each.setdefault(f"model.{name}", dataclasses.replace(field, default="the net's"))
+    return each | dict(configuration.FIELDS)
+
+
+def shared() -> dict[str, Field]:
+    """The fields that the configurations of all nets have in common."""
+    return {
+        name: field
+        for name, field in configuration.FIELDS.items()
+        if name != "train.frozen" and not name.startswith("model.")
+    }
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What sets fields of the configuration, and the other arguments.
+
+    A field is set by --config.NAME=VALUE or --config.NAME VALUE; a switch also by --config.NAME
+    and --noconfig.NAME.
+    """
+    given: list[str] = []
+    rest: list[str] = []
+    waiting = False
+    for argument in arguments:
+        if argument.startswith(_PREFIXES):
+            given.append(f"--{argument.lstrip('-')}")
+            waiting = "=" not in argument and "noconfig." not in argument
+        elif waiting and (not argument.startswith("-") or argument[1:2].isdigit()):
+            given[-1] += f"={argument}"
+            waiting = False
+        else:
+            rest.append(argument)
+            waiting = False
+    return given, rest
+
+
+def chosen(
+    config: str | None, workdir: str | None, fields: Sequence[str]
+) -> tuple["ml_collections.ConfigDict", dict[str, Any]]:
+    """The configuration that a command is given, and the fields that the user has set in it.
+
+    Args:
+        config: a built-in name or a file; None for that of the run in `workdir`.
+        workdir: a run's folder.
+        fields: as --config.train.epochs=3.
+
+    Raises:
+        UserError: there is no such configuration, or a field of it is out of its bounds.
+    """
+    found = _saved(workdir) if config is None else load(config)
+    given = set_fields(found, fields, _known(found))
+    configuration.check(found)
+    return found, given
+
+
+def for_all_nets(fields: Sequence[str]) -> tuple["ml_collections.ConfigDict", dict[str, Any]]:
+    """What the configurations of all nets have in common, and the fields that the user has set.
+
+    Raises:
+        UserError: as `chosen`.
+    """
+    config = configuration.default("final")
+    with config.unlocked():
+        del config.model
+        del config.train.frozen
+    given = set_fields(config, fields, shared())
+    for name, value in given.items():
+        checked(f"config.{name}", value, shared()[name].bounds)
+    return config, given
+
+
+def existing_run(workdir: str | None) -> "Run":
+    """The run in a folder; UserError where none is given, or it is no run's."""
+    from rice_jax.run import Run
+
+    if not workdir:
+        raise UserError("--workdir is missing: give the folder of a trained run")
+    run = Run(workdir)
+    if not run.has("config.json"):
+        raise UserError(f"{run.path / 'config.json'} is missing: is {run} a run's folder?")
+    return run
+
+
+def load(config: str) -> "ml_collections.ConfigDict":
+    """A built-in configuration by its name, or one out of a file: FILE, or FILE:ARGUMENT.
+
+    Raises:
+        UserError: there is neither; or the file does not give a configuration.
+    """
+    import ml_collections
+
+    file, colon, argument = config.partition(":")
+    if config in names():
+        path = configs.FOLDER / f"{config}.py"
+    elif os.path.isfile(file):
+        path = Path(file)
+    else:
+        raise UserError(_missing(config))
+    loader = importlib.machinery.SourceFileLoader("rice_jax_configuration", os.fspath(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+        found = module.get_config(*([argument] if colon else []))
+    except Exception as error:
+        raise UserError(f"--config={config}: {_where(error, path)}") from error
+    if not isinstance(found, ml_collections.ConfigDict):
+        raise UserError(f"--config={config}: its get_config() returns no ConfigDict")
+    return found.lock()
+
+
+def set_fields(
+    config: "ml_collections.ConfigDict", given: Sequence[str], known: Mapping[str, Field]
+) -> dict[str, Any]:
+    """Set fields of a configuration in place; those set, by name.
+
+    Args:
+        config: the configuration.
+        given: as `split` gives them.
+        known: the fields that may be set.
+
+    Raises:
+        UserError: no such field, or a value that is out of its bounds.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    argv = ["rice-jax", *(_readable(each, known) for each in given)]
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, "", values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    found = config_flags.get_override_values(values["config"])
+    config.update_from_flattened_dict(found)
+    return found
+
+
+def called(name: str, fields: Iterable[str]) -> list[str]:
+    """The fields whose last word is `name`, the least nested of them."""
+    found = [field for field in fields if field.rpartition(".")[2] == name]
+    least = min((field.count(".") for field in found), default=0)
+    return [field for field in found if field.count(".") == least]
+
+
+def _readable(given: str, known: Mapping[str, Field]) -> str:
+    """A field's argument as ml_collections reads it; UserError where there is no such field."""
+    argument, equals, text = given.partition("=")
+    name = argument.partition(".")[2]
+    if name not in known:
+        raise UserError(f"{given}: there is no such field{_meant(name, equals + text, known)}")
+    bounds = known[name].bounds
+    if isinstance(bounds, Whole | Real | Word) or (isinstance(bounds, Switch) and equals):
+        return f"{argument}={read(argument, text, bounds)}"
+    paths = isinstance(bounds, Several) and isinstance(bounds.each, Text)
+    return f"{argument}={bounds.read(text)}" if paths and not text.startswith("(") else given
+
+
+def _meant(name: str, value: str, known: Mapping[str, Field]) -> str:
+    """'; give --config.train.epochs=3' where a field is near."""
+    last = {field.rpartition(".")[2] for field in known}
+    near = nearest(name, known)
+    fields = [near] if near else called(nearest(name.rpartition(".")[2], last), known)
+    return f"; give {' or '.join(f'--config.{field}{value}' for field in fields)}" if fields else ""
+
+
+def _known(config: "ml_collections.ConfigDict") -> dict[str, Field]:
+    net = config.get("model", {}).get("name")
+    return configuration.fields(net)
+
+
+def _saved(workdir: str | None) -> "ml_collections.ConfigDict":
+    """The configuration of the run in a folder."""
+    from rice_jax.run import Run
+
+    if workdir and Run(workdir).has("config.json"):
+        return configuration.from_json(configuration.read(Run(workdir))["config"])
+    without = f"{workdir} holds no run yet: " if workdir else ""
+    raise UserError(
+        f"{without}--config is missing: give --config=NAME ({', '.join(names())}), --config=FILE, "
+        "or the --workdir of a run"
+    )
+
+
+def _missing(config: str) -> str:
+    """What to say of a configuration that there is not."""
+    file = Path(config.partition(":")[0])
+    if os.sep not in config and file.suffix != ".py":
+        near = nearest(config, names())
+        meant = f"; give --config={near}" if near else ""
+        return (
+            f"--config={config}: there is no such configuration{meant} (there are {_and(names())})"
+        )
+    beside = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
+    near = nearest(file.name, beside)
+    if near:
+        return f"--config={config}: there is no such file; give --config={file.parent / near}"
+    return f"--config={config}: there is no such file; built in are {_and(names())}"
+
+
+def _where(error: Exception, path: Path) -> str:
+    """What went wrong in a file, and at which of its lines."""
+    if isinstance(error, AttributeError) and "get_config" in str(error):
+        return "it has no function get_config()"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == os.fspath(path)]
+    number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
+    return f"line {number}: {type(error).__name__}: {error}"
+
+
+def _and(words: Iterable[str]) -> str:
+    return ", ".join(words)

@@ -1,0 +1,49 @@
+"""rice-jax train: the main job."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from rice_jax.bounds import Several, Text, Word
+from rice_jax.commands import settings
+from rice_jax.commands.options import Command, option
+
+STAGES = ("train", "evaluate", "profile", "inspect")
+
+
+@click.command(cls=Command, fields=settings.of_all_nets)
+@option(
+    "--config",
+    Text(f"{', '.join(settings.names())}, or a file"),
+    "Which net and recipe",
+    completion="file",
+    words=settings.names(),
+)
+@option("--workdir", Text("a folder"), "Where the run goes; runs/NAME without it", completion="dir")
+@option("--stages", Several(Word(STAGES), 1), "What to do", STAGES)
+def train(
+    config: str | None, workdir: str | None, stages: tuple[str, ...], fields: tuple[str, ...]
+) -> Callable[[], Any]:
+    """Train a net, evaluate it, profile it, inspect its filters.
+
+    \b
+    rice-jax train --config=final
+    rice-jax train --config=final --config.data.path=FOLDER --config.train.epochs=10
+
+    Without --config.data.path and without RICE_IMAGE_DATASET the images are the 1,000 photographs
+    that come with the package, and the run starts from the zoo's net where there is one of that
+    name. The same command given again goes on where the run in --workdir stands; then --config
+    may be left out.
+    """
+    found, given = settings.chosen(config, workdir, fields)
+
+    def job() -> None:
+        from rice_jax import cluster
+        from rice_jax.stages import run_stages
+
+        cluster.join()
+        with cluster.first_alone_speaks():
+            run_stages(found, workdir, stages, given)
+
+    return job

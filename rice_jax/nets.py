@@ -1,0 +1,128 @@
+"""The eight nets by name: their widths as plain numbers, and which layers stay frozen.
+
+`models` makes Linen modules of them; whoever only asks for names or settings needs no JAX.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rice_jax.bounds import Field, Real, Several, Whole, Word
+from rice_jax.errors import UserError
+
+_FILTERS = Whole(1, 65_536)
+_CLASSES = Field(5, "classes that the head tells apart; the images decide", Whole(1, 100_000))
+
+KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
+    {
+        "plain": {
+            "stages": Field(
+                (),
+                "filters of each 3x3 convolution, a tuple for each stage that a pool ends",
+                Several(Several(_FILTERS, 0, 100), 1, 100),
+            ),
+            "strides": Field(1, "stride of every convolution", Whole(1, 16)),
+            "pooling": Field(
+                "average", "what turns maps into features", Word(("average", "flatten"))
+            ),
+            "dense": Field(512, "units of the dense layer before the head", Whole(1, 1_000_000)),
+            "dropout": Field(0.0, "share of units dropped in training", Real(0, 1, below=True)),
+            "classes": _CLASSES,
+        },
+        "googlenet": {
+            "stem": Field(
+                (), "filters of the 7x7, the 1x1 and the 3x3 convolution", Several(_FILTERS, 3, 3)
+            ),
+            "inceptions": Field(
+                (),
+                "six widths of each inception (0: no such branch), a tuple for each stage",
+                Several(Several(Several(Whole(0, 65_536), 6, 6), 1, 8), 1, 100),
+            ),
+            "dropout": Field(0.4, "share of units dropped in training", Real(0, 1, below=True)),
+            "classes": _CLASSES,
+        },
+    }
+)
+"""What a configuration may change of a net under config.model: the fields of its Linen class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net of the study."""
+
+    kind: str
+    """A key of `KINDS`."""
+    widths: Mapping[str, Any]
+    """Fields of its kind: what a configuration may change under config.model."""
+    frozen: tuple[str, ...] = ()
+    """Paths of the layers that training leaves as they are."""
+    needs_weights: bool = False
+    """Whether the study starts from trained weights, so that random ones would be a mistake."""
+
+
+def _net(kind: str, **widths: Any) -> Net:
+    defaults = {name: field.default for name, field in KINDS[kind].items()}
+    return Net(kind, MappingProxyType({**defaults, **widths}))
+
+
+def _convs(last: int) -> tuple[str, ...]:
+    return tuple(f"conv{number}" for number in range(1, last + 1))
+
+
+_VGG16_STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+
+NETS: Mapping[str, Net] = MappingProxyType(
+    {
+        "cnn": _net("plain", stages=((32,), (64,), (128,)), pooling="flatten", dense=128),
+        "cnn_light": _net("plain", stages=((8,), (16,)), strides=2, pooling="flatten", dense=16),
+        "googlenet": _net(
+            "googlenet",
+            stem=(64, 64, 192),
+            inceptions=(
+                ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
+                (
+                    (192, 96, 208, 16, 48, 64),
+                    (160, 112, 224, 24, 64, 64),
+                    (128, 128, 256, 24, 64, 64),
+                    (112, 144, 288, 32, 64, 64),
+                    (256, 160, 320, 32, 128, 128),
+                ),
+                ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
+            ),
+        ),
+        "googlenet_light": _net(
+            "googlenet",
+            stem=(16, 16, 64),
+            inceptions=(
+                ((16, 16, 24, 4, 8, 8), (24, 24, 32, 4, 8, 8)),
+                (
+                    (32, 32, 48, 8, 16, 16),
+                    (48, 48, 64, 8, 16, 16),
+                    (64, 64, 96, 12, 24, 24),
+                    (96, 64, 96, 12, 24, 24),
+                ),
+                ((96, 64, 96, 12, 24, 24), (96, 96, 128, 16, 32, 32)),
+            ),
+        ),
+        "vgg16": dataclasses.replace(
+            _net("plain", stages=_VGG16_STAGES, dropout=0.3),
+            frozen=_convs(10),  # blocks 1 to 4; block 5 is fine-tuned
+            needs_weights=True,
+        ),
+        "vgg_light": dataclasses.replace(
+            _net("plain", stages=_VGG16_STAGES[:4], dropout=0.3),
+            frozen=_convs(10),
+            needs_weights=True,
+        ),
+        "vgg_custom": _net("plain", stages=((16,) * 2, (32,) * 2, (64,) * 3), dropout=0.5),
+        "final": _net("plain", stages=((8,), (16,) * 3), dropout=0.3),
+    }
+)
+
+
+def get(name: str) -> Net:
+    """The net called `name`; UserError names the known ones where it is none of them."""
+    if name not in NETS:
+        raise UserError(f"config.model.name={name!r} is no net; there are {', '.join(NETS)}")
+    return NETS[name]

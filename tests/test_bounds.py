@@ -1,0 +1,114 @@
+"""Every field of a configuration has bounds; its default is within, and what is not is named."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rice_jax import config as configuration
+from rice_jax import nets
+from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word, nearest, read
+from rice_jax.errors import UserError
+
+WHOLE = st.integers(-(10**15), 10**15)
+
+
+@pytest.mark.parametrize("net", nets.NETS)
+def test_defaults_are_within_their_bounds_and_have_a_meaning(net):
+    configuration.check(configuration.default(net))
+    for name, field in configuration.fields(net).items():
+        assert field.bounds.allows(field.default), name
+        assert field.meaning
+        assert str(field.bounds)
+
+
+def out_of_bounds(bounds):
+    """Values of a field's own type that it does not take."""
+    if isinstance(bounds, Whole):
+        return [bounds.least - 1, bounds.most + 1]
+    if isinstance(bounds, Real):
+        ends = [bounds.least] * bounds.above + [bounds.most] * bounds.below
+        return [math.nan, math.inf, bounds.least - 1.0, 2 * bounds.most + 1.0, *map(float, ends)]
+    if isinstance(bounds, Word):
+        return ["", "no such word"]
+    if isinstance(bounds, Text):
+        return ["a\0b"]
+    if isinstance(bounds, Several):
+        return [(bad,) for bad in out_of_bounds(bounds.each)] + [()] * bool(bounds.least)
+    return []
+
+
+@pytest.mark.parametrize("net", ["final", "googlenet"])
+def test_each_field_out_of_its_bounds_is_named_with_what_is_allowed(net):
+    for name, field in configuration.fields(net).items():
+        wrong = out_of_bounds(field.bounds)
+        assert wrong or isinstance(field.bounds, Switch), name
+        for value in wrong:
+            config = configuration.default(net)
+            config.update_from_flattened_dict({name: value})
+            with pytest.raises(UserError) as caught:
+                configuration.check(config)
+            assert str(caught.value).startswith(f"config.{name}=")
+            assert f"give {field.bounds}" in str(caught.value)
+
+
+def test_a_field_too_many_and_one_too_few_are_named():
+    config = configuration.default("final")
+    with config.unlocked():
+        config.train.epochz = 3
+    with pytest.raises(UserError, match=r"config.train.epochz: .* nearest is config.train.epochs"):
+        configuration.check(config)
+    config = configuration.default("final")
+    with config.unlocked():
+        del config.eval.batch_size
+    with pytest.raises(UserError, match=r"config.eval.batch_size is missing: give a whole number"):
+        configuration.check(config)
+
+
+def test_another_kind_of_net_needs_the_fields_of_its_own():
+    config = configuration.default("final")
+    config.model.name = "googlenet"
+    with pytest.raises(UserError, match=r"config\.model\.\w+: there is no such field"):
+        configuration.check(config)
+
+
+@given(WHOLE)
+def test_a_whole_number_is_read_in_any_notation(number):
+    bounds = Whole(-(10**18), 10**18)
+    for text in (str(number), f"{number:_}", f"{number}e0", f"{number}.0", f" {number} "):
+        assert bounds.read(text) == number
+    assert bounds.read(f"{number}k") == 1000 * number
+    assert bounds.read(f"{number}e3") == 1000 * number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_a_number_is_read_as_python_reads_it(number):
+    assert Real(-math.inf, math.inf).read(repr(number)) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "many", "1e", "1x", "0x10", "1 000", "1,000", "nan", "inf", "1e9999", "1m"]
+)
+def test_what_is_no_number_is_refused(text):
+    for bounds in (Whole(-5, 5), Real(-5, 5)):
+        with pytest.raises(UserError, match=r"--n=.*: give a"):
+            read("--n", text, bounds)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1M", 10**6), ("1.5k", 1500), ("2G", 2 * 10**9), ("1e-3T", 10**9)]
+)
+def test_factors_are_exact(text, value):
+    assert Whole(0, 10**12).read(text) == value
+
+
+def test_true_is_no_number_and_one_no_switch():
+    assert not Whole(0, 5).allows(True)
+    assert not Real(0, 5).allows(True)
+    assert not Switch().allows(1)
+
+
+def test_the_nearest_word():
+    assert nearest("fnal", ["cnn", "final", "vgg16"]) == "final"
+    assert nearest("something else", ["cnn", "final"]) == ""

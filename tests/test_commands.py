@@ -1,0 +1,257 @@
+"""One command: what it shows, and a mistake told on one line before anything heavy is loaded."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import nets, prune, stages
+from rice_jax.commands import app, process
+from rice_jax.commands import prune as prune_command
+from rice_jax.commands import train as train_command
+from rice_jax.errors import UserError
+from rice_jax.prune import variants
+
+ROOT = Path(__file__).parents[1]
+FINAL = "--config=final"
+NAMES = [command.name for command in app.COMMANDS]
+
+# What is given, and what its one line says.
+MISTAKES = [
+    ("trian", "give rice-jax train"),
+    ("frobnicate", "there are train, prune, compare,"),
+    ("--config=final", "as rice-jax train --config=final"),
+    ("train", "--config is missing"),
+    ("train --workdir=nowhere", "nowhere holds no run yet"),
+    ("train --config=fnal", "give --config=final (there are cnn,"),
+    ("train --config=nothing-like-it", "there are cnn, cnn_light,"),
+    ("train --config=configs/finale.py", "no such file; give --config=configs/final.py"),
+    ("train --config=broken.py", "--config=broken.py: line 2: ZeroDivisionError: division by zero"),
+    ("train --config=garbled.py", "--config=garbled.py: line 1: SyntaxError"),
+    ("train --config=empty.py", "it has no function get_config()"),
+    ("train --config=number.py", "its get_config() returns no ConfigDict"),
+    (f"train {FINAL} --epochs=3", "--epochs=3: there is no such option; give --config.train.ep"),
+    (f"train {FINAL} --epochs 3", "give --config.train.epochs=3"),
+    (f"train {FINAL} --batch-size=8", "give --config.train.batch_size=8 or --config.eval."),
+    (f"train {FINAL} --dense=8", "give --config.model.dense=8"),
+    (f"train {FINAL} --confg=cnn", "give --config=cnn"),
+    (f"train {FINAL} --frobnicate", "rice-jax train --help tells which"),
+    (f"train {FINAL} --config.train.epochz=3", "no such field; give --config.train.epochs=3"),
+    (f"train {FINAL} --config.modle.dense=2", "no such field; give --config.model.dense=2"),
+    (f"train {FINAL} --config.stem=2", "--config.stem=2: there is no such field"),
+    (f"train {FINAL} --config.train.epochs=many", "epochs=many: give a whole number from 1 to"),
+    (f"train {FINAL} --config.train.epochs", "epochs=: give a whole number from 1 to"),
+    (f"train {FINAL} --config.train.augment=maybe", "augment=maybe: give true or false"),
+    (f"train {FINAL} --config.train.on_collapse=restrat", "nearest is restart"),
+    (f"train {FINAL} --stages=train,dance", "more of: train, evaluate, profile or inspect"),
+    (f"train {FINAL} --stages=", "--stages=: give 1 or more of"),
+    ("train final", "'final' belongs to no option; give --config=final"),
+    (f"train {FINAL} runs/final", "a folder is given as --workdir=DIR"),
+    ("prune", "--workdir is missing"),
+    ("prune --workdir=nowhere --out=x --drop=dead", "nowhere/config.json is missing"),
+    ("prune --workdir=run --drop=dead", "--out is missing"),
+    ("prune --workdir=run --out=x", "nothing says what to remove"),
+    ("prune --workdir=run --out=x --drop=dad", "--drop=dad: give dead or proven; nearest is dead"),
+    ("prune --workdir=run --out=x --max_flops=1.5", "--max_flops=1.5: give a whole number from 1"),
+    ("prune --workdir=run --out=x --max_flops=-1M", "--max_flops=-1M: give a whole number from 1"),
+    ("prune --workdir=run --out=x --max_flop=1M", "give --max_flops=1M"),
+    ("prune --workdir=run --out=x --max_flops=1M --steps=2", "--steps needs a budget and"),
+    ("prune --workdir=run --out=x --drop=dead --seeds=1,2", "give --finetune_epochs"),
+    ("prune --workdir=run --out=x --drop=dead --baselines=l1", "need a budget"),
+    ("prune --workdir=run --suggest --max_flops=1M --drop=dead", "leave out --drop, --max_flops"),
+    ("prune --workdir=run --suggest --config.train.epochs=0", "epochs=0: give a whole number"),
+    ("prune --workdir=damaged --suggest", "config.json is damaged"),
+    ("compare --out=x", "--workdirs is missing"),
+    ("compare --workdirs=run", "--out is missing"),
+    ("compare --workdirs=run --out=x --margin=1.5", "--margin=1.5: give a number from 0 to 1"),
+    ("compare --workdir=run --out=x", "give --workdirs=run"),
+    ("compare --out=x run run2", "a folder is given as --workdirs=DIR"),
+    ("predict x.png", "--workdir is missing"),
+    ("predict --workdir=run", "no image given"),
+    ("predict --workdir=run --explain=maps x.png y.png", "a single image, not 2"),
+    ("predict --workdir=run --batch_size=0 x.png", "--batch_size=0: give a whole number from 1"),
+    ("export --workdir=run", "--out is missing"),
+    ("export --workdir=nowhere --out=x.onnx", "nowhere/config.json is missing"),
+    ("reproduce --imagenet=nothing.h5", "--imagenet=nothing.h5: there is no such file"),
+    ("reproduce --nets=final,finel", "nearest is final"),
+    ("reproduce --config.model.dense=2", "--config.model.dense=2: there is no such field"),
+    ("reproduce --config.train.epochs=0", "epochs=0: give a whole number"),
+    ("zoo everything", "'everything' is not understood"),
+    ("zoo --config=final", "--config=final: there is no such option"),
+]  # fmt: skip
+SHOWN = ["", "--help", "--version", *(f"{name} --help" for name in NAMES)]
+
+CHILD = """
+import contextlib, io, json, sys
+from rice_jax.commands import app
+for line in sys.stdin.read().splitlines():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app.call(line.split())
+        except SystemExit as left:
+            status = left.code
+    print(json.dumps([line, status, out.getvalue(), err.getvalue()]))
+assert not {"jax", "flax", "numpy"} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """By command line: status, stdout and stderr, all of one process that loads no JAX."""
+    folder = tmp_path_factory.mktemp("here")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    saved = configuration.to_json(configuration.default("final"))
+    for name, content in {
+        "run/config.json": json.dumps({"config": saved}),
+        "damaged/config.json": json.dumps({"config": saved | {"seed": -1}}),
+        "broken.py": "def get_config():\n    return 1 / 0\n",
+        "garbled.py": "def get_config(:\n",
+        "empty.py": "",
+        "number.py": "def get_config():\n    return 3\n",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    lines = [*SHOWN, *(given for given, _ in MISTAKES)]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input="\n".join(lines),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answered = {line: rest for line, *rest in map(json.loads, done.stdout.splitlines())}
+    assert not (folder / "runs").exists()
+    return answered
+
+
+@pytest.mark.parametrize(("given", "said"), MISTAKES)
+def test_a_mistake_is_told_in_one_line_before_jax_is_loaded(answers, given, said):
+    status, out, err = answers[given]
+    [line] = err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert (status, out) == (1, "")
+
+
+def test_help_shows_what_there_is(answers):
+    for given in ("", "--help"):
+        status, out, err = answers[given]
+        assert (status, err) == (0, "")
+        assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()] == NAMES
+    assert answers["--version"][1].split()[-1].count(".") == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_tells_its_options(answers, name):
+    status, out, err = answers[f"{name} --help"]
+    assert (status, err) == (0, "")
+    told = {word for line in out.splitlines() for word in line.split()[:1]}
+    [command] = [command for command in app.COMMANDS if command.name == name]
+    options = [option for param in command.params for option in param.opts if "--" in option]
+    assert {*options, "-h,"} <= told
+
+
+def test_help_lists_every_field_with_meaning_and_bounds(answers):
+    section = answers["train --help"][1].partition("Configuration,")[2]
+    for net in nets.NETS:
+        for name, field in configuration.fields(net).items():
+            assert f"\n  {name} " in section or f"\n  {name}\n" in section
+            assert field.meaning.split()[0] in section
+    assert "from 0 to below 1 [default: 0.05]" in " ".join(section.split())
+
+
+def test_the_words_that_options_offer_are_those_that_the_jobs_know():
+    assert tuple(stages.STAGES) == train_command.STAGES
+    assert set(prune.CRITERIA) == set(prune_command.CRITERIA)
+    assert variants.BASELINES == prune_command.BASELINES
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("tr", ["train"]),
+        ("train --conf", ["--config"]),
+        ("train --config=vgg_", ["vgg_custom", "vgg_light"]),
+        ("train --stages=train,ev", ["train,evaluate"]),
+        ("train --config.train.quick.e", ["--config.train.quick.epochs="]),
+        ("prune --drop ", ["dead", "proven"]),
+    ],
+)
+def test_the_shell_completes(argument, words, monkeypatch, capsys):
+    typed = f"rice-jax {argument}".split(" ")
+    monkeypatch.setenv("_RICE_JAX_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(typed))
+    monkeypatch.setenv("COMP_CWORD", str(len(typed) - 1))
+    with pytest.raises(SystemExit):
+        app.call([])
+    completed = [line.partition(",")[2] for line in capsys.readouterr().out.splitlines()]
+    assert completed == words
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("two\nlines"), 1, "error: two lines"),
+        (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
+        (KeyboardInterrupt(), 130, "goes on"),
+    ],
+)
+def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):
+    def action():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        process.run(action)
+    assert left.value.code == status
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        (["--config.train.epochs=1e2"], "train.epochs", 100),
+        (["--config.train.batch_size=1k"], "train.batch_size", 1000),
+        (["--config.train.save_seconds=2.5k"], "train.save_seconds", 2500.0),
+        (["--config.train.learning_rate", "1e-2"], "train.learning_rate", 0.01),
+        (["--config.data.split_seed", "-1"], "data.split_seed", -1),
+        (["--config.train.augment"], "train.augment", True),
+        (["--noconfig.data.keep_decoded"], "data.keep_decoded", False),
+        (["--config.data.keep_decoded=f"], "data.keep_decoded", False),
+        (["--config.model.stages=((4,),(2, 3))"], "model.stages", ((4,), (2, 3))),
+        (["--config.train.frozen=conv1,conv2"], "train.frozen", ("conv1", "conv2")),
+        (["--config.train.frozen=('conv1',)"], "train.frozen", ("conv1",)),
+        (["--config.data.path=a folder, with commas"], "data.path", "a folder, with commas"),
+    ],
+)  # fmt: skip
+def test_a_field_is_set_as_it_is_meant(fields, name, value, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(stages, "run_stages", lambda config, *rest: seen.update(c=config, r=rest))
+    done = commands.run("train", FINAL, *fields, "--workdir=runs/x", "--stages=profile,train")
+    assert done.returncode == 0, done.stderr
+    part = seen["c"]
+    for section in name.split("."):
+        part = part[section]
+    assert part == value
+    assert seen["r"] == ("runs/x", ("profile", "train"), {name: value})
+
+
+def test_a_configuration_of_ones_own_takes_an_argument(tmp_path, monkeypatch):
+    file = tmp_path / "mine"
+    file.write_text(
+        "from rice_jax.config import default\ndef get_config(net='cnn'):\n    return default(net)\n"
+    )
+    seen = []
+    monkeypatch.setattr(stages, "run_stages", lambda config, *_: seen.append(config.model.name))
+    for argument in (file, f"{file}:vgg16", "cnn_light", ROOT / "configs" / "final.py"):
+        assert commands.run("train", f"--config={argument}").returncode == 0
+    assert seen == ["cnn", "vgg16", "cnn_light", "final"]
