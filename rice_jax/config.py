@@ -133,11 +133,15 @@ def fields(net: str) -> dict[str, Field]:
     frozen = FIELDS["train.frozen"]
     name = Field(net, "the net", Word(tuple(nets.NETS)))
     frozen = Field(chosen.frozen, frozen.meaning, frozen.bounds)
-    return {"model.name": name} | own | {**FIELDS, "train.frozen": frozen}
+    recipe = {
+        path: Field(value, FIELDS[path].meaning, FIELDS[path].bounds)
+        for path, value in chosen.recipe.items()
+    }
+    return {"model.name": name} | own | {**FIELDS, **recipe, "train.frozen": frozen}
 
 
 def default(name: str) -> "ml_collections.ConfigDict":
-    """The study's configuration of the net called `name` (a key of `nets.NETS`)."""
+    """The configuration of a net, a key of `nets.NETS`: the study's recipe, or the net's own."""
     import ml_collections
 
     nested: dict[str, Any] = {"seed": None, "model": {"name": None, "weights": None}}

@@ -1,4 +1,4 @@
-"""The eight nets by name: their widths as plain numbers, and which layers stay frozen.
+"""The nets by name: their widths as plain numbers, which layers stay frozen, and their recipe.
 
 `models` makes Linen modules of them; whoever only asks for names or settings needs no JAX.
 """
@@ -42,6 +42,14 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
             "dropout": Field(0.4, "share of units dropped in training", Real(0, 1, below=True)),
             "classes": _CLASSES,
         },
+        "micro": {
+            "grid": Field(56, "height and width that the image is averaged to", Whole(1, 4096)),
+            "convolutions": Field(
+                (), "filters of each 3x3 convolution of stride 2", Several(_FILTERS, 1, 100)
+            ),
+            "dense": Field(32, "units of the dense layer before the head", Whole(1, 1_000_000)),
+            "classes": _CLASSES,
+        },
     }
 )
 """What a configuration may change of a net under config.model: the fields of its Linen class."""
@@ -49,7 +57,7 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A net of the study."""
+    """A net of the study, or one that is lighter than all of them."""
 
     kind: str
     """A key of `KINDS`."""
@@ -59,6 +67,8 @@ class Net:
     """Paths of the layers that training leaves as they are."""
     needs_weights: bool = False
     """Whether the study starts from trained weights, so that random ones would be a mistake."""
+    recipe: Mapping[str, Any] = MappingProxyType({})
+    """Fields of the configuration that are not as in the study's recipe, as 'train.augment'."""
 
 
 def _net(kind: str, **widths: Any) -> Net:
@@ -71,6 +81,14 @@ def _convs(last: int) -> tuple[str, ...]:
 
 
 _VGG16_STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+
+_AUGMENTED = {
+    "train.schedule": "quick",
+    "train.augment": True,
+    "train.quick.peak_rate": 4e-3,
+    "train.quick.warmup": 0.02,
+    "train.quick.weight_decay": 1e-4,
+}
 
 NETS: Mapping[str, Net] = MappingProxyType(
     {
@@ -117,6 +135,14 @@ NETS: Mapping[str, Net] = MappingProxyType(
         ),
         "vgg_custom": _net("plain", stages=((16,) * 2, (32,) * 2, (64,) * 3), dropout=0.5),
         "final": _net("plain", stages=((8,), (16,) * 3), dropout=0.3),
+        "micro": dataclasses.replace(
+            _net("micro", grid=56, convolutions=(6, 12, 16, 32)),
+            recipe=_AUGMENTED | {"train.quick.shrink": (4, 2), "train.quick.epochs": (32, 6)},
+        ),
+        "nano": dataclasses.replace(
+            _net("micro", grid=32, convolutions=(6, 12, 20)),
+            recipe=_AUGMENTED | {"train.quick.shrink": (7, 1), "train.quick.epochs": (26, 2)},
+        ),
     }
 )
 

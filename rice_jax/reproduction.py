@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, first_run, models, train
+from rice_jax import data, first_run, models, profile, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison, history
 from rice_jax.run import Run
@@ -49,7 +49,7 @@ def reproduce(
     Args:
         config: what the configurations of all nets have in common; says which images.
         fields: those to be set for all nets, as {'train.epochs': 2}.
-        names: keys of `models.NETS`; none for all that can be trained.
+        names: keys of `models.NETS`; none for the study's that can be trained.
         out: folder of the runs.
         imagenet: Keras's .h5 of VGG16, for the nets that start from it.
         estimate_only: only say how long it would take.
@@ -67,10 +67,11 @@ def reproduce(
 
 def trainable(imagenet: str) -> list[str]:
     """The nets that can be trained; says which cannot where no ImageNet weights are given."""
-    waiting = [name for name, net in models.NETS.items() if net.needs_weights and not imagenet]
+    studied = profile.study.REPORTED
+    waiting = [name for name in studied if models.get(name).needs_weights and not imagenet]
     if waiting:
         print(f"Without --imagenet=FILE, their weights, these are left out: {', '.join(waiting)}")
-    return [name for name in models.NETS if name not in waiting]
+    return [name for name in studied if name not in waiting]
 
 
 def plan(

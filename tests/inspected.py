@@ -12,13 +12,15 @@ from rice_jax.graph.trace import variable_shapes
 
 
 def small(name: str) -> nn.Module:
-    """One of the eight nets with an eighth of its filters, and one inception a stage."""
+    """One of the nets with an eighth of its filters, and one inception a stage."""
     fields: dict[str, Any] = dict(models.get(name).widths)
     if "stem" in fields:
         fields["stem"] = [max(2, width // 8) for width in fields["stem"]]
         fields["inceptions"] = [
             [[max(2, width // 8) for width in stage[0]]] for stage in fields["inceptions"][:2]
         ]
+    elif "convolutions" in fields:
+        fields |= {"grid": 8, "convolutions": (3, 2), "dense": 4}
     else:
         fields["stages"] = [[max(2, width // 8) for width in stage] for stage in fields["stages"]]
         fields["dense"] = 4

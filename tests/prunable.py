@@ -1,4 +1,4 @@
-"""Nets for the pruner's tests: the eight with tiny widths, and two that are not the package's."""
+"""Nets for the pruner's tests: the package's with tiny widths, and two of others."""
 
 import functools
 
@@ -21,6 +21,8 @@ WIDTHS = {
     "vgg_light": {"stages": ((2,) * 2, (3,) * 2, (4,) * 3, (3,) * 3), "dense": 5},
     "vgg_custom": {"stages": ((3,) * 2, (4,) * 2, (3,) * 3), "dense": 5},
     "final": {"stages": ((3,), (4,) * 3), "dense": 6},
+    "micro": {"grid": 16, "convolutions": (3, 4, 5), "dense": 6},
+    "nano": {"grid": 8, "convolutions": (4, 3), "dense": 5},
     "googlenet": {"stem": (3, 2, 4), "inceptions": (_LIGHT[:1], _LIGHT, _LIGHT[1:])},
     "googlenet_light": {"stem": (2, 3, 4), "inceptions": (_LIGHT[1:], _LIGHT[:1], _LIGHT[1:])},
 }

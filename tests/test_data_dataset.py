@@ -316,13 +316,15 @@ def test_a_folder_with_an_unknown_class_is_refused(folder):
         data.folder(folder, data_files.CLASSES[1:])
 
 
-def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("whole_size", [0, 14])
+def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monkeypatch, whole_size):
+    sizes = {"image_size": 7, "whole_size": whole_size}
     plain = data.load(folder, tmp_path, seed=0, keep_decoded=False).splits["test"]
     kept = data.load(folder, tmp_path, seed=0).splits["test"]
-    expected = next(data.batches(plain, 5, image_size=7))
+    expected = next(data.batches(plain, 5, **sizes))
     assert not list(tmp_path.glob("*/decoded/*"))
     for source in (kept, data.load(folder, tmp_path, seed=0).splits["test"]):
-        batch = next(data.batches(source, 5, image_size=7))
+        batch = next(data.batches(source, 5, **sizes))
         for name, values in expected.items():
             np.testing.assert_array_equal(batch[name], values)
         monkeypatch.setattr(decoded, "_write", None)
@@ -332,9 +334,7 @@ def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monke
     file.write_bytes(file.read_bytes()[:-1])
     (file.parent / "killed.partial").write_bytes(b"half")
     again = data.load(folder, tmp_path, seed=0).splits["test"]
-    np.testing.assert_array_equal(
-        next(data.batches(again, 5, image_size=7))["image"], expected["image"]
-    )
+    np.testing.assert_array_equal(next(data.batches(again, 5, **sizes))["image"], expected["image"])
     assert list(tmp_path.glob("*/decoded/*")) == [file]
 
 

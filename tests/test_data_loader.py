@@ -2,6 +2,7 @@
 
 import threading
 
+import cv2
 import data_files
 import numpy as np
 import pytest
@@ -58,6 +59,20 @@ def test_in_order_without_a_seed_and_filled_up_at_the_end():
             batch["image"][batch["weight"] > 0, 1, 1, 1:],
             np.tile([60, 10], (int(batch["weight"].sum()), 1)),
         )
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_smaller_images_are_averages_of_whole_ones(size):
+    encoded = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 18, 3)))[1]
+    source = [{"image": encoded.tobytes(), "label": 0, "name": "noise"}]
+
+    def image(**sizes):
+        return next(data.batches(source, 1, **sizes))["image"][0].astype(float)
+
+    block = 8 // size
+    whole = image(image_size=8).reshape(size, block, size, block, 3)
+    smaller = image(image_size=size, whole_size=8)
+    np.testing.assert_allclose(smaller, whole.mean((1, 3)), atol=0.51)  # rounded
 
 
 def test_a_seed_and_an_epoch_give_one_order_each():

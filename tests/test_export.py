@@ -12,6 +12,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import prunable
 import pytest
 import tiny_training
 from flax import linen as nn
@@ -30,7 +31,7 @@ WIDTHS = {
     for stored in json.loads(
         (Path(__file__).parent / "fixtures" / "keras_logits.json").read_text()
     ).values()
-}
+} | {name: prunable.WIDTHS[name] for name in ("micro", "nano")}
 IMAGE = 32
 # Compiles in a third of the time; the numbers are the same to rounding.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

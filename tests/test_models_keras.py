@@ -51,7 +51,7 @@ def keras_net(name):
     return keras_nets.build(name, IMAGE, **keras_nets.WIDTHS[name])
 
 
-@pytest.mark.parametrize("name", models.NETS)
+@pytest.mark.parametrize("name", keras_nets.WIDTHS)
 def test_study_net_equals_keras(name, tmp_path):
     model, module = keras_net(name), models.build(name)
     path = tmp_path / "model.h5"
@@ -85,6 +85,29 @@ def test_study_net_equals_keras(name, tmp_path):
     np.testing.assert_allclose(our_logits(module, loaded.params, images()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [64, 49])
+def test_a_net_that_averages_the_image_first_equals_keras(size):
+    """Blocks of 4 x 4 pixels make a grid of 16 out of 64, of 3 x 3 one of 16 out of 49."""
+    layers = keras.layers
+    image = keras.Input((size, size, 3))
+    x = layers.AveragePooling2D({64: 4, 49: 3}[size])(image)
+    for filters in (3, 4):
+        x = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    x = layers.Dense(6, activation="relu")(x)
+    model = keras_nets.with_random_weights(keras.Model(image, layers.Dense(5)(x)))
+    names = ("conv1", "conv2", "dense", "head")
+    arrays = zip(*[iter(map(np.asarray, model.get_weights()))] * 2, strict=True)
+    params = {
+        name: {"kernel": kernel, "bias": bias}
+        for name, (kernel, bias) in zip(names, arrays, strict=True)
+    }
+    module = models.build("micro", grid=16, convolutions=(3, 4), dense=6)
+    x = np.random.default_rng(1).random((2, size, size, 3), dtype=np.float32)
+    expected = np.asarray(model(x))
+    np.testing.assert_allclose(our_logits(module, params, x), expected, atol=1e-5)
+
+
 @functools.cache
 def tiny(name):
     """A small Keras model, our module, parameters to fill, our logits' function, its logits."""
@@ -106,7 +129,7 @@ def tiny(name):
 
 
 @pytest.mark.parametrize("file", FORMATS)
-@pytest.mark.parametrize("name", [*models.NETS, "custom layers", "partly frozen"])
+@pytest.mark.parametrize("name", [*keras_nets.WIDTHS, "custom layers", "partly frozen"])
 def test_every_layout_loads(name, file, tmp_path):
     """Each net, inceptions as the study writes them, and a model in a model, frozen in part.
 

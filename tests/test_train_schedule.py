@@ -48,7 +48,7 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     made.train.quick.update(shrink=(4, 1), epochs=(2, 1))
     flattens = name in ("cnn", "cnn_light")
     assert train.image_sizes(made) == ((224,) * 3 if flattens else (56, 56, 224))
-    made.train.schedule = "study"
+    made.train.update(schedule="study", epochs=50)
     assert train.image_sizes(made) == (224,) * 50
 
 

@@ -14,7 +14,9 @@ from rice_jax.errors import UserError
 
 
 @click.command(cls=Command, fields=settings.shared)
-@option("--nets", Several(Word(tuple(known.NETS))), "Which; all that can be trained without it")
+@option(
+    "--nets", Several(Word(tuple(known.NETS))), "Which; the study's that can be trained without it"
+)
 @option("--out", Text("a folder"), "Where runs and comparison go", "runs", completion="dir")
 @option(
     "--imagenet",

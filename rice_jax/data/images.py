@@ -56,16 +56,25 @@ def decode(data: bytes, image_size: int) -> np.ndarray:
     return pixels
 
 
-def decode_into(data: bytes, pixels: np.ndarray) -> None:
+def decode_into(data: bytes, pixels: np.ndarray, whole_size: int = 0) -> None:
     """Decode an image that `check` has passed into uint8 `pixels` (H, W, 3), resized, RGB.
 
     Bilinear at half-pixel centres without antialiasing, as Keras's image_dataset_from_directory
     resizes. EXIF orientation is ignored, as there.
+
+    Args:
+        data: the encoded image.
+        pixels: what is written to.
+        whole_size: height and width that it is resized to in this way, to be averaged to those of
+            `pixels` then; 0 for theirs.
     """
     encoded = np.frombuffer(data, np.uint8)
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise UserError("does not decode")
     height, width = pixels.shape[:2]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    cv2.cvtColor(resized, cv2.COLOR_BGR2RGB, dst=pixels)
+    size = (whole_size, whole_size) if whole_size else (width, height)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    if size != (width, height):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=pixels)

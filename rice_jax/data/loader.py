@@ -20,6 +20,7 @@ def batches(
     batch_size: int,
     *,
     image_size: int,
+    whole_size: int = 0,
     seed: int | None = None,
     epoch: int = 0,
     first_batch: int = 0,
@@ -36,6 +37,8 @@ def batches(
       source: encoded images by index.
       batch_size: images in a global batch.
       image_size: height and width that images are resized to.
+      whole_size: height and width that they are resized to before, to be averaged to `image_size`;
+        0 for none.
       seed: of the order; None for that of the source.
       epoch: the pass; each has an order of its own.
       first_batch: index of the first batch handed over.
@@ -54,7 +57,7 @@ def batches(
     count = batch_size // parts
     order = _order(len(source), seed, epoch)
 
-    fill = _fill(source, image_size)
+    fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size)
 
     def make(index: int) -> Batch:
         start = index * batch_size + part * count
@@ -65,9 +68,9 @@ def batches(
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
 
 
-def _fill(source: Source, image_size: int) -> Fill:
-    decoded = source.decoded(image_size) if isinstance(source, Records) else None
-    return decoded.fill if decoded else functools.partial(decode_record, source)
+def _fill(source: Source, image_size: int, whole_size: int) -> Fill:
+    decoded = source.decoded(image_size, whole_size) if isinstance(source, Records) else None
+    return decoded.fill if decoded else functools.partial(decode_record, source, whole_size)
 
 
 def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:

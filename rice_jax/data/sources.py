@@ -29,11 +29,14 @@ class Source(Protocol):
         ...
 
 
-def decode_record(source: Source, index: int, pixels: np.ndarray) -> int:
-    """Decode image `index` into uint8 (H, W, 3) and return its label; UserError names the image."""
+def decode_record(source: Source, whole_size: int, index: int, pixels: np.ndarray) -> int:
+    """Decode image `index` into uint8 (H, W, 3) and return its label; UserError names the image.
+
+    `whole_size` is as `decode_into` takes it.
+    """
     record = source[index]
     try:
-        decode_into(record["image"], pixels)
+        decode_into(record["image"], pixels, whole_size)
     except UserError as error:
         raise UserError(f"{record['name']}: {error}") from error
     return record["label"]
@@ -50,7 +53,7 @@ class Records:
         self._split = split
         self._classes = len(builder.classes)
         self._keep_decoded = keep_decoded
-        self._decoded: dict[int, Decoded | None] = {}
+        self._decoded: dict[tuple[int, int], Decoded | None] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -72,19 +75,22 @@ class Records:
             "name": record["name"].decode(),
         }
 
-    def decoded(self, image_size: int) -> Decoded | None:
-        """The split's pixels at this size, decoded on first use; None where they are not kept."""
-        if self._keep_decoded and image_size not in self._decoded:
-            folder = epath.Path(self._place).parent.parent
-            self._decoded[image_size] = open_decoded(
-                folder,
-                self._split,
+    def decoded(self, image_size: int, whole_size: int = 0) -> Decoded | None:
+        """The split's pixels at this size, decoded on first use; None where they are not kept.
+
+        With a `whole_size` they are averages of images of that size.
+        """
+        sizes = (image_size, whole_size)
+        if self._keep_decoded and sizes not in self._decoded:
+            self._decoded[sizes] = open_decoded(
+                epath.Path(self._place).parent.parent,
+                f"{self._split}-{whole_size}" if whole_size else self._split,
                 len(self),
                 image_size,
                 self._classes,
-                functools.partial(decode_record, self),
+                functools.partial(decode_record, self, whole_size),
             )
-        return self._decoded.get(image_size)
+        return self._decoded.get(sizes)
 
 
 class Files:

@@ -1,4 +1,4 @@
-"""The study's nets as Linen modules, and the weights they can start from."""
+"""The study's nets and two lighter ones as Linen modules, and the weights they can start from."""
 
 from rice_jax.models.registry import MODULES, build
 from rice_jax.nets import NETS, Net, get

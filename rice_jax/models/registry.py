@@ -7,11 +7,12 @@ from typing import Any
 import flax.linen as nn
 
 from rice_jax.models.googlenet import GoogLeNet
+from rice_jax.models.micro import Micro
 from rice_jax.models.plain import PlainCNN
 from rice_jax.nets import get
 
 MODULES: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"plain": PlainCNN, "googlenet": GoogLeNet}
+    {"plain": PlainCNN, "googlenet": GoogLeNet, "micro": Micro}
 )
 """By kind, a key of `nets.KINDS`."""
 

@@ -1,6 +1,7 @@
-"""The eight nets' configurations with other widths, or fewer layers."""
+"""The nets' configurations with other widths, or fewer layers."""
 
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,10 +36,8 @@ def with_widths(
             for stage in _inceptions(config)
         )
     else:
-        fields["stages"] = tuple(
-            tuple(widths[path] for path in stage) for stage in _convolutions(config)
-        )
-        fields["dense"] = widths["dense"]
+        filters = [[widths[path] for path in stage] for stage in _convolutions(config)]
+        fields = _filters(config, filters) | {"dense": widths["dense"]}
     return _changed(config, fields)
 
 
@@ -85,16 +84,14 @@ def without(
     if len(set(paths)) == len(known):
         raise UserError("--drop_layers names every block: keep at least one")
     googlenet = _is_googlenet(config)
-    kind = "inceptions" if googlenet else "stages"
     stages = _inceptions(config) if googlenet else _convolutions(config)
     kept = [
         [(path, width) for path, width in zip(stage, widths, strict=True) if path not in paths]
-        for stage, widths in zip(stages, config.model[kind], strict=True)
+        for stage, widths in zip(stages, _stages(config), strict=True)
     ]
     while not googlenet and not kept[-1]:  # an empty last stage would pool for nothing
         kept.pop()
-    widths = tuple(tuple(width for _, width in stage) for stage in kept)
-    smaller = _changed(config, {kind: widths})
+    smaller = _changed(config, _filters(config, [[width for _, width in s] for s in kept]))
     old = [path for stage in kept for path, _ in stage]
     names = dict(zip(old, blocks(smaller), strict=True))
     frozen = [names.get(path, path) for path in config.train.frozen if path not in paths]
@@ -151,9 +148,24 @@ def _is_googlenet(config: ml_collections.ConfigDict) -> bool:
     return models.get(config.model.name).kind == "googlenet"
 
 
+def _stages(config: ml_collections.ConfigDict) -> Sequence[Sequence[Any]]:
+    """Widths of convolutions or inceptions by stage; a net without stages has one."""
+    if "convolutions" in config.model:
+        return (config.model.convolutions,)
+    return config.model.inceptions if _is_googlenet(config) else config.model.stages
+
+
+def _filters(config: ml_collections.ConfigDict, stages: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """The field of the configuration that holds `stages`, and its value."""
+    widths = tuple(map(tuple, stages))
+    if "convolutions" in config.model:
+        return {"convolutions": widths[0]}
+    return {"inceptions" if _is_googlenet(config) else "stages": widths}
+
+
 def _convolutions(config: ml_collections.ConfigDict) -> list[list[str]]:
-    numbers = iter(range(1, 1 + sum(map(len, config.model.stages))))
-    return [[f"conv{next(numbers)}" for _ in stage] for stage in config.model.stages]
+    numbers = itertools.count(1)
+    return [[f"conv{next(numbers)}" for _ in stage] for stage in _stages(config)]
 
 
 def _inceptions(config: ml_collections.ConfigDict) -> list[list[str]]:

@@ -292,6 +292,7 @@ class _Training:
             self.splits["train"],
             self.feed.batch_size,
             image_size=self._image_size,
+            whole_size=self.config.data.image_size,
             seed=self._seed,
             epoch=self.progress.epoch,
             first_batch=self.progress.batch,
