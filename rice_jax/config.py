@@ -83,7 +83,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             (2, 1),
             "a net that averages its maps learns first from images of image_size / 2, then of the "
             "whole size; one that flattens them stays at the whole size",
-            Several(Whole(1, 64), 1, 100),
+            Several(Whole(1, 4096), 1, 100),
         ),
         "train.quick.epochs": Field(
             (4, 4), "epochs at each of these sizes", Several(Whole(1, 1_000_000), 1, 100)

@@ -194,7 +194,9 @@ def test_another_training_is_refused_in_the_same_folder(finished):
 
 @pytest.mark.parametrize("field", ["epochs", "batch_size", "learning_rate"])
 def test_numbers_that_make_no_sense_are_refused(field, tmp_path):
-    with pytest.raises(UserError, match=rf"config\.train\.{field}=0.* is not above 0"):
+    with pytest.raises(
+        UserError, match=rf"config\.train\.{field}=0.*: give a .*number (from 1|above 0) to"
+    ):
         train.train(config(**{field: 0}), Run(tmp_path / "run"), dataset())
     assert not (tmp_path / "run").exists()
 

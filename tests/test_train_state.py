@@ -88,7 +88,7 @@ def test_missing_weights_are_named():
 
 
 def test_a_type_of_activations_that_is_none_is_refused():
-    with pytest.raises(UserError, match=r"config\.train\.dtype='float16'"):
+    with pytest.raises(UserError, match=r"config\.train\.dtype=float16: give float32 or bfloat16"):
         build(config(dtype="float16"))
 
 

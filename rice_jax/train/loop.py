@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from rice_jax import config as configuration
 from rice_jax import data, lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -20,7 +21,7 @@ from rice_jax.train.display import Display
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.interrupt import Interrupt, interruptible
 from rice_jax.train.measure import Measure
-from rice_jax.train.progress import ON_COLLAPSE, Progress
+from rice_jax.train.progress import Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
 
 HISTORY = "history.csv"
@@ -343,19 +344,11 @@ class _Training:
 
 
 def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
-    """UserError that names a setting that makes no sense, or is not of these images."""
-    recipe = config.train
-    for name in ("epochs", "batch_size", "learning_rate", "plateau_patience", "stop_patience"):
-        if not recipe[name] > 0:
-            raise UserError(f"config.train.{name}={recipe[name]!r} is not above 0")
+    """UserError that names a setting that is out of its bounds, or not of these images."""
+    configuration.check(config)
     if config.model.classes != len(dataset.classes):
         raise UserError(
             f"config.model.classes={config.model.classes}, but there are images of "
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
-    if recipe.on_collapse not in ON_COLLAPSE:
-        raise UserError(
-            f"config.train.on_collapse={recipe.on_collapse!r} is none of {', '.join(ON_COLLAPSE)}"
-        )
-    schedule.check(recipe)
     weights.image_sizes(config)

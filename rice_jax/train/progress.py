@@ -8,9 +8,6 @@ from typing import Any
 from rice_jax.train import schedule
 from rice_jax.train.schedule import Recipe
 
-ON_COLLAPSE = ("restart", "stop", "warn")
-"""What config.train.on_collapse can ask for."""
-
 _MOST_RESTARTS = 5
 _NEW = {"rested", "restarts", "begun", "given"}  # fields that older checkpoints do not have
 _LONGEST_REST = 900  # steps at chance of a net with gradients: an epoch of the study's

@@ -14,29 +14,6 @@ Recipe = Any
 """The `train` part of a configuration."""
 
 STUDY, QUICK = "study", "quick"
-SCHEDULES = (STUDY, QUICK)
-
-
-def check(recipe: Recipe) -> None:
-    """UserError that names a field of the schedule which makes no sense."""
-    if recipe.schedule not in SCHEDULES:
-        raise _refused("schedule", recipe.schedule, f"is neither {' nor '.join(SCHEDULES)}")
-    if recipe.schedule == STUDY:
-        return
-    quick = recipe.quick
-    for name in ("epochs", "shrink"):
-        if not quick[name] or not all(_counts(number) for number in quick[name]):
-            raise _refused(f"quick.{name}", quick[name], "is no tuple of whole numbers above 0")
-    if len(quick.epochs) != len(quick.shrink):
-        raise _refused(
-            "quick.shrink", quick.shrink, f"and quick.epochs={quick.epochs} differ in length"
-        )
-    if not 0 < quick.peak_rate < math.inf:
-        raise _refused("quick.peak_rate", quick.peak_rate, "is not above 0")
-    if not 0 <= quick.warmup < 1:
-        raise _refused("quick.warmup", quick.warmup, "is no share of the steps: 0 to below 1")
-    if not 0 <= quick.weight_decay < math.inf:
-        raise _refused("quick.weight_decay", quick.weight_decay, "is below 0")
 
 
 def epochs(recipe: Recipe) -> int:
@@ -92,10 +69,6 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
         sizes = [image_size] * len(sizes)
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
-
-
-def _counts(number: Any) -> bool:
-    return type(number) is int and number > 0
 
 
 def _refused(field: str, value: Any, why: str) -> UserError:

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from rice_jax import config as configuration
 from rice_jax import models, zoo
+from rice_jax.bounds import checked
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -51,11 +52,9 @@ def build(config: ml_collections.ConfigDict) -> nn.Module:
     name = fields.pop("name")
     fields.pop("weights")
     types = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if config.train.dtype not in types:
-        raise UserError(
-            f"config.train.dtype={config.train.dtype!r} is neither {' nor '.join(types)}"
-        )
-    return models.build(name, **fields, dtype=types[config.train.dtype])
+    dtype = configuration.FIELDS["train.dtype"].bounds
+    chosen = checked("config.train.dtype", config.train.dtype, dtype)
+    return models.build(name, **fields, dtype=types[chosen])
 
 
 def input_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int, int]:
