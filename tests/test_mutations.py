@@ -13,11 +13,12 @@ import test_inspection_interval as intervals
 import test_prune_agreement as agreements
 import test_prune_certificate as certificates
 import test_prune_dead as dead_filters
+import test_prune_departure as departures
 import test_prune_folding as folding
 
 from rice_jax.errors import UserError
 from rice_jax.inspection import interval, rounding
-from rice_jax.prune import agreement, certificate, dead, surgery
+from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 
@@ -234,14 +235,39 @@ MUTATIONS = {
         lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
     "constants are not compared": (
-        agreement,
+        departure,
         ("elif (a.shape, a.constant.tobytes())", "elif False and (a.shape, a.constant.tobytes())"),
         lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
     "parameters are not compared": (
-        agreement,
+        departure,
         ("if not _same(value, other.params.get(name)):", "if False:"),
         lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("power"),
+    ),
+    "what random images tell is a proof": (
+        pruner,
+        ("unchanged and cut.departure is None", "unchanged"),
+        departures.test_what_random_images_do_not_tell_is_not_proven,
+    ),
+    "any place is right": (
+        departure,
+        ("np.all(inside) and np.array_equal(source[taken], wanted)", "np.all(inside)"),
+        lambda: departures.test_a_place_that_is_not_its_own_is_a_departure(pytest.MonkeyPatch()),
+    ),
+    "sums over any places": (
+        departure,
+        ("!= self._left(line):", "!= self._left(line) and False:"),
+        departures.test_a_sum_over_places_of_what_is_gone_is_a_departure,
+    ),
+    "one channel for several": (
+        departure,
+        ("size != twin.shape[axis]", "False"),
+        departures.test_one_channel_is_not_spread_over_the_places_of_others,
+    ),
+    "any output": (
+        departure,
+        ("if not self._is_twin(value, twin) or", "if"),
+        departures.test_a_net_that_returns_something_else_is_a_departure,
     ),
     "all nets agree": (
         agreement,

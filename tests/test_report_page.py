@@ -274,7 +274,13 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "The budget of 310 FLOPs (`study`) was undershot by 10." in text
     assert "differs by more than 0.25" in text
     assert "7 predictions change" in text
-    assert "not proven for others" in text
+    assert "not proven for others." in text
+
+
+def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
+    certificate = PRUNED["certificate"] | {"departure": "sqrt in conv1 takes 8, 7"}
+    text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
+    assert "not proven for others, for sqrt in conv1 takes 8, 7." in text
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "l1"])

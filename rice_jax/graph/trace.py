@@ -165,6 +165,7 @@ def trace(
     output: call.Output = None,
     rngs: Any = None,
     any_key: bool = False,
+    shapes: Any = None,
     **kwargs: Any,
 ) -> Trace:
     """Trace `module.apply(variables, x, **kwargs)` for an x of `input_shape`.
@@ -177,6 +178,8 @@ def trace(
             function of what the module returns.
         rngs: keys by stream, as `module.apply` takes them.
         any_key: draw from a fixed key what has none in `rngs`: for counts, not for values.
+        shapes: of the variables, where they are known: what `variable_shapes` gives takes as long
+            as the trace itself.
         **kwargs: what else the module's call needs, such as train=False. Arrays among them are
             constants of the computation.
 
@@ -187,7 +190,8 @@ def trace(
         UserError: for what is no Linen module, a stream without a key, or an output that is none.
     """
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    shapes = variable_shapes(module, input_shape, dtype, rngs=rngs, **kwargs)
+    if shapes is None:
+        shapes = variable_shapes(module, input_shape, dtype, rngs=rngs, **kwargs)
     names, variables = zip(*call.by_path(shapes).items(), strict=True) if shapes else ((), ())
     layers: dict[str, Layer] = {}
     returned: list[str] = []

@@ -2,7 +2,7 @@
 
 from rice_jax.profile import study
 from rice_jax.profile.memory import Memory
-from rice_jax.profile.profiler import Profile, count
+from rice_jax.profile.profiler import Profile, count, of_trace
 from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import Row, Uncounted
 from rice_jax.profile.rules import Flops
@@ -21,6 +21,7 @@ __all__ = [
     "Uncounted",
     "count",
     "latency",
+    "of_trace",
     "study",
     "summary",
     "theoretical_seconds",

@@ -174,6 +174,21 @@ def count(
     shape = whole_shape(input_shape, batched)
     traced = trace(module, shape, dtype, output=output, any_key=True, **call_kwargs)
     check_reading(traced, input_shape, batched)
+    profile = of_trace(traced, frozen=frozen, softmax=softmax, rules=rules)
+    if not measure_xla:
+        return profile
+    measured = lowered_flops(module, traced.variable_shapes, shape, dtype, call_kwargs)
+    return dataclasses.replace(profile, xla_measured=measured)
+
+
+def of_trace(
+    traced: Trace,
+    *,
+    frozen: Sequence[str] = (),
+    softmax: bool = True,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
+) -> Profile:
+    """The same of a module that was traced already; the arguments are those of `count`."""
     opening = opened(traced, cost)
     table = tabulate(opening, rules)
     rows = list(table.rows.values())
@@ -190,7 +205,7 @@ def count(
         rows.append(Row(path, "softmax", logits.shape, flops=Flops(study=5 * logits.size)))
     params = [value for path, value in traced.variables.items() if path.startswith("params/")]
     return Profile(
-        input_shape=shape,
+        input_shape=traced.input.shape,
         rows=tuple(rows),
         uncounted=tuple(table.uncounted),
         trainable_params=sum(row.params for row in rows if not _is_under(row.path, frozen)),
@@ -198,11 +213,7 @@ def count(
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
         xla_loops_once=table.xla_once,
         memory=memory(opening),
-        xla_measured=(
-            lowered_flops(module, traced.variable_shapes, shape, dtype, call_kwargs)
-            if measure_xla
-            else None
-        ),
+        xla_measured=None,
     )
 
 

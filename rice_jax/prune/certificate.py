@@ -35,6 +35,9 @@ class Certificate:
     """Where it is proven, what float rounding in both nets explains at the logit that differs most
     (`inspection.rounding`): never less than the difference. None for a net with a `while` loop or
     whatever else has no derivative."""
+    departure: str | None = None
+    """Where the smaller net's code computes otherwise than the whole one's, though not on two
+    random images: why nothing is proven. None where it does not, and where it was not asked."""
 
     def to_json(self) -> dict[str, Any]:
         """The certificate as plain JSON types."""
@@ -122,11 +125,16 @@ def _refuse_not_finite(first: np.ndarray, second: np.ndarray, images: int) -> No
             )
 
 
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(array), array.dtype)
+
+
 def _explained(before: Net, after: Net, worst: _Worst, kwargs: Any) -> float | None:
     """What rounding explains of the largest difference; UserError where that is less than it."""
     explained = 0.0
     for module, variables in (before, after):
-        traced = trace(module, worst.image.shape, worst.image.dtype, **kwargs)
+        shapes = jax.tree.map(_shape, call.unboxed(variables))
+        traced = trace(module, worst.image.shape, worst.image.dtype, shapes=shapes, **kwargs)
         try:
             logits = traced.the_logits()
             explained += rounding(traced, variables, worst.image, logits, worst.place)

@@ -360,6 +360,8 @@ def _tell(content: Mapping[str, Any]) -> None:
         print(f"budget of {budget['asked']:,} ({measure}): undershot by {budget['under']:,}")
     certificate = content["certificate"]
     claim = "on every possible image" if certificate["proven"] else "on these images"
+    if certificate["departure"]:
+        claim += f", for {certificate['departure']}"
     print(
         f"logits differ by {certificate['max_abs_logit_difference']:.2e} at most "
         f"({certificate['max_relative_logit_difference']:.1e} of the largest logit) on "

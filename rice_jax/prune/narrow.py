@@ -6,7 +6,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 from jax import lax
@@ -45,11 +44,11 @@ class Places:
         """All places, with zeros where no channel is left."""
         if array.shape[self.axis] != len(self.kept):
             return array
-        zero = [(0, 0)] * array.ndim
-        zero[self.axis] = (0, 1)
+        zero = [(0, 0, 0)] * array.ndim
+        zero[self.axis] = (0, 1, 0)
         source = np.full(self.size, len(self.kept))
         source[list(self.kept)] = np.arange(len(self.kept))
-        return _take(jnp.pad(array, zero), source, self.axis)
+        return _take(lax.pad(array, np.zeros((), array.dtype), zero), source, self.axis)
 
 
 class Narrowed(nn.Module):

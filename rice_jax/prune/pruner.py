@@ -12,6 +12,7 @@ from rice_jax import profile
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output, boxed_as, unboxed
+from rice_jax.graph.trace import Trace, trace
 from rice_jax.prune import surgery
 from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
@@ -122,7 +123,7 @@ def prune(
     boxed, variables = variables, unboxed(variables)
     if rebuild is None:
         graph = hold_shapes(module, variables, graph, **called)
-    whole = totals(module, shape, **called)
+    whole = _totals(graph.trace)
     costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
     for measure, budget in (budgets or {}).items():
         check(graph, costs[measure], budget)
@@ -142,10 +143,12 @@ def prune(
         optional=optional,
         **called,
     )
-    after = totals(cut.module, shape, **called)
+    after = _totals(cut.trace)
     _check_met(after, budgets or {})
-    exact = drop == "proven" and not filters and not budgets
+    unchanged = drop == "proven" and not filters and not budgets
     pairs = (module, variables), (cut.module, cut.variables)
+    exact = unchanged and cut.departure is None
+    certificate = certify(*pairs, batches, proven=exact, output=output, **kwargs)
     return Pruned(
         module=cut.module,
         variables=boxed_as(cut.variables, boxed),
@@ -160,13 +163,17 @@ def prune(
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
         kept_whole=graph.kept_whole,
-        certificate=certify(*pairs, batches, proven=exact, output=output, **kwargs),
+        certificate=dataclasses.replace(certificate, departure=cut.departure),
     )
 
 
 def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
     """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
-    counted = profile.count(module, (1, *input_shape[1:]), batched=True, **kwargs)
+    return _totals(trace(module, (1, *input_shape[1:]), any_key=True, **kwargs))
+
+
+def _totals(traced: Trace) -> dict[str, int]:
+    counted = profile.of_trace(traced)
     return counted.flops.to_json() | {
         "params": counted.params,
         "filters": counted.filters,

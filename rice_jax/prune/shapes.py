@@ -6,8 +6,8 @@ import flax.linen as nn
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import trace
-from rice_jax.prune.agreement import agree, departure
+from rice_jax.prune.agreement import agree
+from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.surgery import cut, narrowed
@@ -57,11 +57,10 @@ def _other(
     except UserError:
         return None  # a layer without a field for its width: told when it is known what is to go
     try:
-        fitting = narrowed(module, fewer, graph, removed, **kwargs)
+        fit = narrowed(module, fewer, graph, removed, **kwargs)
     except UserError as error:
         return str(error)
-    smaller = trace(fitting, graph.trace.input.shape, any_key=True, **kwargs)
-    found = departure(graph, removed, smaller)
-    if found is None or agree(graph, removed, (), variables, smaller, fewer):
+    found = departure(graph, removed, fit.trace, fit.held)
+    if found is None or agree(graph, removed, (), variables, fit.trace, fewer):
         return None
     return found

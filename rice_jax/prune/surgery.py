@@ -11,8 +11,9 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import trace, variable_shapes
-from rice_jax.prune.agreement import agree, departure
+from rice_jax.graph.trace import Trace, trace, variable_shapes
+from rice_jax.prune.agreement import agree
+from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.propagation import Contraction
@@ -31,6 +32,11 @@ class Cut:
     """By layer path: the removed filters' indices in the net as it was."""
     kept: Mapping[str, Sequence[int]]
     """By layer path: the remaining filters' indices in the net as it was."""
+    trace: Trace
+    """The smaller net's, for the input shape of the whole one's."""
+    departure: str | None
+    """Where the smaller net's trace differs from the whole one's by more than sizes, though no
+    logit did on random images; None where it does not, and so no logit can on any."""
 
 
 def remove(
@@ -74,23 +80,32 @@ def remove(
     kept = {path: kept[path] for path in graph.filters}
     widths = {path: len(indices) for path, indices in kept.items()}
     if rebuild is None:
-        result = narrowed(module, smaller, graph, removed, **kwargs)
+        fit = narrowed(module, smaller, graph, removed, **kwargs)
     else:
-        result = rebuild(widths)
-        _check_fit(result, smaller, graph.trace.input.shape, kwargs)
-    traced = trace(result, graph.trace.input.shape, any_key=True, **kwargs)
-    found = departure(graph, removed, traced)
+        fit = _fit(rebuild(widths), smaller, graph, kwargs)
+    traced = fit.trace
+    found = departure(graph, removed, traced, fit.held)
     if found and not agree(graph, removed, constants, variables, traced, smaller):
         raise UserError(
             f"the smaller module computes something else than the whole one without those filters: "
             f"{found}; remove other filters, or pass rebuild= with a module that keeps that number"
         )
-    return Cut(result, smaller, gone, kept)
+    return Cut(fit.module, smaller, gone, kept, traced, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A smaller module that takes the smaller variables."""
+
+    module: nn.Module
+    trace: Trace
+    held: np.ndarray
+    """Channels (bool, one each) whose places stay between layers."""
 
 
 def narrowed(
     module: nn.Module, variables: Any, graph: Dependencies, removed: np.ndarray, **kwargs: Any
-) -> nn.Module:
+) -> Fit:
     """The module with narrower layers, its channels at their old places where it can't do without.
 
     Sizes that are written in its code, as in `reshape(-1, 512)`, show when it is run.
@@ -110,11 +125,9 @@ def narrowed(
     for held in (graph.by_place, graph.by_place | graph.reshaped, every):
         result = narrow(module, graph, removed, held)
         try:
-            _check_fit(result, variables, graph.trace.input.shape, kwargs)
+            return _fit(result, variables, graph, kwargs, held)
         except UserError as error:
             refused.append(error)
-        else:
-            return result
     raise refused[0]
 
 
@@ -247,7 +260,15 @@ def _without_empty(variables: Any) -> Any:
     )
 
 
-def _check_fit(module: nn.Module, variables: Any, shape: Sequence[int], kwargs: Any) -> None:
+def _fit(
+    module: nn.Module,
+    variables: Any,
+    graph: Dependencies,
+    kwargs: Any,
+    held: np.ndarray | None = None,
+) -> Fit:
+    """The module with its trace; UserError where it does not run or asks for other variables."""
+    shape = graph.trace.input.shape
     try:
         wanted = variable_shapes(module, shape, **kwargs)
     except UserError:
@@ -264,6 +285,8 @@ def _check_fit(module: nn.Module, variables: Any, shape: Sequence[int], kwargs: 
                 f"{given.get(path, 'left out')}, the module asks for "
                 f"{expected.get(path, 'no such variable')}; pass rebuild="
             )
+    traced = trace(module, shape, any_key=True, shapes=wanted, **kwargs)
+    return Fit(module, traced, np.zeros(graph.channels, bool) if held is None else held)
 
 
 def _flat(variables: Any) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def _certificate(account: Mapping[str, Any]) -> str:
         if certificate["proven"]
         else "on these images, and is not proven for others"
     )
+    if certificate.get("departure"):
+        where += f", for {certificate['departure']}"
     relative = certificate.get("max_relative_logit_difference")
     share = f" ({relative:.1g} of the largest logit)" if numbers.present(relative) else ""
     return (

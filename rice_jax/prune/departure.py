@@ -1,0 +1,285 @@
+"""A narrowed module's trace held against the whole one's: what came from a shape must not change.
+
+A module may read its sizes from its input: 1 / sqrt(channels), channels // 4. Narrowed it reads
+other ones, and computes something else than the whole module does without those channels.
+
+Where the traces are the same but for sizes, the smaller module computes what the whole one does
+without those channels on every input: a channel that is cut meets others in contractions alone
+(`propagation`), and there it is gone. Along axes that keep their places a channel that is gone may
+stay as a place that no contraction reads, whatever stands there.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rice_jax.graph.primitives import ELEMENTWISE
+from rice_jax.graph.trace import Equation, Trace, Value
+from rice_jax.prune.dependencies import BROADCAST, Dependencies, among
+from rice_jax.prune.propagation import Contraction
+
+_SIZES = frozenset({"shape", "new_sizes", "sizes", "slice_sizes", "feature_group_count"})
+"""Parameters that follow from the shapes of what goes in and comes out."""
+
+
+def departure(
+    graph: Dependencies, removed: np.ndarray, smaller: Trace, held: np.ndarray | None = None
+) -> str | None:
+    """The first place where the smaller module differs by more than the sizes of what was cut.
+
+    Args:
+        graph: the whole module's dependencies.
+        removed: bool, one a channel.
+        smaller: the smaller module's trace, for the same input.
+        held: channels (bool, one each) whose places may stay between layers; none by default.
+
+    Returns:
+        The layer with what stood there and what stands there now; None where all is as it was.
+    """
+    held = np.zeros(graph.channels, bool) if held is None else held
+    return _Comparison(graph, removed, held, smaller).first_difference()
+
+
+class _Comparison:
+    """Two traces walked side by side."""
+
+    def __init__(
+        self, graph: Dependencies, removed: np.ndarray, held: np.ndarray, smaller: Trace
+    ) -> None:
+        self.graph = graph
+        self.removed, self.stays = removed, ~removed | held
+        self.smaller = smaller
+        self.twins: dict[Value, set[Value]] = {graph.trace.input: {smaller.input}}
+        """By value of the whole module: the values of the smaller one that are its channels left,
+        with or without the places of those that are gone."""
+        for path, value in graph.trace.variables.items():
+            twin = smaller.variables.get(path)
+            self.twins[value] = set() if twin is None else {twin}
+        self.summed: dict[Equation, list[Contraction]] = {}
+        for contraction in graph.contractions:
+            self.summed.setdefault(contraction.equation, []).append(contraction)
+
+    def first_difference(self) -> str | None:
+        """As `departure` tells it."""
+        first, second = self._first(), self.smaller.needed(self.smaller.outputs)
+        at = 0
+        for one in first:
+            found = self._difference(one, second[at]) if at < len(second) else _missing(one)
+            while found and (moved := self._moved(second, at)):
+                at += moved
+                found = self._difference(one, second[at]) if at < len(second) else _missing(one)
+            if found:
+                return found
+            for value, twin in zip(one.outputs, second[at].outputs, strict=True):
+                self.twins[value] = {twin}
+            at += 1
+        while at < len(second) and (moved := self._moved(second, at)):
+            at += moved
+        if at < len(second):
+            return _missing(second[at])
+        return self._other_outputs()
+
+    def _first(self) -> list[Equation]:
+        """The whole module's equations, without those that only made what is gone."""
+        needed = set(self.graph.trace.outputs)
+        found = []
+        for equation in reversed(self.graph.trace.equations):
+            if not needed.isdisjoint(equation.outputs):
+                found.append(equation)
+                needed |= {value for value in equation.inputs if not self._is_gone(value)}
+        return found[::-1]
+
+    def _is_gone(self, value: Value) -> bool:
+        """Whether nothing is left along an axis."""
+        lines = self.graph.axes.get(value, ())
+        return any(len(line) and not self._left(line) for line in lines)
+
+    def _other_outputs(self) -> str | None:
+        for value, twin in zip(self.graph.trace.outputs, self.smaller.outputs, strict=True):
+            if not self._is_twin(value, twin) or value.shape != twin.shape:
+                return "the smaller module returns something else"
+        return None
+
+    def _difference(self, one: Equation, other: Equation) -> str | None:
+        inputs = [value for value in one.inputs if not self._is_gone(value)]
+        if one.name != other.name or len(inputs) != len(other.inputs):
+            return f"{_named(one)} becomes {_named(other)}"
+        return (
+            self._other_operands(one, inputs, other)
+            or self._other_params(one, other)
+            or self._other_shapes(one, other)
+        )
+
+    def _is_twin(self, value: Value, twin: Value) -> bool:
+        return twin in self.twins.setdefault(value, {twin})
+
+    def _other_operands(
+        self, one: Equation, inputs: Sequence[Value], other: Equation
+    ) -> str | None:
+        for a, b in zip(inputs, other.inputs, strict=True):
+            if a.constant is None or b.constant is None:
+                if (a.constant is None) != (b.constant is None) or not self._is_twin(a, b):
+                    return f"{_named(one)} reads something else"
+            elif (a.shape, a.constant.tobytes()) != (b.shape, b.constant.tobytes()):
+                if self._picks_alike(one, other):
+                    continue
+                return f"{_named(one)} takes {_told(a.constant)} in the whole module, " + (
+                    f"{_told(b.constant)} in the smaller one"
+                )
+        for each in self.summed.get(one, ()):
+            line = self.graph.axes[one.inputs[each.operand]][each.axis]
+            if other.inputs[each.operand].shape[each.axis] != self._left(line):
+                return f"{_named(one)} sums over places of channels that are gone"
+        return None
+
+    def _other_params(self, one: Equation, other: Equation) -> str | None:
+        wanted = {name: one.params[name] for name in one.params if name not in _SIZES}
+        if one.name == "slice":
+            places = self._places(one.inputs[0], other.inputs[0])
+            for name in ("start_indices", "limit_indices"):
+                wanted[name] = tuple(
+                    end if line is None else int(np.sum(line < end))
+                    for line, end in zip(places, one.params[name], strict=True)
+                )
+        for name, value in wanted.items():
+            if not _same(value, other.params.get(name)):
+                return (
+                    f"{_named(one)} has {name}={one.params[name]} in the whole module, "
+                    f"{name}={other.params.get(name)} in the smaller one"
+                )
+        return None
+
+    def _other_shapes(self, one: Equation, other: Equation) -> str | None:
+        for value, twin in zip(one.outputs, other.outputs, strict=True):
+            lines = self.graph.axes[value]
+            if len(lines) != len(twin.shape) or any(
+                size not in (self._left(line), self._held(line).size)
+                and not np.all(line == BROADCAST)
+                for line, size in zip(lines, twin.shape, strict=True)
+            ):
+                wanted = tuple(map(self._left, lines))
+                return (
+                    f"{_named(one)} gives {value.shape} in the whole module and would give "
+                    f"{wanted}, but gives {twin.shape} in the smaller one"
+                )
+            if _spreads(one, value, other, twin):
+                return f"{_named(one)} spreads one channel over the places of several"
+        return None
+
+    def _left(self, line: np.ndarray) -> int:
+        """How many indices of an axis are left."""
+        return int(np.sum(~among(line, self.removed)))
+
+    def _held(self, line: np.ndarray) -> np.ndarray:
+        """The indices of an axis that are left or keep their place."""
+        return np.flatnonzero(~among(line, ~self.stays))
+
+    def _places(self, value: Value, twin: Value) -> list[np.ndarray | None]:
+        """By axis: the index in `value` of each index of its twin; None for one without labels."""
+        found: list[np.ndarray | None] = []
+        for line, size in zip(self.graph.axes[value], twin.shape, strict=True):
+            left = np.flatnonzero(~among(line, self.removed))
+            full = left if size == left.size else self._held(line)
+            found.append(full if np.any(line >= 0) else None)
+        return found
+
+    def _picks_alike(self, one: Equation, other: Equation) -> bool:
+        """Whether two gathers along one axis differ in places of what is gone alone."""
+        first, second = _gathered(one), _gathered(other)
+        if first is None or second is None or first[0] != second[0]:
+            return False
+        axis, wanted = first
+        source = self._places(one.inputs[0], other.inputs[0])[axis]
+        target = self._places(one.outputs[0], other.outputs[0])[axis]
+        if source is None or target is None:
+            return False
+        kept = ~among(self.graph.axes[one.outputs[0]][axis][target], self.removed)
+        return _picks(source, second[1][kept], wanted[target[kept]])
+
+    def _moved(self, second: list[Equation], at: int) -> int:
+        """How many equations from `at` on only take channels from their places or put them there.
+
+        What they give is then a twin of whatever they read is a twin of.
+        """
+        width = 1 if second[at].name != "pad" else 2
+        first, last = second[at], second[min(at + width, len(second)) - 1]
+        gathered = _gathered(last)
+        if gathered is None or (width == 2 and not _one_place(first, last, gathered[0])):
+            return 0
+        (axis, taken), array, (output,) = gathered, first.inputs[0], last.outputs
+        for value in self._whole(array):
+            line = self.graph.axes[value][axis]
+            source = self._places(value, array)[axis]
+            for target in (np.flatnonzero(~among(line, self.removed)), self._held(line)):
+                if source is None or target.size != taken.size:
+                    continue
+                kept = ~among(line[target], self.removed)
+                if _picks(source, taken[kept], target[kept]):
+                    self.twins[value].add(output)
+                    return width
+        return 0
+
+    def _whole(self, twin: Value) -> Iterator[Value]:
+        """The values of the whole module that a value of the smaller one is a twin of."""
+        return (value for value, twins in self.twins.items() if twin in twins)
+
+
+def _picks(source: np.ndarray, taken: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether places `taken` out of an axis that has the indices `source` are those `wanted`."""
+    inside = (taken >= 0) & (taken < source.size)
+    return bool(np.all(inside) and np.array_equal(source[taken], wanted))
+
+
+def _gathered(equation: Equation) -> tuple[int, np.ndarray] | None:
+    """The axis along which an equation picks slices, and which, where they stand in the code."""
+    if equation.name != "gather":
+        return None
+    numbers, (array, indices) = equation.params["dimension_numbers"], equation.inputs
+    if indices.constant is None or len(numbers.collapsed_slice_dims) != 1:
+        return None
+    (axis,) = numbers.collapsed_slice_dims
+    others = tuple(each for each in range(len(array.shape)) if each != axis)
+    whole = all(equation.params["slice_sizes"][each] == array.shape[each] for each in others)
+    if not whole or numbers.offset_dims != others or numbers.operand_batching_dims:
+        return None
+    return axis, indices.constant.ravel()
+
+
+def _one_place(pad: Equation, gather: Equation, axis: int) -> bool:
+    """Whether `pad` adds one place behind an axis, and `gather` reads what it gives."""
+    added = [(0, 0, 0)] * len(pad.inputs[0].shape)
+    added[axis] = (0, 1, 0)
+    config = [tuple(map(int, edges)) for edges in pad.params["padding_config"]]
+    return config == added and gather.inputs[0] is pad.outputs[0]
+
+
+def _spreads(one: Equation, value: Value, other: Equation, twin: Value) -> bool:
+    """Whether an axis that is as long as the result's in the whole net is so no more."""
+    axes = one.params.get("broadcast_dimensions", range(len(value.shape)))
+    return one.name in ELEMENTWISE | {"broadcast_in_dim"} and any(
+        whole == value.shape[axis] and size != twin.shape[axis]
+        for a, b in zip(one.inputs, other.inputs, strict=True)
+        for whole, size, axis in zip(a.shape, b.shape, axes, strict=False)
+    )
+
+
+def _missing(equation: Equation) -> str:
+    return f"{_named(equation)} is in one of the two nets alone"
+
+
+def _same(value: object, other: object) -> bool:
+    """Whether two parameters are equal; what holds a computation is compared as it is written."""
+    try:
+        return bool(np.all(value == other)) or str(value) == str(other)
+    except (TypeError, ValueError):
+        return str(value) == str(other)
+
+
+def _named(equation: Equation) -> str:
+    return f"{equation.name} in {equation.layer or 'the outermost module'}"
+
+
+def _told(constant: np.ndarray) -> str:
+    if constant.size == 1:
+        return f"{constant.item():.6g}"
+    return f"an array {constant.shape}"
