@@ -199,6 +199,22 @@ def test_a_number_that_came_from_a_shape_stays_what_it_was(name):
         prune.prune(module, variables, images, filters={"stem": [2]})
 
 
+class Handmade(nn.Module):
+    """Makes its own weight, of a width that no field tells."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(x @ self.param("weight", nn.initializers.normal(), (x.shape[-1], 4)))
+
+
+def test_a_layer_that_cannot_be_narrowed_does_not_hide_a_number_of_another():
+    module = Reads(lambda x: Handmade(name="hand")(x / jnp.sqrt(x.shape[-1])))
+    variables = prunable.random_variables(variable_shapes(module, SHAPE), 0)
+    graph = prune.hold_shapes(module, variables, prune.dependencies(module, SHAPE))
+    assert [line.partition(":")[0] for line in graph.kept_whole] == ["stem"]
+    assert {path for g in range(graph.groups) for path in graph.layers(g)} == {"hand"}
+
+
 class Excited(nn.Module):
     """A squeeze of a quarter of the channels, whatever they are, and a shortcut of as many."""
 

@@ -137,8 +137,7 @@ def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any
     gone = graph.by_layer(removed)
     for path, filters in graph.filters.items():
         layer = graph.trace.layers.get(path)
-        fields = getattr(layer and layer.module, "__dataclass_fields__", {})
-        if path in gone and "features" not in fields:
+        if path in gone and not has_width(graph, path):
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
                 f"the width of {path or 'the outermost module'} cannot be set: "
@@ -164,6 +163,12 @@ def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any
                 groups = _left(line, removed) // split.shape[-1]
                 widths.setdefault(equation.layer, {})["num_groups"] = groups
     return widths
+
+
+def has_width(graph: Dependencies, path: str) -> bool:
+    """Whether the layer has a field for its width."""
+    layer = graph.trace.layers.get(path)
+    return "features" in getattr(layer and layer.module, "__dataclass_fields__", {})
 
 
 def _places(

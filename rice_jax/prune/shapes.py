@@ -9,7 +9,7 @@ from rice_jax.errors import UserError
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies
-from rice_jax.prune.narrow import narrow
+from rice_jax.prune.narrow import has_width
 from rice_jax.prune.surgery import cut, narrowed
 
 
@@ -31,7 +31,7 @@ def hold_shapes(
         The dependencies without those channels, which `kept_whole` names.
     """
     firsts = [np.flatnonzero(graph.group == group)[0] for group in range(graph.groups)]
-    tried = [first for first in firsts if np.sum(graph.group == graph.group[first]) > 1]
+    tried = [first for first in firsts if _can_be_tried(graph, int(graph.group[first]))]
     if _other(module, variables, graph, tried, kwargs) is None:
         return graph
     kept = np.zeros(graph.channels, bool)
@@ -45,6 +45,13 @@ def hold_shapes(
     return graph.without(kept, reasons)
 
 
+def _can_be_tried(graph: Dependencies, group: int) -> bool:
+    """Whether one channel of a group can go: a layer without a field for its width can't be
+    narrowed, which is told when it is known what is to go."""
+    wide = all(has_width(graph, path) for path in graph.layers(group))
+    return wide and bool(np.sum(graph.group == group) > 1)
+
+
 def _other(
     module: nn.Module, variables: Any, graph: Dependencies, channels: list[int], kwargs: Any
 ) -> str | None:
@@ -52,10 +59,6 @@ def _other(
     removed = np.zeros(graph.channels, bool)
     removed[channels] = True
     fewer = cut(variables, graph, removed)
-    try:
-        narrow(module, graph, removed)
-    except UserError:
-        return None  # a layer without a field for its width: told when it is known what is to go
     try:
         fit = narrowed(module, fewer, graph, removed, **kwargs)
     except UserError as error:
