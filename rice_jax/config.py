@@ -95,6 +95,17 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             0.05, "share of all steps in which it rises", Real(0, 1, below=True)
         ),
         "train.quick.weight_decay": Field(0.0, "AdamW's, on kernels alone", Real(0, 1e6)),
+        "train.teacher": Field(
+            "",
+            "a trained run's folder, or zoo:NAME, whose answers are learnt from beside the labels",
+            Text("a run's folder, zoo:NAME or nothing"),
+        ),
+        "train.distill.temperature": Field(
+            4.0, "the logits of both nets are divided by it", Real(0, 1e3, above=True)
+        ),
+        "train.distill.weight": Field(
+            0.5, "share of the teacher's answers in the loss; the labels have the rest", Real(0, 1)
+        ),
         "train.on_collapse": Field(
             "restart",
             "what becomes of a net that no gradient reaches, or that rests at chance for 900 "

@@ -80,12 +80,21 @@ def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.path = config.data.path.rstrip("/").rpartition("/")[2]
     if not config.model.weights.startswith(zoo.PREFIX):
         config.model.weights = config.model.weights.rstrip("/").rpartition("/")[2]
+    if not config.train.teacher.startswith(zoo.PREFIX):
+        config.train.teacher = config.train.teacher.rstrip("/").rpartition("/")[2]
     return config
 
 
 def _recipe(config: ml_collections.ConfigDict) -> str:
     schedule = config.train.get("schedule", "study")
-    return f"{schedule}, augmented" if config.train.augment else schedule
+    taught = config.train.distill.weight and config.train.teacher
+    return ", ".join(
+        [
+            schedule,
+            *(["augmented"] if config.train.augment else []),
+            *([f"taught by {taught}"] if taught else []),
+        ]
+    )
 
 
 def _command(config: ml_collections.ConfigDict) -> str:

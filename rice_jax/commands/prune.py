@@ -41,12 +41,18 @@ _MANY = 10**18
 @option("--judge_images", Whole(1, _MANY), "Training images that a criterion looks at", 2000)
 @option("--steps", Whole(1, 1000), "Steps to the budget, with fine-tuning after each", 1)
 @option("--finetune_epochs", Whole(0, 1_000_000), "Epochs of training after removal", 0)
+@option("--teach", Switch(), "Fine-tuning learns from the unpruned run's answers too")
 @option("--on_unknown", Word(("error", "keep")), "Where an operation is unknown", "error")
 @option("--baselines", Several(Word(BASELINES)), "Other ways to the same budget beside it")
 @option("--seeds", Several(Whole(0, 2**31 - 1)), "Of fine-tuning, for a mean and a spread")
 @option("--suggest", Switch(), "Measure several budgets; the run stays as it is.")
 def prune(
-    workdir: str | None, out: str | None, suggest: bool, fields: tuple[str, ...], **asked: Any
+    workdir: str | None,
+    out: str | None,
+    suggest: bool,
+    teach: bool,
+    fields: tuple[str, ...],
+    **asked: Any,
 ) -> Callable[[], Any]:
     """Make a lighter run out of a trained one.
 
@@ -65,6 +71,8 @@ def prune(
     """
     parent = settings.existing_run(workdir)
     config, _ = settings.chosen(None, workdir, fields)
+    if teach:
+        config.train.teacher = str(parent)
     if suggest:
         _leave_open(asked)
     else:

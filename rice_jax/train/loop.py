@@ -14,7 +14,7 @@ from rice_jax import config as configuration
 from rice_jax import data, lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, once, origin, schedule, state, weights
+from rice_jax.train import diagnosis, once, origin, schedule, state, teacher, weights
 from rice_jax.train.board import Board
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
@@ -72,7 +72,8 @@ class _Training:
         self.feed = Feed(self.mesh, config.train.batch_size)
         self.steps = len(self.sizes) * -(-len(self.splits["train"]) // config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
-        self.origin = origin.describe(config, dataset)
+        self.teacher = teacher.load(config, dataset, run)
+        self.origin = origin.describe(config, dataset, self.teacher)
         self.state, self.progress = self._start()
         self.board = self._board()
         self.saved_at = self.counted_at = time.monotonic()
@@ -129,6 +130,7 @@ class _Training:
             seed=self._seed,
             augment=self.recipe.augment,
             weight_decay=schedule.weight_decay(self.recipe),
+            teacher=self.teacher,
         )
 
     def _board(self) -> Board:
@@ -352,3 +354,4 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
     weights.image_sizes(config)
+    teacher.load(config, dataset)

@@ -8,6 +8,7 @@ import ml_collections
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train.teacher import Teacher
 
 # Fields that may change between one command and the next: none has a part in what an epoch does.
 _FREE = (
@@ -25,12 +26,15 @@ _FREE = (
 )
 
 
-def describe(config: ml_collections.ConfigDict, dataset: Any) -> dict[str, Any]:
-    """The configuration, the classes and the images' fingerprint, in plain JSON types."""
+def describe(
+    config: ml_collections.ConfigDict, dataset: Any, teacher: Teacher | None = None
+) -> dict[str, Any]:
+    """The configuration, the classes, the images' and the teacher's digest, in plain JSON types."""
     return {
         "config": to_json(config),
         "classes": list(dataset.classes),
         "fingerprint": dataset.fingerprint,
+        **({"teacher": teacher.digest} if teacher else {}),
     }
 
 
@@ -44,6 +48,9 @@ def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
         differences.append(f"the classes {', '.join(saved['classes'])}")
     elif saved["fingerprint"] != wanted["fingerprint"]:
         differences.append("other images")
+    # A run that only begins with given parameters has not met its teacher yet.
+    if saved.get("teacher", wanted.get("teacher")) != wanted.get("teacher"):
+        differences.append(f"another net in {wanted['config']['train']['teacher']}")
     if differences:
         raise UserError(
             f"{run} was trained with {'; '.join(differences)}: give the same, or another --workdir"

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rice_jax.errors import UserError
 
@@ -69,6 +70,13 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
         sizes = [image_size] * len(sizes)
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
+
+
+def fits(module: nn.Module, params: Any, size: int) -> bool:
+    """Whether a net with these parameters takes images of `size` x `size` pixels."""
+    shapes, vanishes = _shapes(module, size)
+    wanted = jax.tree.map(lambda leaf: leaf.shape, shapes["params"])
+    return not vanishes and wanted == jax.tree.map(np.shape, params)
 
 
 def _refused(field: str, value: Any, why: str) -> UserError:

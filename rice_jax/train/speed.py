@@ -10,7 +10,7 @@ import numpy as np
 
 from rice_jax import data
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.train import once, state, weights
+from rice_jax.train import once, state, teacher, weights
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.step import train_step
 
@@ -34,7 +34,13 @@ def images_per_second(
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     fresh = once.jit(lambda params: state.create(params, config.train.frozen))(zeros)
     present = state.replicate(jax.tree.map(np.asarray, fresh), mesh)
-    step = train_step(module, mesh, seed=config.seed, augment=config.train.augment)
+    step = train_step(
+        module,
+        mesh,
+        seed=config.seed,
+        augment=config.train.augment,
+        teacher=teacher.load(config, dataset),
+    )
     images, started = 0.0, 0.0
     for index, batch in enumerate(_endless(config, dataset, feed)):
         present, metrics = step(present, feed(batch), np.int32(index), np.float32(0))

@@ -13,7 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import data, ops
 from rice_jax.train.feed import AXIS
-from rice_jax.train.state import Params, TrainState, adam, merge
+from rice_jax.train.state import Params, TrainState, adam, merge, replicate
+from rice_jax.train.teacher import Teacher
 
 Batch = dict[str, Any]
 """image uint8 (B, H, W, C), label int32 (B,), weight float32 (B,), signal int32 (devices,)."""
@@ -23,7 +24,7 @@ class Metrics(struct.PyTreeNode):
     """What a training step says of its batch."""
 
     loss: jax.Array
-    """Sum over the images of the cross-entropy, in nats, before the update."""
+    """Sum over the images of the cross-entropy with the labels, in nats, before the update."""
     correct: jax.Array
     images: jax.Array
     finite: jax.Array
@@ -44,7 +45,13 @@ class Sums(struct.PyTreeNode):
 
 
 def train_step(
-    module: nn.Module, mesh: Mesh, *, seed: int, augment: bool, weight_decay: float = 0.0
+    module: nn.Module,
+    mesh: Mesh,
+    *,
+    seed: int,
+    augment: bool,
+    weight_decay: float = 0.0,
+    teacher: Teacher | None = None,
 ) -> Callable[[TrainState, Batch, Any, Any], tuple[TrainState, Metrics]]:
     """Compile f(state, batch, index, learning_rate) -> (state, metrics) over all of the mesh.
 
@@ -54,30 +61,42 @@ def train_step(
     longer equals the index: what went wrong can be looked at however late it is noticed.
 
     `weight_decay` is AdamW's (Loshchilov and Hutter 2019, arXiv:1711.05101): each step takes that
-    share, times the learning rate, off the kernels.
+    share, times the learning rate, off the kernels. A `teacher` answers on the same images as
+    the net that learns, augmented alike, and never changes.
     """
 
     def step(
-        state: TrainState, batch: Batch, index: jax.Array, learning_rate: jax.Array
+        state: TrainState,
+        batch: Batch,
+        index: jax.Array,
+        learning_rate: jax.Array,
+        knowledge: Params,
     ) -> tuple[TrainState, Metrics]:
         def totals_of(first: jax.Array, part: Batch) -> tuple[Any, ...]:
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
             images, dropout_key = _inputs(seed, index, part["image"], augment, first)
             net, rngs = module.clone(first_image=first), {"dropout": dropout_key}
+            answers = _answers(teacher, knowledge, images)
 
-            def total_loss(trainable: Params) -> tuple[jax.Array, jax.Array]:
+            def total_loss(trainable: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
                 params = merge(trainable, state.frozen)
                 logits: Any = net.apply({"params": params}, images, train=True, rngs=rngs)
-                return _loss(logits, part), logits
+                entropies = _entropies(logits, part)
+                loss = jnp.sum(entropies * part["weight"])
+                if teacher is None:
+                    return loss, (loss, logits)
+                mixed = teacher.mixed(entropies, logits, answers)
+                return jnp.sum(mixed * part["weight"]), (loss, logits)
 
-            learn = jax.value_and_grad(total_loss, has_aux=True)
-            (loss, logits), gradients = learn(state.trainable)
+            gradients, (loss, logits) = jax.grad(total_loss, has_aux=True)(state.trainable)
             hits = part["weight"] * (jnp.argmax(logits, axis=-1) == part["label"])
             return loss, hits.sum(), part["weight"].sum(), gradients
 
         params = merge(state.trainable, state.frozen)
         size = _part_size(module, params, batch, mesh)
+        if teacher is not None:
+            size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
         totals, signal = _over_all(totals_of, batch, size, mesh)
         loss, correct, images_in_batch, gradients = totals
         gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
@@ -91,7 +110,9 @@ def train_step(
             loss=loss, correct=correct, images=images_in_batch, finite=finite, signal=signal
         )
 
-    return _over(mesh, step, replicated=(True, False, True, True), donate=0)
+    compiled = _over(mesh, step, replicated=(True, False, True, True, True), donate=0)
+    knowledge = replicate(teacher.params, mesh) if teacher else {}
+    return lambda state, batch, index, rate: compiled(state, batch, index, rate, knowledge)
 
 
 def eval_step(
@@ -168,9 +189,21 @@ def _first(images: jax.Array) -> jax.Array:
     return lax.axis_index(AXIS) * images.shape[0]
 
 
+def _answers(teacher: Teacher | None, params: Params, images: jax.Array) -> jax.Array:
+    """A teacher's logits (N, classes); none, of shape (0,), without one."""
+    if teacher is None:
+        return jnp.zeros(0)
+    with ops.inference():
+        answers: Any = teacher.module.apply({"params": params}, images, train=False)
+    return answers
+
+
+def _entropies(logits: jax.Array, batch: Batch) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+
+
 def _loss(logits: jax.Array, batch: Batch) -> jax.Array:
-    entropies = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    return jnp.sum(entropies * batch["weight"])
+    return jnp.sum(_entropies(logits, batch) * batch["weight"])
 
 
 def _part_size(module: nn.Module, params: Params, batch: Batch, mesh: Mesh) -> int:
