@@ -12,6 +12,7 @@ from rice_jax import config as configuration
 from rice_jax import data, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train.images import load_images
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
@@ -106,6 +107,11 @@ def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
             "--config.eval.path"
         )
     return dataset
+
+
+def load_own(config: ml_collections.ConfigDict, run: Run) -> data.Dataset:
+    """The images that a run was trained on; UserError as `require_own` and `data.load`."""
+    return require_own(run, load_images(config))
 
 
 def _told(images: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from rice_jax import data, first_run, models, profile, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison, history
 from rice_jax.run import Run
-from rice_jax.stages import STAGES, load_images, run_stages
+from rice_jax.stages import STAGES, run_stages
+from rice_jax.train.images import load_images
 
 _LAST = "dead_filters.json"
 """What the last stage writes."""

@@ -17,6 +17,7 @@ from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import figures, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
+from rice_jax.train.images import load_images
 
 
 @dataclasses.dataclass
@@ -45,17 +46,6 @@ class Job:
         if not _trained_here(self.run) and self.config.model.weights not in ("", train.RANDOM):
             _take_weights(self)
         return train.load(self.run)
-
-
-def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
-    """The images that a configuration names, prepared on first use; UserError as `data.load`."""
-    return data.load(
-        config.data.path,
-        config.data.cache_dir,
-        seed=configuration.split_seed(config),
-        synthetic_per_class=config.data.synthetic_per_class,
-        keep_decoded=config.data.keep_decoded,
-    )
 
 
 def run_stages(

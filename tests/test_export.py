@@ -7,22 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import commands
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
-import tiny_training
 from flax import linen as nn
 
-from rice_jax import export, models, train
-from rice_jax.config import to_json
+from rice_jax import export, models
 from rice_jax.errors import UserError
-from rice_jax.export import flatbuffer, writing
+from rice_jax.export import onnx as onnx_export
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.run import Run
 
 pytest.importorskip("flatbuffers")
 
@@ -102,7 +98,7 @@ def onnxruntime():
 def test_onnx_equals_the_net(name, onnxruntime):
     import onnx
 
-    content = export.to_onnx(*net(name), IMAGE, {"note": "a,b"})
+    content = onnx_export.with_note(export.to_onnx(*net(name), IMAGE), "note", "a,b")
     onnx.checker.check_model(content, full_check=True)
     session = onnxruntime.InferenceSession(content)
     assert session.get_modelmeta().custom_metadata_map["note"] == "a,b"
@@ -176,6 +172,15 @@ def test_operation_that_litert_lacks_is_named_with_its_layer(primitive, operatio
     assert not capfd.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_operation_that_onnx_lacks_is_named_with_its_layer(onnxruntime):
+    def operation(x):
+        return jax.lax.reduce_window(x, jnp.inf, jax.lax.min, (1, 2, 2, 1), (1, 1, 1, 1), "VALID")
+
+    with pytest.raises(UserError, match=r"^strange: reduce_window_min has no ONNX form$"):
+        export.to_onnx(*around(operation), 8)
+
+
 @pytest.mark.parametrize(
     "operation",
     [
@@ -228,75 +233,3 @@ def test_onnx_without_its_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match=r"pip install 'rice_jax\[onnx\]'"):
         export.to_onnx(*net("final"), IMAGE)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A trained run."""
-    run = Run(tmp_path_factory.mktemp("run"))
-    config = tiny_training.config(epochs=1)
-    run.write_json("config.json", {"config": to_json(config), "data": None})
-    train.train(config, run, tiny_training.dataset())
-    return run
-
-
-def test_command_writes_stablehlo(run, tmp_path):
-    out = tmp_path / "new" / "net.stablehlo"
-    done = commands.run("export", f"--workdir={run}", f"--out={out}")
-    assert done.returncode == 0, done.stderr
-    about = json.loads((tmp_path / "new" / "net.stablehlo.json").read_text())
-    trained = train.load(run)
-    assert about["classes"] == list(trained.classes)
-    assert about["params"] == sum(leaf.size for leaf in jax.tree.leaves(trained.params))
-    assert about["bytes"] == out.stat().st_size
-    assert f"{about['params']:,} parameters" in done.stdout
-    assert f"study {about['flops']['study']:,}" in done.stdout
-    x = np.random.default_rng(0).random((5, 16, 16, 3), dtype=np.float32)
-    expected = jax.jit(lambda x: trained.module.apply({"params": trained.params}, x, train=False))(
-        x
-    )
-    exported = jax.export.deserialize(bytearray(out.read_bytes()))
-    assert_equal(exported.call(x), expected)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_command_measures_onnxruntime(run, tmp_path, onnxruntime, capsys):
-    about = writing.write(run, str(tmp_path / "net.onnx"))
-    assert about["max_abs_logit_difference"] < 1e-5
-    for seconds in about["latency_seconds"].values():
-        assert 0 < seconds["p10"] <= seconds["median"] <= seconds["p90"]
-    writing.tell(about)
-    printed = capsys.readouterr().out
-    assert "in onnxruntime" in printed
-    assert "in rice_jax" in printed
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
-    assert session.get_outputs()[0].name == "logits"
-    told = json.loads(session.get_modelmeta().custom_metadata_map["rice_jax"])
-    assert told["classes"] == list(tiny_training.CLASSES)
-
-
-def test_command_writes_what_a_reader_needs_into_a_tflite(run, tmp_path, litert):
-    about = writing.write(run, str(tmp_path / "net.tflite"))
-    content = (tmp_path / "net.tflite").read_bytes()
-    told = json.loads(flatbuffer.note(content, "rice_jax"))
-    assert told["classes"] == list(tiny_training.CLASSES)
-    assert told["image_size"] == tiny_training.SIZE
-    assert set(about["latency_seconds"]) == {"LiteRT", "rice_jax"}
-    assert about["bytes"] == len(content)
-
-
-@pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
-def test_unknown_kind_of_file(name, run, tmp_path):
-    with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
-        writing.write(run, str(tmp_path / name))
-    assert not list(tmp_path.iterdir())
-
-
-def test_net_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
-    trained = train.load(run)
-    other = jax.tree.map(lambda leaf: leaf + 1, trained.params)
-    wrong = export.to_stablehlo(trained.module, other, 16)
-    monkeypatch.setattr(export, "to_stablehlo", lambda *_: wrong)
-    with pytest.raises(UserError, match="differ"):
-        writing.write(run, str(tmp_path / "net.stablehlo"))
-    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import click
 from rice_jax.bounds import nearest
 from rice_jax.commands import process
 from rice_jax.commands.compare import compare
+from rice_jax.commands.evaluate import evaluate
 from rice_jax.commands.export import export
 from rice_jax.commands.predict import predict
 from rice_jax.commands.prune import prune
@@ -16,7 +17,7 @@ from rice_jax.commands.train import train
 from rice_jax.commands.zoo import zoo
 from rice_jax.errors import UserError
 
-COMMANDS = (train, prune, compare, predict, export, reproduce, zoo)
+COMMANDS = (train, prune, compare, predict, export, evaluate, reproduce, zoo)
 """In the order in which --help tells them."""
 
 

@@ -5,36 +5,54 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Text
+from rice_jax.bounds import Switch, Text, Whole
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, fields=settings.images)
 @option("--workdir", Text("a folder"), "The run", completion="dir")
 @option(
     "--out", Text("a file, *.stablehlo, *.onnx or *.tflite"), "What to write", completion="file"
 )
-def export(workdir: str | None, out: str | None) -> Callable[[], Any]:
+@option("--int8", Switch(), "Weights and activations in 8 bits: of an .onnx or a .tflite.")
+@option("--calibration_images", Whole(1, 1_000_000), "Training images that --int8 looks at", 200)
+def export(
+    workdir: str | None,
+    out: str | None,
+    int8: bool,
+    calibration_images: int,
+    fields: tuple[str, ...],
+) -> Callable[[], Any]:
     """Write a file that runs without this package.
 
     \b
     rice-jax export --workdir=runs/final --out=FILE.stablehlo   runs with jax alone
     rice-jax export --workdir=runs/final --out=FILE.onnx        runs in onnxruntime and others
     rice-jax export --workdir=runs/final --out=FILE.tflite      runs in LiteRT, on devices
+    rice-jax export --workdir=runs/final --out=FILE.tflite --int8
 
     Each takes images (N, H, W, 3), float32 in [0, 1], and returns logits (N, classes); N is of any
     size, but 1 in a .tflite. FILE.json beside it says which classes, which size, and what the net
-    costs; what a reader of the file needs of that is in .onnx and .tflite themselves.
+    costs; what a reader of the file needs of that is in .onnx and .tflite themselves. With --int8 a
+    .tflite takes and gives int8. What ranges activations have it learns from training images, which
+    are looked for where the run had them; --config.data.path says where they are now.
     """
     run = settings.existing_run(workdir)
     if not out:
         raise UserError("--out is missing: give a file to write, *.stablehlo, *.onnx or *.tflite")
 
+    if int8 and out.endswith(".stablehlo"):
+        raise UserError(f"--out={out}: --int8 is for .onnx and .tflite")
+    if fields and not int8:
+        raise UserError(f"{fields[0]}: images are for --int8 alone")
+    config, _ = settings.chosen(None, workdir, fields)
+
     def job() -> None:
         from rice_jax.export import writing
 
-        writing.tell(writing.write(run, out))
+        images = writing.calibration_images(run, config, calibration_images) if int8 else None
+        writing.tell(writing.write(run, out, images))
 
     return job

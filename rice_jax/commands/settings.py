@@ -45,6 +45,16 @@ def shared() -> dict[str, Field]:
     }
 
 
+def images() -> dict[str, Field]:
+    """The fields that say which images, where an exported file tells their size and split."""
+    told = ("data.image_size", "data.split_seed")
+    return {
+        name: field
+        for name, field in configuration.FIELDS.items()
+        if name.startswith(("data.", "eval.")) and name not in told
+    }
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What sets fields of the configuration, and the other arguments.
 
@@ -86,8 +96,14 @@ def chosen(
     return found, given
 
 
-def for_all_nets(fields: Sequence[str]) -> tuple["ml_collections.ConfigDict", dict[str, Any]]:
+def for_all_nets(
+    fields: Sequence[str], known: Mapping[str, Field] | None = None
+) -> tuple["ml_collections.ConfigDict", dict[str, Any]]:
     """What the configurations of all nets have in common, and the fields that the user has set.
+
+    Args:
+        fields: as --config.train.epochs=3.
+        known: those that may be set, where these are not all.
 
     Raises:
         UserError: as `chosen`.
@@ -96,9 +112,10 @@ def for_all_nets(fields: Sequence[str]) -> tuple["ml_collections.ConfigDict", di
     with config.unlocked():
         del config.model
         del config.train.frozen
-    given = set_fields(config, fields, shared())
+    known = known or shared()
+    given = set_fields(config, fields, known)
     for name, value in given.items():
-        checked(f"config.{name}", value, shared()[name].bounds)
+        checked(f"config.{name}", value, known[name].bounds)
     return config, given
 
 

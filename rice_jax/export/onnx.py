@@ -7,7 +7,7 @@ a flat list of XLA's operations (`rice_jax.graph.trace`), played back one by one
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,32 +16,30 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from rice_jax.errors import UserError
+from rice_jax.export.lacking import lacking
 from rice_jax.graph.trace import Equation, Trace, trace
 
 
-def to_onnx(
-    module: nn.Module, params: Any, image_size: int, about: Mapping[str, str] | None = None
-) -> bytes:
+def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
     """Serialise the net with its weights as an ONNX model, for a batch of any size.
 
     Args:
         module: a net, called as `module.apply({'params': params}, images, train=False)`.
         params: its parameters.
         image_size: height and width of the images it will take.
-        about: metadata to store with the model.
 
     Returns:
         The model: input 'images' float32 (batch, image_size, image_size, 3) in [0, 1], output
         'logits' float32 (batch, classes). Computed in float32.
 
     Raises:
-        UserError: the packages of the extra 'onnx' are not installed.
+        UserError: the packages of the extra 'onnx' are not installed, or ONNX lacks an operation
+            of the net, which is named with its layer.
     """
     for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         import jax2onnx
-        import onnx
     except ImportError as error:
         raise UserError(
             f"ONNX needs packages that are not installed ({error}): pip install 'rice_jax[onnx]'"
@@ -53,15 +51,66 @@ def to_onnx(
     def logits(images: jax.Array) -> jax.Array:
         return _for_batch(traced, images).evaluate({"params": params}, images, traced.outputs)[0]
 
-    model = jax2onnx.to_onnx(
-        logits,
-        [("batch", *shape)],
-        model_name=type(module).__name__,
-        input_names=["images"],
-        output_names=["logits"],
-    )
-    onnx.helper.set_model_props(model, dict(about or {}))
+    try:
+        model = jax2onnx.to_onnx(
+            logits,
+            [("batch", *shape)],
+            model_name=type(module).__name__,
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    except UserError:
+        raise
+    except Exception as error:  # each converter of an operation raises its own kinds
+        one = jnp.zeros((1, *shape))
+        alone = trace(module.clone(dtype=jnp.float32), one.shape, train=False)
+        found = lacking(_for_batch(alone, one), _converts)
+        if found is None:
+            raise
+        raise UserError(f"{found.layer or 'the net'}: {found.name} has no ONNX form") from error
+    _drop_null_biases(model.graph)
     return model.SerializeToString()
+
+
+def _converts(function: Callable[..., Any], arguments: Sequence[jax.ShapeDtypeStruct]) -> bool:
+    """Whether an operation alone can be converted."""
+    import jax2onnx
+
+    try:
+        jax2onnx.to_onnx(function, list(arguments))
+    except Exception:
+        return False
+    return True
+
+
+def with_note(content: bytes, name: str, text: str) -> bytes:
+    """The model with `text` as its metadata `name`."""
+    import onnx
+
+    model = onnx.load_from_string(content)
+    onnx.helper.set_model_props(model, {name: text})
+    return model.SerializeToString()
+
+
+def _drop_null_biases(graph: Any) -> None:
+    """Make a MatMul of each Gemm that adds a lone 0, as which jax2onnx writes a matrix product.
+
+    Of a MatMul and the bias after it onnxruntime makes one Gemm; its quantiser refuses the 0.
+    """
+    from onnx import numpy_helper
+
+    nulls = {
+        each.name: each
+        for each in graph.initializer
+        if not each.dims and not numpy_helper.to_array(each)
+    }
+    for node in graph.node:
+        if node.op_type == "Gemm" and node.input[2:] and node.input[2] in nulls:
+            node.op_type = "MatMul"
+            del node.input[2], node.attribute[:]
+    read = {name for node in graph.node for name in node.input}
+    for name in nulls.keys() - read:
+        graph.initializer.remove(nulls[name])
 
 
 def _for_batch(traced: Trace, images: jax.Array) -> Trace:
@@ -70,7 +119,7 @@ def _for_batch(traced: Trace, images: jax.Array) -> Trace:
         dataclasses.replace(
             equation,
             params=_with_batch(equation.params, images.shape[0]),
-            primitive=_MaxPool(equation) if _is_max_pool(equation) else equation.primitive,
+            primitive=_stand_in(equation),
         )
         for equation in traced.equations
     ]
@@ -85,8 +134,24 @@ def _with_batch(value: Any, batch: Any) -> Any:
     return batch if export.is_symbolic_dim(value) else value
 
 
+def _stand_in(equation: Equation) -> Any:
+    """The primitive, or what jax2onnx knows instead."""
+    if _is_max_pool(equation):
+        return _MaxPool(equation)
+    return _Relu() if equation.name == "relu" else equation.primitive
+
+
 def _is_max_pool(equation: Equation) -> bool:
     return equation.name == "reduce_window_max" and len(equation.inputs[0].shape) == 4
+
+
+class _Relu:
+    """Stands in for the maximum with 0, so that it becomes ONNX's Relu, which runtimes fuse."""
+
+    multiple_results = False
+
+    def bind(self, *operands: Any, **_: Any) -> jax.Array:
+        return nn.relu(next(each for each in operands if isinstance(each, jax.Array)))
 
 
 class _MaxPool:

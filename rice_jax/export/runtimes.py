@@ -1,5 +1,6 @@
 """An exported file as a function of images, computed by the runtime that the format is for."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,16 +21,20 @@ def stablehlo(content: bytes) -> Net:
     return lambda images: np.asarray(call(images))
 
 
-def onnx(content: bytes) -> Net:
-    """By onnxruntime, on the CPU; UserError where it is not installed."""
+def onnx_session(content: bytes) -> Any:
+    """onnxruntime's session of an .onnx, on the CPU; UserError where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(
             f".onnx needs a package that is not installed ({error}): pip install 'rice_jax[onnx]'"
         ) from error
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def onnx(session: Any) -> Net:
+    """By onnxruntime."""
+    return lambda images: session.run(["logits"], {"images": images})[0]
 
 
 def tflite(content: bytes, *, reference: bool = False) -> Net:
@@ -60,3 +65,17 @@ def from_integers(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
         return values
     scale, zero = tensor["quantization"]
     return np.float32(scale) * (values.astype(np.float32) - zero)
+
+
+def latency(net: Net, image_size: int, repeats: int = 30) -> dict[str, float]:
+    """Seconds that the net takes for one image: median, p10 and p90 of `repeats` runs."""
+    image = np.random.default_rng(0).random((1, image_size, image_size, 3), dtype=np.float32)
+    for _ in range(3):
+        net(image)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        net(image)
+        seconds.append(time.perf_counter() - started)
+    p10, median, p90 = (float(value) for value in np.percentile(seconds, (10, 50, 90)))
+    return {"median": median, "p10": p10, "p90": p90}

@@ -2,48 +2,61 @@
 
 import hashlib
 import os
-import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import export, profile, train
+from rice_jax import export, identity, profile, train
 from rice_jax.errors import UserError
-from rice_jax.export import flatbuffer, passport, runtimes
+from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
+from rice_jax.export.artifact import RUNTIMES
 from rice_jax.run import Run
+from rice_jax.train.images import Images
 
-_SUFFIXES = (".stablehlo", ".onnx", ".tflite")
-_RUNTIMES = {".onnx": "onnxruntime", ".tflite": "LiteRT"}
+Batches = Iterable[tuple[Any, Any]]
+"""Pairs of images (N, H, W, 3) in [0, 1] and labels."""
 _TOLERANCE = 1e-4
 """Largest difference of a logit that float rounding explains, relative to the largest logit."""
-_REPEATS = 30
+_JUDGED = 100
+"""Images on which a net of int8 is held against the one that it was made of."""
 
 
-def write(run: Run, out: str) -> dict[str, Any]:
+def write(run: Run, out: str, calibration: Batches | None = None) -> dict[str, Any]:
     """Export the net of `run` to the file `out`, and what is to be known about it to `out`.json.
+
+    Args:
+        run: a trained one.
+        out: the file; the end of its name tells the format.
+        calibration: images that int8 is calibrated on (`calibration_images`); without them the
+            net is written in float32.
 
     Returns:
         The content of that JSON.
 
     Raises:
-        UserError: an unknown kind of file, no trained net, a file that computes something else
-            than the net does; nothing is written then.
+        UserError: an unknown kind of file, or one that has no int8, no trained net, a net that the
+            format cannot hold, a file that computes something else than the net does; nothing is
+            written then.
     """
     folder, name = os.path.split(out)
     suffix = os.path.splitext(name)[1]
-    if suffix not in _SUFFIXES:
-        raise UserError(f"--out={out}: the name must end in {', '.join(_SUFFIXES)}")
+    if suffix not in RUNTIMES:
+        raise UserError(f"--out={out}: the name must end in {', '.join(RUNTIMES)}")
+    if calibration is not None and suffix == ".stablehlo":
+        raise UserError(f"--out={out}: int8 is for .onnx and .tflite")
     trained = train.load(run)
-    about = {"file": out} | _about(trained, suffix)
-    content, apply = _made(trained, suffix, about)
+    about = {"file": out} | _about(trained, suffix, calibration is not None)
+    content, differences = _made(trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
-        about["latency_seconds"] = _latencies(trained, _RUNTIMES[suffix], apply)
+        about["latency_seconds"] = _latencies(trained, RUNTIMES[suffix], _net(suffix, content))
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
-    about["max_abs_logit_difference"] = _difference(trained, apply)
+    about |= differences
     target = Run(folder or ".")
     target.create()
     target.write_bytes(name, content)
@@ -51,42 +64,71 @@ def write(run: Run, out: str) -> dict[str, Any]:
     return about
 
 
-def _made(trained: train.Trained, suffix: str, about: dict[str, Any]) -> tuple[bytes, runtimes.Net]:
-    """The file, and the net that is in it."""
+def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int) -> Images:
+    """Images for `write`: the run's first training images, augmented where its training does that.
+
+    Args:
+        run: the trained run.
+        config: its configuration, which says where the images are.
+        number: how many at most.
+
+    Raises:
+        UserError: the images are not those that the run was trained on.
+    """
+    kind = "augmented" if config.train.augment else "clean"
+    source = identity.load_own(config, run).splits["train"]
+    return Images(config, source, (kind,), limit=number, task="calibrating")
+
+
+def _made(
+    trained: train.Trained, suffix: str, told: str, calibration: Batches | None
+) -> tuple[bytes, dict[str, Any]]:
+    """The file, and how far it is from the net that it was made of."""
     net = (trained.module, trained.params, trained.config.data.image_size)
-    told = passport.unsealed(about)
+    if suffix == ".stablehlo":
+        content = export.to_stablehlo(*net)
+        return content, _differences(trained, runtimes.stablehlo(content))
+    content = export.to_onnx(*net) if suffix == ".onnx" else export.to_tflite(*net)
+    differences = _differences(trained, _net(suffix, content))
+    if calibration is not None:
+        quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
+        kept: list[np.ndarray] = []
+        whole, content = content, quantized(content, _noting(calibration, kept))
+        differences = _agreement(_net(suffix, content), _net(suffix, whole), kept)
+    annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
+    return passport.sealed(annotated(content, passport.NAME, told)), differences
+
+
+def _net(suffix: str, content: bytes) -> runtimes.Net:
     if suffix == ".onnx":
-        content = passport.sealed(export.to_onnx(*net, {passport.NAME: told}))
-        return content, runtimes.onnx(content)
-    if suffix == ".tflite":
-        content = flatbuffer.with_note(export.to_tflite(*net), passport.NAME, told)
-        content = passport.sealed(content)
-        return content, runtimes.tflite(content)
-    content = export.to_stablehlo(*net)
-    return content, runtimes.stablehlo(content)
+        return runtimes.onnx(runtimes.onnx_session(content))
+    return runtimes.stablehlo(content) if suffix == ".stablehlo" else runtimes.tflite(content)
 
 
-def _about(trained: train.Trained, suffix: str) -> dict[str, Any]:
+def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, Any]:
     config, side = trained.config, trained.config.data.image_size
     classes = list(trained.classes)
     counted = profile.count(trained.module, (side, side, 3), train=False)
     number, batch = ("1", "one at a time") if suffix == ".tflite" else ("batch", "any batch size")
+    images, logits = ("float32", "RGB / 255"), "float32"
+    if quantized and suffix == ".tflite":
+        images, logits = ("int8", "RGB - 128"), "int8, with scale and zero point,"
     return {
         "net": config.model.name,
-        "precision": "float32",
+        "precision": "int8" if quantized else "float32",
         "classes": classes,
         "image_size": side,
         "seed": config.seed,
         "split_seed": configuration.split_seed(config),
-        "input": f"images: float32 ({number}, {side}, {side}, 3), RGB / 255, {batch}",
-        "output": f"logits: float32 ({number}, {len(classes)}); softmax gives probabilities",
+        "input": f"images: {images[0]} ({number}, {side}, {side}, 3), {images[1]}, {batch}",
+        "output": f"logits: {logits} ({number}, {len(classes)}); softmax gives probabilities",
         "params": counted.params,
         "flops": counted.flops.to_json(),
         "flops_complete": counted.complete,
     }
 
 
-def _difference(trained: train.Trained, run: runtimes.Net) -> float:
+def _differences(trained: train.Trained, run: runtimes.Net) -> dict[str, float]:
     """Largest difference between the file's logits and the module's, on a few random images."""
     side = trained.config.data.image_size
     images = np.random.default_rng(0).random((3, side, side, 3), dtype=np.float32)
@@ -99,7 +141,24 @@ def _difference(trained: train.Trained, run: runtimes.Net) -> float:
         raise UserError(
             f"the exported net's logits differ by {difference:.2g}: nothing was written"
         )
-    return difference
+    return {"max_abs_logit_difference": difference}
+
+
+def _noting(batches: Batches, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The images of the batches, the last of which stay in `kept`."""
+    for batch, _ in batches:
+        images = np.asarray(batch)
+        kept[:] = [*kept, *images][-_JUDGED:]
+        yield images
+
+
+def _agreement(
+    quantized: runtimes.Net, whole: runtimes.Net, images: list[np.ndarray]
+) -> dict[str, Any]:
+    """On how many of the images the net of int8 sees the same class."""
+    batch = np.stack(images)
+    same = quantized(batch).argmax(axis=1) == whole(batch).argmax(axis=1)
+    return {"calibrated": {"compared": len(images), "same_class": int(same.sum())}}
 
 
 def _latencies(
@@ -107,22 +166,11 @@ def _latencies(
 ) -> dict[str, dict[str, float]]:
     """Seconds on the CPU for one image: median, p10 and p90, in its own runtime and in JAX."""
     side = trained.config.data.image_size
-    image = np.random.default_rng(0).random((1, side, side, 3), dtype=np.float32)
-    for _ in range(3):
-        run(image)
-    seconds = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        run(image)
-        seconds.append(time.perf_counter() - started)
     variables = {"params": jax.tree.map(np.asarray, trained.params)}
     with jax.default_device(jax.devices("cpu")[0]):
-        ours = profile.latency(
-            trained.module, variables, (side, side, 3), repeats=_REPEATS, train=False
-        )
-    p10, median, p90 = (float(value) for value in np.percentile(seconds, (10, 50, 90)))
+        ours = profile.latency(trained.module, variables, (side, side, 3), train=False)
     return {
-        runtime: {"median": median, "p10": p10, "p90": p90},
+        runtime: runtimes.latency(run, side),
         "rice_jax": {name: ours[name] for name in ("median", "p10", "p90")},
     }
 
@@ -137,8 +185,16 @@ def tell(about: dict[str, Any]) -> None:
         f"input:  {about['input']}",
         f"output: {about['output']}",
         f"classes: {', '.join(about['classes'])}",
-        f"largest difference of a logit on random images: {about['max_abs_logit_difference']:.1e}",
     ]
+    if "calibrated" in about:
+        judged = about["calibrated"]
+        lines.append(
+            f"the same class as in float32: {judged['same_class']} of {judged['compared']} of the "
+            "images that it was calibrated on"
+        )
+    else:
+        difference = about["max_abs_logit_difference"]
+        lines.append(f"largest difference of a logit on random images: {difference:.1e}")
     for name, seconds in about.get("latency_seconds", {}).items():
         median, p10, p90 = (1000 * seconds[key] for key in ("median", "p10", "p90"))
         lines.append(

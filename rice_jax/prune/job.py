@@ -106,7 +106,7 @@ def _prune(
     request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run, asked: Any
 ) -> None:
     trained = train.load(parent)
-    dataset = load_images(config, parent)
+    dataset = identity.load_own(config, parent)
     whole = _whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
     net = whole
@@ -182,11 +182,6 @@ def _begin(out: Run, asked: Any) -> None:
     """Mark the folder as half a pruning, from its first file on."""
     out.create()
     out.write_json(_UNDER_WAY, asked)
-
-
-def load_images(config: ml_collections.ConfigDict, parent: Run) -> data.Dataset:
-    """The images that the run was trained on; UserError for others."""
-    return identity.require_own(parent, stages.load_images(config))
 
 
 def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:

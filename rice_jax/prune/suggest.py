@@ -4,10 +4,10 @@ from typing import Any
 
 import ml_collections
 
-from rice_jax import evaluate, train
+from rice_jax import evaluate, identity, train
 from rice_jax.errors import UserError
 from rice_jax.prune import widths
-from rice_jax.prune.job import Request, load_images
+from rice_jax.prune.job import Request
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run
@@ -25,7 +25,7 @@ def suggest(
     Accuracies are of the validation split, without any training after removal.
     """
     trained = train.load(parent)
-    dataset = load_images(config, parent)
+    dataset = identity.load_own(config, parent)
     variables = {"params": trained.params}
     side = config.data.image_size
     whole = totals(trained.module, (1, side, side, 3))

@@ -1,4 +1,4 @@
-"""A split's images as a net is evaluated on them: floats in [0, 1], as often as one likes."""
+"""The images of a configuration; a split of them as a net is evaluated on it: floats in [0, 1]."""
 
 import dataclasses
 import functools
@@ -10,11 +10,23 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from rice_jax import config as configuration
 from rice_jax import data
 from rice_jax.train.step import evaluation_inputs
 
 Kinds = Sequence[str]
 """Of 'clean' and 'augmented'."""
+
+
+def load_images(config: ml_collections.ConfigDict) -> data.Dataset:
+    """The images that a configuration names, prepared on first use; UserError as `data.load`."""
+    return data.load(
+        config.data.path,
+        config.data.cache_dir,
+        seed=configuration.split_seed(config),
+        synthetic_per_class=config.data.synthetic_per_class,
+        keep_decoded=config.data.keep_decoded,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""An exported file, read back: what it tells of itself, and its net in the format's own runtime."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rice_jax.errors import UserError, reason
+from rice_jax.export import flatbuffer, passport, runtimes
+from rice_jax.run import Run
+
+RUNTIMES = {".stablehlo": "JAX", ".onnx": "onnxruntime", ".tflite": "LiteRT"}
+"""What computes a file, by the end of its name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A file that `write` wrote."""
+
+    path: str
+    content: bytes
+    about: Mapping[str, Any]
+    """net, precision, classes, image_size, seed, split_seed, input, output."""
+    net: runtimes.Net
+
+    @property
+    def suffix(self) -> str:
+        """'.stablehlo', '.onnx' or '.tflite'."""
+        return os.path.splitext(self.path)[1]
+
+    @property
+    def runtime(self) -> str:
+        """What computes it."""
+        return RUNTIMES[self.suffix]
+
+
+def read(path: str) -> Artifact:
+    """Open an exported file.
+
+    Raises:
+        UserError: there is no such file, it is of another kind, damaged or not written by this
+            package, or what runs it is not installed.
+    """
+    suffix = os.path.splitext(path)[1]
+    if suffix not in RUNTIMES:
+        raise UserError(f"{path}: no exported net; its name would end in {', '.join(RUNTIMES)}")
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {reason(error)}") from error
+    told, net = _beside(path, content) if suffix == ".stablehlo" else _within(path, content)
+    try:
+        about = passport.checked(told)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Artifact(path, content, about, net)
+
+
+def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
+    """Of a .stablehlo: what FILE.json tells, and the net."""
+    folder, name = os.path.split(path)
+    told = Run(folder or ".").read_json(f"{name}.json")
+    digest = hashlib.sha256(content).hexdigest()
+    if not isinstance(told, dict) or told.get("sha256") != digest:
+        raise UserError(f"{path} is damaged, or {name}.json is of another file")
+    return told, runtimes.stablehlo(content)
+
+
+def _within(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
+    """Of an .onnx or a .tflite: what the file itself tells, and the net."""
+    if not passport.is_sealed(content):
+        raise UserError(f"{path} is damaged, or it was not written by rice_jax's export")
+    if path.endswith(".onnx"):
+        session = runtimes.onnx_session(content)
+        told = session.get_modelmeta().custom_metadata_map.get(passport.NAME)
+        return json.loads(told or "null"), runtimes.onnx(session)
+    return json.loads(flatbuffer.note(content, passport.NAME) or "null"), runtimes.tflite(content)

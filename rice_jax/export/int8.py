@@ -1,0 +1,131 @@
+"""Exported nets in 8-bit integers, weights and activations, by the tools of each format.
+
+Either tool is given the net in float32 and images that are like those to come: what ranges the
+activations take on these (calibration) decides the scale of each tensor. Weights get a scale for
+each output channel. Source: Jacob et al. 2018, arXiv:1712.05877.
+"""
+
+import contextlib
+import itertools
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rice_jax.errors import UserError
+from rice_jax.export.litert import SIGNATURE, missing
+from rice_jax.export.native import stderr_kept_back
+
+Batches = Iterable[np.ndarray]
+"""Images float32 (N, H, W, 3) in [0, 1]."""
+
+
+def quantized_tflite(content: bytes, images: Batches) -> bytes:
+    """A .tflite of float32 in int8, by ai-edge-quantizer.
+
+    Args:
+        content: as `to_tflite` gives it.
+        images: to calibrate on.
+
+    Returns:
+        The flatbuffer: input int8, which is a pixel of 0 to 255 less 128; output int8 logits
+        with a scale and a zero point.
+
+    Raises:
+        UserError: there are no images, or the packages of the extra 'litert' are not installed.
+    """
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise missing(error) from error
+    tool = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
+    seen: dict[str, Any] = {}
+    for batch in _some(images):
+        samples = [{"images": image[None]} for image in batch]
+        with _quiet():
+            seen = tool.calibrate({SIGNATURE: samples}, seen or None, num_threads=1)
+    # All pixels there can be, not those that happened to be there: 1/255 and -128 exactly.
+    seen[f"{SIGNATURE}_images"] = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
+    with _quiet():
+        return bytes(tool.quantize(seen, enable_progress_report=False).quantized_model)
+
+
+def quantized_onnx(content: bytes, images: Batches) -> bytes:
+    """An ONNX model of float32 in int8, by onnxruntime's static quantisation.
+
+    Args:
+        content: as `to_onnx` gives it.
+        images: to calibrate on.
+
+    Returns:
+        The model, whose input and output are float32 as before: it quantises what comes in, and
+        the operations between are of int8 (QuantizeLinear, DequantizeLinear). Weights take seven
+        of the eight bits: x86 without VNNI adds products in 16 bits, which overflow with eight.
+
+    Raises:
+        UserError: there are no images, or onnxruntime's quantiser is not installed.
+    """
+    try:
+        import onnx
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise UserError(
+            f"int8 ONNX needs packages that are not installed ({error}): "
+            "pip install 'rice_jax[onnx]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        whole, out = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        quantization.quant_pre_process(onnx.load_from_string(content), whole)
+        model = onnx.load(whole)
+        _flatten_biases(model.graph)
+        quantization.quantize_static(
+            model,
+            out,
+            _Reader(_some(images)),
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QInt8,
+            reduce_range=True,
+        )
+        return out.read_bytes()
+
+
+def _flatten_biases(graph: Any) -> None:
+    """Give the bias (1, n) of each matrix product the shape (n,), for a scale in each column."""
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and node.input[2:] else None
+        if bias is not None and len(bias.dims) == 2:
+            del bias.dims[0]
+    del graph.value_info[:]  # shapes as they were, which are inferred again
+
+
+class _Reader:
+    """Images as onnxruntime's calibration asks for them."""
+
+    def __init__(self, images: Iterator[np.ndarray]) -> None:
+        self._images = images
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._images, None)
+        return None if batch is None else {"images": batch}
+
+
+def _some(images: Batches) -> Iterator[np.ndarray]:
+    """The batches; UserError where there is none."""
+    batches = map(np.asarray, images)
+    first = next(batches, None)
+    if first is None or not len(first):
+        raise UserError("int8 is calibrated on images, and there are none")
+    return itertools.chain([first], batches)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tools' own bars and hints."""
+    with warnings.catch_warnings(), stderr_kept_back():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,298 @@
+"""Files that a run's net is exported to: written, read back, evaluated on the run's images."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import commands
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+import tiny_training
+from data_files import write_folder
+
+from rice_jax import data, evaluate, export, models, train
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.export import artifact, evaluation, int8, litert, micro, writing
+from rice_jax.run import Run
+from rice_jax.train.images import Images
+
+pytestmark = [
+    pytest.mark.usefixtures("compiled_in_haste"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # jax2onnx's own
+]
+NEEDED = {
+    "net.stablehlo": (),
+    "net.onnx": ("jax2onnx", "onnxruntime"),
+    "net.tflite": ("litert_converter",),
+    "int8.onnx": ("jax2onnx", "onnxruntime"),
+    "int8.tflite": ("litert_converter", "ai_edge_quantizer"),
+}
+WHOLE = ["net.stablehlo", "net.onnx", "net.tflite"]
+INT8 = ["int8.onnx", "int8.tflite"]
+
+
+class Gelu(nn.Module):
+    """A net that LiteRT has and tflite-micro has not."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.gelu(x)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with random parameters."""
+    run = Run(tmp_path_factory.mktemp("run"))
+    config = tiny_training.config()
+    config.seed = 3
+    run.write_json("config.json", {"config": to_json(config), "data": None})
+    params = models.build("final", **{k: config.model[k] for k in ("stages", "dense")}).init(
+        jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)
+    )["params"]
+    train.begin(config, run, tiny_training.dataset(), params)
+    return run
+
+
+@pytest.fixture(scope="module")
+def file(run):
+    """f(name): the run's net as a file, made on first use; what was written and said about it."""
+    made = {}
+
+    def make(name):
+        for package in NEEDED[name]:
+            pytest.importorskip(package)
+        if name not in made:
+            path = Path(run.path, "new folder", name)
+            images = None
+            if name in INT8:
+                source = tiny_training.dataset(20).splits["train"]
+                images = Images(tiny_training.config(), source)
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                writing.tell(writing.write(run, str(path), images))
+            made[name] = path, said.getvalue()
+        return made[name]
+
+    return make
+
+
+def about(path):
+    return json.loads(Path(f"{path}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of class folders."""
+    source = tiny_training.dataset(100).splits["test"]
+    records = (source[index] for index in range(len(source)))
+    return write_folder(
+        tmp_path_factory.mktemp("photographs"),
+        {f"{tiny_training.CLASSES[r['label']]}/{r['name']}": r["image"] for r in records},
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(run, photographs):
+    """What the run itself comes to."""
+    trained = train.load(run)
+    return {
+        kind: evaluate.evaluate(
+            trained.module,
+            trained.params,
+            data.folder(photographs, trained.classes),
+            classes=trained.classes,
+            image_size=tiny_training.SIZE,
+            batch_size=7,
+            augment_seed=seed,
+        )
+        for kind, seed in (("clean", None), ("augmented", 3))
+    }
+
+
+def test_the_command_writes(run, tmp_path):
+    out = tmp_path / "new" / "net.stablehlo"
+    done = commands.run("export", f"--workdir={run}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    told, trained = about(out), train.load(run)
+    assert told["params"] == sum(leaf.size for leaf in jax.tree.leaves(trained.params))
+    assert f"{told['params']:,} parameters" in done.stdout
+    assert f"study {told['flops']['study']:,}" in done.stdout
+    assert f"{out.stat().st_size:,} bytes" in done.stdout
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_file_and_what_is_told_of_it(name, file):
+    path, said = file(name)
+    told = about(path)
+    assert told["classes"] == list(tiny_training.CLASSES)
+    assert told["bytes"] == path.stat().st_size
+    assert told["max_abs_logit_difference"] < 1e-5
+    runtime = artifact.RUNTIMES[path.suffix]
+    if runtime != "JAX":
+        assert set(told["latency_seconds"]) == {runtime, "rice_jax"}
+        for seconds in told["latency_seconds"].values():
+            assert 0 < seconds["p10"] <= seconds["median"] <= seconds["p90"]
+        assert f"in {runtime}" in said
+    read = artifact.read(str(path))
+    assert {key: told[key] for key in read.about if key != "sha256"}.items() <= read.about.items()
+    assert (read.about["image_size"], read.about["seed"]) == (tiny_training.SIZE, 3)
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *INT8])
+def test_a_file_is_evaluated_as_its_run_is(name, file, photographs, expected):
+    path, _ = file(name)
+    done = commands.run("evaluate", f"--artifact={path}", f"--config.eval.path={photographs}")
+    assert done.returncode == 0, done.stderr
+    told = about(path)
+    for kind in ("clean", "augmented"):
+        found = told["evaluation"][kind]
+        if name in WHOLE:
+            assert found["confusion_matrix"] == expected[kind]["confusion_matrix"]
+        # In int8 the loss stays near, where the logits' spread is of a few units.
+        near = 1e-5 if name in WHOLE else 0.05
+        assert found["loss"] == pytest.approx(expected[kind]["loss"], rel=near)
+        assert f"  {found['accuracy']:.4f}" in done.stdout
+    assert told["evaluation"]["clean"]["loss"] != told["evaluation"]["augmented"]["loss"]
+    assert told["params"] > 0  # what the export told stays
+    assert told["latency_seconds"][artifact.RUNTIMES[path.suffix]]["median"] > 0
+    assert f"{told['precision']}" in done.stdout
+    if path.suffix == ".tflite":
+        measured = told["micro"]
+        assert measured["flash_bytes"] == told["bytes"] == path.stat().st_size
+        assert measured["identical"] == measured["images"] == 20
+        # The image is one of the arena's tensors, of one byte or four a number.
+        pixel = 4 if name in WHOLE else 1
+        assert measured["arena_bytes"] > pixel * 3 * tiny_training.SIZE**2
+
+
+def test_an_int8_tflite_takes_pixels_less_128(file):
+    path, said = file("int8.tflite")
+    net = litert.interpreter(path.read_bytes())
+    (source,), (target,) = net.get_input_details(), net.get_output_details()
+    assert source["dtype"] is target["dtype"] is np.int8
+    assert source["quantization"] == (pytest.approx(1 / 255), -128)
+    assert about(path)["input"] == "images: int8 (1, 16, 16, 3), RGB - 128, one at a time"
+    assert "the same class as in float32: " in said
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_int8_is_smaller_in_most_of_its_bytes(name, file):
+    """Of weights that outweigh the rest of the file a quarter is left."""
+    pytest.importorskip(NEEDED[name][0])
+
+    class Wide(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(5)(nn.Dense(200)(x.reshape(x.shape[0], 192)))
+
+    images = np.random.default_rng(0).random((4, 8, 8, 3), dtype=np.float32)
+    params = Wide().init(jax.random.key(0), images)["params"]
+    make, quantize = {
+        ".onnx": (export.to_onnx, int8.quantized_onnx),
+        ".tflite": (export.to_tflite, int8.quantized_tflite),
+    }[Path(name).suffix]
+    whole = make(Wide(), params, 8)
+    assert len(quantize(whole, [images])) < len(whole) / 3
+    for none in ([], [images[:0]]):
+        with pytest.raises(UserError, match="calibrated on images, and there are none"):
+            quantize(whole, none)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
+def test_unknown_kind_of_file(name, run, tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
+        writing.write(run, str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
+def test_net_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
+    trained = train.load(run)
+    other = jax.tree.map(lambda leaf: leaf + 1, trained.params)
+    wrong = export.to_stablehlo(trained.module, other, 16)
+    monkeypatch.setattr(export, "to_stablehlo", lambda *_: wrong)
+    with pytest.raises(UserError, match="differ"):
+        writing.write(run, str(tmp_path / "net.stablehlo"))
+    assert not list(tmp_path.iterdir())
+
+
+def changed(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_damaged_file_is_told(name, file, tmp_path):
+    whole, _ = file(name)
+    copy = tmp_path / whole.name
+    shutil.copy(f"{whole}.json", f"{copy}.json")
+    content = whole.read_bytes()
+    random = np.random.default_rng(0).integers(len(content), size=20)
+    damaged = [changed(content, place) for place in random]
+    for wrong in (*damaged, content[:-1], content + b"\0", b"", b"TFL3", content[::-1]):
+        copy.write_bytes(wrong)
+        with pytest.raises(UserError, match="is damaged, or"):
+            artifact.read(str(copy))
+    copy.write_bytes(content)
+    assert artifact.read(str(copy)).about["classes"] == list(tiny_training.CLASSES)
+
+
+def test_a_net_of_another_maker_is_told(tmp_path):
+    pytest.importorskip("litert_converter")
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(export.to_tflite(Gelu(), {}, 4))
+    with pytest.raises(UserError, match="was not written by rice_jax"):
+        artifact.read(str(foreign))
+
+
+def test_stablehlo_needs_what_stands_beside_it(file, tmp_path):
+    whole, _ = file("net.stablehlo")
+    copy = shutil.copy(whole, tmp_path)
+    with pytest.raises(UserError, match=r"net\.stablehlo\.json is missing"):
+        artifact.read(str(copy))
+    digest = {"sha256": hashlib.sha256(whole.read_bytes()).hexdigest()}
+    for wrong, line in (
+        ([], "of another file"),
+        (digest, "does not tell its net"),
+        (about(whole) | {"classes": "five"}, "does not tell its classes"),
+        (about(whole) | {"image_size": 1.5}, "does not tell its image_size"),
+    ):
+        Path(f"{copy}.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=line):
+            artifact.read(str(copy))
+
+
+def test_images_of_other_classes_are_told(file, monkeypatch):
+    opened = artifact.read(str(file("net.stablehlo")[0]))
+    other = tiny_training.dataset()
+    other.classes = ("oats", "rye")
+    monkeypatch.setattr(evaluation, "load_images", lambda config: other)
+    with pytest.raises(UserError, match=r"one for Arborio, .*; the images are of oats, rye"):
+        evaluation.evaluate(opened, tiny_training.config())
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("nothing.onnx", "No such file"), ("net.pt", "no exported net")]
+)
+def test_what_is_no_file_or_of_no_format_is_told(name, line):
+    done = commands.run("evaluate", f"--artifact={name}")
+    assert done.returncode == 1
+    assert line in done.stderr
+    assert name in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_operation_that_tflite_micro_lacks_is_told():
+    pytest.importorskip("tflite_micro")
+    content = export.to_tflite(Gelu(), {}, 4)
+    found = micro.measure(content, [np.zeros((4, 4, 3), np.float32)])
+    assert found == {"flash_bytes": len(content), "lacks": "GELU"}
