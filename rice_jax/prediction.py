@@ -17,7 +17,9 @@ from etils import epath
 from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import data, inspection, ops, train
-from rice_jax.data.images import MAX_BYTES, SUFFIXES
+from rice_jax.data.archive import tell_others, within
+from rice_jax.data.builder import tell_made
+from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.errors import UserError, reason, tell
 from rice_jax.ops.backend import cores
@@ -36,6 +38,8 @@ class Prediction:
     probabilities: np.ndarray | None
     """float32 (classes,), in the order of `Trained.classes`; None where it was refused."""
     error: str = ""
+    made_of: tuple[str, ...] = ()
+    """What it was instead of 8-bit RGB, as `data.images.Plain` has it."""
 
 
 def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
@@ -49,10 +53,12 @@ def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
         if place == "-":
             found += find_images(path for path in map(str.strip, lines) if path not in ("", "-"))
         elif (folder := epath.Path(place).expanduser()).is_dir():
-            within = list(_images_within(folder))
-            if not within:
+            files = within(folder)
+            tell_others(files, place)
+            pictures = [str(folder / name) for name in files if name.lower().endswith(SUFFIXES)]
+            if not pictures:
                 raise UserError(f"{place} holds no image ({', '.join(SUFFIXES)})")
-            found += within
+            found += pictures
         else:
             found.append(place)
     return found
@@ -69,7 +75,7 @@ def predict(
         batch_size: images at a time, spread over every device.
 
     Yields:
-        A prediction for each path. A file that is no 8-bit RGB image gets one that says so.
+        A prediction for each path. A file that is no image gets one that says so.
     """
     mesh = train.data_mesh()
     size = min(batch_size, len(images))
@@ -119,17 +125,6 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
     return len(maps)
 
 
-def _images_within(folder: epath.Path) -> Iterator[str]:
-    """Images under a folder, in order of their names, hidden files and folders left out."""
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _images_within(path)
-        elif path.suffix.lower() in SUFFIXES:
-            yield str(path)
-
-
 def _content(path: str) -> bytes:
     try:
         with epath.Path(path).expanduser().open("rb") as file:
@@ -144,8 +139,9 @@ def _read(paths: Sequence[str], size: int, side: int) -> tuple[np.ndarray, list[
     questions = []
     for place, path in enumerate(paths):
         try:
-            pixels[place] = data.decode(_content(path), side)
-            questions.append(Prediction(path, None))
+            image = plain(_content(path))
+            decode_into(image.content, pixels[place])
+            questions.append(Prediction(path, None, made_of=image.made_of))
         except UserError as error:
             questions.append(Prediction(path, None, str(error)))
     return pixels, questions
@@ -208,17 +204,20 @@ def answer(
     trained = train.load(run)
     table = _Json(trained.classes) if json else _Table(trained.classes)
     refused = 0
+    made_of = []
     predictions = predict(trained, images, batch_size=batch_size)
     if not sys.stdout.isatty():
         predictions = progress(predictions, len(images), "prediction")
     for prediction in predictions:
         table.show(prediction)
+        made_of.append(prediction.made_of)
         if prediction.error:
             refused += 1
             tell(f"{prediction.image}: {prediction.error}")
         elif explain_in:
             count = explain(trained, prediction, run, explain_in)
             print(f"feature maps of {count} layers are in {explain_in}", file=sys.stderr)
+    tell_made(made_of)
     if refused:
         raise UserError(f"{refused} of {len(images)} images could not be classified")
 

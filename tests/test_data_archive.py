@@ -66,11 +66,11 @@ def test_links_to_class_folders_are_followed(tmp_path):
     assert read_all(archive.open_archive(tmp_path / "linked")) == FILES
 
 
-def test_a_link_in_a_circle_ends(tmp_path):
+def test_a_link_in_a_circle_is_left_out(tmp_path, capsys):
     folder = data_files.write_folder(tmp_path, FILES)
     (folder / "Arborio" / "again").symlink_to(folder)
-    with pytest.raises(UserError, match="does not lie in a class folder"):
-        archive.open_archive(folder)
+    assert read_all(archive.open_archive(folder)) == FILES
+    assert "left out 'Arborio/again', a link to a folder above it" in capsys.readouterr().err
 
 
 def test_the_key_changes_with_names_contents_and_number(tmp_path):
@@ -108,15 +108,14 @@ def test_accents_written_in_two_ways_are_one_name(tmp_path):
 MISTAKES = {
     "no images": ({"Arborio/a.txt": b"x", "Basmati/b.txt": b"x"}, "has no images"),
     "one class": ({"Arborio/a.png": b"x"}, "one class only, 'Arborio'"),
-    "a class folder itself": ({"a.png": b"x", "b.png": b"x"}, "no class folders"),
-    "images beside class folders": (FILES | {"a.png": b"x"}, "'a.png' does not lie"),
-    "two levels": (
-        {"old/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
-        "'old/Arborio/a.png' does not lie|'test/Basmati/b.png' does not lie",
+    "a class folder itself": (
+        {"a.png": b"x", "b.png": b"x"},
+        "has images but no class .*/CLASS/IMAGE",
     ),
-    "half a split of its own": (
-        {"train/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
-        "has the folders test, train: .* one folder each of train, validation, test",
+    "images beside class folders": (FILES | {"a.png": b"x"}, "'a.png' does not lie"),
+    "nothing to train on": (
+        {"valid/Arborio/a.png": b"x", "test/Basmati/b.png": b"x"},
+        "has the folders test, valid: .* takes a folder train",
     ),
     "a split named twice": (
         {f"{name}/A/a.png": b"x" for name in ("train", "val", "validation", "test")},
@@ -161,9 +160,17 @@ def test_hidden_folders_with_images_are_named(tmp_path, kind, capsys):
     assert "MACOSX" not in said
 
 
-@pytest.mark.parametrize("validation", ["val", "validation"])
-def test_folders_of_splits_make_a_split_of_its_own(tmp_path, validation):
-    parts = ("train", validation, "test")
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("train", "validation", "test"),
+        ("Training", "valid", "Testing"),
+        ("TRAIN", "Val", "TEST"),
+    ],
+)
+def test_folders_of_splits_make_a_split_of_its_own(tmp_path, train, validation, test):
+    parts = (train, validation, test)
     files = {f"{part}/{name}": content for part in parts for name, content in FILES.items()}
     zipped = data_files.write_zip(tmp_path / "rice.zip", files, "deep/er/")
     for path in (zipped, data_files.write_folder(tmp_path / "rice", files)):
@@ -171,7 +178,42 @@ def test_folders_of_splits_make_a_split_of_its_own(tmp_path, validation):
         assert read_all(opened) == files  # the same file name may be in each
         assert archive.classes(opened) == ("Arborio", "Basmati")
         splits = {member.name.partition("/")[0]: member.split for member in opened.members}
-        assert splits == {"train": "train", validation: "validation", "test": "test"}
+        assert splits == {train: "train", validation: "validation", test: "test"}
+
+
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_split_of_its_own_may_lack_one(tmp_path, other):
+    files = {f"{part}/{name}": b"x" for part in ("train", other) for name in FILES}
+    opened = archive.open_archive(data_files.write_folder(tmp_path, files))
+    assert {member.split for member in opened.members} == {
+        "train",
+        {"val": "validation"}.get(other, other),
+    }
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_folders_in_a_class_folder_are_of_that_class(tmp_path, above):
+    names = ["zero/a/1.png", "zero/b/1.png", "zero/1.png", "one/a/deep/er/1.png"]
+    files = {f"{above}{name}": b"x" for name in names}
+    files |= {f"test/{label}/1.png": b"x" for label in ("zero", "one") if above}
+    opened = archive.open_archive(data_files.write_folder(tmp_path, files))
+    assert read_all(opened) == files
+    assert archive.classes(opened) == ("one", "zero")
+    labels = {member.name.removeprefix(above): member.label for member in opened.members}
+    assert {name: labels[name] for name in names} == {
+        name: name.partition("/")[0] for name in names
+    }
+
+
+def test_other_files_are_counted_by_kind(tmp_path, capsys):
+    others = ("a.txt", "Arborio/b.TXT", "Arborio/c.heic", "Basmati/README", "Arborio/.DS_Store")
+    files = FILES | dict.fromkeys(others, b"x")
+    archive.open_archive(data_files.write_folder(tmp_path / "rice", files))
+    archive.open_archive(data_files.write_zip(tmp_path / "rice.zip", files, ""))
+    folder, zipped = capsys.readouterr().err.splitlines()
+    counted = "2 .txt, 1 .heic, 1 without suffix"
+    assert folder == f"{tmp_path / 'rice'}: left out 4 other files: {counted}"
+    assert "5 other files: 3 .txt" in zipped  # with the one that such a zip has
 
 
 def test_classes_may_be_called_as_splits_are(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rice_jax import data
+from rice_jax.data import images
 from rice_jax.errors import UserError
 
 
@@ -69,12 +70,117 @@ def test_lossy_formats_decode_close(format, options):
     assert abs(ours - image).mean() < 6
 
 
-def test_exif_orientation_is_ignored():
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+RGB = np.dstack([GREY, GREY.T, 255 - GREY])
+ALPHA = np.full((16, 16), 51, np.uint8)  # a fifth
+ON_BLACK = np.rint(RGB / 5).astype(np.uint8)
+FEW = (RGB > 127) * np.uint8(255)  # eight colours, which any palette has
+
+
+def png_with_colour_key():
+    """RGB whose pure black is declared transparent; on black nothing changes."""
+    return encoded(Image.fromarray(FEW), transparency=(0, 0, 0))
+
+
+def sixteen_bits(suffix, *shape):
+    deep = np.random.default_rng(0).integers(0, 2**16, (16, 16, *shape), np.uint16)
+    high = (deep >> 8).astype(np.uint8)
+    expected = high[..., ::-1] if shape else np.dstack([high] * 3)  # OpenCV writes blue first
+    return cv2.imencode(suffix, deep)[1].tobytes(), expected
+
+
+# An encoded image, what it is made of, and the pixels that it then has.
+CONVERTED = {
+    "grey": (encoded(GREY), ("grey",), np.dstack([GREY] * 3)),
+    "grey JPEG": (encoded(GREY, "JPEG", quality=100), ("grey",), np.dstack([GREY] * 3)),
+    "two levels": (
+        encoded(Image.fromarray(GREY > 127)),
+        ("grey",),
+        np.dstack([(GREY > 127) * np.uint8(255)] * 3),
+    ),
+    "grey with alpha": (
+        encoded(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
+        ("grey", "with alpha"),
+        np.dstack([np.rint(GREY / 5)] * 3),
+    ),
+    "palette": (encoded(Image.fromarray(FEW).convert("P")), ("palette",), FEW),
+    "gif": (encoded(FEW, "GIF"), ("palette",), FEW),
+    "alpha": (encoded(np.dstack([RGB, ALPHA])), ("with alpha",), ON_BLACK),
+    "alpha WebP": (
+        encoded(np.dstack([RGB, ALPHA]), "WEBP", lossless=True, exact=True),
+        ("with alpha",),
+        ON_BLACK,
+    ),
+    "all in the alpha channel": (
+        encoded(np.dstack([0 * RGB, GREY])),
+        ("with alpha", images.BLACK),
+        0 * RGB,
+    ),
+    "colour key": (png_with_colour_key(), ("with alpha",), FEW),
+    "CMYK": (
+        encoded(Image.fromarray(FEW).convert("CMYK"), "TIFF"),
+        ("CMYK",),
+        FEW,
+    ),
+    "TIFF": (encoded(RGB, "TIFF"), ("TIFF",), RGB),
+    "packed TIFF": (encoded(RGB, "TIFF", compression="tiff_lzw"), ("TIFF",), RGB),
+    "16-bit grey": (sixteen_bits(".png")[0], ("grey", "16-bit"), sixteen_bits(".png")[1]),
+    "16-bit grey TIFF": (sixteen_bits(".tif")[0], ("grey", "16-bit"), sixteen_bits(".tif")[1]),
+    "16-bit RGB": (sixteen_bits(".png", 3)[0], ("16-bit",), sixteen_bits(".png", 3)[1]),
+    "16-bit RGB TIFF": (sixteen_bits(".tif", 3)[0], ("16-bit",), sixteen_bits(".tif", 3)[1]),
+}
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_what_is_not_plain_rgb_is_made_so_and_told(kind):
+    content, made_of, expected = CONVERTED[kind]
+    found = images.plain(content)
+    assert found.made_of == made_of
+    near = 2 if "JPEG" in kind else 1
+    np.testing.assert_allclose(data.decode(content, 16), expected, atol=near)
+    assert images.plain(found.content) == (found.content, ())
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_plain_rgb_keeps_its_bytes(format):
+    content = encoded(picture(), format)
+    assert images.plain(content) == (content, ())
+
+
+# EXIF's numbers, and how a stored picture is seen by them (TIFF 6.0, Orientation).
+SEEN = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored.transpose(1, 0, 2), 2),
+    8: lambda stored: np.rot90(stored),
+    9: lambda stored: stored,  # there is no such number
+}
+
+
+@pytest.mark.parametrize("number", SEEN)
+def test_a_photo_is_turned_upright(number):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    image = picture(16, 16)
-    turned = data.decode(encoded(image, "JPEG", exif=exif), 16)
-    np.testing.assert_array_equal(turned, data.decode(encoded(image, "JPEG"), 16))
+    exif[0x0112] = number
+    content = encoded(FEW[:, :8], "PNG", exif=exif)
+    upright = SEEN[number](FEW[:, :8])
+    found = images.plain(content)
+    assert found.made_of == (("turned",) if number in range(2, 9) else ())
+    with Image.open(io.BytesIO(found.content)) as image:
+        np.testing.assert_array_equal(np.asarray(image), upright)
+    assert images.plain(found.content).made_of == ()
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_frames_the_first_is_taken(format):
+    frames = [Image.fromarray(value * np.ones((8, 8, 3), np.uint8)) for value in (200, 100, 0)]
+    options = {"lossless": True} if format == "WEBP" else {}
+    content = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    assert "of several frames" in images.plain(content).made_of
+    np.testing.assert_allclose(data.decode(content, 8), 200, atol=1)
 
 
 def png_claiming(width, height):
@@ -93,24 +199,14 @@ def png_claiming(width, height):
     )
 
 
-def animation(format):
-    frames = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
-    return encoded(frames[0], format, save_all=True, append_images=frames[1:])
-
-
 DAMAGED = {
     "empty": (b"", "not a JPEG"),
     "text": (b"Not an image at all, but called one.jpg", "not a JPEG"),
-    "gif": (encoded(picture(), "GIF"), "not a JPEG"),
-    "tiff": (encoded(picture(), "TIFF"), "not a JPEG"),
-    "cmyk": (encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG"), "not RGB"),
-    "grey": (encoded(Image.fromarray(picture()).convert("L"), "JPEG"), "not RGB"),
-    "transparent": (encoded(Image.fromarray(picture()).convert("RGBA")), "not RGB"),
-    "palette": (encoded(Image.fromarray(picture()).convert("P")), "not RGB"),
-    "16-bit grey": (encoded(np.zeros((4, 4), np.uint16)), "not RGB"),
-    "16-bit RGB": (cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes(), "16 bits"),
-    "animated WebP": (animation("WEBP"), "animated"),
-    "animated PNG": (animation("PNG"), "animated"),
+    "another format": (encoded(picture(), "PPM"), "not a JPEG"),
+    "32-bit TIFF": (encoded(np.zeros((4, 4), np.float32), "TIFF"), "32-bit values"),
+    "whole numbers of 32 bits": (encoded(np.zeros((4, 4), np.int32), "TIFF"), "32-bit values"),
+    "cut GIF": (encoded(picture(200, 200), "GIF")[:-3000], "does not decode"),
+    "cut TIFF": (encoded(picture(200, 200), "TIFF")[:-300], "does not decode"),
     "cut JPEG": (encoded(picture(200, 200), "JPEG")[:-300], "does not decode"),
     "cut PNG": (encoded(picture(200, 200))[:-300], "does not decode"),
     "huge": (png_claiming(2**31 - 1, 2**31 - 1), "million pixels"),
@@ -133,6 +229,10 @@ WHOLE = {
     "png": encoded(picture(40, 40)),
     "bmp": encoded(picture(10, 10), "BMP"),
     "webp": encoded(picture(40, 40), "WEBP"),
+    "gif": encoded(picture(20, 20), "GIF"),
+    "tiff": encoded(picture(20, 20), "TIFF"),
+    "deep": sixteen_bits(".png")[0],
+    "palette": encoded(Image.fromarray(FEW).convert("P")),
 }
 
 

@@ -98,6 +98,27 @@ def test_a_split_of_its_own_is_kept_and_shuffled():
     assert names(split(listed, 1)) != names(parts)
 
 
+@pytest.mark.parametrize("lacking", ["validation", "test"])
+@given(sizes=st.lists(st.integers(2, 40), min_size=2, max_size=3), seed=st.integers(0, 2**31))
+def test_a_split_that_is_not_there_is_cut_out_of_train(lacking, sizes, seed):
+    other = {"validation": "test", "test": "validation"}[lacking]
+    labels = "abc"[: len(sizes)]
+    listed = own({("train", label): size for label, size in zip(labels, sizes, strict=True)})
+    kept = own({(other, label): 2 for label in labels})
+    parts = split([*listed, *kept], seed)
+    assert sorted(names(parts)[other]) == sorted(member.name for member in kept)
+    assert {*names(parts)["train"], *names(parts)[lacking]} == {m.name for m in listed}
+    for label, size in zip(labels, sizes, strict=True):
+        cut = sum(member.label == label for member in parts[lacking])
+        assert cut == max(1, int(size / 10 + 0.5))
+
+
+def test_a_class_of_one_cannot_be_cut():
+    listed = own({("train", "a"): 2, ("train", "b"): 1, ("test", "a"): 1, ("test", "b"): 1})
+    with pytest.raises(UserError, match=r"'b' has 1 of the 2 images .* training and validation"):
+        split(listed, 0)
+
+
 def test_a_class_that_a_split_of_its_own_lacks_is_named():
     with pytest.raises(UserError, match="the test folder has no image of class 'b'"):
         split(own({(part, label): 3 for part in SPLITS for label in "ab"} | {("test", "b"): 0}), 0)

@@ -55,7 +55,7 @@ def refused(tmp_path_factory):
         "text.jpg": (b"hello", "not a JPEG"),
         "empty.png": (b"", "not a JPEG"),
         "cut.jpg": (whole[:-200], "does not decode"),
-        "grey.png": (cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes(), "not RGB"),
+        "deep.tif": (cv2.imencode(".tif", np.zeros((9, 9), np.float32))[1].tobytes(), "32-bit"),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -105,6 +105,22 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
     assert find_images(["first.png", "-"], lines) == ["first.png", *inside, "one image.jpg"]
     with pytest.raises(UserError, match=r"holds no image \(\.jpg, "):
         find_images([str(tmp_path)])
+
+
+def test_what_is_not_plain_rgb_is_told_once(run, tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pictures = {"a.png": grey, "b.tif": grey, "deeper/c.JPG": np.dstack([grey] * 3)}
+    for name, picture in pictures.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(cv2.imencode(name[-4:], picture)[1].tobytes())
+    (tmp_path / "notes.TXT").write_text("none")
+    done = commands.run("predict", f"--workdir={run}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines()[1:]] == [
+        str(tmp_path / name) for name in ("a.png", "b.tif", "deeper/c.JPG")
+    ]
+    assert f"{tmp_path}: left out 1 other file: 1 .txt" in done.stderr
+    assert "2 images were made 8-bit RGB, upright, on black, of one frame: 2 grey" in done.stderr
 
 
 def test_json_of_a_list(run, trained, folder, refused):

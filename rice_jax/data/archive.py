@@ -24,10 +24,13 @@ from rice_jax.errors import UserError, reason
 MAX_TOTAL = 256 << 30  # bytes of all the images of a zip, unpacked
 
 SPLITS = ("train", "validation", "test")
-_OWN_SPLIT = {**{name: name for name in SPLITS}, "val": "validation"}
-"""The split that a folder of class folders holds, by the folder's name."""
+_OWN_SPLIT = {
+    **{name: name for name in SPLITS},
+    **{"training": "train", "val": "validation", "valid": "validation", "testing": "test"},
+}
+"""The split that a folder of class folders holds, by the folder's name in small letters."""
 
-_MAX_DEPTH = 4  # folders from the one given down to the images
+_MAX_DEPTH = 32  # folders from the one given down to the images
 _MAX_NAME = 255
 
 
@@ -159,8 +162,22 @@ class _Entry(NamedTuple):
     changed: str = ""
 
 
-def _walk(root: epath.Path, below: str = "", depth: int = 0) -> Iterator[_Entry]:
-    """Files and folders under `root`, hidden ones left out, links followed."""
+def within(folder: epath.Path) -> list[str]:
+    """The files under a folder, hidden ones left out, links followed; in order of their paths."""
+    every = [entry.place for entry in _walk(folder) if entry.size >= 0]
+    return sorted(place for place in every if not any(map(_hidden, place.split("/"))))
+
+
+def _walk(
+    root: epath.Path, below: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[_Entry]:
+    """Files and folders under `root`, hidden ones left out, links followed but in no circle."""
+    here = _identity(root / below)
+    if here in above:
+        print(f"{root}: left out {below!r}, a link to a folder above it", file=sys.stderr)
+        return
+    if len(above) > _MAX_DEPTH:
+        raise UserError(f"{root}: {below[:_MAX_NAME]!r} is more than {_MAX_DEPTH} folders deep")
     for entry in _listing(root / below):
         place = f"{below}/{entry.place}" if below else entry.place
         hidden = _hidden(entry.place)
@@ -168,12 +185,19 @@ def _walk(root: epath.Path, below: str = "", depth: int = 0) -> Iterator[_Entry]
             yield entry._replace(place=place)
         elif entry.size < 0 and not hidden:
             yield entry._replace(place=place)
-            if depth < _MAX_DEPTH:
-                yield from _walk(root, place, depth + 1)
+            yield from _walk(root, place, (*above, here))
         elif entry.size < 0:  # its images are left out, which is said
             with contextlib.suppress(OSError):
                 inside = [each for each in _listing(root / place) if each.size >= 0]
                 yield from (each._replace(place=f"{place}/{each.place}") for each in inside)
+
+
+def _identity(folder: epath.Path) -> tuple[int, int]:
+    """What a local folder is, by whatever path; of a remote one, where links are none, nothing."""
+    if _remote(folder):
+        return -1, hash(os.fspath(folder))
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _listing(folder: epath.Path) -> Iterator[_Entry]:
@@ -222,10 +246,12 @@ def _refuse_hostile(info: zipfile.ZipInfo, where: str) -> None:
 def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> list[Member]:
     """The images among `files`, each in its class folder.
 
-    All of them must lie in folders of one parent, or of three that are called train, validation
-    and test: a deeper or shallower image would be a class nobody meant.
+    The first folder below the one that holds all is the class, whatever folders lie in it; or the
+    second, where the first are called train, validation and test. Other files are counted.
     """
+    files = list(files)
     every = [entry for entry in files if entry.place.lower().endswith(images.SUFFIXES)]
+    tell_others((entry.place for entry in files), where)
     pictures = [entry for entry in every if not any(map(_hidden, entry.place.split("/")))]
     _tell_hidden(every, where)
     parents = {entry.place.rpartition("/")[0] for entry in pictures}
@@ -235,7 +261,7 @@ def _members(files: Iterable[_Entry], folders: Iterable[str], where: str) -> lis
     written: dict[tuple[str, str], str] = {}
     for entry in pictures:
         member = _member(entry, root, splits, where)
-        folder = entry.place.rpartition("/")[0]
+        folder = _class_folder(entry, root, splits)
         if written.setdefault((member.split, member.label), folder) != folder:
             raise UserError(
                 f"{where} has two class folders called {member.label!r}, in two Unicode forms: "
@@ -273,7 +299,10 @@ def _root(parents: set[str], where: str) -> str:
             f"with {', '.join(images.SUFFIXES)} in it"
         )
     if parents == {""}:
-        raise UserError(f"{where} has images but no class folders: give the folder above it")
+        raise UserError(
+            f"{where} has images but no class folders: put those of each class into a folder of "
+            f"its own, as {where}/CLASS/IMAGE, or give the folder above it if it is of one class"
+        )
     if len(parents) == 1:
         return next(iter(parents)).rpartition("/")[0]
     return os.path.commonpath(parents) if "" not in parents else ""
@@ -282,13 +311,14 @@ def _root(parents: set[str], where: str) -> str:
 def _own_splits(parents: set[str], root: str, where: str) -> dict[str, str]:
     """Split by the name of its folder; none where class folders lie in one parent."""
     inner = [parent[len(root) :].lstrip("/").split("/") for parent in parents]
-    if not all(len(parts) == 2 and parts[0] in _OWN_SPLIT for parts in inner):
+    if not all(len(parts) > 1 and parts[0].lower() in _OWN_SPLIT for parts in inner):
         return {}
-    found = {parts[0]: _OWN_SPLIT[parts[0]] for parts in inner}
-    if sorted(found.values()) != sorted(SPLITS):
+    found = {parts[0]: _OWN_SPLIT[parts[0].lower()] for parts in inner}
+    if "train" not in found.values() or len(set(found.values())) < len(found):
         raise UserError(
-            f"{where} has the folders {', '.join(sorted(found))}: a split of its own takes one "
-            f"folder each of {', '.join(SPLITS)}, with class folders in it"
+            f"{where} has the folders {', '.join(sorted(found))}: a split of its own takes a "
+            f"folder train and one each of validation and test, with class folders in it; what "
+            f"is not there is cut out of train"
         )
     return found
 
@@ -297,18 +327,36 @@ def _member(entry: _Entry, root: str, splits: Mapping[str, str], where: str) -> 
     inside = entry.place[len(root) :].lstrip("/")
     folder = inside.partition("/")[0] if splits else ""
     label, slash, file = inside[len(folder) :].lstrip("/").partition("/")
-    if not slash or "/" in file:
+    if not slash:
         raise UserError(
-            f"{where}: {entry.place!r} does not lie in a class folder beside the others; "
-            "give a folder whose own folders are the classes"
+            f"{where}: {entry.place!r} does not lie in a class folder as others do: move it into "
+            "one, or give a folder whose own folders are the classes"
         )
-    for part in (label, file):
+    for part in (label, *file.split("/")):
         if len(part) > _MAX_NAME or any(unicodedata.category(c) in ("Cc", "Cs") for c in part):
             raise UserError(f"{where}: {part[:40]!r} cannot serve as a name: rename it")
     # macOS writes accents as two characters: the same file must have the same name everywhere.
     name = unicodedata.normalize("NFC", inside)
     label = unicodedata.normalize("NFC", label)
     return Member(label, name, *entry, splits.get(folder, ""))
+
+
+def _class_folder(entry: _Entry, root: str, splits: Mapping[str, str]) -> str:
+    """The path of the folder that an image has its class from."""
+    parts = entry.place[len(root) :].lstrip("/").split("/")
+    return "/".join([root, *parts[: 2 if splits else 1]])
+
+
+def tell_others(places: Iterable[str], where: str) -> None:
+    """Count on standard error, by kind, the files that are no images and are left out."""
+    others = [
+        images.kind_of(place)
+        for place in places
+        if not place.lower().endswith(images.SUFFIXES) and not any(map(_hidden, place.split("/")))
+    ]
+    if others:
+        what = "other file" if len(others) == 1 else "other files"
+        print(f"{where}: left out {len(others):,} {what}: {images.told(others)}", file=sys.stderr)
 
 
 def _check_classes(

@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import itertools
+import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import tensorflow_datasets as tfds
 
@@ -28,7 +29,7 @@ CITATION = """@article{koklu2021classification,
 
 
 class RiceImageDataset(tfds.core.ShardBasedBuilder):
-    """Images of an archive, their encoded bytes as they are.
+    """Images of an archive: their encoded bytes as they are where these are of plain RGB.
 
     Shard based, since TFDS's generator-based builder keeps a dataset in memory up to 1 GB and
     needs TensorFlow beyond. Each example is {'image': bytes, 'label': int, 'name': str}.
@@ -43,7 +44,8 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
         self._archive = archive
         self._seed = seed
         self._skipped: list[dict[str, str]] = []
-        self._contents: dict[str, int] = {}  # checksum of each image, by name
+        self._contents: dict[str, int] = {}  # checksum of each image as it was found, by name
+        self._made_of: list[tuple[str, ...]] = []  # of images that are kept as others
         self._kept: set[tuple[str, str]] = set()  # split and class
         super().__init__(file_format="array_record", **kwargs)
 
@@ -71,6 +73,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
             if wanted not in self._kept:
                 raise UserError(f"the {wanted[0]} split has no usable image of class {wanted[1]!r}")
         self._metadata.update(fingerprint=fingerprint(self._contents), skipped=self._skipped)
+        tell_made(self._made_of)
 
     @property
     def _metadata(self) -> dict[str, Any]:
@@ -114,9 +117,10 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
                 refuse_too_many(self._skipped, len(self._archive.members))
                 continue
             self._kept.add((split_name, member.label))
-            self._contents[member.name] = zlib.crc32(image)
-            label = labels[member.label]
-            yield member.name, {"image": image, "label": label, "name": member.name.encode()}
+            self._contents[member.name] = image.checksum
+            self._made_of.append(image.plain.made_of)
+            example = {"image": image.plain.content, "label": labels[member.label]}
+            yield member.name, example | {"name": member.name.encode()}
 
 
 def fingerprint(checksums: Mapping[str, int]) -> str:
@@ -127,14 +131,30 @@ def fingerprint(checksums: Mapping[str, int]) -> str:
     return digest.hexdigest()[:16]
 
 
-def checked(archive: Archive, member: Member) -> bytes | UserError:
-    """The encoded image, or what is wrong with it."""
+class Usable(NamedTuple):
+    """An image that can be used."""
+
+    plain: images.Plain
+    checksum: int
+    """CRC-32 of its bytes as they were found."""
+
+
+def checked(archive: Archive, member: Member) -> Usable | UserError:
+    """The image, or what is wrong with it."""
     try:
         data = archive.read(member)
-        images.check(data)
+        return Usable(images.plain(data), zlib.crc32(data))
     except UserError as error:
         return error
-    return data
+
+
+def tell_made(made_of: Iterable[Sequence[str]]) -> None:
+    """Say on standard error how many images were something else than plain RGB, and what."""
+    others = [kinds for kinds in made_of if kinds]
+    if others:
+        what = "1 image was" if len(others) == 1 else f"{len(others):,} images were"
+        kinds = images.told(itertools.chain(*others))
+        print(f"{what} made 8-bit RGB, upright, on black, of one frame: {kinds}", file=sys.stderr)
 
 
 def refuse_too_many(skipped: Sequence[Mapping[str, str]], total: int) -> None:

@@ -1,66 +1,152 @@
-"""An encoded image: is it one that a net can take, and its pixels."""
+"""Encoded images: whatever a folder holds made plain 8-bit RGB, and their pixels."""
 
 import io
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rice_jax.errors import UserError, reason
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 64 << 20  # of an image: 192 MiB decoded
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+BLACK = "black but for the alpha channel that the drawing is in"
+"""Of an image that shows nothing once it lies on black."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
+_KEPT = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # MPO: a phone's JPEG with a second one behind it
 _PNG_DEPTH = 24  # offset of the bits a channel in a PNG's header
+_TIFF_BITS = 258  # tag: bits of each channel
+_ORIENTATION = 0x0112
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def check(data: bytes) -> None:
-    """Raise UserError, saying why, unless `data` is a whole 8-bit RGB image of one frame.
+class Plain(NamedTuple):
+    """An image as OpenCV decodes it to what was meant: 8-bit RGB, one frame, upright."""
+
+    content: bytes
+    """The image's own bytes where they are that already, otherwise a PNG of it."""
+    made_of: tuple[str, ...] = ()
+    """What it was instead, in a word or two each: 'grey', 'palette', 'lying on its side'."""
+
+
+def plain(data: bytes) -> Plain:
+    """An image as 8-bit RGB: transparency laid on black, the first of several frames, upright.
 
     The header is judged before a pixel is decoded: a small file may claim a huge image.
+
+    Raises:
+        UserError: no whole image of at most 64 million pixels, or one with 32-bit values.
     """
     if len(data) > MAX_BYTES:
         raise UserError(f"larger than {MAX_BYTES >> 20} MiB")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_header(image, data)
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(f"{image.width}x{image.height} pixels: too large")
+            kinds = _kinds(image, data)
             image.load()
+            if not kinds and image.format in _KEPT:
+                return Plain(data)
+            return _converted(image, kinds)
     except UserError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise UserError("not a JPEG, PNG, BMP or WebP image") from error
+        raise UserError("not a JPEG, PNG, BMP, WebP, GIF or TIFF image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"more than {MAX_PIXELS >> 20} million pixels") from error
     except Exception as error:  # a decoder fed with damaged bytes raises almost anything
         raise UserError(f"does not decode: {reason(error)}") from error
 
 
-def _check_header(image: Image.Image, data: bytes) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(f"{image.width}x{image.height} pixels: too large")
-    if getattr(image, "n_frames", 1) > 1:
-        raise UserError("animated")
-    if image.mode != "RGB":
-        raise UserError(f"not RGB (mode {image.mode})")
-    if image.format == "PNG" and data[_PNG_DEPTH] > 8:
-        raise UserError(f"{data[_PNG_DEPTH]} bits a channel, not 8")
+def _kinds(image: Image.Image, data: bytes) -> list[str]:
+    """In what an image differs from 8-bit RGB, one frame, upright."""
+    kinds = []
+    if image.mode in ("F", "I") and image.format != "PNG":  # older Pillow opens 16-bit PNG as I
+        raise UserError("32-bit values: save it with 8 or 16 bits a channel")
+    if image.mode in ("1", "L", "LA", "I", *_SIXTEEN):
+        kinds.append("grey")
+    elif image.mode in ("P", "PA"):
+        kinds.append("palette")
+    elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
+        kinds.append(image.mode)
+    if image.mode in _ALPHA or "transparency" in image.info:
+        kinds.append("with alpha")
+    if image.mode in ("I", *_SIXTEEN) or _bits(image, data) > 8:
+        kinds.append("16-bit")
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        kinds.append("of several frames")
+    if _orientation(image) not in (0, 1):
+        kinds.append("turned")
+    return kinds
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits of a channel, where a format has more than 8."""
+    if image.format == "PNG":
+        return data[_PNG_DEPTH]
+    if image.format == "TIFF":
+        return max(getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,)))
+    return 8
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF has it, from 1 (upright) to 8; 0 where it says nothing that makes sense."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF is no reason to refuse an image
+        return 0
+    return found if found in range(1, 9) else 0
+
+
+def _converted(image: Image.Image, kinds: list[str]) -> Plain:
+    """The image as a PNG that is as `Plain` says."""
+    if "turned" in kinds:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", *_SIXTEEN):
+        high = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint16) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    if "with alpha" in kinds:
+        above = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", above.size, (0, 0, 0, 255)), above)
+        alpha = np.asarray(above.getchannel("A"))
+        if alpha.min() < alpha.max() and not np.asarray(image.convert("L")).any():
+            kinds = [*kinds, BLACK]
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "PNG", compress_level=1, exif=b"", icc_profile=None)
+    return Plain(file.getvalue(), tuple(kinds or [str(image.format)]))
+
+
+def told(kinds: Iterable[str]) -> str:
+    """'12 grey, 3 turned': how many there are of each, most first."""
+    counts = sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts)
+
+
+def kind_of(name: str) -> str:
+    """The suffix of a file's name as it is counted, '.txt'; 'without suffix' where it has none."""
+    stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+    return f".{suffix.lower()}" if stem and dot else "without suffix"
 
 
 def decode(data: bytes, image_size: int) -> np.ndarray:
-    """The image as uint8 (image_size, image_size, 3) RGB; UserError where `check` fails."""
-    check(data)
+    """The image as uint8 (image_size, image_size, 3) RGB; UserError where `plain` fails."""
     pixels = np.empty((image_size, image_size, 3), np.uint8)
-    decode_into(data, pixels)
+    decode_into(plain(data).content, pixels)
     return pixels
 
 
 def decode_into(data: bytes, pixels: np.ndarray, whole_size: int = 0) -> None:
-    """Decode an image that `check` has passed into uint8 `pixels` (H, W, 3), resized, RGB.
+    """Decode an image that `plain` gave into uint8 `pixels` (H, W, 3), resized, RGB.
 
     Bilinear at half-pixel centres without antialiasing, as Keras's image_dataset_from_directory
-    resizes. EXIF orientation is ignored, as there.
+    resizes.
 
     Args:
         data: the encoded image.

@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from rice_jax.data.archive import Archive, Member
-from rice_jax.data.builder import RiceImageDataset, checked, refuse_too_many
+from rice_jax.data.builder import RiceImageDataset, checked, refuse_too_many, tell_made
 from rice_jax.data.decoded import Decoded, open_decoded
-from rice_jax.data.images import decode_into
+from rice_jax.data.images import decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.errors import UserError, reason
 
@@ -102,6 +102,7 @@ class Files:
         members = sorted(archive.members)
         read = in_order(functools.partial(checked, archive), members, ahead=_AHEAD)
         self._members: list[Member] = []
+        made_of: dict[str, tuple[str, ...]] = {}
         self.skipped: list[dict[str, str]] = []
         for member, image in zip(
             members, progress(read, len(members), f"checking {where}"), strict=True
@@ -111,6 +112,9 @@ class Files:
                 refuse_too_many(self.skipped, len(members))
             else:
                 self._members.append(member)
+                made_of[member.name] = image.plain.made_of
+        self._others = {name for name, kinds in made_of.items() if kinds}
+        tell_made(made_of.values())
         tell_skipped(self.skipped, len(members), where)
 
     def __len__(self) -> int:
@@ -118,8 +122,9 @@ class Files:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         member = self._members[index]
+        image = self._archive.read(member)
         return {
-            "image": self._archive.read(member),
+            "image": plain(image).content if member.name in self._others else image,
             "label": self._labels[member.label],
             "name": member.name,
         }
