@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 import tiny_training
-from data_files import write_folder
+from data_files import picture, write_folder
+from markdown_it import MarkdownIt
 
 from rice_jax import data, evaluate, export, models, train
 from rice_jax.config import to_json
@@ -289,6 +291,42 @@ def test_what_is_no_file_or_of_no_format_is_told(name, line):
     assert line in done.stderr
     assert name in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+DOCS = MarkdownIt().parse((Path(__file__).parents[1] / "docs" / "export.md").read_text())
+READERS = [token.content for token in DOCS if token.type == "fence"]
+AS_INT8 = next(
+    part
+    for token in DOCS
+    for part in re.findall(r"takes `(np\.int8.*?)` instead of the division", token.content)
+)
+
+
+def reader(name):
+    """The docs' way to read such a file."""
+    whole = name.replace("int8", "net")
+    found = next(text for text in READERS if f'"{whole}"' in text).replace(whole, name)
+    integers = name == "int8.tflite"
+    return found.replace("np.float32(image[None]) / 255", AS_INT8) if integers else found
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *INT8])
+def test_the_readers_of_the_docs_read_it(name, file, tmp_path, monkeypatch):
+    path, _ = file(name)
+    for each in (path, Path(f"{path}.json")):
+        shutil.copy(each, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    photograph = picture(shade=170, size=30, suffix=".jpg")
+    Path("photo.jpg").write_bytes(photograph)
+    said, names = io.StringIO(), {}
+    with contextlib.redirect_stdout(said):
+        exec(reader(name), names)
+    opened = artifact.read(name)
+    pixels = data.decode(photograph, tiny_training.SIZE)
+    logits = opened.net(pixels[None].astype(np.float32) / 255)
+    assert said.getvalue().strip() == tiny_training.CLASSES[int(logits.argmax())]
+    assert np.unique(names["logits"]).size > 1
+    assert len(reader(name).splitlines()) <= 13
 
 
 def test_an_operation_that_tflite_micro_lacks_is_told():
