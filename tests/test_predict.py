@@ -120,7 +120,7 @@ def test_what_is_not_plain_rgb_is_told_once(run, tmp_path):
         str(tmp_path / name) for name in ("a.png", "b.tif", "deeper/c.JPG")
     ]
     assert f"{tmp_path}: left out 1 other file: 1 .txt" in done.stderr
-    assert "2 images were made 8-bit RGB, upright, on black, of one frame: 2 grey" in done.stderr
+    assert "2 images were made plain 8-bit RGB: 2 grey" in done.stderr
 
 
 def test_json_of_a_list(run, trained, folder, refused):

@@ -154,7 +154,7 @@ def tell_made(made_of: Iterable[Sequence[str]]) -> None:
     if others:
         what = "1 image was" if len(others) == 1 else f"{len(others):,} images were"
         kinds = images.told(itertools.chain(*others))
-        print(f"{what} made 8-bit RGB, upright, on black, of one frame: {kinds}", file=sys.stderr)
+        print(f"{what} made plain 8-bit RGB: {kinds}", file=sys.stderr)
 
 
 def refuse_too_many(skipped: Sequence[Mapping[str, str]], total: int) -> None:

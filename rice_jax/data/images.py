@@ -15,15 +15,20 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 64 << 20  # of an image: 192 MiB decoded
 
-BLACK = "black but for the alpha channel that the drawing is in"
-"""Of an image that shows nothing once it lies on black."""
+GREY, PALETTE, DEEP = "grey", "palette", "16-bit"
+ALPHA = "with alpha (laid on black)"
+BLACK = "all black then, what they show is in the alpha channel alone"
+FRAMES = "of several frames (the first taken)"
+TURNED = "lying (turned upright)"
+"""In what images may differ from plain ones; besides, a mode's or a format's name."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
-_KEPT = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # MPO: a phone's JPEG with a second one behind it
+_JPEG = ("JPEG", "MPO")  # MPO: a phone's photo with a second one behind it
+_KEPT = (*_JPEG, "PNG", "BMP", "WEBP")
 _PNG_DEPTH = 24  # offset of the bits a channel in a PNG's header
 _TIFF_BITS = 258  # tag: bits of each channel
 _ORIENTATION = 0x0112
-_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -31,9 +36,9 @@ class Plain(NamedTuple):
     """An image as OpenCV decodes it to what was meant: 8-bit RGB, one frame, upright."""
 
     content: bytes
-    """The image's own bytes where they are that already, otherwise a PNG of it."""
+    """The image's own bytes where OpenCV does, otherwise a PNG of it."""
     made_of: tuple[str, ...] = ()
-    """What it was instead, in a word or two each: 'grey', 'palette', 'lying on its side'."""
+    """What it was instead, as `GREY`."""
 
 
 def plain(data: bytes) -> Plain:
@@ -50,10 +55,11 @@ def plain(data: bytes) -> Plain:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{image.width}x{image.height} pixels: too large")
-            kinds = _kinds(image, data)
+            kinds, jpeg = _kinds(image, data), image.format in _JPEG
             image.load()
-            if not kinds and image.format in _KEPT:
-                return Plain(data)
+            # A photo as PNG would be ten times as large; OpenCV turns it, and makes grey RGB.
+            if image.format in _KEPT and not set(kinds) - ({GREY, TURNED} if jpeg else set()):
+                return Plain(data, tuple(kinds))
             return _converted(image, kinds)
     except UserError:
         raise
@@ -71,19 +77,19 @@ def _kinds(image: Image.Image, data: bytes) -> list[str]:
     if image.mode in ("F", "I") and image.format != "PNG":  # older Pillow opens 16-bit PNG as I
         raise UserError("32-bit values: save it with 8 or 16 bits a channel")
     if image.mode in ("1", "L", "LA", "I", *_SIXTEEN):
-        kinds.append("grey")
+        kinds.append(GREY)
     elif image.mode in ("P", "PA"):
-        kinds.append("palette")
+        kinds.append(PALETTE)
     elif image.mode not in ("RGB", "RGBA", "RGBa", "RGBX"):
         kinds.append(image.mode)
-    if image.mode in _ALPHA or "transparency" in image.info:
-        kinds.append("with alpha")
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        kinds.append(ALPHA)
     if image.mode in ("I", *_SIXTEEN) or _bits(image, data) > 8:
-        kinds.append("16-bit")
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        kinds.append("of several frames")
+        kinds.append(DEEP)
+    if getattr(image, "n_frames", 1) > 1 and image.format not in _JPEG:
+        kinds.append(FRAMES)
     if _orientation(image) not in (0, 1):
-        kinds.append("turned")
+        kinds.append(TURNED)
     return kinds
 
 
@@ -107,12 +113,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _converted(image: Image.Image, kinds: list[str]) -> Plain:
     """The image as a PNG that is as `Plain` says."""
-    if "turned" in kinds:
+    if TURNED in kinds:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", *_SIXTEEN):
         high = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint16) >> 8
         image = Image.fromarray(high.astype(np.uint8))
-    if "with alpha" in kinds:
+    if ALPHA in kinds:
         above = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", above.size, (0, 0, 0, 255)), above)
         alpha = np.asarray(above.getchannel("A"))
@@ -124,7 +130,7 @@ def _converted(image: Image.Image, kinds: list[str]) -> Plain:
 
 
 def told(kinds: Iterable[str]) -> str:
-    """'12 grey, 3 turned': how many there are of each, most first."""
+    """'12 grey, 3 palette': how many there are of each, most first."""
     counts = sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {kind}" for kind, count in counts)
 
@@ -155,7 +161,7 @@ def decode_into(data: bytes, pixels: np.ndarray, whole_size: int = 0) -> None:
             `pixels` then; 0 for theirs.
     """
     encoded = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # turned upright as EXIF says
     if image is None:
         raise UserError("does not decode")
     height, width = pixels.shape[:2]
