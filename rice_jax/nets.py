@@ -67,7 +67,7 @@ class Net:
     """Paths of the layers that training leaves as they are."""
     needs_weights: bool = False
     """Whether the study starts from trained weights, so that random ones would be a mistake."""
-    recipe: Mapping[str, Any] = MappingProxyType({})
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the configuration that are not as in the study's recipe, as 'train.augment'."""
 
 
