@@ -142,6 +142,15 @@ def test_the_page_states_the_figures_of_the_summary(tmp_path):
     assert ["conv1", "4", "2", "1", "1", "0, 2"] in cells(text)
 
 
+def test_a_rate_that_changes_in_each_epoch_is_told_by_its_ends(tmp_path):
+    header = HISTORY.splitlines()[0]
+    rates = [0.002, 0.004, *(0.003 - 0.0005 * step for step in range(6))]
+    rows = [f"{n},1,0.5,1,0.5,{rate:.4f},2,100" for n, rate in enumerate(rates, 1)]
+    text = text_of(make_run(tmp_path, history="\n".join([header, *rows]) + "\n"))
+    assert "0.002 in the first, 0.004 at most, 0.0005 in the last." in text
+    assert "at epoch" not in text
+
+
 def test_the_study_stands_beside_with_its_erratum(tmp_path):
     reported = {"params": 1234, "filters": 5808, "augmented_test_accuracy": 0.8675}
     erratum = {"model": "googlenet", "field": "filters", "reported": 5808, "correct": 7280}

@@ -9,6 +9,7 @@ from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
 _MISTAKES = 3
+_FEW_RATES = 6  # changes of the learning rate that are told one by one
 
 
 def training(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
@@ -30,7 +31,13 @@ def training(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
         for row, before, rate in zip(record.history[1:], rates, rates[1:], strict=False)
         if rate and before and rate != before
     ]
-    if changes:
+    if len(changes) > _FEW_RATES:
+        known = [rate for rate in rates if rate]
+        parts.append(
+            f"The learning rate changed from epoch to epoch: {known[0]:.2g} in the first, "
+            f"{max(known):.2g} at most, {known[-1]:.2g} in the last."
+        )
+    elif changes:
         parts.append(f"The learning rate went from {rates[0]:.2g} {', '.join(changes)}.")
     parts.append(markdown.image("Loss, accuracy and learning rate by epoch", "curves.png"))
     return "\n\n".join(parts)
