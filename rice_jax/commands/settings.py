@@ -121,14 +121,14 @@ def for_all_nets(
 
 def existing_run(workdir: str | None) -> "Run":
     """The run in a folder; UserError where none is given, or it is no run's."""
-    from rice_jax.run import Run
-
     if not workdir:
         raise UserError("--workdir is missing: give the folder of a trained run")
-    run = Run(workdir)
-    if not run.has("config.json"):
-        raise UserError(f"{run.path / 'config.json'} is missing: is {run} a run's folder?")
-    return run
+    file = os.path.join(os.path.expanduser(workdir), "config.json")
+    if "://" not in workdir and not os.path.exists(file):
+        raise UserError(f"{file} is missing: is {workdir} a run's folder?")
+    from rice_jax.run import Run
+
+    return Run(workdir)
 
 
 def load(config: str) -> "ml_collections.ConfigDict":
@@ -137,8 +137,6 @@ def load(config: str) -> "ml_collections.ConfigDict":
     Raises:
         UserError: there is neither; or the file does not give a configuration.
     """
-    import ml_collections
-
     file, colon, argument = config.partition(":")
     if config in names():
         path = configs.FOLDER / f"{config}.py"
@@ -155,7 +153,9 @@ def load(config: str) -> "ml_collections.ConfigDict":
         found = module.get_config(*([argument] if colon else []))
     except Exception as error:
         raise UserError(f"--config={config}: {_where(error, path)}") from error
-    if not isinstance(found, ml_collections.ConfigDict):
+    from ml_collections import ConfigDict
+
+    if not isinstance(found, ConfigDict):
         raise UserError(f"--config={config}: its get_config() returns no ConfigDict")
     return found.lock()
 
