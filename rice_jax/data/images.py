@@ -113,7 +113,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _converted(image: Image.Image, kinds: list[str]) -> Plain:
     """The image as a PNG that is as `Plain` says."""
-    if TURNED in kinds:
+    if TURNED in kinds and image.format != "TIFF":  # which Pillow turns as it loads
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", *_SIXTEEN):
         high = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint16) >> 8
