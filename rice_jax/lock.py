@@ -50,10 +50,13 @@ def hold(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(run: Run) -> Iterator[None]:
+    made = not run.path.exists()
     run.create()
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(os.fspath(run.path / FILE), "a+", encoding="utf-8"))
+            file = stack.enter_context(
+                open(os.fspath(run.path / FILE), "a+", encoding="utf-8", opener=_no_link)
+            )
         except OSError as error:
             raise UserError(f"cannot write to the run's folder {run}: {reason(error)}") from error
         try:
@@ -70,7 +73,16 @@ def _locked(run: Run) -> Iterator[None]:
         file.truncate(0)
         json.dump(_myself(), file)
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made and os.listdir(run.path) == [FILE]:  # refused before it wrote anything
+                os.unlink(run.path / FILE)
+                os.rmdir(run.path)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextlib.contextmanager

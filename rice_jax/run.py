@@ -9,6 +9,9 @@ from etils import epath
 
 from rice_jax.errors import UserError, reason
 
+_PATTERN = "*?[]\\"
+"""Characters that Orbax reads as a pattern when it looks for a checkpoint's files."""
+
 
 class Run:
     """The folder of one run, local or remote (gs://), and the names of the files in it."""
@@ -18,6 +21,12 @@ class Run:
         local = "://" not in self._given
         # Absolute, for Orbax takes no other.
         self.path = epath.Path(os.path.abspath(os.path.expanduser(workdir)) if local else workdir)
+        special = [character for character in _PATTERN if character in os.fspath(self.path)]
+        if special:
+            raise UserError(
+                f"{os.fspath(self.path)} has {special[0]!r} in it, with which checkpoints are not "
+                "found again: give the run's folder another name"
+            )
 
     def __str__(self) -> str:
         return self._given
@@ -37,6 +46,8 @@ class Run:
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
 
+        A link in the run's folder is not followed: what it points to is not the run's.
+
         Raises:
             UserError: it cannot be written, as where the run's folder is not there (`create`).
         """
@@ -44,7 +55,11 @@ class Run:
         partial = target.parent / f".{target.name}.partial"
         try:
             if target.parent != self.path:  # removed under a run, it does not come back in parts
+                if os.path.islink(target.parent):
+                    raise OSError(f"{os.fspath(target.parent)} is a link")
                 target.parent.mkdir(exist_ok=True)
+            if os.path.islink(partial):
+                partial.unlink()
             partial.write_bytes(content)
             partial.replace(target)
         except OSError as error:

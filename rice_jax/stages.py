@@ -9,7 +9,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import cluster, data, evaluate, first_run, identity, inspection, profile, train
+from rice_jax import (
+    cluster,
+    data,
+    evaluate,
+    first_run,
+    identity,
+    inspection,
+    lock,
+    profile,
+    train,
+)
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
@@ -70,21 +80,27 @@ def run_stages(
         raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
     configuration.check(config)
     job = Job(Run(workdir or f"runs/{config.model.name}"), config)
-    saved = configuration.read(job.run) if job.run.has("config.json") else None
+    with lock.hold(job.run):  # from before the first write to after the last
+        _settle(job, stages, given)
+        for name in STAGES:
+            if name in stages:
+                print(f"== {name} ==", flush=True)
+                STAGES[name](job)
+        cluster.on_first(lambda: _report(job.run))
+    print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
+
+
+def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
+    """Decide what the configuration leaves open; UserError where the folder has another run."""
+    config, run = job.config, job.run
+    saved = configuration.read(run) if run.has("config.json") else None
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
     if said and "train" in stages:
         print(said, flush=True)
     if saved:
         config.model.classes = saved["config"]["model"]["classes"]
-        identity.refuse_another(
-            job.run, saved, {"config": configuration.to_json(config), "data": None}
-        )
-    for name in STAGES:
-        if name in stages:
-            print(f"== {name} ==", flush=True)
-            STAGES[name](job)
-    cluster.on_first(lambda: _report(job.run))
-    print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
+        wanted = {"config": configuration.to_json(config), "data": None}
+        identity.refuse_another(run, saved, wanted)
 
 
 def _report(run: Run) -> None:

@@ -332,7 +332,7 @@ def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monke
     assert file.stat().st_size == 5 * (7 * 7 * 3 + 4) + 4
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:-1])
-    (file.parent / "killed.partial").write_bytes(b"half")
+    file.with_suffix(".partial").write_bytes(b"half")
     again = data.load(folder, tmp_path, seed=0).splits["test"]
     np.testing.assert_array_equal(next(data.batches(again, 5, **sizes))["image"], expected["image"])
     assert list(tmp_path.glob("*/decoded/*")) == [file]
@@ -395,6 +395,23 @@ def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypa
     assert batch["weight"].sum() == 5
     assert "test is decoded anew each time: its pixels take" in capsys.readouterr().err
     assert not list(tmp_path.glob("*/decoded/*"))
+
+
+def test_files_that_lie_in_the_cache_folder_by_chance_stay(folder, tmp_path, monkeypatch):
+    """Even where room is made, and where names are nearly those of decoded splits."""
+    monkeypatch.setattr(decoded, "MOST_KEPT", 0)
+    others = [
+        tmp_path / place / "decoded" / name
+        for place in ("holiday", "0123456789abcdef-0", "0123456789abcdef-x")
+        for name in ("a.png", "notes.txt", "mine.uint8", "test.partial")
+    ]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"mine")
+    for size in (8, 9):
+        source = data.load(folder, tmp_path, seed=0).splits["test"]
+        next(data.batches(source, 5, image_size=size))
+    assert all(other.read_bytes() == b"mine" for other in others)
 
 
 def test_the_least_recently_used_decoded_splits_make_room(folder, tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ import threading
 
 import pytest
 
-from rice_jax import lock
+from rice_jax import config as configuration
+from rice_jax import lock, stages
 from rice_jax.errors import UserError
+from rice_jax.prune import job
 from rice_jax.run import Run
 
 
@@ -33,6 +35,31 @@ def test_the_second_is_told_who_holds_the_folder(tmp_path):
         pytest.fail("both hold it")
 
 
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_a_command_that_is_refused_changes_nothing(tmp_path, stage):
+    """Not config.json either, by which the run under way goes on."""
+    run, settings = Run(tmp_path), configuration.default("final")
+    run.write_json("config.json", {"config": configuration.to_json(settings), "data": None})
+    with taken(run):
+        before = content(tmp_path)
+        settings.seed = 7
+        with pytest.raises(UserError, match="in use by process 4711"):
+            stages.run_stages(settings, str(tmp_path), [stage])
+        assert content(tmp_path) == before
+
+
+def test_two_prunings_into_one_folder_take_turns(tmp_path):
+    out, settings = Run(tmp_path), configuration.default("final")
+    (tmp_path / "steps").mkdir()
+    with taken(out), pytest.raises(UserError, match="in use by process 4711"):
+        job.lighten(job.Request(drop="dead"), settings, Run(tmp_path / "trained"), out)
+    assert (tmp_path / "steps").is_dir()
+
+
 def test_a_holder_that_ended_leaves_the_folder_free_whatever_it_wrote(tmp_path):
     run = Run(tmp_path)
     with taken(run):
@@ -49,12 +76,36 @@ def test_who_holds_the_folder_may_hold_it_again(tmp_path):
     file = run.path / lock.FILE
     with lock.hold(run):
         with lock.hold(Run(f"{tmp_path}/./new")):
-            pass
+            run.write_text("report.md", "a folder with nothing in it would go")
         assert json.loads(file.read_text())["pid"] == os.getpid()  # let go by nobody yet
         with file.open() as again, pytest.raises(BlockingIOError):
             fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with file.open() as again:
         fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_end_left_alone(tmp_path):
+    victim, run = tmp_path / "victim", Run(tmp_path / "run")
+    victim.write_text("mine")
+    run.create()
+    os.symlink(victim, run.path / lock.FILE)
+    with pytest.raises(UserError, match="cannot write to the run's folder"), lock.hold(run):
+        pytest.fail("held")
+    assert victim.read_text() == "mine"
+
+
+def test_a_new_folder_goes_where_nothing_came_of_it(tmp_path):
+    run, refused = Run(tmp_path / "new"), UserError("refused")
+    with pytest.raises(UserError, match="refused"), lock.hold(run):
+        raise refused
+    assert not run.path.exists()
+    with lock.hold(run):
+        run.write_text("config.json", "{}")
+    assert sorted(path.name for path in run.path.iterdir()) == [lock.FILE, "config.json"]
+    (tmp_path / "empty").mkdir()
+    with lock.hold(Run(tmp_path / "empty")):
+        pass
+    assert (tmp_path / "empty").is_dir(), "it was there before"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

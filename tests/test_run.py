@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -31,6 +32,40 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path, monkeyp
         run.write_text("report.md", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
     assert (tmp_path / "report.md").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["report.md", "maps/conv1.png"])
+def test_what_a_link_points_to_is_not_written_to(tmp_path, name):
+    """A run's folder may come from elsewhere: the file, what is written first, and the folder."""
+    victim, run = tmp_path / "victim", Run(tmp_path / "run")
+    victim.write_text("mine")
+    run.create()
+    run.write_text(name, "before")
+    target = run.path / name
+    partial = target.parent / f".{target.name}.partial"
+    for link in (target, partial):
+        link.unlink(missing_ok=True)
+        os.symlink(victim, link)
+        run.write_text(name, "text")
+        assert target.read_text() == "text"
+        assert not os.path.islink(target)
+    assert victim.read_text() == "mine"
+
+
+def test_a_folder_that_is_a_link_is_refused(tmp_path):
+    run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
+    run.create()
+    elsewhere.mkdir()
+    os.symlink(elsewhere, run.path / "maps")
+    with pytest.raises(UserError, match="maps is a link"):
+        run.write_text("maps/conv1.png", "text")
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x[1]", "x]", "a*", "what?", "back\\slash", "in[1]/final"])
+def test_a_name_with_which_checkpoints_are_not_found_again_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="give the run's folder another name"):
+        Run(tmp_path / name)
 
 
 def test_a_folder_that_was_removed_does_not_come_back_in_parts(tmp_path):

@@ -144,6 +144,57 @@ def test_a_damaged_one_makes_room_when_training_comes_to_its_step_again(sound, t
     assert numbers(tmp_path) == [1, 2]
 
 
+@pytest.mark.parametrize("which", ["newest", "best"])
+@pytest.mark.parametrize("part", ["meta", "state"])
+def test_what_the_system_refuses_to_read_is_no_damage(sound, tmp_path, part, which):
+    """A permission or a disk's error passes: nothing is begun anew, nothing goes meanwhile."""
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    for path in files(tmp_path / "2" / part):
+        path.unlink()
+        path.symlink_to(path.name)  # which refuses also the superuser
+    with pytest.raises(UserError, match=r"cannot read a checkpoint: .*Too many levels"):
+        read(tmp_path, which)
+    assert numbers(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("said", ["PERMISSION_DENIED: [OS error 13: EACCES]", "[OS error 24: E]"])
+def test_what_the_system_refuses_while_it_is_read_is_no_damage(sound, monkeypatch, said):
+    """TensorStore tells it in the text of an error of another kind."""
+    checkpoints = Checkpoints(epath.Path(sound), read_only=True)
+    restore = checkpoints._manager.restore
+
+    def refused(number, args):
+        if "state" in args:
+            raise ValueError(f'Error opening "d/0389": {said} [tensorstore_spec=...]')
+        return restore(number, args=args)
+
+    monkeypatch.setattr(checkpoints._manager, "restore", refused)
+    with pytest.raises(UserError, match="cannot read a checkpoint"):
+        checkpoints.newest(like)
+    checkpoints.close()
+
+
+def test_where_none_is_whole_training_does_not_begin_anew(sound, tmp_path):
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "1")
+    empty_numbers(tmp_path)
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged: remove that folder"):
+        read(tmp_path)
+    assert numbers(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("which", ["newest", "best"])
+@pytest.mark.parametrize("name", ["model.pt", "model/weights.bin"])
+def test_anothers_folder_of_a_number_is_no_checkpoint_and_stays(sound, tmp_path, name, which):
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    foreign = tmp_path / "100" / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"weights")
+    with pytest.raises(UserError, match=f"{tmp_path}/100 is no checkpoint of this program"):
+        read(tmp_path, which)
+    assert foreign.read_bytes() == b"weights"
+
+
 def test_where_none_is_whole_there_is_no_best(sound, tmp_path):
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "1")

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -18,6 +19,8 @@ from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
 
+DATASET = re.compile("[0-9a-f]{16}-[0-9]+")
+"""Names of datasets' folders: `key` of the images, and the seed of their splits."""
 _CHANGES = "changes"
 """A file beside the records: `key_of_changes` of the images when they were last read."""
 _AHEAD = 64  # images read ahead

@@ -6,6 +6,7 @@ the system's page cache; so a split is kept only where it takes no more than hal
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import weakref
@@ -16,8 +17,9 @@ import cv2
 import numpy as np
 from etils import epath
 
-from rice_jax.data.cache import lock
+from rice_jax.data.cache import DATASET, lock
 from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
 
 MOST_KEPT = 32 << 30  # bytes of all decoded splits in a cache; the least recently used go first
@@ -25,6 +27,8 @@ MOST_KEPT = 32 << 30  # bytes of all decoded splits in a cache; the least recent
 _CHECKSUM = 4  # bytes at the end of a file: CRC-32 of all before them
 _BLOCK = 1 << 22  # bytes that a checksum reads at a time
 _AHEAD = 64  # images decoded before they are written
+
+_WRITTEN = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+-opencv[0-9.]+\.(uint8|partial)")
 
 Fill = Callable[[int, np.ndarray], int]
 """Writes image i into uint8 (H, W, 3) and returns its label."""
@@ -105,8 +109,15 @@ def _does_not_pay(size: int, folder: epath.Path) -> str:
 
 
 def _make_room(cache: epath.Path, size: int) -> None:
-    """Delete what interrupted writes left, and decoded splits that were not used for longest."""
-    files = [os.fspath(file) for file in cache.glob("*/decoded/*")]
+    """Delete what interrupted writes left, and decoded splits that were not used for longest.
+
+    Of a cache folder that others use too only what this module wrote, by its names.
+    """
+    files = [
+        os.fspath(file)
+        for file in cache.glob("*/decoded/*")
+        if DATASET.fullmatch(file.parent.parent.name) and _WRITTEN.fullmatch(file.name)
+    ]
     kept = sorted((file for file in files if file.endswith(".uint8")), key=os.path.getmtime)
     for file in set(files) - set(kept):
         os.unlink(file)

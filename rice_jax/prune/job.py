@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, identity, inspection, stages, train
+from rice_jax import data, identity, inspection, lock, stages, train
 from rice_jax.errors import UserError
 from rice_jax.prune import widths
 from rice_jax.prune.certificate import certify
@@ -81,6 +81,11 @@ def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, ou
         raise UserError("--steps must be 1 or more, --finetune_epochs 0 or more")
     if request.steps > 1 and not (request.budgets and request.finetune_epochs):
         raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
+    with lock.hold(out):  # two at once would delete each other's steps
+        _lighten(request, config, parent, out)
+
+
+def _lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     asked = request.to_json() | {"parent": str(parent)}
     config = _for_the_net_of(parent, config)
     if out.has("prune.json"):

@@ -1,8 +1,11 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import re
 import sys
 import warnings
 from collections import deque
@@ -20,8 +23,19 @@ from rice_jax.errors import UserError, reason
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import TrainState
 
+_OURS = {"_CHECKPOINT_METADATA", "meta", "state"}
+"""What a checkpoint's folder holds, in whole or in part."""
 _ABOUT = ("progress", "origin")
 """What a checkpoint says about its arrays."""
+
+
+_OS_ERROR = re.compile(r"\bOS error (\d+)")
+"""As TensorStore tells it: [OS error 13: EACCES Permission denied]."""
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EBUSY, errno.ELOOP, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO),
+}
+"""Errors of the system that say nothing of what a file holds."""
 
 
 class DamagedError(Exception):
@@ -46,6 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
+        """UserError where another program's folders are among the checkpoints."""
         _keep_orbax_quiet()
         self.folder = folder
         self._keep = _Keep()
@@ -58,6 +73,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
             ),
         )
+        self._refuse_others()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to save; the arrays may be donated as soon as this returns.
@@ -91,25 +107,35 @@ class Checkpoints:
         self._guarded(self._manager.close)
 
     def newest(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:
-        """The newest whole checkpoint, None where there is none.
+        """The newest whole checkpoint, None where there is none at all.
 
         Args:
             like: of a checkpoint's origin, the state's shapes, types and shardings; it may raise
                 UserError where that origin is not what is wanted.
+
+        Raises:
+            UserError: every checkpoint is damaged, or one cannot be read for a reason of the
+                system's: then it may be whole.
         """
-        for number in self._numbers():
+        numbers = self._numbers()
+        for number in numbers:
             checkpoint = self._whole(number, like)
             if checkpoint is not None:
                 self._keep.best.append(checkpoint.progress.best_checkpoint)
                 return checkpoint
             self._keep.damaged.add(number)
+        if numbers:
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged: remove that folder to train anew, "
+                "or give another --workdir"
+            )
         return None
 
     def best(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:
         """The best epoch's checkpoint; where that is damaged, the newest whole one.
 
         Raises:
-            UserError: there are checkpoints, but not a whole one.
+            UserError: there are checkpoints, but not a whole one; or as `newest`.
         """
         numbers = self._numbers()
         for number in numbers:
@@ -131,6 +157,17 @@ class Checkpoints:
     def _numbers(self) -> list[int]:
         return sorted(self._manager.all_steps(), reverse=True)
 
+    def _refuse_others(self) -> None:
+        """UserError for a folder of another program's, which would age away as a checkpoint."""
+        for number in self._numbers():
+            folder = self.folder / str(number)
+            inside = {path.name for path in folder.iterdir()}
+            if inside and inside.isdisjoint(_OURS):
+                raise UserError(
+                    f"{folder} is no checkpoint of this program: move it away, or give another "
+                    "--workdir"
+                )
+
     def _whole(
         self, number: int, like: Callable[[dict[str, Any]], TrainState]
     ) -> Checkpoint | None:
@@ -146,6 +183,7 @@ class Checkpoints:
         return Checkpoint(state, Progress.from_json(meta["progress"]), meta["origin"])
 
     def _meta(self, number: int) -> dict[str, Any]:
+        _require_readable(self.folder / str(number))
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
         if not isinstance(meta, dict) or meta.keys() - {"about"} != {*_ABOUT, "digest"}:
@@ -225,7 +263,44 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
+        if refusal := _of_the_system(error):
+            raise _unread(refusal) from error
         raise DamagedError(_brief(error)) from error
+
+
+def _require_readable(folder: epath.Path) -> None:
+    """UserError where the system does not let a file be read, which Orbax takes for absent."""
+    try:
+        for place, _, names in os.walk(folder, onerror=_raise):
+            for name in names:
+                with open(os.path.join(place, name), "rb", buffering=0) as file:
+                    file.read(1)
+    except OSError as error:
+        if refusal := _of_the_system(error):
+            raise _unread(refusal) from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _unread(refusal: str) -> UserError:
+    return UserError(
+        f"cannot read a checkpoint: {refusal}; it may be whole, so nothing is begun anew"
+    )
+
+
+def _of_the_system(error: BaseException | None) -> str | None:
+    """Why the system did not let a file be read that is there; None where that is no cause."""
+    while error is not None:
+        code = error.errno if isinstance(error, OSError) else None
+        if told := _OS_ERROR.search(str(error)):
+            code = int(told[1])
+        if code in _REFUSED:
+            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            return where + os.strerror(code)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _described(about: Mapping[str, Any]) -> Any:
