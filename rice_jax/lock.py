@@ -12,7 +12,7 @@ from typing import Any
 
 from rice_jax import cluster
 from rice_jax.errors import UserError, reason
-from rice_jax.run import Run
+from rice_jax.run import Run, parse_json
 
 FILE = ".lock"
 LEASE_SECONDS = 60.0
@@ -31,8 +31,10 @@ def hold(run: Run) -> Iterator[None]:
     the folder for all of them.
 
     Raises:
-        UserError: another process holds it (its number, machine and start are told).
+        UserError: another process holds it (its number, machine and start are told), or it has a
+            name with which no run can be kept there.
     """
+    run.check_name()
     remote = "://" in os.fspath(run.path)
     path = os.fspath(run.path) if remote else os.path.realpath(run.path)
     if path in _held:
@@ -94,7 +96,7 @@ def leased(run: Run) -> Iterator[None]:
     run.create()
     file = run.path / FILE
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        left = json.loads(file.read_text())["renewed"] + LEASE_SECONDS - time.time()
+        left = parse_json(file.read_text())["renewed"] + LEASE_SECONDS - time.time()
         if left > 0:
             raise UserError(
                 f"{run} is in use by {_holder(file.read_text())}, or was until a moment ago: wait "
@@ -125,7 +127,7 @@ def _myself() -> dict[str, Any]:
 
 def _holder(content: str) -> str:
     try:
-        holder = json.loads(content)
+        holder = parse_json(content)
         return f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

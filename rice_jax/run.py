@@ -13,6 +13,10 @@ _PATTERN = "*?[]\\"
 """Characters that Orbax reads as a pattern when it looks for a checkpoint's files."""
 
 
+_LARGEST = 64 << 20
+"""Bytes of JSON that are read: a dead filters' census of 1,000 layers has some 10 MB."""
+
+
 class Run:
     """The folder of one run, local or remote (gs://), and the names of the files in it."""
 
@@ -21,20 +25,24 @@ class Run:
         local = "://" not in self._given
         # Absolute, for Orbax takes no other.
         self.path = epath.Path(os.path.abspath(os.path.expanduser(workdir)) if local else workdir)
-        special = [character for character in _PATTERN if character in os.fspath(self.path)]
-        if special:
-            raise UserError(
-                f"{os.fspath(self.path)} has {special[0]!r} in it, with which checkpoints are not "
-                "found again: give the run's folder another name"
-            )
 
     def __str__(self) -> str:
         return self._given
 
     @property
     def checkpoints(self) -> epath.Path:
-        """Folder of the Orbax checkpoints."""
+        """Folder of the Orbax checkpoints; UserError as `check_name`."""
+        self.check_name()
         return self.path / "checkpoints"
+
+    def check_name(self) -> None:
+        """UserError where Orbax would not find again what it wrote in the folder."""
+        special = [character for character in _PATTERN if character in os.fspath(self.path)]
+        if special:
+            raise UserError(
+                f"{os.fspath(self.path)} has {special[0]!r} in it, with which checkpoints are not "
+                "found again: give the run's folder another name"
+            )
 
     def create(self) -> None:
         """Make the folder; UserError where that is not permitted."""
@@ -84,11 +92,21 @@ class Run:
         """The content of a JSON file; UserError where it is missing or damaged."""
         target = self.path / name
         try:
-            return json.loads(target.read_text())
+            return parse_json(target.read_bytes())
         except FileNotFoundError as error:
             raise UserError(f"{os.fspath(target)} is missing: is {self} a run's folder?") from error
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {os.fspath(target)}: {reason(error)}") from error
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What a JSON text holds; ValueError where it is damaged, or beyond what any file here is."""
+    if len(content) > _LARGEST:
+        raise ValueError(f"it has {len(content) / 1e6:.0f} MB, far more than any file of a run")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _remove(path: epath.Path) -> None:

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from rice_jax import lock
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
@@ -64,8 +65,19 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["x[1]", "x]", "a*", "what?", "back\\slash", "in[1]/final"])
 def test_a_name_with_which_checkpoints_are_not_found_again_is_refused(tmp_path, name):
+    run = Run(tmp_path / name)
+    with pytest.raises(UserError, match="give the run's folder another name"), lock.hold(run):
+        pytest.fail("held")
     with pytest.raises(UserError, match="give the run's folder another name"):
-        Run(tmp_path / name)
+        run.checkpoints  # noqa: B018
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, " " * (65 << 20)])
+def test_json_that_no_run_has_is_damage(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json: it (is nested|has 68 MB)"):
+        Run(tmp_path).read_json("config.json")
 
 
 def test_a_folder_that_was_removed_does_not_come_back_in_parts(tmp_path):

@@ -2,14 +2,13 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from rice_jax.errors import UserError, reason
 from rice_jax.export import flatbuffer, passport, runtimes
-from rice_jax.run import Run
+from rice_jax.run import Run, parse_json
 
 RUNTIMES = {".stablehlo": "JAX", ".onnx": "onnxruntime", ".tflite": "LiteRT"}
 """What computes a file, by the end of its name."""
@@ -76,5 +75,5 @@ def _within(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
     if path.endswith(".onnx"):
         session = runtimes.onnx_session(content)
         told = session.get_modelmeta().custom_metadata_map.get(passport.NAME)
-        return json.loads(told or "null"), runtimes.onnx(session)
-    return json.loads(flatbuffer.note(content, passport.NAME) or "null"), runtimes.tflite(content)
+        return parse_json(told or "null"), runtimes.onnx(session)
+    return parse_json(flatbuffer.note(content, passport.NAME) or "null"), runtimes.tflite(content)

@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from rice_jax import models
 from rice_jax.errors import UserError, reason
+from rice_jax.run import parse_json
 
 FOLDER = Path(__file__).parent / "trained"
 PREFIX = "zoo:"
@@ -63,7 +64,7 @@ def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
         raise UserError(f"the zoo has no net called {name!r}; it has {', '.join(names(folder))}")
     path = folder / f"{name}.json"
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
         for field, kind in _FIELDS.items():
             if not isinstance(content[field], kind):
                 raise ValueError(f"{field} is {content[field]!r}")
