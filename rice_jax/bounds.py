@@ -7,6 +7,7 @@ import dataclasses
 import decimal
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -130,6 +131,21 @@ class Text:
     def read(self, text: str) -> str:
         """The text itself."""
         return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Place(Text):
+    """A path of what is there already, or one of a few words, or a prefix and a name."""
+
+    about: str = "a path"
+    words: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def missing(self, value: str) -> bool:
+        """Whether it is a path of this machine at which nothing is."""
+        if value in ("", *self.words) or (self.prefix and value.startswith(self.prefix)):
+            return False
+        return "://" not in value and not os.path.exists(os.path.expanduser(value))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rice_jax import nets
-from rice_jax.bounds import Field, Real, Several, Switch, Text, Whole, Word, checked, nearest
+from rice_jax.bounds import Field, Place, Real, Several, Switch, Text, Whole, Word, checked, nearest
 from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _IMAGES = {"name": str, "synthetic": bool, "fingerprint": str, "classes": list}
 
 _COUNT = Whole(1, 1_000_000)
 _RATE = Real(0, 1e6, above=True)
-_PATH = Text("a path")
 
 FIELDS: Mapping[str, Field] = MappingProxyType(
     {
@@ -32,14 +31,14 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             "a Keras .h5 (a whole model or weights alone), a run's folder, zoo:NAME for a net that "
             "comes with the package, 'random', or empty for the net's own beginning (random but "
             "for vgg16 and vgg_light; on the sample the zoo's net of this name)",
-            Text("a path, zoo:NAME, 'random' or nothing"),
+            Place("a path, zoo:NAME, 'random' or nothing", words=("random",), prefix="zoo:"),
         ),
         "data.path": Field(
             "",
             "the Kaggle zip, its unpacked folder or any folder of class folders; 'sample' for the "
             "package's photographs, 'synthetic' for drawn grains; empty for the path in "
             "RICE_IMAGE_DATASET, and without that for the sample",
-            _PATH,
+            Place("a path, 'sample' or 'synthetic'", words=("sample", "synthetic")),
         ),
         "data.cache_dir": Field(
             "~/.cache/rice_jax", "folder of prepared images", Text("a path", may_be_empty=False)
@@ -98,7 +97,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.teacher": Field(
             "",
             "a trained run's folder, or zoo:NAME, whose answers are learnt from beside the labels",
-            Text("a run's folder, zoo:NAME or nothing"),
+            Place("a run's folder, zoo:NAME or nothing", prefix="zoo:"),
         ),
         "train.distill.temperature": Field(
             4.0, "the logits of both nets are divided by it", Real(0, 1e3, above=True)
@@ -118,7 +117,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             False, "history.csv also as event files, in WORKDIR/tensorboard", Switch()
         ),
         "eval.path": Field(
-            "", "a folder of class folders to evaluate instead of the test split", _PATH
+            "", "a folder of class folders to evaluate instead of the test split", Place()
         ),
         "eval.batch_size": Field(64, "images at a time", _COUNT),
         "profile.device_flops_per_second": Field(

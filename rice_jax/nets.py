@@ -11,6 +11,10 @@ from typing import Any
 from rice_jax.bounds import Field, Real, Several, Whole, Word
 from rice_jax.errors import UserError
 
+_IMAGENET = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
 _FILTERS = Whole(1, 65_536)
 _CLASSES = Field(5, "classes that the head tells apart; the images decide", Whole(1, 100_000))
 
@@ -152,3 +156,13 @@ def get(name: str) -> Net:
     if name not in NETS:
         raise UserError(f"config.model.name={name!r} is no net; there are {', '.join(NETS)}")
     return NETS[name]
+
+
+def weights_wanted(name: str) -> str:
+    """What to say where a net needs weights that are not there: which, and where they are."""
+    run = " or the folder of a vgg16 run" if name == "vgg_light" else ""
+    return (
+        f"{name} starts from trained weights: set --config.model.weights to Keras's "
+        f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}, "
+        "or to 'random' to learn from nothing"
+    )

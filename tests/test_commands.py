@@ -10,7 +10,7 @@ import commands
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import nets, prune, stages
+from rice_jax import nets, prune, stages, zoo
 from rice_jax.commands import app, process
 from rice_jax.commands import prune as prune_command
 from rice_jax.commands import train as train_command
@@ -50,6 +50,13 @@ MISTAKES = [
     (f"train {FINAL} --config.train.on_collapse=restrat", "nearest is restart"),
     (f"train {FINAL} --stages=train,dance", "more of: train, evaluate, profile or inspect"),
     (f"train {FINAL} --stages=", "--stages=: give 1 or more of"),
+    (f"train {FINAL} --config.data.path=nowhere", "path=nowhere: there is no such file or folder"),
+    (f"train {FINAL} --config.data.path=sampel", "no such file or folder; nearest is sample"),
+    (f"train {FINAL} --config.eval.path=nowhere", "path=nowhere: there is no such file or folder"),
+    (f"train {FINAL} --config.model.weights=zoo:fnal", "no net called 'fnal'; it has"),
+    (f"train {FINAL} --config.model.weights=vgg16_x.h5", "get it from https://storage.googleapis"),
+    ("train --config=vgg16", "vgg16 starts from trained weights"),
+    ("reproduce --config.data.path=nowhere.zip", "path=nowhere.zip: there is no such file"),
     ("train final", "'final' belongs to no option; give --config=final"),
     (f"train {FINAL} runs/final", "a folder is given as --workdir=DIR"),
     ("prune", "--workdir is missing"),
@@ -90,7 +97,7 @@ MISTAKES = [
     ("zoo everything", "'everything' is not understood"),
     ("zoo --config=final", "--config=final: there is no such option"),
 ]  # fmt: skip
-SHOWN = ["", "--help", "--version", *(f"{name} --help" for name in NAMES)]
+SHOWN = ["", "--help", "--version", "zoo", *(f"{name} --help" for name in NAMES)]
 
 CHILD = """
 import contextlib, io, json, sys
@@ -154,6 +161,12 @@ def test_help_shows_what_there_is(answers):
         assert (status, err) == (0, "")
         assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()] == NAMES
     assert answers["--version"][1].split()[-1].count(".") == 2
+
+
+def test_the_zoo_is_told_without_jax(answers):
+    status, out, err = answers["zoo"]
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(zoo.names())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -236,7 +249,7 @@ def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):
         (["--config.model.stages=((4,),(2, 3))"], "model.stages", ((4,), (2, 3))),
         (["--config.train.frozen=conv1,conv2"], "train.frozen", ("conv1", "conv2")),
         (["--config.train.frozen=('conv1',)"], "train.frozen", ("conv1",)),
-        (["--config.data.path=a folder, with commas"], "data.path", "a folder, with commas"),
+        (["--config.data.cache_dir=here, there"], "data.cache_dir", "here, there"),
     ],
 )  # fmt: skip
 def test_a_field_is_set_as_it_is_meant(fields, name, value, monkeypatch):
@@ -251,6 +264,18 @@ def test_a_field_is_set_as_it_is_meant(fields, name, value, monkeypatch):
     assert seen["r"] == ("runs/x", ("profile", "train"), {name: value})
 
 
+def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
+    saved = configuration.default("cnn")
+    saved.train.epochs = 7
+    (tmp_path / "config.json").write_text(json.dumps({"config": configuration.to_json(saved)}))
+    seen = []
+    monkeypatch.setattr(stages, "run_stages", lambda config, *_: seen.append(config))
+    done = commands.run("train", f"--workdir={tmp_path}", "--config.train.batch_size=8")
+    assert done.returncode == 0, done.stderr
+    saved.train.batch_size = 8
+    assert seen == [saved]
+
+
 def test_a_configuration_of_ones_own_takes_an_argument(tmp_path, monkeypatch):
     file = tmp_path / "mine"
     file.write_text(
@@ -258,6 +283,6 @@ def test_a_configuration_of_ones_own_takes_an_argument(tmp_path, monkeypatch):
     )
     seen = []
     monkeypatch.setattr(stages, "run_stages", lambda config, *_: seen.append(config.model.name))
-    for argument in (file, f"{file}:vgg16", "cnn_light", ROOT / "configs" / "final.py"):
+    for argument in (file, f"{file}:googlenet", "cnn_light", ROOT / "configs" / "final.py"):
         assert commands.run("train", f"--config={argument}").returncode == 0
-    assert seen == ["cnn", "vgg16", "cnn_light", "final"]
+    assert seen == ["cnn", "googlenet", "cnn_light", "final"]

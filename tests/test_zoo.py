@@ -15,7 +15,7 @@ from flax import traverse_util
 from rice_jax import config as configuration
 from rice_jax import data, evaluate, models, profile, train, zoo
 from rice_jax.errors import UserError
-from rice_jax.zoo.catalogue import FOLDER
+from rice_jax.zoo.cards import FOLDER
 
 pytestmark = pytest.mark.usefixtures("compiled_in_haste")
 

@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rice_jax import config as configuration
-from rice_jax import configs, nets
-from rice_jax.bounds import Field, Real, Several, Switch, Text, Whole, Word, checked, nearest, read
+from rice_jax import configs, nets, zoo
+from rice_jax.bounds import (
+    Field,
+    Place,
+    Real,
+    Several,
+    Switch,
+    Text,
+    Whole,
+    Word,
+    checked,
+    nearest,
+    read,
+)
 from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,6 +105,7 @@ def chosen(
     found = _saved(workdir) if config is None else load(config)
     given = set_fields(found, fields, _known(found))
     configuration.check(found)
+    _are_there(given, _known(found))
     return found, given
 
 
@@ -116,7 +129,14 @@ def for_all_nets(
     given = set_fields(config, fields, known)
     for name, value in given.items():
         checked(f"config.{name}", value, known[name].bounds)
+    _are_there(given, known)
     return config, given
+
+
+def lacks_weights(config: "ml_collections.ConfigDict") -> bool:
+    """Whether a net that starts from trained weights is given none."""
+    name = config.model.name
+    return nets.get(name).needs_weights and not config.model.weights and name not in zoo.names()
 
 
 def existing_run(workdir: str | None) -> "Run":
@@ -186,6 +206,22 @@ def set_fields(
     found = config_flags.get_override_values(values["config"])
     config.update_from_flattened_dict(found)
     return found
+
+
+def _are_there(given: Mapping[str, Any], known: Mapping[str, Field]) -> None:
+    """UserError where a field that the user has set names a path or a net that is not there."""
+    for name, value in given.items():
+        bounds = known[name].bounds
+        if not isinstance(bounds, Place):
+            continue
+        if bounds.prefix and value.startswith(bounds.prefix):
+            zoo.card(value.removeprefix(bounds.prefix))
+        elif bounds.missing(value):
+            near = nearest(value, bounds.words)
+            meant = f"; nearest is {near}" if near else ""
+            if name == "model.weights" and "vgg16" in os.path.basename(value):
+                meant = f"; {nets.weights_wanted('vgg16')}"
+            raise UserError(f"--config.{name}={value}: there is no such file or folder{meant}")
 
 
 def called(name: str, fields: Iterable[str]) -> list[str]:

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from rice_jax import nets
 from rice_jax.bounds import Several, Text, Word
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
+from rice_jax.errors import UserError
 
 STAGES = ("train", "evaluate", "profile", "inspect")
 
@@ -37,6 +39,8 @@ def train(
     may be left out.
     """
     found, given = settings.chosen(config, workdir, fields)
+    if config and "train" in stages and settings.lacks_weights(found):
+        raise UserError(nets.weights_wanted(found.model.name))
 
     def job() -> None:
         from rice_jax import cluster

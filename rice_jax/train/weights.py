@@ -15,7 +15,7 @@ from etils import epath
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import models, zoo
+from rice_jax import models, nets, zoo
 from rice_jax.bounds import checked
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
@@ -27,10 +27,6 @@ from rice_jax.train.state import Params
 
 RANDOM = "random"
 """config.model.weights of a net that is to learn from nothing."""
-_IMAGENET = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-)
 
 
 @dataclasses.dataclass
@@ -133,8 +129,8 @@ def initial_params(
         UserError: weights that are missing, are of another net, or are needed and not named.
     """
     path = config.model.weights
-    if not path and models.get(config.model.name).needs_weights:
-        raise UserError(_needed(config.model.name))
+    if not path and nets.get(config.model.name).needs_weights:
+        raise UserError(nets.weights_wanted(config.model.name))
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
     seed = config.seed if seed is None else seed
@@ -145,7 +141,7 @@ def initial_params(
         return _fitted(zoo.load(path.removeprefix(zoo.PREFIX)).variables["params"], config, params)
     source = epath.Path(os.path.expanduser(path))
     if not source.exists():
-        hint = f"; {_needed(config.model.name)}" if "vgg16" in source.name else ""
+        hint = f"; {nets.weights_wanted(config.model.name)}" if "vgg16" in source.name else ""
         raise UserError(f"config.model.weights={path!r}: there is no such file or folder{hint}")
     if not source.is_dir():
         from rice_jax.models import keras_h5
@@ -188,12 +184,3 @@ def _differences(wanted: dict[str, Any], given: dict[str, Any]) -> list[str]:
         for name, array in wanted.items()
         if name in given and given[name].shape != array.shape
     ]
-
-
-def _needed(name: str) -> str:
-    run = " or the folder of a vgg16 run" if name == "vgg_light" else ""
-    return (
-        f"{name} starts from trained weights: set --config.model.weights to Keras's "
-        f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}, "
-        f"or to {RANDOM!r} to learn from nothing"
-    )

@@ -17,26 +17,7 @@ from flax import traverse_util
 
 from rice_jax import models
 from rice_jax.errors import UserError, reason
-from rice_jax.run import parse_json
-
-FOLDER = Path(__file__).parent / "trained"
-PREFIX = "zoo:"
-"""What config.model.weights begins with where a name follows."""
-
-_FIELDS = {
-    "name": str,
-    "config": dict,
-    "params": int,
-    "flops": dict,
-    "recipe": str,
-    "epochs": int,
-    "best_epoch": int,
-    "seed": int,
-    "data": dict,
-    "accuracy": dict,
-    "sha256": str,
-}
-"""What every card has; more may stand in it."""
+from rice_jax.zoo.cards import FOLDER, MEND, card
 
 
 class Entry(NamedTuple):
@@ -47,35 +28,6 @@ class Entry(NamedTuple):
     variables: dict[str, Any]
     """{'params': ...}, NumPy's float32 arrays."""
     card: dict[str, Any]
-
-
-def names(folder: Path = FOLDER) -> tuple[str, ...]:
-    """The nets that there are, sorted."""
-    return tuple(sorted(path.stem for path in folder.glob("*.safetensors")))
-
-
-def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """What is known of a net: how it was trained, on what, and how well it does.
-
-    Raises:
-        UserError: no such net (those there are get named), or a card that cannot be read.
-    """
-    if name not in names(folder):
-        raise UserError(f"the zoo has no net called {name!r}; it has {', '.join(names(folder))}")
-    path = folder / f"{name}.json"
-    try:
-        content = parse_json(path.read_bytes())
-        for field, kind in _FIELDS.items():
-            if not isinstance(content[field], kind):
-                raise ValueError(f"{field} is {content[field]!r}")
-        if content["name"] != name:
-            raise ValueError(f"it is the card of {content['name']}")
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        missing = isinstance(error, KeyError)
-        raise UserError(
-            f"{path} is damaged ({f'no {error}' if missing else reason(error)}): {_MEND}"
-        ) from error
-    return content
 
 
 def load(name: str, folder: Path = FOLDER) -> Entry:
@@ -92,15 +44,15 @@ def load(name: str, folder: Path = FOLDER) -> Entry:
     try:
         content = path.read_bytes()
         if _digest(content) != about["sha256"]:
-            raise UserError(f"{path} is not the file that its card {name}.json is of: {_MEND}")
+            raise UserError(f"{path} is not the file that its card {name}.json is of: {MEND}")
         arrays = safetensors.numpy.load(content)
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({reason(error)}): {_MEND}") from error
+        raise UserError(f"{path} is damaged ({reason(error)}): {MEND}") from error
     try:
         module, wanted = _described(about["config"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{folder / name}.json does not tell its net ({reason(error)}): {_MEND}"
+            f"{folder / name}.json does not tell its net ({reason(error)}): {MEND}"
         ) from error
     found = {path: (array.shape, array.dtype) for path, array in arrays.items()}
     if found != wanted:
@@ -122,9 +74,6 @@ def save(name: str, params: Any, about: Mapping[str, Any], folder: Path = FOLDER
     (folder / f"{name}.safetensors").write_bytes(content)
     text = json.dumps(about, indent=1, allow_nan=False, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n")
-
-
-_MEND = "install the package anew"
 
 
 def _digest(content: bytes) -> str:
