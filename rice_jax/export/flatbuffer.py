@@ -1,16 +1,24 @@
-"""A note within a .tflite: metadata under a name, as the format has it."""
+"""A note within a .tflite, metadata under a name as the format has it; short names of tensors."""
 
 from typing import Any
 
 import numpy as np
 
-from rice_jax.export.litert import missing
+from rice_jax.export.litert import DENSE, ROOT, SIGNATURE, missing
+
+_PREFIX = f"{SIGNATURE}_"
 
 
 def with_note(content: bytes, name: str, text: str) -> bytes:
-    """The file with `text` as its metadata `name`."""
+    """The file with `text` as its metadata `name`; its tensors are named by their layers alone.
+
+    The converter names a tensor by all operations that it fused, a tenth of a small net's file.
+    """
     schema, tools = _packages()
     model = tools.convert_bytearray_to_object(bytearray(content))
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = _layer(tensor.name.decode())
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(text.encode(), np.uint8)
     entry.name, entry.buffer = name, len(model.buffers)
@@ -28,6 +36,14 @@ def note(content: bytes, name: str) -> str | None:
         if entry.Name() == name.encode():
             return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
     return None
+
+
+def _layer(name: str) -> str:
+    """Of 'max;jit(logits)/conv1/add;jit(logits)/conv1/reshape' the first layer, 'conv1'."""
+    operations = [part.split("/")[1:-1] for part in name.split(";") if "/" in part]
+    paths = ["/".join(part for part in parts if part != DENSE) for parts in operations]
+    found = [path for path in paths if path != ROOT] or paths or [name.removeprefix(_PREFIX)]
+    return found[0]
 
 
 def _packages() -> tuple[Any, Any]:

@@ -2,7 +2,8 @@
 
 Either tool is given the net in float32 and images that are like those to come: what ranges the
 activations take on these (calibration) decides the scale of each tensor. Weights get a scale for
-each output channel. Source: Jacob et al. 2018, arXiv:1712.05877.
+each output channel, but one for all in LiteRT's dense layers, where they would cost more bytes than
+they are worth. Source: Jacob et al. 2018, arXiv:1712.05877.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.export.litert import SIGNATURE, missing
+from rice_jax.export.litert import DENSE, SIGNATURE, missing
 from rice_jax.export.native import stderr_kept_back
 
 Batches = Iterable[np.ndarray]
@@ -27,7 +28,7 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
     """A .tflite of float32 in int8, by ai-edge-quantizer.
 
     Args:
-        content: as `to_tflite` gives it.
+        content: as `to_tflite(..., to_be_quantized=True)` gives it.
         images: to calibrate on.
 
     Returns:
@@ -38,10 +39,14 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
         UserError: there are no images, or the packages of the extra 'litert' are not installed.
     """
     try:
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import qtyping, quantizer
     except ImportError as error:
         raise missing(error) from error
-    tool = quantizer.Quantizer(bytearray(content), recipe.static_wi8_ai8())
+    tool = quantizer.Quantizer(bytearray(content))
+    tool.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+    tool.add_static_config(
+        f".*{DENSE}.*", qtyping.TFLOperationName.CONV_2D, 8, 8, qtyping.QuantGranularity.TENSORWISE
+    )
     seen: dict[str, Any] = {}
     for batch in _some(images):
         samples = [{"images": image[None]} for image in batch]

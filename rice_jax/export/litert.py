@@ -2,9 +2,11 @@
 
 The converter reads StableHLO as `jax.export` writes it. The net is traced as it is written
 (`ops.plain`): what this package makes of pools on CPU would not become LiteRT's MAX_POOL_2D again.
+The trace is played back operation by operation, as for ONNX.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,19 +18,26 @@ from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.export.lacking import lacking
 from rice_jax.export.native import stderr_kept_back
-from rice_jax.graph.trace import trace
+from rice_jax.graph.trace import Equation, trace
 
 SIGNATURE = "serving_default"
 """The name under which LiteRT finds the net; its input is 'images', its output 'logits'."""
+ROOT, DENSE = "net", "dot_general"
+"""What names of tensors have for operations of no layer, and for dense layers in one of them."""
 
 
-def to_tflite(module: nn.Module, params: Any, image_size: int) -> bytes:
+def to_tflite(
+    module: nn.Module, params: Any, image_size: int, *, to_be_quantized: bool = False
+) -> bytes:
     """Convert the net with its weights, for one image at a time.
 
     Args:
         module: a net, called as `module.apply({'params': params}, images, train=False)`.
         params: its parameters.
         image_size: height and width of the images it will take.
+        to_be_quantized: whether int8 is made of it: dense layers are then convolutions of one
+            pixel (CONV_2D), for of these all runtimes have the same int8. LiteRT's and
+            tflite-micro's FULLY_CONNECTED differ in the last bit.
 
     Returns:
         The flatbuffer: input 'images' float32 (1, image_size, image_size, 3) in [0, 1], output
@@ -38,19 +47,22 @@ def to_tflite(module: nn.Module, params: Any, image_size: int) -> bytes:
         UserError: the packages of the extra 'litert' are not installed, or LiteRT lacks an
             operation of the net, which is named with its layer.
     """
-    net = module.clone(dtype=jnp.float32)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    with ops.plain():
+        traced = trace(module.clone(dtype=jnp.float32), images.shape, train=False)
+    equations = [
+        dataclasses.replace(each, primitive=_Played(each, to_be_quantized))
+        for each in traced.equations
+    ]
+    played = dataclasses.replace(traced, equations=equations)
 
-    def logits(images: jax.Array) -> Any:
-        with ops.plain():
-            return net.apply({"params": params}, images, train=False)
+    def logits(images: jax.Array) -> jax.Array:
+        return played.evaluate({"params": params}, images, played.outputs)[0]
 
     try:
         content = _converted(logits, [images], ["images"], ["logits"])
         interpreter(content)
     except (ValueError, RuntimeError) as error:
-        with ops.plain():
-            traced = trace(net, images.shape, train=False)
         if found := lacking(traced, _converts):
             raise UserError(
                 f"{found.layer or 'the net'}: {found.name} has no LiteRT form"
@@ -58,6 +70,50 @@ def to_tflite(module: nn.Module, params: Any, image_size: int) -> bytes:
         said = next(iter(str(error).split("\n")), "") or "litert-converter does not say why"
         raise UserError(f"the net has no LiteRT form: {said}") from error
     return content
+
+
+class _Played:
+    """An operation under its layer's name, which LiteRT's tensors then have.
+
+    The maximum over whole maps becomes a max pool: of that the quantiser has an int8.
+    """
+
+    def __init__(self, equation: Equation, dense_as_convolution: bool) -> None:
+        self._equation, self._as_convolution = equation, dense_as_convolution
+        self.multiple_results = equation.primitive.multiple_results
+
+    def bind(self, *operands: Any, **params: Any) -> Any:
+        shapes, name = [each.shape for each in self._equation.inputs], self._equation.name
+        with jax.named_scope(self._equation.layer or ROOT):
+            if name == "reduce_max" and len(shapes[0]) == 4 and tuple(params["axes"]) == (1, 2):
+                (maps,) = operands
+                return nn.max_pool(maps, shapes[0][1:3])[:, 0, 0]
+            if name == "dot_general" and self._as_convolution and _is_dense(shapes, params):
+                return _of_one_pixel(*operands)
+            return self._equation.primitive.bind(*operands, **params)
+
+
+def _is_dense(shapes: Sequence[tuple[int, ...]], params: Mapping[str, Any]) -> bool:
+    """Whether a product is of one row and a matrix."""
+    contracted, batched = params["dimension_numbers"]
+    row, matrix = shapes
+    return (
+        len(row) == len(matrix) == 2
+        and row[0] == 1
+        and (tuple(map(tuple, contracted)), tuple(map(tuple, batched))) == (((1,), (0,)), ((), ()))
+    )
+
+
+def _of_one_pixel(row: jax.Array, matrix: jax.Array) -> jax.Array:
+    """row (1, K) times matrix (K, N) as a convolution of a map of one pixel, named DENSE."""
+    with jax.named_scope(DENSE):
+        return jax.lax.conv_general_dilated(
+            row[None, None],
+            matrix[None, None],
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[0, 0]
 
 
 def interpreter(content: bytes, *, reference: bool = False, threads: int = 1) -> Any:

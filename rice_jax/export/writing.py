@@ -88,7 +88,10 @@ def _made(
     if suffix == ".stablehlo":
         content = export.to_stablehlo(*net)
         return content, _differences(trained, runtimes.stablehlo(content))
-    content = export.to_onnx(*net) if suffix == ".onnx" else export.to_tflite(*net)
+    if suffix == ".onnx":
+        content = export.to_onnx(*net)
+    else:
+        content = export.to_tflite(*net, to_be_quantized=calibration is not None)
     differences = _differences(trained, _net(suffix, content))
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
