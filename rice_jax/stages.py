@@ -29,6 +29,9 @@ from rice_jax.run import Run
 from rice_jax.train.display import Display
 from rice_jax.train.images import load_images
 
+_EXAMPLES = 24
+"""Classes of which images are drawn."""
+
 
 @dataclasses.dataclass
 class Job:
@@ -134,7 +137,11 @@ def _train(job: Job) -> None:
 
     def begin() -> None:
         identity.record(job.run, job.config, dataset)
-        figure = figures.classes(_examples(job, dataset), synthetic=dataset.synthetic)
+        shown = _examples(job, dataset)
+        title = "Images by class"
+        if len(shown) < len(dataset.classes):
+            title += f": {len(shown)} of {len(dataset.classes):,} classes"
+        figure = figures.classes(shown, title=title, synthetic=dataset.synthetic)
         job.run.write_bytes("classes.png", figures.png(figure))
 
     cluster.on_first(begin)
@@ -300,13 +307,14 @@ def _classes(job: Job) -> tuple[str, ...]:
 
 
 def _examples(job: Job, dataset: data.Dataset, each: int = 4) -> dict[str, list[np.ndarray]]:
-    """The first images of each class in the training split."""
-    examples: dict[str, list[np.ndarray]] = {name: [] for name in dataset.classes}
+    """The first images of each class in the training split; of many classes some of them."""
+    step = -(-len(dataset.classes) // _EXAMPLES)
+    examples: dict[str, list[np.ndarray]] = {name: [] for name in dataset.classes[::step]}
     source = dataset.splits["train"]
     for index in range(len(source)):
         record = source[index]
-        images = examples[dataset.classes[record["label"]]]
-        if len(images) < each:
+        images = examples.get(dataset.classes[record["label"]])
+        if images is not None and len(images) < each:
             images.append(data.decode(record["image"], job.config.data.image_size))
         if all(len(images) == each for images in examples.values()):
             break

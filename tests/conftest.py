@@ -4,6 +4,8 @@ import contextlib
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Programs here run once or twice: compiling them well would take longer than running them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -49,8 +51,9 @@ def _test_leaves_jax_as_it_was(request):
 
 
 @pytest.fixture(scope="module")
-def compiled_in_haste():
-    """Programs that run once or twice: compiling them well would take longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def compiled_well():
+    """Programs as users get them: where they are what is tested, or compute for long."""
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

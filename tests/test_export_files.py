@@ -25,10 +25,7 @@ from rice_jax.export import artifact, evaluation, int8, litert, micro, writing
 from rice_jax.run import Run
 from rice_jax.train.images import Images
 
-pytestmark = [
-    pytest.mark.usefixtures("compiled_in_haste"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # jax2onnx's own
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 NEEDED = {
     "net.stablehlo": (),
     "net.onnx": ("jax2onnx", "onnxruntime"),

@@ -44,7 +44,6 @@ def test_equations_carry_the_path_of_their_layer():
     assert list(traced.layers)[:3] == ["", "conv1", "pool1"]
 
 
-@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("make", [Residual, lambda: models.build("googlenet_light")])
 def test_evaluation_of_the_trace_equals_the_module(make):
     module, x = make(), jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))

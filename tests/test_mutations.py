@@ -20,8 +20,6 @@ from rice_jax.errors import UserError
 from rice_jax.inspection import interval, rounding
 from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 
 @contextlib.contextmanager
 def mutated(module, before, after):

@@ -16,8 +16,6 @@ from rice_jax import inspection, profile, prune
 from rice_jax.errors import UserError
 from rice_jax.graph.call import by_path, chosen
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 IMAGES = prunable.images(0, (3, 8, 8, 3))
 LABELS = np.arange(3)
 

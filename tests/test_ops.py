@@ -13,6 +13,8 @@ from precision import double_precision
 from rice_jax import ops
 from rice_jax.graph.trace import trace
 
+pytestmark = pytest.mark.usefixtures("compiled_well")
+
 
 def draw(*shape, seed=0, dtype=np.float64):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)

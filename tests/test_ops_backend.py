@@ -12,6 +12,8 @@ import pytest
 from rice_jax import launch
 from rice_jax.ops import backend
 
+pytestmark = pytest.mark.usefixtures("compiled_well")
+
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
 

@@ -11,6 +11,8 @@ from rice_jax import models, ops
 from rice_jax.models import NETS
 from rice_jax.models.layers import Dropout
 
+pytestmark = pytest.mark.usefixtures("compiled_well")
+
 MIB = 2**20
 
 

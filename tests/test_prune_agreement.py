@@ -15,8 +15,6 @@ from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.prune import surgery
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 SHAPE = (2, 6, 6, 3)
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 

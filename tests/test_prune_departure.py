@@ -14,8 +14,6 @@ from rice_jax.prune.departure import departure
 from rice_jax.prune.narrow import Places
 from rice_jax.prune.surgery import cut, narrowed
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 SHAPE = (2, 6, 6, 3)
 
 

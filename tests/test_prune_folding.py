@@ -11,8 +11,6 @@ from jax import lax
 from rice_jax import prune
 from rice_jax.graph.trace import variable_shapes
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 SHAPE = (2, 4, 4, 3)
 CONSTANT = 0.75
 

@@ -17,8 +17,6 @@ from rice_jax.prune.suggest import suggest
 from rice_jax.prune.variants import with_baselines
 from rice_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):

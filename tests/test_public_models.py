@@ -307,7 +307,6 @@ def small(request):
     return public, variables, images
 
 
-@pytest.mark.usefixtures("compiled_in_haste")
 class TestSmall:
     def test_a_dead_filter_is_found(self, small):
         public, variables, images = small

@@ -114,7 +114,6 @@ def test_every_command_runs(checkout):
     assert [name for name in LEFT_BEHIND if not (checkout / name).is_file()] == []
 
 
-@pytest.mark.usefixtures("compiled_in_haste")
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_the_snippet_runs(snippet):
     printed = io.StringIO()

@@ -1,6 +1,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from report_drawing import pixels
@@ -284,6 +285,37 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "differs by more than 0.25" in text
     assert "7 predictions change" in text
     assert "not proven for others." in text
+
+
+@pytest.mark.parametrize("classes", [50, 51, 1000])
+def test_of_many_classes_the_worst_are_told_instead_of_a_picture(tmp_path, classes):
+    names = [f"class {number}" for number in range(classes)]
+    matrix = np.diag(np.full(classes, 9))
+    matrix[3, 40], matrix[40, 7], matrix[8, 9] = 5, 2, 6
+    scores = result(matrix.tolist(), names)
+    scores["per_class"] = {
+        name: measures | {"f1": 1 - number / 2000}
+        for number, (name, measures) in enumerate(scores["per_class"].items())
+    }
+    run = make_run(tmp_path, evaluation={"clean": scores})
+    report.write(run)
+    text = text_of(run)
+    assert "class 8 for class 9 (6 of 15), class 3 for class 40 (5 of 14)" in text
+    assert run.has("confusion_matrix_clean.png") == (classes == 50)
+    rows = [row for row in cells(text) if row and row[0].startswith("class ")]
+    pairs = [row for row in rows if len(row) == 4]
+    assert pairs == (
+        []
+        if classes == 50
+        else [
+            ["class 8", "class 9", "6", "15"],
+            ["class 3", "class 40", "5", "14"],
+            ["class 40", "class 7", "2", "11"],
+        ]
+    )
+    told = [row[0] for row in rows if len(row) == 5]
+    assert sorted(told) == sorted(names[-50:])
+    assert (f"the other {classes - 50:,} are in evaluation.json" in text) == (classes > 50)
 
 
 def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):

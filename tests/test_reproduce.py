@@ -19,9 +19,6 @@ FIELDS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
-
 @pytest.fixture(scope="module")
 def fields(tmp_path_factory):
     return FIELDS | {"data.cache_dir": str(tmp_path_factory.mktemp("cache"))}

@@ -17,8 +17,6 @@ from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 FILES = [
     "config.json",
     "history.csv",

@@ -21,8 +21,6 @@ from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.step import train_step, training_inputs
 from rice_jax.train.teacher import Teacher
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 
 def probabilities(logits):
     raised = np.exp(logits - logits.max(-1, keepdims=True))

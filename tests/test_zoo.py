@@ -17,8 +17,6 @@ from rice_jax import data, evaluate, models, profile, train, zoo
 from rice_jax.errors import UserError
 from rice_jax.zoo.cards import FOLDER
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
 MOST_BYTES = 6_000_000  # of all nets together
 MOST_SAMPLE_BYTES = 4_000_000
 

@@ -18,9 +18,6 @@ from rice_jax.data.split import split
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
-pytestmark = pytest.mark.usefixtures("compiled_in_haste")
-
-
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SAMPLE, ZOO = (commands.imported(SCRIPTS / f"{name}.py") for name in ("make_sample", "make_zoo"))
 

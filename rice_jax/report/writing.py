@@ -32,7 +32,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
         yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
     for part in PARTS:
         result = (record.evaluation or {}).get(part)
-        if result:
+        if result and len(result["per_class"]) <= figures.MOST_CLASSES:
             figure = figures.confusion_matrix(
                 result["confusion_matrix"],
                 list(result["per_class"]),

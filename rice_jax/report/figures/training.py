@@ -130,6 +130,10 @@ def _mark_best(
             )
 
 
+MOST_CLASSES = 50
+"""Of a confusion matrix as a picture: of more no cell can be read, and 1,000 take gigabytes."""
+
+
 @style.styled
 def confusion_matrix(
     matrix: Any,

@@ -1,14 +1,17 @@
 """How the net learned and how well it does, class by class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rice_jax.report import markdown, numbers
+import numpy as np
+
+from rice_jax.report import figures, markdown, numbers
 from rice_jax.report.page.overview import stage_command
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
 _MISTAKES = 3
+_MOST_PAIRS = 20
 _FEW_RATES = 6  # changes of the learning rate that are told one by one
 
 
@@ -54,47 +57,72 @@ def evaluation(run: Run, record: Record) -> str:
 
 def _evaluated(part: str, result: Mapping[str, Any]) -> str:
     loss = numbers.decimal(result.get("loss"))
-    return "\n\n".join(
-        [
-            f"## {part.capitalize()} test images",
-            f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} images "
-            f"right, a mean loss of {loss} nats. {_mistakes(result)}",
-            markdown.image(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png"),
-            _table(result),
-        ]
-    )
+    picture = markdown.image(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
+    many = len(result["per_class"]) > figures.MOST_CLASSES
+    parts = [
+        f"## {part.capitalize()} test images",
+        f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} images "
+        f"right, a mean loss of {loss} nats. {_mistakes(result)}",
+        _most_mistaken(result) if many else picture,
+        _table(result),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _worst(result: Mapping[str, Any], most: int) -> list[tuple[str, str, str, str]]:
+    """The most frequent mistakes: true class, predicted one, images, images of the true class."""
+    names = [markdown.escape(name) for name in result["per_class"]]
+    matrix = np.asarray(result["confusion_matrix"])
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    ranked = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    places = zip(*np.unravel_index(ranked, wrong.shape), strict=True)
+    return [
+        (
+            names[true],
+            names[given],
+            numbers.count(int(wrong[true, given])),
+            numbers.count(int(matrix[true].sum())),
+        )
+        for true, given in places
+        if wrong[true, given]
+    ]
 
 
 def _mistakes(result: Mapping[str, Any]) -> str:
     """The most frequent mistakes in words."""
-    names = list(result["per_class"])
-    matrix: Sequence[Sequence[float]] = result["confusion_matrix"]
-    found = [
-        (number, true, predicted)
-        for true, row in enumerate(matrix)
-        for predicted, number in enumerate(row)
-        if number and true != predicted
-    ]
-    if not found:
-        return "No image is taken for another class."
-    worst = sorted(found, key=lambda mistake: -mistake[0])[:_MISTAKES]
     words = [
-        f"{markdown.escape(names[true])} for {markdown.escape(names[predicted])} "
-        f"({numbers.count(number)} of {numbers.count(sum(matrix[true]))})"
-        for number, true, predicted in worst
+        f"{true} for {given} ({number} of {images})"
+        for true, given, number, images in _worst(result, _MISTAKES)
     ]
+    if not words:
+        return "No image is taken for another class."
     return f"Most often taken for another class: {', '.join(words)}."
 
 
+def _most_mistaken(result: Mapping[str, Any]) -> str:
+    """What stands for a picture of more classes than it could show."""
+    rows = _worst(result, _MOST_PAIRS)
+    return markdown.table(("class", "taken for", "images", "of"), rows) if rows else ""
+
+
 def _table(result: Mapping[str, Any]) -> str:
+    by_class = list(result["per_class"].items())
+    lowest = sorted(by_class, key=lambda item: item[1]["f1"])[: figures.MOST_CLASSES]
+    left_out = len(by_class) - len(lowest)
     rows = [
         (markdown.escape(name), *_measures(measures))
-        for name, measures in result["per_class"].items()
+        for name, measures in (lowest if left_out else by_class)
     ]
     for title, name in (("mean of classes", "macro_avg"), ("mean of images", "weighted_avg")):
         if result.get(name):
             rows.append((f"**{title}**", *_measures(result[name])))
-    return markdown.table(("class", "precision", "recall", "F1", "images"), rows)
+    table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
+    if not left_out:
+        return table
+    return (
+        f"The {len(lowest)} classes with the lowest F1; the other {numbers.count(left_out)} are in "
+        f"evaluation.json.\n\n{table}"
+    )
 
 
 def _measures(measures: Mapping[str, Any]) -> tuple[str, str, str, str]:
