@@ -229,6 +229,20 @@ def test_uncounted_and_uncalled_are_in_the_json():
     ]
 
 
+def test_bit_operations_and_bytes_of_each_precision():
+    """A matrix of 12 x 5: 60 multiply-adds, 60 weights; 5 biases, which stay at 32 bits."""
+    counted = profile.count(nn.Dense(5, name="head"), (1, 12))
+    whole, small = (counted.at(profile.PRECISIONS[name]) for name in ("float32", "int8"))
+    assert whole["bit_operations"] == 60 * 32 * 32
+    assert small["bit_operations"] == 60 * 8 * 8
+    assert counted.at(profile.Precision(4, 8))["bit_operations"] == 60 * 4 * 8
+    assert whole["param_bytes"] == 4 * 65 == counted.param_bytes
+    assert small["param_bytes"] == 60 + 4 * 5
+    assert whole["bytes"] == counted.traffic.total == 4 * small["bytes"]
+    assert counted.to_json()["totals"]["precisions"] == {"float32": whole, "int8": small}
+    assert "Bit operations: float32 61,440" in profile.summary(counted)
+
+
 @pytest.mark.parametrize("convention", profile.CONVENTIONS)
 def test_the_table_shows_every_row_and_total(counted, convention):
     lines = profile.summary(counted, convention).splitlines()

@@ -110,7 +110,7 @@ def _net(suffix: str, content: bytes) -> runtimes.Net:
 
 def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, Any]:
     config, side = trained.config, trained.config.data.image_size
-    classes = list(trained.classes)
+    classes, precision = list(trained.classes), "int8" if quantized else "float32"
     counted = profile.count(trained.module, (side, side, 3), train=False)
     number, batch = ("1", "one at a time") if suffix == ".tflite" else ("batch", "any batch size")
     images, logits = ("float32", "RGB / 255"), "float32"
@@ -118,7 +118,7 @@ def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, An
         images, logits = ("int8", "RGB - 128"), "int8, with scale and zero point,"
     return {
         "net": config.model.name,
-        "precision": "int8" if quantized else "float32",
+        "precision": precision,
         "classes": classes,
         "image_size": side,
         "seed": config.seed,
@@ -128,6 +128,7 @@ def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, An
         "params": counted.params,
         "flops": counted.flops.to_json(),
         "flops_complete": counted.complete,
+        "bit_operations": counted.at(profile.PRECISIONS[precision])["bit_operations"],
     }
 
 
@@ -187,6 +188,7 @@ def tell(about: dict[str, Any]) -> None:
         f"net: {about['net']}, {about['params']:,} parameters; FLOPs of an image: {flops}",
         f"input:  {about['input']}",
         f"output: {about['output']}",
+        f"bit operations: {least}{about['bit_operations']:,}",
         f"classes: {', '.join(about['classes'])}",
     ]
     if "calibrated" in about:

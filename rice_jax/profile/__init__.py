@@ -1,6 +1,7 @@
 """What a net costs: FLOPs by layer in three conventions, parameters, filters, and time."""
 
 from rice_jax.profile import study
+from rice_jax.profile.bits import PRECISIONS, Precision
 from rice_jax.profile.memory import Memory
 from rice_jax.profile.profiler import Profile, count, of_trace
 from rice_jax.profile.roofline import Device
@@ -12,9 +13,11 @@ from rice_jax.profile.traffic import Traffic
 
 __all__ = [
     "CONVENTIONS",
+    "PRECISIONS",
     "Device",
     "Flops",
     "Memory",
+    "Precision",
     "Profile",
     "Row",
     "Traffic",

@@ -16,6 +16,7 @@ from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.loops import opened
 from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.profile import study
+from rice_jax.profile.bits import PRECISIONS, Precision, bit_operations
 from rice_jax.profile.memory import Memory, memory
 from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import NOT_CALLED, Row, Rule, Uncounted, cost, tabulate
@@ -40,6 +41,8 @@ class Profile:
     """Filters as the study counts them: a convolution under the root by its own, a block that
     holds convolutions by the channels that leave it."""
     param_bytes: int
+    vector_params: int
+    """Parameters of one axis or none, as biases: quantised nets have them in 32 bits."""
     xla_loops_once: int
     """What `flops.xla` would be with each loop's body once, as XLA's own count has it."""
     memory: Memory
@@ -72,6 +75,21 @@ class Profile:
     def traffic(self) -> Traffic:
         """Bytes that the rows read and write."""
         return functools.reduce(operator.add, (row.traffic for row in self.rows), Traffic())
+
+    def at(self, precision: Precision) -> dict[str, int]:
+        """What the net costs with weights and activations of so many bits.
+
+        Returns:
+            bit_operations: in the convention of `rice_jax.profile.bits`; param_bytes: of weights,
+            with biases in 32 bits; bytes: what the rows read and write, all at the activations'
+            bits.
+        """
+        weights = (self.params - self.vector_params) * precision.weights // 8
+        return {
+            "bit_operations": bit_operations(self.flops.formula, precision),
+            "param_bytes": weights + 4 * self.vector_params,
+            "bytes": self.traffic.total * precision.activations // 32,
+        }
 
     @property
     def complete(self) -> bool:
@@ -113,6 +131,7 @@ class Profile:
                 "flops": self.flops.to_json(),
                 "training_flops": self.training_flops,
                 "bytes": dataclasses.asdict(self.traffic),
+                "precisions": {name: self.at(each) for name, each in PRECISIONS.items()},
                 "memory": self.memory.to_json(),
                 "complete": self.complete,
                 "xla_loops_once": self.xla_loops_once,
@@ -211,6 +230,7 @@ def of_trace(
         trainable_params=sum(row.params for row in rows if not _is_under(row.path, frozen)),
         study_filters=study_filters,
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
+        vector_params=sum(value.size for value in params if len(value.shape) < 2),
         xla_loops_once=table.xla_once,
         memory=memory(opening),
         xla_measured=None,

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from rice_jax.errors import UserError
+from rice_jax.profile.bits import PRECISIONS
 from rice_jax.profile.profiler import Profile
 from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import Row
@@ -128,10 +129,21 @@ def _totals(profile: Profile) -> list[str]:
         f"A training step of that (forward and backward): formula {training}",
         f"Bytes read {_megabytes(profile.traffic.read)}, "
         f"written {_megabytes(profile.traffic.written)}, each layer by itself",
+        _bits(profile),
         f"Memory at the peak: {_megabytes(memory.peak)}: weights {_megabytes(memory.weights)}, "
         f"activations {_megabytes(memory.activations)}{where}",
         *_measured(profile),
     ]
+
+
+def _bits(profile: Profile) -> str:
+    costs = {name: profile.at(each) for name, each in PRECISIONS.items()}
+    operations = ", ".join(
+        f"{name} {_marked(cost['bit_operations'], profile.complete)} "
+        f"({_megabytes(cost['param_bytes'])} of parameters)"
+        for name, cost in costs.items()
+    )
+    return f"Bit operations: {operations}"
 
 
 def _megabytes(size: int) -> str:

@@ -1,9 +1,11 @@
 """What the stages left in a run's folder, read once; and the headline figures of it."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rice_jax.errors import UserError
 from rice_jax.report import history
 from rice_jax.run import Run
 
@@ -22,6 +24,8 @@ class Record:
     dead_filters: Mapping[str, Any] | None
     prune: Mapping[str, Any] | None
     variants: Mapping[str, Any] | None
+    file: Mapping[str, Any] | None = None
+    """Of an exported file what stands in the JSON beside it; None for a run."""
 
     @property
     def model(self) -> str:
@@ -67,6 +71,45 @@ def load(run: Run) -> Record:
     )
 
 
+def load_file(path: str) -> Record:
+    """An exported file as a record, by the JSON beside it alone.
+
+    Raises:
+        UserError: that JSON is missing or damaged.
+    """
+    folder, name = os.path.split(path)
+    told = Run(folder or ".").read_json(f"{name}.json")
+    try:
+        dataset = told.get("dataset") or {}
+        measured = {
+            runtime: {"median": seconds["median"], "device": f"CPU, {runtime}"}
+            for runtime, seconds in (told.get("latency_seconds") or {}).items()
+            if runtime != "rice_jax"
+        }
+        return Record(
+            config={
+                "config": {"model": {"name": told["net"]}, "data": {}, "train": {}},
+                "seed": told["seed"],
+                "data": {"name": None, "synthetic": False, "fingerprint": None, **dataset},
+            },
+            history=[],
+            evaluation=told.get("evaluation"),
+            profile={
+                "totals": {"params": told["params"], "flops": told["flops"]},
+                "uncounted": [] if told["flops_complete"] else [told["net"]],
+                "time": {"measured": next(iter(measured.values()), {})},
+            },
+            dead_filters=None,
+            prune=None,
+            variants=None,
+            file=told | {"file": path},
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}.json is not as rice-jax export writes it: give the file that it wrote"
+        ) from error
+
+
 def summarize(record: Record) -> dict[str, Any]:
     """summary.json: model, dataset, best_epoch, and the headline figures of the other files.
 
@@ -98,6 +141,7 @@ def summarize(record: Record) -> dict[str, Any]:
         "study_filters": totals.get("study_filters"),
         "flops": totals.get("flops"),
         "flops_complete": record.flops_complete,
+        **_precision(record, totals),
         "latency_seconds": measured.get("median"),
         "images_per_second": (measured.get("throughput") or {}).get("images_per_second"),
         "latency_device": measured.get("device"),
@@ -114,6 +158,18 @@ def _result(record: Record, part: str) -> dict[str, Any] | None:
     headline = {name: result.get(name) for name in ("images", "accuracy", "loss")}
     return headline | {
         f"macro_{name}": result["macro_avg"][name] for name in ("precision", "recall", "f1")
+    }
+
+
+def _precision(record: Record, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """The bits of a number, and what they cost: bytes of a run's parameters, of a file all."""
+    if record.file is not None:
+        return {name: record.file[name] for name in ("precision", "bit_operations", "bytes")}
+    cost = (totals.get("precisions") or {}).get("float32") or {}
+    return {
+        "precision": "float32",
+        "bit_operations": cost.get("bit_operations"),
+        "bytes": totals.get("param_bytes"),
     }
 
 

@@ -46,6 +46,13 @@ def _short(number: float | None) -> str:
 
 _AXES = (
     _Axis("flops", "flops_study", "Accuracy and FLOPs", "FLOPs for one image (study)", _short),
+    _Axis(
+        "bits",
+        "bit_operations",
+        "Accuracy and bit operations",
+        "bit operations for one image",
+        _short,
+    ),
     _Axis("filters", "filters", "Accuracy and filters", "filters", _short),
     _Axis("parameters", "params", "Accuracy and parameters", "parameters", _short),
     _Axis(
@@ -75,7 +82,7 @@ def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Pic
         yield Picture(f"accuracy_f1{suffix}", title, figure)
     for axis in _AXES:
         chosen = [net for net in with_accuracy if (net.mean(axis.measure) or 0) > 0]
-        comparable = axis.measure != "latency_seconds" or len(devices(nets)) == 1
+        comparable = _comparable(axis, nets)
         if chosen and comparable:
             title = axis.title + without
             figure = scatter(chosen, axis, title=title, synthetic=synthetic)
@@ -85,6 +92,13 @@ def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Pic
         title = f"Accuracy per TFLOP{without}"
         figure = accuracy_per_tflop(chosen, title=title, synthetic=synthetic)
         yield Picture(f"accuracy_per_tflop{suffix}", title, figure)
+
+
+def _comparable(axis: _Axis, nets: Sequence[Net]) -> bool:
+    """Whether the axis says something: bits of one precision would be the FLOPs once more."""
+    if axis.measure == "bit_operations":
+        return len({entry.summary["precision"] for net in nets for entry in net.entries}) > 1
+    return axis.measure != "latency_seconds" or len(devices(nets)) == 1
 
 
 @style.styled
@@ -231,7 +245,7 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
         )
         lines.append([(x, y - error), (x, y + error)])
     # The study measured no latency: its nets have no place across there.
-    studied = [] if axis.name == "latency" else _study_points(axes, nets, points)
+    studied = [] if axis.name in ("latency", "bits") else _study_points(axes, nets, points)
     lines += [[point, theirs] for point, theirs in studied]
     _log_axis(axes, axis.form)
     axes.set_xlabel(f"{axis.label} (log axis)")

@@ -103,6 +103,10 @@ MEASURES: Mapping[str, Measure] = {
         "FLOPs (`formula`)", _at("flops", "formula"), numbers.count, incomplete="≥"
     ),
     "flops_xla": Measure("FLOPs (`xla`)", _at("flops", "xla"), numbers.count, incomplete="≥"),
+    "bit_operations": Measure(
+        "bit operations", _at("bit_operations"), numbers.count, incomplete="≥"
+    ),
+    "bytes": Measure("bytes", _at("bytes"), numbers.count),
     "tflops_7500": Measure(
         f"TFLOPs for {TEST_IMAGES:,} images",
         lambda summary: study.tflops((summary["flops"] or {}).get("study")),
@@ -122,4 +126,5 @@ MEASURES: Mapping[str, Measure] = {
     "dead_proven": Measure("proven dead", _at("dead_filters", "proven"), numbers.count),
 }
 """By name: the columns of comparison.csv. Those called 'augmented' are of the augmented test
-images; FLOPs, latency and images a second are for inference."""
+images; FLOPs, latency and images a second are for inference; bytes are of an exported file, or of
+a run's parameters."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rice_jax.errors import UserError
 from rice_jax.report.comparison.measures import MEASURES
-from rice_jax.report.record import Record, load, summarize
+from rice_jax.report.record import Record, load, load_file, summarize
 from rice_jax.run import Run
 
 
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One run."""
+    """One run, or one exported file."""
 
     run: Run
     record: Record
@@ -41,7 +41,10 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Name of the net, with ', pruned' where filters were removed."""
+        """Name of the net, with ', pruned' where filters were removed; of a file its kind."""
+        if self.record.file is not None:
+            kind = self.run.path.suffix
+            return f"{self.record.model}, {self.record.file['precision']} {kind}"
         return self.record.model + (", pruned" if self.record.prune is not None else "")
 
 
@@ -79,20 +82,21 @@ class Net:
         return None if spread is None else spread.mean
 
 
-def read(workdirs: Sequence[str]) -> list[Net]:
-    """The nets of the runs in `workdirs`, the best on augmented images first.
+def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[Net]:
+    """The nets of the runs in `workdirs` and of exported files, the best on augmented images first.
 
     Raises:
-        UserError: no folder, one given twice, one that is no run's, or a damaged file in it.
+        UserError: nothing given, or something twice, a folder that is no run's, a file without
+            its JSON, or a damaged one.
     """
-    if not workdirs:
+    if not workdirs and not files:
         raise UserError("no run to compare: give --workdirs=DIR,DIR2,...")
-    twice = [folder for folder, times in Counter(map(_resolved, workdirs)).items() if times > 1]
+    given = Counter(map(_resolved, [*workdirs, *files]))
+    twice = [path for path, times in given.items() if times > 1]
     if twice:
-        raise UserError(f"--workdirs has {twice[0]} twice: give each run once")
+        raise UserError(f"{twice[0]} is given twice: give each run once")
     groups: dict[str, list[Entry]] = {}
-    for folder in workdirs:
-        entry = _entry(Run(folder))
+    for entry in (*map(_run, workdirs), *map(_file, files)):
         groups.setdefault(_recipe(entry), []).append(entry)
     nets = [
         Net(label, tuple(entries))
@@ -105,8 +109,15 @@ def _resolved(folder: str) -> str:
     return str(Run(folder).path.resolve())
 
 
-def _entry(run: Run) -> Entry:
-    record = load(run)
+def _run(folder: str) -> Entry:
+    return _entry(Run(folder), load(Run(folder)))
+
+
+def _file(path: str) -> Entry:
+    return _entry(Run(path), load_file(path))
+
+
+def _entry(run: Run, record: Record) -> Entry:
     try:
         entry = Entry(run, record, summarize(record))
         for measure in MEASURES.values():
@@ -125,6 +136,7 @@ def _recipe(entry: Entry) -> str:
     config = entry.record.config["config"]
     data = entry.record.data or {}
     common = [entry.name, config["model"], config.get("train"), data.get("fingerprint")]
+    common += [entry.record.file and entry.record.file["file"]]
     common += [(config.get("data") or {}).get("image_size"), entry.summary["evaluated_on"]]
     return json.dumps(common, sort_keys=True)
 

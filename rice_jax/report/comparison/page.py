@@ -24,6 +24,10 @@ _STUDY_TABLES = (
         "What the study does not report",
         ("clean_accuracy", "latency_seconds", "images_per_second", "dead_clean", "dead_proven"),
     ),
+    (
+        "Bits",
+        ("bit_operations", "bytes", ACCURACY),
+    ),
 )
 
 
@@ -59,6 +63,7 @@ def page(
         "## The study's tables, ours beside its figures",
         _unreported(nets),
         *(part for heading, names in _STUDY_TABLES for part in _study_table(nets, heading, names)),
+        _about_bits(nets),
         *_errata(nets),
         "## The runs",
         _runs(nets),
@@ -200,6 +205,16 @@ def _unreported(nets: Sequence[Net]) -> str:
     return (
         f"No figure of the study's stands beside {', '.join(labels)}: it reports its eight nets "
         "whole, on images of 224 x 224 pixels."
+    )
+
+
+def _about_bits(nets: Sequence[Net]) -> str:
+    if all(net.mean("bit_operations") is None for net in nets):
+        return ""
+    return (
+        "A bit operation: a multiply-add counts the bits of its weight times those of its "
+        "activation, 1,024 in float32 and 64 in int8. Bytes are of an exported file, of a run "
+        "those of its parameters."
     )
 
 

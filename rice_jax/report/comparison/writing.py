@@ -11,12 +11,15 @@ from rice_jax.report.comparison.page import page
 from rice_jax.run import Run
 
 
-def compare(workdirs: Sequence[str], out: str, *, margin: float = 0.01) -> str:
+def compare(
+    workdirs: Sequence[str], out: str, *, files: Sequence[str] = (), margin: float = 0.01
+) -> str:
     """Write report.md, report.html, comparison.csv, comparison.json, and figures as PNG and SVG.
 
     Args:
         workdirs: folders of runs; several seeds of a net become one row.
         out: folder to write to, made if need be.
+        files: exported files, each a row by the JSON beside it.
         margin: how far below the best augmented accuracy the recommended net may be, as a share
             of images.
 
@@ -32,7 +35,7 @@ def compare(workdirs: Sequence[str], out: str, *, margin: float = 0.01) -> str:
     target = Run(out)
     if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
         raise UserError(f"--out={out} is one of the runs: give another folder")
-    compared = nets.read(workdirs)
+    compared = nets.read(workdirs, files)
     synthetic = any(entry.record.synthetic for net in compared for entry in net.entries)
     front = choice.pareto_front(compared)
     chosen = choice.choose(compared, margin)

@@ -1,0 +1,82 @@
+"""Exported files beside runs: one table, one axis of bit operations."""
+
+import csv
+import io
+import json
+
+import compared_runs
+import pytest
+from report_runs import scored
+
+from rice_jax.errors import UserError
+from rice_jax.report import comparison
+from rice_jax.report.comparison import figures, nets
+
+
+def file_of(folder, precision, accuracy, bit_operations, **changes):
+    """An exported file of the net 'final', by what stands beside it."""
+    path = folder / f"{precision}.tflite"
+    told = {
+        "net": "final",
+        "precision": precision,
+        "seed": 0,
+        "params": 1000,
+        "flops": {"formula": 2000, "study": 2001, "xla": 2002},
+        "flops_complete": True,
+        "bit_operations": bit_operations,
+        "bytes": 4321,
+        "latency_seconds": {"rice_jax": {"median": 0.5}, "LiteRT": {"median": 0.003}},
+        "evaluation": {"clean": scored(990), "augmented": scored(accuracy), "path": "test split"},
+    }
+    path.with_name(f"{path.name}.json").write_text(json.dumps(told | changes))
+    return str(path)
+
+
+def test_files_stand_beside_runs(tmp_path):
+    run = compared_runs.run_of(tmp_path / "run", "final", 950, 2001)
+    files = [file_of(tmp_path, "float32", 950, 1_024_000), file_of(tmp_path, "int8", 940, 64_000)]
+    comparison.compare([str(run)], str(tmp_path / "out"), files=files)
+    rows = {
+        row["net"]: row
+        for row in csv.DictReader(io.StringIO((tmp_path / "out/comparison.csv").read_text()))
+    }
+    assert set(rows) == {"final", "final, float32 .tflite", "final, int8 .tflite"}
+    small = rows["final, int8 .tflite"]
+    assert float(small["bit_operations"]) == 64_000
+    assert float(small["bytes"]) == 4321
+    assert float(small["augmented_accuracy"]) == 0.94
+    assert float(small["latency_seconds"]) == 0.003
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "| 64,000 | 4,321 |" in page
+    assert "bits_accuracy.png" in page
+    assert (tmp_path / "out" / "bits_accuracy.png").stat().st_size
+
+
+def test_bits_of_one_precision_are_no_axis(tmp_path):
+    files = [file_of(tmp_path, "int8", 940, 64_000)]
+    drawn = figures.pictures(nets.read([], files), synthetic=False)
+    assert "bits_accuracy" not in [picture.name for picture in drawn]
+
+
+def test_a_file_that_was_not_evaluated_has_its_costs(tmp_path):
+    path = file_of(tmp_path, "int8", 940, 64_000, evaluation=None, latency_seconds=None)
+    (net,) = nets.read([], [path])
+    assert net.mean("bit_operations") == 64_000
+    assert net.mean("augmented_accuracy") is net.mean("latency_seconds") is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"params": "many"}, {"bytes": [1]}, {"seed": 0, "evaluation": {"clean": 3}}]
+)
+def test_damage_is_told(changes, tmp_path):
+    path = file_of(tmp_path, "int8", 940, 64_000, **changes)
+    with pytest.raises(UserError, match="is not as"):
+        nets.read([], [path])
+
+
+def test_a_file_without_its_json_or_given_twice_is_told(tmp_path):
+    path = file_of(tmp_path, "int8", 940, 64_000)
+    with pytest.raises(UserError, match="given twice"):
+        nets.read([], [path, path])
+    with pytest.raises(UserError, match=r"other\.onnx\.json is missing"):
+        nets.read([], [str(tmp_path / "other.onnx")])
