@@ -1,5 +1,6 @@
 """One command: what it shows, and a mistake told on one line before anything heavy is loaded."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ import commands
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import nets, prune, stages, zoo
+from rice_jax import nets, prune, reproduction, stages, zoo
 from rice_jax.commands import app, process
 from rice_jax.commands import prune as prune_command
 from rice_jax.commands import train as train_command
 from rice_jax.errors import UserError
-from rice_jax.prune import variants
+from rice_jax.prune import job, suggest, variants
+from rice_jax.prune.job import Request
 
 ROOT = Path(__file__).parents[1]
 FINAL = "--config=final"
@@ -83,6 +85,7 @@ MISTAKES = [
     ("predict --workdir=run --explain=maps x.png y.png", "a single image, not 2"),
     ("predict --workdir=run --batch_size=0 x.png", "--batch_size=0: give a whole number from 1"),
     ("export --workdir=run", "--out is missing"),
+    ("export --workdir=run --out=x.pt", "--out=x.pt: the name must end in .stablehlo, .onnx, .tfl"),
     ("export --workdir=nowhere --out=x.onnx", "nowhere/config.json is missing"),
     ("export --workdir=run --out=x.stablehlo --int8", "--int8 is for .onnx and .tflite"),
     ("export --workdir=run --out=x.onnx --config.data.path=x", "images are for --int8 alone"),
@@ -274,6 +277,57 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     saved.train.batch_size = 8
     assert seen == [saved]
+
+
+@pytest.mark.parametrize(
+    ("given", "does", "request_"),
+    [
+        (["--out=x", "--drop=dead", "--images=clean"], "lighten", Request("dead", kinds=("clean",))),
+        (
+            ["--out=x", "--max-flops=1.5M", "--convention=xla", "--max_params=2k"],
+            "lighten",
+            Request(budgets={"xla": 1_500_000, "params": 2000}),
+        ),
+        (["--suggest", "--criterion=l1"], "suggest", Request(criterion="l1")),
+        (
+            ["--out=x", "--max_filters=9", "--finetune_epochs=2", "--steps=3", "--seeds=1,2"],
+            "with_baselines",
+            Request(budgets={"filters": 9}, finetune_epochs=2, steps=3),
+        ),
+        (
+            ["--out=x", "--drop_layers=conv3,conv4", "--tail_margin=.1", "--on_unknown=keep"],
+            "lighten",
+            Request(drop_layers=("conv3", "conv4"), tail_margin=0.1, on_unknown="keep"),
+        ),
+    ],
+)  # fmt: skip
+def test_prune_asks_for_what_is_given(given, does, request_, tmp_path, monkeypatch):
+    saved = configuration.to_json(configuration.default("final"))
+    (tmp_path / "config.json").write_text(json.dumps({"config": saved}))
+    asked = []
+    for module, name in ((job, "lighten"), (suggest, "suggest"), (variants, "with_baselines")):
+        note = functools.partial(lambda name, *call: asked.append((name, *call)), name)
+        monkeypatch.setattr(module, name, note)
+    done = commands.run("prune", f"--workdir={tmp_path}", *given, "--config.train.augment")
+    assert done.returncode == 0, done.stderr
+    [(name, request, config, parent, out, *rest)] = asked
+    assert (name, request, str(parent)) == (does, request_, str(tmp_path))
+    assert config.train.augment
+    assert str(out) == ("None" if does == "suggest" else "x")
+    assert rest == ([(), (1, 2)] if does == "with_baselines" else [])
+
+
+def test_reproduce_asks_for_what_is_given(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        reproduction, "reproduce", lambda *given, **more: asked.update(given=given, more=more)
+    )
+    done = commands.run("reproduce", "--nets=cnn,final", "--config.train.epochs=2", "--estimate")
+    assert done.returncode == 0, done.stderr
+    config, fields, *rest = asked["given"]
+    assert (config.train.epochs, fields) == (2, {"train.epochs": 2})
+    assert rest == [("cnn", "final"), "runs", ""]
+    assert asked["more"] == {"estimate_only": True}
 
 
 def test_a_configuration_of_ones_own_takes_an_argument(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
+_SUFFIXES = (".stablehlo", ".onnx", ".tflite")
+
 
 @click.command(cls=Command, fields=settings.images)
 @option("--workdir", Text("a folder"), "The run", completion="dir")
@@ -42,7 +44,8 @@ def export(
     run = settings.existing_run(workdir)
     if not out:
         raise UserError("--out is missing: give a file to write, *.stablehlo, *.onnx or *.tflite")
-
+    if not out.endswith(_SUFFIXES):
+        raise UserError(f"--out={out}: the name must end in {', '.join(_SUFFIXES)}")
     if int8 and out.endswith(".stablehlo"):
         raise UserError(f"--out={out}: --int8 is for .onnx and .tflite")
     if fields and not int8:
