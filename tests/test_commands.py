@@ -282,7 +282,7 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "does", "request_"),
     [
-        (["--out=x", "--drop=dead", "--images=clean"], "lighten", Request("dead", kinds=("clean",))),
+        (["--out=x", "--drop=dead", "--images=both"], "lighten", Request("dead")),
         (
             ["--out=x", "--max-flops=1.5M", "--convention=xla", "--max_params=2k"],
             "lighten",
