@@ -208,6 +208,22 @@ def test_int8_is_smaller_in_most_of_its_bytes(name, file):
             quantize(whole, none)
 
 
+def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
+    asked = []
+
+    def load_own(config, of):
+        asked.append((config.data.keep_decoded, of))
+        return tiny_training.dataset(20)
+
+    monkeypatch.setattr(writing.identity, "load_own", load_own)
+    config = tiny_training.config(augment=True)
+    images = writing.calibration_images(run, config, 7)
+    assert sum(len(labels) for _, labels in images) == 7
+    assert images.kinds == ("augmented",)
+    assert asked == [(False, run)]
+    assert config.data.keep_decoded
+
+
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
 def test_unknown_kind_of_file(name, run, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):

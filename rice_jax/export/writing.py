@@ -76,6 +76,8 @@ def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int)
         UserError: the images are not those that the run was trained on.
     """
     kind = "augmented" if config.train.augment else "clean"
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.data.keep_decoded = False  # a few images do not make it worth while to decode all
     source = identity.load_own(config, run).splits["train"]
     return Images(config, source, (kind,), limit=number, task="calibrating")
 
