@@ -67,7 +67,8 @@ def read_again(module, y):
 
 
 def from_the_left(module, y):
-    return lax.sub(jnp.broadcast_to(bias(module, 4), y.shape), y @ kernel(module, y.shape[-1], 4))
+    own = jnp.broadcast_to(bias(module, 4), (*y.shape[:-1], 4))
+    return lax.sub(own, y @ kernel(module, y.shape[-1], 4))
 
 
 def plain(module, y):
