@@ -38,7 +38,7 @@ def losses(count, settings):
     )
     rate = np.float32(1e-3)
     step = train_step(module, mesh, seed=settings.seed, augment=True)
-    step = step.lower(current, feed(batches[0]), np.int32(0), rate).compile()
+    step = jax.jit(step).lower(current, feed(batches[0]), np.int32(0), rate).compile()
     exchanges = step.as_text().count(" all-reduce(")
     found = []
     for index, batch in enumerate(batches[:50]):
