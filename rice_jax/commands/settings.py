@@ -276,14 +276,13 @@ def _missing(config: str) -> str:
     if os.sep not in config and file.suffix != ".py":
         near = nearest(config, names())
         meant = f"; give --config={near}" if near else ""
-        return (
-            f"--config={config}: there is no such configuration{meant} (there are {_and(names())})"
-        )
+        known = ", ".join(names())
+        return f"--config={config}: there is no such configuration{meant} (there are {known})"
     beside = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
     near = nearest(file.name, beside)
     if near:
         return f"--config={config}: there is no such file; give --config={file.parent / near}"
-    return f"--config={config}: there is no such file; built in are {_and(names())}"
+    return f"--config={config}: there is no such file; built in are {', '.join(names())}"
 
 
 def _where(error: Exception, path: Path) -> str:
@@ -294,7 +293,3 @@ def _where(error: Exception, path: Path) -> str:
     lines = [frame.lineno for frame in frames if frame.filename == os.fspath(path)]
     number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
     return f"line {number}: {type(error).__name__}: {error}"
-
-
-def _and(words: Iterable[str]) -> str:
-    return ", ".join(words)

@@ -1,0 +1,95 @@
+"""Splits that are decoded once: equal to decoding, proved whole, and never another's files."""
+
+import os
+import shutil
+
+import data_files
+import numpy as np
+import pytest
+
+from rice_jax import data
+from rice_jax.data import decoded
+
+FILES = data_files.pictures(10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return data_files.write_folder(tmp_path_factory.mktemp("rice"), FILES)
+
+
+@pytest.mark.parametrize("whole_size", [0, 14])
+def test_decoded_splits_equal_decoding_and_are_made_once(folder, tmp_path, monkeypatch, whole_size):
+    sizes = {"image_size": 7, "whole_size": whole_size}
+    plain = data.load(folder, tmp_path, seed=0, keep_decoded=False).splits["test"]
+    kept = data.load(folder, tmp_path, seed=0).splits["test"]
+    expected = next(data.batches(plain, 5, **sizes))
+    assert not list(tmp_path.glob("*/decoded/*"))
+    for source in (kept, data.load(folder, tmp_path, seed=0).splits["test"]):
+        batch = next(data.batches(source, 5, **sizes))
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+        monkeypatch.setattr(decoded, "_write", None)
+    [file] = tmp_path.glob("*/decoded/*")
+    assert file.stat().st_size == 5 * (7 * 7 * 3 + 4) + 4
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:-1])
+    file.with_suffix(".partial").write_bytes(b"half")
+    again = data.load(folder, tmp_path, seed=0).splits["test"]
+    np.testing.assert_array_equal(next(data.batches(again, 5, **sizes))["image"], expected["image"])
+    assert list(tmp_path.glob("*/decoded/*")) == [file]
+
+
+@pytest.mark.parametrize("place", [0, -8, -1], ids=["a pixel", "a label", "the checksum"])
+def test_a_decoded_split_overwritten_in_place_is_made_anew(folder, tmp_path, place):
+    def batch():
+        source = data.load(folder, tmp_path, seed=0).splits["test"]
+        return next(data.batches(source, 5, image_size=7))
+
+    expected = batch()
+    [file] = tmp_path.glob("*/decoded/*")
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    content = bytearray(file.read_bytes())
+    content[place] = 99
+    with file.open("r+b") as open_file:
+        open_file.write(content)
+    os.utime(file, ns=times)
+    found = batch()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    batch = next(data.batches(source, 5, image_size=6))
+    assert batch["weight"].sum() == 5
+    assert "test is decoded anew each time: its pixels take" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/decoded/*"))
+
+
+def test_files_that_lie_in_the_cache_folder_by_chance_stay(folder, tmp_path, monkeypatch):
+    """Even where room is made, and where names are nearly those of decoded splits."""
+    monkeypatch.setattr(decoded, "MOST_KEPT", 0)
+    others = [
+        tmp_path / place / "decoded" / name
+        for place in ("holiday", "0123456789abcdef-0", "0123456789abcdef-x")
+        for name in ("a.png", "notes.txt", "mine.uint8", "test.partial")
+    ]
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(b"mine")
+    for size in (8, 9):
+        source = data.load(folder, tmp_path, seed=0).splits["test"]
+        next(data.batches(source, 5, image_size=size))
+    assert all(other.read_bytes() == b"mine" for other in others)
+
+
+def test_the_least_recently_used_decoded_splits_make_room(folder, tmp_path, monkeypatch):
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    monkeypatch.setattr(decoded, "MOST_KEPT", 5 * (9 * 9 * 3 + 4) + 5 * (8 * 8 * 3 + 4))
+    for image_size in (8, 9, 7):  # the first must go for the third
+        next(data.batches(source, 5, image_size=image_size))
+    sizes = {file.name.split("-")[1] for file in tmp_path.glob("*/decoded/*.uint8")}
+    assert sizes == {"9", "7"}
