@@ -82,6 +82,7 @@ def test_a_write_cut_short_is_no_checkpoint(tmp_path):
     write(tmp_path, make(1), make(2))
     shutil.move(tmp_path / "2", tmp_path / "2.orbax-checkpoint-tmp")
     assert read(tmp_path).progress.step == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
     write(tmp_path, make(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 

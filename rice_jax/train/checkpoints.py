@@ -63,6 +63,8 @@ class Checkpoints:
         """UserError where another program's folders are among the checkpoints."""
         _keep_orbax_quiet()
         self.folder = folder
+        if not read_only:
+            self._guarded(lambda: _clear_unfinished(folder))
         self._keep = _Keep()
         self._manager = ocp.CheckpointManager(
             folder,
@@ -70,7 +72,6 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._keep,
                 create=not read_only,
-                cleanup_tmp_directories=not read_only,
             ),
         )
         self._refuse_others()
@@ -208,6 +209,18 @@ class Checkpoints:
                 f"cannot save in {self.folder}: {_brief(error)}; once that is mended the same "
                 "command goes on from the newest checkpoint"
             ) from error
+
+
+def _clear_unfinished(folder: epath.Path) -> None:
+    """Remove what a killed run had half written.
+
+    Orbax would do it too, but in a thread that goes on after its manager was closed, and meets the
+    next writer's.
+    """
+    if jax.process_index() == 0 and folder.exists():
+        for path in folder.iterdir():
+            if path.is_dir() and ocp.utils.is_tmp_checkpoint(path):
+                path.rmtree()
 
 
 def _keep_orbax_quiet() -> None:
