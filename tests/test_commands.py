@@ -16,8 +16,8 @@ from rice_jax.commands import app, process
 from rice_jax.commands import prune as prune_command
 from rice_jax.commands import train as train_command
 from rice_jax.errors import UserError
-from rice_jax.prune import job, suggest, variants
-from rice_jax.prune.job import Request
+from rice_jax.lighten import pruning, suggest, variants
+from rice_jax.lighten.pruning import Request
 
 ROOT = Path(__file__).parents[1]
 FINAL = "--config=final"
@@ -282,10 +282,10 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "does", "request_"),
     [
-        (["--out=x", "--drop=dead", "--images=both"], "lighten", Request("dead")),
+        (["--out=x", "--drop=dead", "--images=both"], "prune_run", Request("dead")),
         (
             ["--out=x", "--max-flops=1.5M", "--convention=xla", "--max_params=2k"],
-            "lighten",
+            "prune_run",
             Request(budgets={"xla": 1_500_000, "params": 2000}),
         ),
         (["--suggest", "--criterion=l1"], "suggest", Request(criterion="l1")),
@@ -296,7 +296,7 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
         ),
         (
             ["--out=x", "--drop_layers=conv3,conv4", "--tail_margin=.1", "--on_unknown=keep"],
-            "lighten",
+            "prune_run",
             Request(drop_layers=("conv3", "conv4"), tail_margin=0.1, on_unknown="keep"),
         ),
     ],
@@ -305,7 +305,8 @@ def test_prune_asks_for_what_is_given(given, does, request_, tmp_path, monkeypat
     saved = configuration.to_json(configuration.default("final"))
     (tmp_path / "config.json").write_text(json.dumps({"config": saved}))
     asked = []
-    for module, name in ((job, "lighten"), (suggest, "suggest"), (variants, "with_baselines")):
+    jobs = ((pruning, "prune_run"), (suggest, "suggest"), (variants, "with_baselines"))
+    for module, name in jobs:
         note = functools.partial(lambda name, *call: asked.append((name, *call)), name)
         monkeypatch.setattr(module, name, note)
     done = commands.run("prune", f"--workdir={tmp_path}", *given, "--config.train.augment")

@@ -76,7 +76,7 @@ def test_there_is_no_circle():
 
 
 def test_the_libraries_serve_any_module():
-    assert "`inspection/` and the library part of `prune/` import neither `data/` nor `mod" in TEXT
+    assert "`inspection/` and `prune/` import neither `data/` nor `models/`" in TEXT
     for name in (name for name in MODULES if name != "rice_jax"):
         if room(name) in ("profile/", "inspection/", "prune/"):
             assert not {room(other) for other in IMPORTS[name]} & {"data/", "models/"}, name

@@ -182,7 +182,7 @@ def test_another_net_in_the_teacher_s_place_is_another_run(tmp_path):
 def test_pruning_may_have_the_unpruned_run_as_a_teacher(tmp_path, trained, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "rice_jax.prune.job.lighten", lambda request, config, *runs: asked.append(config)
+        "rice_jax.lighten.pruning.prune_run", lambda request, config, *runs: asked.append(config)
     )
     arguments = (f"--workdir={trained.path}", f"--out={tmp_path / 'out'}", "--drop=dead")
     for extra in ((), ("--teach",)):

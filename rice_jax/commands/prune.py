@@ -79,9 +79,9 @@ def prune(
         _hold_together(out, asked)
 
     def job() -> None:
-        from rice_jax.prune.job import Request, lighten
-        from rice_jax.prune.suggest import suggest as measure
-        from rice_jax.prune.variants import with_baselines
+        from rice_jax.lighten.pruning import Request, prune_run
+        from rice_jax.lighten.suggest import suggest as measure
+        from rice_jax.lighten.variants import with_baselines
         from rice_jax.run import Run
 
         request, target = Request(**_request(asked)), Run(out) if out else None
@@ -91,7 +91,7 @@ def prune(
             seeds = asked["seeds"] or (config.seed,)
             with_baselines(request, config, parent, target, asked["baselines"] or (), seeds)
         else:
-            lighten(request, config, parent, target)
+            prune_run(request, config, parent, target)
 
     return job
 

@@ -11,7 +11,7 @@ import numpy as np
 from rice_jax import config as configuration
 from rice_jax import data, identity, inspection, lock, stages, train
 from rice_jax.errors import UserError
-from rice_jax.prune import widths
+from rice_jax.lighten import widths
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
@@ -69,7 +69,7 @@ class Net:
         return (1, side, side, 3)
 
 
-def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
+def prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     """Prune the run in `parent`, and train, evaluate, profile and inspect what remains in `out`.
 
     A run that was pruned already by the same request goes on where it stands.
@@ -82,10 +82,10 @@ def lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, ou
     if request.steps > 1 and not (request.budgets and request.finetune_epochs):
         raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
     with lock.hold(out):  # two at once would delete each other's steps
-        _lighten(request, config, parent, out)
+        _prune_run(request, config, parent, out)
 
 
-def _lighten(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
+def _prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     asked = request.to_json() | {"parent": str(parent)}
     config = _for_the_net_of(parent, config)
     if out.has("prune.json"):

@@ -10,7 +10,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import report, stages, train
 from rice_jax.errors import UserError
-from rice_jax.prune.job import Request, lighten
+from rice_jax.lighten.pruning import Request, prune_run
 from rice_jax.report.record import PARTS
 from rice_jax.run import Run
 
@@ -56,7 +56,7 @@ def with_baselines(
                 _from_scratch(out, run, seed)
             else:
                 criterion = request.criterion if name == own else name
-                lighten(dataclasses.replace(request, criterion=criterion), seeded, parent, run)
+                prune_run(dataclasses.replace(request, criterion=criterion), seeded, parent, run)
             rows[name].append({"seed": seed, **_measured(run)})
     table = {name: _summary(each) for name, each in rows.items()}
     out.write_json("variants.json", {"epochs": request.finetune_epochs, "variants": table})

@@ -9,7 +9,7 @@ from rice_jax import config as configuration
 from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import trace, variable_shapes
-from rice_jax.prune import widths
+from rice_jax.lighten import widths
 
 
 def tiny(name):

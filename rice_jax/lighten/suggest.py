@@ -6,8 +6,8 @@ import ml_collections
 
 from rice_jax import evaluate, identity, train
 from rice_jax.errors import UserError
-from rice_jax.prune import widths
-from rice_jax.prune.job import Request
+from rice_jax.lighten import widths
+from rice_jax.lighten.pruning import Request
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.report import figures
 from rice_jax.run import Run

@@ -12,9 +12,9 @@ from rice_jax import config as configuration
 from rice_jax import data, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.prune.job import Request, lighten
-from rice_jax.prune.suggest import suggest
-from rice_jax.prune.variants import with_baselines
+from rice_jax.lighten.pruning import Request, prune_run
+from rice_jax.lighten.suggest import suggest
+from rice_jax.lighten.variants import with_baselines
 from rice_jax.run import Run
 
 
@@ -53,7 +53,7 @@ def parent(settings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lighter(settings, parent):
     out = Run(parent.path.parent / "lighter")
-    lighten(Request(drop="proven"), settings, parent, out)
+    prune_run(Request(drop="proven"), settings, parent, out)
     return out
 
 
@@ -95,11 +95,11 @@ def test_the_same_command_goes_on_and_another_is_refused(settings, parent, light
     done = []
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: done.append(args[2]))
     before = lighter.read_json("prune.json")
-    lighten(Request(drop="proven"), settings, parent, lighter)
+    prune_run(Request(drop="proven"), settings, parent, lighter)
     assert done == [["evaluate", "profile", "inspect"]]
     assert lighter.read_json("prune.json") == before
     with pytest.raises(UserError, match="was pruned with drop=proven, not dead"):
-        lighten(Request(drop="dead"), settings, parent, lighter)
+        prune_run(Request(drop="dead"), settings, parent, lighter)
 
 
 def changed(config, field, value):
@@ -136,7 +136,7 @@ def pruned(settings, tmp_path):
 )
 def test_settings_that_a_pruning_had_otherwise_are_refused(settings, pruned, field, value, said):
     with pytest.raises(UserError, match=said):
-        lighten(Request(drop="proven"), changed(settings, field, value), *pruned)
+        prune_run(Request(drop="proven"), changed(settings, field, value), *pruned)
 
 
 @pytest.mark.parametrize(("field", "value"), [("eval.batch_size", 3), ("data.workers", 2)])
@@ -145,7 +145,7 @@ def test_settings_that_may_change_are_obeyed_when_a_pruning_goes_on(
 ):
     given = []
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda config, *_: given.append(config))
-    lighten(Request(drop="proven"), changed(settings, field, value), *pruned)
+    prune_run(Request(drop="proven"), changed(settings, field, value), *pruned)
     section, _, name = field.partition(".")
     assert given[0][section][name] == value
     assert given[0].model.stages == ((2,), (3,))
@@ -164,7 +164,7 @@ def test_settings_that_may_change_are_obeyed_when_a_pruning_goes_on(
 def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, parent):
     out = Run(parent.path.parent / "mistake")
     with pytest.raises(UserError, match=said):
-        lighten(request_, settings, parent, out)
+        prune_run(request_, settings, parent, out)
     assert not out.path.exists()
 
 
@@ -172,12 +172,12 @@ def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
     out = Run(parent.path.parent / "broken_off")
     with monkeypatch.context() as patch:
-        patch.setattr("rice_jax.prune.job._draw", _interrupted)
+        patch.setattr("rice_jax.lighten.pruning._draw", _interrupted)
         with pytest.raises(KeyboardInterrupt):
-            lighten(Request(drop="proven"), settings, parent, out)
+            prune_run(Request(drop="proven"), settings, parent, out)
     assert out.has("config.json")
     assert not out.has("prune.json")
-    lighten(Request(drop="proven"), settings, parent, out)
+    prune_run(Request(drop="proven"), settings, parent, out)
     assert out.read_json("prune.json")["removed"] == {"conv1": [0, 2]}
     assert not out.has("pruning.json")
     assert train.load(out).params["conv1"]["kernel"].shape == (3, 3, 3, 2)
@@ -199,14 +199,14 @@ def test_the_page_tells_what_was_removed(lighter):
 
 def test_the_run_itself_is_never_written_to(settings, parent):
     with pytest.raises(UserError, match="is the run itself"):
-        lighten(Request(drop="dead"), settings, parent, Run(parent.path))
+        prune_run(Request(drop="dead"), settings, parent, Run(parent.path))
 
 
 def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
     out = Run(parent.path.parent / "shorter")
     request = Request(drop_layers=("conv1",), budgets={"filters": 2}, criterion="l1")
-    lighten(request, settings, parent, out)
+    prune_run(request, settings, parent, out)
     account = out.read_json("prune.json")
     assert account["dropped_layers"] == ["conv1"]
     assert account["started_anew"] == ["conv1"]  # once conv2: it read four channels, now three
@@ -224,7 +224,7 @@ def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
     quick = configuration.from_json(configuration.to_json(settings))
     quick.train.schedule = "quick"
     out = Run(parent.path.parent / "quick")
-    lighten(Request(drop="proven", finetune_epochs=3), quick, parent, out)
+    prune_run(Request(drop="proven", finetune_epochs=3), quick, parent, out)
     assert trained[0].train.schedule == "quick"
     assert train.image_sizes(trained[0]) == (24,) * 3
 
@@ -294,7 +294,7 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
 
 
 def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
-    monkeypatch.setattr("rice_jax.prune.suggest.SHARES", (0.5, 0.01))
+    monkeypatch.setattr("rice_jax.lighten.suggest.SHARES", (0.5, 0.01))
 
     def files():
         return sorted(path.name for path in parent.path.iterdir())

@@ -1,0 +1,1 @@
+"""From folder to folder: a lighter run out of a trained one."""
