@@ -63,6 +63,11 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.epochs": Field(
             50, "at most, of the study's schedule; on the sample fewer unless given", _COUNT
         ),
+        "train.images": Field(
+            0,
+            "of the training split, evenly spread over it, that are learnt from; 0 for all",
+            Whole(0, 1_000_000_000),
+        ),
         "train.batch_size": Field(64, "images in a step", _COUNT),
         "train.learning_rate": Field(1e-3, "of the study's schedule, as epochs", _RATE),
         "train.augment": Field(False, "train on augmented images", Switch()),

@@ -119,7 +119,7 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
     They are a bound: patience may end a training sooner, and images to validate on, which take
     less time, are counted as if they were learnt from.
     """
-    images, others = (len(dataset.splits[name]) for name in ("train", "validation"))
+    available, others = (len(dataset.splits[name]) for name in ("train", "validation"))
     print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
     for each in plans:
         whole = each.config.data.image_size
@@ -129,6 +129,7 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
             print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)
             continue
         speed = train.images_per_second(each.config, dataset)
+        images = each.config.train.images or available
         learnt = sum((size / whole) ** 2 for size in sizes) * images
         each.hours = (learnt + epochs * others) / speed / 3600
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)

@@ -83,6 +83,17 @@ def test_a_seed_and_an_epoch_give_one_order_each():
     assert len(orders) == 9
 
 
+@pytest.mark.parametrize(("limit", "chosen"), [(0, 23), (5, 5), (22, 22), (23, 23), (40, 23)])
+def test_a_part_of_the_images_is_spread_evenly_and_the_same_in_each_epoch(limit, chosen):
+    found = labels(collected(limit=limit))
+    steps = np.diff([*found, 23])
+    assert len(found) == chosen
+    assert found[0] == 0
+    assert set(steps.tolist()) <= {23 // chosen, -(-23 // chosen)}
+    for epoch in range(3):
+        assert sorted(labels(collected(limit=limit, seed=1, epoch=epoch))) == found
+
+
 def test_every_order_is_as_likely():
     """Over 500 epochs each of 23 examples comes first about 22 times: chi squared of 22 degrees
     of freedom is below 56 with probability 0.9999."""

@@ -25,6 +25,7 @@ def batches(
     epoch: int = 0,
     first_batch: int = 0,
     shard: tuple[int, int] = (0, 1),
+    limit: int = 0,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """One pass over the source.
@@ -43,6 +44,7 @@ def batches(
       epoch: the pass; each has an order of its own.
       first_batch: index of the first batch handed over.
       shard: (i, n) for the i-th of n equal parts of each global batch.
+      limit: images of the source that are read, evenly spread over it; 0 for all.
       workers: threads; 0 for one a core.
 
     Yields:
@@ -55,7 +57,8 @@ def batches(
     if batch_size < 1 or batch_size % parts:
         raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
     count = batch_size // parts
-    order = _order(len(source), seed, epoch)
+    read = min(len(source), limit or len(source))
+    order = _order(read, seed, epoch) * len(source) // max(read, 1)
 
     fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size)
 
@@ -63,7 +66,7 @@ def batches(
         start = index * batch_size + part * count
         return _batch(fill, order[start : start + count], count, image_size)
 
-    total = -(-len(source) // batch_size)
+    total = -(-read // batch_size)
     ahead = (workers or threads()) + _READY
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
 

@@ -70,7 +70,8 @@ class _Training:
         self.sizes = weights.image_sizes(config)
         self.mesh = data_mesh()
         self.feed = Feed(self.mesh, config.train.batch_size)
-        self.steps = len(self.sizes) * -(-len(self.splits["train"]) // config.train.batch_size)
+        self.images = schedule.images(config.train, len(self.splits["train"]))
+        self.steps = len(self.sizes) * -(-self.images // config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
         self.teacher = teacher.load(config, dataset, run)
         self.origin = origin.describe(config, dataset, self.teacher)
@@ -154,11 +155,11 @@ class _Training:
 
     def _learn(self) -> None:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
-        progress, source = self.progress, self.splits["train"]
+        progress = self.progress
         results = Lagged()
         self.counted_at = time.monotonic()
         self.display.begin(
-            f"epoch {progress.epoch + 1}/{len(self.sizes)}", len(source), int(progress.images)
+            f"epoch {progress.epoch + 1}/{len(self.sizes)}", self.images, int(progress.images)
         )
         first = progress.step
         for number, batch in enumerate(self._batches(self.feed.shard)):
@@ -300,6 +301,7 @@ class _Training:
             epoch=self.progress.epoch,
             first_batch=self.progress.batch,
             shard=shard,
+            limit=self.recipe.images,
             workers=self.config.data.workers,
         )
 

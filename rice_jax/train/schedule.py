@@ -22,6 +22,11 @@ def epochs(recipe: Recipe) -> int:
     return sum(recipe.quick.epochs) if recipe.schedule == QUICK else recipe.epochs
 
 
+def images(recipe: Recipe, available: int) -> int:
+    """Images of an epoch, of those that the training split has."""
+    return min(available, recipe.images or available)
+
+
 def planned(recipe: Recipe) -> tuple[int, float]:
     """How many epochs there may be, and the highest learning rate in them."""
     rate = recipe.quick.peak_rate if recipe.schedule == QUICK else recipe.learning_rate

@@ -16,7 +16,11 @@ from rice_jax.train.step import train_step
 
 
 def images_per_second(
-    config: ml_collections.ConfigDict, dataset: data.Dataset, *, seconds: float = 2.0
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    *,
+    seconds: float = 2.0,
+    image_size: int = 0,
 ) -> float:
     """Training speed over a few steps of the run that `config` describes; nothing is kept of them.
 
@@ -26,6 +30,7 @@ def images_per_second(
     Args:
         config: its model.classes must be the dataset's.
         dataset: whose training split is read.
+        image_size: height and width of the images that are learnt from; 0 for the whole size.
         seconds: to spend on the timed steps; the last one begins within them.
     """
     module, mesh = weights.build(config), data_mesh()
@@ -42,7 +47,7 @@ def images_per_second(
         teacher=teacher.load(config, dataset),
     )
     images, started = 0.0, 0.0
-    for index, batch in enumerate(_endless(config, dataset, feed)):
+    for index, batch in enumerate(_endless(config, dataset, feed, image_size)):
         present, metrics = step(present, feed(batch), np.int32(index), np.float32(0))
         learnt = float(metrics.images)  # waits for the step
         if index == 0:
@@ -55,13 +60,14 @@ def images_per_second(
 
 
 def _endless(
-    config: ml_collections.ConfigDict, dataset: data.Dataset, feed: Feed
+    config: ml_collections.ConfigDict, dataset: data.Dataset, feed: Feed, image_size: int
 ) -> Iterator[data.Batch]:
     for epoch in itertools.count():
         yield from data.batches(
             dataset.splits["train"],
             feed.batch_size,
-            image_size=config.data.image_size,
+            image_size=image_size or config.data.image_size,
+            whole_size=config.data.image_size,
             seed=config.seed,
             epoch=epoch,
             shard=feed.shard,
