@@ -1,5 +1,6 @@
 """The stages of the main job: each reads the run's folder and writes its own files there."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +19,7 @@ from rice_jax import (
     inspection,
     lock,
     profile,
+    specimens,
     train,
 )
 from rice_jax import config as configuration
@@ -88,9 +90,10 @@ def run_stages(
         for name in STAGES:
             if name in stages:
                 print(f"== {name} ==", flush=True)
+                cluster.on_first(functools.partial(_watch, job.run, name))
                 STAGES[name](job)
         cluster.on_first(lambda: _report(job.run))
-    print(f"\nThe run is in {job.run}: read {job.run.path / 'report.md'}")
+    print(f"\nThe run is in {job.run}: read report.md or report.html there")
 
 
 def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
@@ -104,6 +107,14 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
         config.model.classes = saved["config"]["model"]["classes"]
         wanted = {"config": configuration.to_json(config), "data": None}
         identity.refuse_another(run, saved, wanted)
+
+
+def _watch(run: Run, stage: str) -> None:
+    """Write report.html anew while a stage is under way."""
+    if run.has("config.json"):
+        # A file that was damaged before is told at the end, when nothing is lost by it.
+        with contextlib.suppress(Exception):
+            writing.watch(run, stage)
 
 
 def _report(run: Run) -> None:
@@ -143,9 +154,10 @@ def _train(job: Job) -> None:
             title += f": {len(shown)} of {len(dataset.classes):,} classes"
         figure = figures.classes(shown, title=title, synthetic=dataset.synthetic)
         job.run.write_bytes("classes.png", figures.png(figure))
+        _watch(job.run, "train")
 
     cluster.on_first(begin)
-    train.train(job.config, job.run, dataset)
+    train.train(job.config, job.run, dataset, functools.partial(_watch, job.run, "train"))
 
 
 def _evaluate(job: Job) -> None:
@@ -250,8 +262,12 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
             f"{len(layer['proven_dead'])} proven dead for every image",
             flush=True,
         )
+    see = inspection.seer(trained.module, jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
     with Bar("drawing feature maps"):
-        _draw_feature_maps(job, {layer["path"]: layer["dead_clean"] for layer in found["layers"]})
+        dead = {layer["path"]: layer["dead_clean"] for layer in found["layers"]}
+        _draw_feature_maps(job, see, dead)
+        shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
+        job.run.write_json("feature_maps.json", shown)
 
 
 def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:
@@ -272,14 +288,12 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
         display.end()
 
 
-def _draw_feature_maps(job: Job, dead: dict[str, list[int]]) -> None:
+def _draw_feature_maps(job: Job, see: specimens.See, dead: dict[str, list[int]]) -> None:
     """A picture for each convolution: what it makes of the first image of the test split."""
     dataset, trained = job.own_images, job.trained
     record = dataset.splits["test"][0]
     image = data.decode(record["image"], job.config.data.image_size)
-    maps = inspection.feature_maps(
-        trained.module, {"params": trained.params}, image[None].astype(np.float32) / 255
-    )
+    maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
     for path, values in maps.items():
         figure = figures.feature_maps(

@@ -25,6 +25,8 @@ FILES = [
     "dead_filters.json",
     "summary.json",
     "report.md",
+    "report.html",
+    "feature_maps.json",
     "curves.png",
     "confusion_matrix_clean.png",
     "confusion_matrix_augmented.png",

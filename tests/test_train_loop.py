@@ -93,7 +93,9 @@ def finished(settings, tmp_path_factory):
     """A run of three epochs that nothing befell."""
     run = Run(tmp_path_factory.mktemp("finished"))
     store_config(run, settings)
-    train.train(settings, run, dataset())
+    written = []
+    train.train(settings, run, dataset(), lambda: written.append(len(rows(run))))
+    assert written == [1, 2, 3]  # rows of history.csv as each epoch was told
     return run
 
 

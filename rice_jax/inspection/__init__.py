@@ -5,7 +5,7 @@ For any Linen module; the module is traced, never changed.
 
 from rice_jax.inspection.bounds import map_bounds, value_bounds
 from rice_jax.inspection.census import Census, LayerCensus, census
-from rice_jax.inspection.features import feature_maps
+from rice_jax.inspection.features import feature_maps, seer
 from rice_jax.inspection.findings import to_json
 from rice_jax.inspection.interval import Interval, certain, widened
 from rice_jax.inspection.proof import Proof, prove, proven_dead
@@ -21,6 +21,7 @@ __all__ = [
     "map_bounds",
     "prove",
     "proven_dead",
+    "seer",
     "to_json",
     "value_bounds",
     "widened",

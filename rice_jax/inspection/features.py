@@ -1,5 +1,6 @@
 """What a net's convolutions see in given images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -30,15 +31,34 @@ def feature_maps(
         '@2' after its path.
     """
     images = jnp.asarray(images)
+    return seer(module, images, **call_kwargs)(variables, images)[0]
+
+
+def seer(
+    module: nn.Module, images: Any, **call_kwargs: Any
+) -> Callable[[Any, Any], tuple[dict[str, jax.Array], jax.Array | None]]:
+    """A compiled function of variables and images to their feature maps and logits.
+
+    The arguments are those of `feature_maps`; of the images shape and dtype are enough. The logits
+    are None where the module returns several arrays.
+    """
     traced = traced_for_images(module, images, **call_kwargs)
     maps = image_maps(traced)
+    logits = [] if traced.logits is None else [traced.logits]
 
     @jax.jit
-    def run(variables: Any, images: jax.Array) -> list[jax.Array]:
-        values = traced.evaluate(variables, images, [conv.value for conv in maps])
-        return [arranged(conv, value) for conv, value in zip(maps, values, strict=True)]
+    def run(variables: Any, images: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        wanted = [*(conv.value for conv in maps), *logits]
+        values = traced.evaluate(variables, images, wanted)
+        seen = [arranged(conv, value) for conv, value in zip(maps, values, strict=False)]
+        return seen, values[len(maps) :]
 
-    return dict(zip((conv.name for conv in maps), run(variables, images), strict=True))
+    def see(variables: Any, images: Any) -> tuple[dict[str, jax.Array], jax.Array | None]:
+        seen, answer = run(variables, images)
+        by_path = dict(zip((conv.name for conv in maps), seen, strict=True))
+        return by_path, answer[0] if answer else None
+
+    return see
 
 
 def traced_for_images(module: nn.Module, images: Any, **call_kwargs: Any) -> Trace:

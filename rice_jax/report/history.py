@@ -1,6 +1,7 @@
 """history.csv: a row for each epoch."""
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,3 +37,25 @@ def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of the lowest validation loss, the first of equals; None where none is finite."""
     rows = [row for row in history if numbers.present(row.get("val_loss"))]
     return min(rows, key=lambda row: row["val_loss"], default=None)
+
+
+def best_label(best: Mapping[str, Any]) -> str:
+    """The best epoch, and what it is best in."""
+    return f"best epoch: {best['epoch']:g} (lowest validation loss)"
+
+
+def rate_changes(history: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Where the learning rate changes: halfway from an epoch to the next."""
+    return [
+        (before["epoch"] + after["epoch"]) / 2
+        for before, after in itertools.pairwise(history)
+        if numbers.present(before.get("learning_rate"))
+        and numbers.present(after.get("learning_rate"))
+        and before["learning_rate"] != after["learning_rate"]
+    ]
+
+
+def moments(history: Sequence[Mapping[str, Any]]) -> list[float]:
+    """`rate_changes`; none where the rate moves all the time: there is no moment to mark then."""
+    changes = rate_changes(history)
+    return [] if len(changes) == len(history) - 1 > 2 else changes

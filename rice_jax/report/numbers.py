@@ -1,12 +1,13 @@
 """Figures as a person reads them; what is missing is a dash."""
 
 import math
+from typing import TypeGuard
 
 MISSING = "—"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def present(value: object) -> bool:
+def present(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 

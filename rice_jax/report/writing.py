@@ -1,17 +1,18 @@
-"""From what the stages left to summary.json, the figures and report.md."""
+"""From what the stages left to summary.json, the figures, report.md and report.html."""
 
 from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
 from rice_jax.report import figures
+from rice_jax.report.html.run import run_page
 from rice_jax.report.page import page
 from rice_jax.report.record import PARTS, Record, load, summarize
 from rice_jax.run import Run
 
 
 def write(run: Run) -> None:
-    """Write summary.json, the figures of what has been done so far, and report.md.
+    """Write summary.json, the figures of what has been done so far, report.md and report.html.
 
     Raises:
         UserError: the folder has no config.json, a file in it is damaged, or cannot be written.
@@ -22,6 +23,17 @@ def write(run: Run) -> None:
     for name, figure in _figures(record):
         run.write_bytes(name, figures.png(figure))
     run.write_text("report.md", page(run, record, summary))
+    run.write_text("report.html", run_page(run, record, summary))
+
+
+def watch(run: Run, doing: str) -> None:
+    """Write report.html alone, fast, while a stage is under way.
+
+    Raises:
+        UserError: as `write`.
+    """
+    record = load(run)
+    run.write_text("report.html", run_page(run, record, summarize(record), doing))
 
 
 def _figures(record: Record) -> Iterator[tuple[str, Figure]]:

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -29,12 +30,23 @@ HISTORY = "history.csv"
 _SAVE, _STOP = 1, 2  # signals between processes: a checkpoint is due, a process was told to stop
 
 
-def train(config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset) -> None:
+def train(
+    config: ml_collections.ConfigDict,
+    run: Run,
+    dataset: data.Dataset,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> None:
     """Train the net of `config` on `dataset` and leave history.csv and checkpoints in the run.
 
     Goes on from the newest checkpoint where the run has one, and ends with the same parameters,
     bit for bit, as if it had never stopped; does nothing where the run is finished. All processes
     of a `jax.distributed` job call it alike.
+
+    Args:
+        config: the run's.
+        run: its folder.
+        dataset: what to learn from.
+        on_epoch: called by the first process after each epoch, with history.csv written.
 
     Raises:
         UserError: the folder holds another training or is in use, weights are missing or of
@@ -44,7 +56,7 @@ def train(config: ml_collections.ConfigDict, run: Run, dataset: data.Dataset) ->
     """
     check(config, dataset)
     with lock.hold(run), interruptible() as interrupt:
-        training = _Training(config, run, dataset, interrupt)
+        training = _Training(config, run, dataset, interrupt, on_epoch)
         try:
             training.finish()
         finally:
@@ -60,7 +72,9 @@ class _Training:
         run: Run,
         dataset: data.Dataset,
         interrupt: Interrupt,
+        on_epoch: Callable[[], None],
     ) -> None:
+        self.on_epoch = on_epoch
         self.config, self.recipe, self.run = config, config.train, run
         self.splits = dataset.splits
         self.classes = len(dataset.classes)
@@ -228,6 +242,8 @@ class _Training:
         self._write_history()
         self.board.epoch(row)
         self.display.epoch(row, self._left())
+        if jax.process_index() == 0:
+            self.on_epoch()
 
     def _left(self) -> float:
         """How many times the pixels of the epoch that ended are yet to be learnt from."""

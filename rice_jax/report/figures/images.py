@@ -15,6 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.transforms import IdentityTransform
 
 from rice_jax.report import style
+from rice_jax.report.gallery import reduced
 
 _PER_CLASS = 6
 _FEWEST_COLUMNS = 4  # so that a single image does not fill the page
@@ -169,7 +170,7 @@ def _strongest(maps: np.ndarray) -> list[int]:
 
 def _colored(values: np.ndarray, across: int, power: float, *, dead: bool) -> np.ndarray:
     """A map as (H, W, 3) uint8 about `across` pixels wide, each of its pixels a whole square."""
-    values = _reduced(values, across)
+    values = reduced(values[..., None], int(1.5 * across))[..., 0]
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(values).all() or (dead and low == high == 0.0):
         picture = np.full((*values.shape, 3), 255 * np.array(to_rgb(style.PALE)), np.uint8)
@@ -183,20 +184,6 @@ def _colored(values: np.ndarray, across: int, power: float, *, dead: bool) -> np
     # A very flat map is stretched, so that it can be seen.
     stretch = [max(factor, round(across / 4 / side)) for side in values.shape]
     return picture.repeat(stretch[0], axis=0).repeat(stretch[1], axis=1)
-
-
-def _reduced(values: np.ndarray, across: int) -> np.ndarray:
-    """A large map shrunk by taking the strongest of each block, so that a single pixel shows."""
-    block = max(1, math.ceil(max(values.shape) / (1.5 * across)))
-    if block == 1:
-        return values
-    height, width = (math.ceil(side / block) * block for side in values.shape)
-    padding = ((0, height - values.shape[0]), (0, width - values.shape[1]))
-    blocks = np.pad(values, padding, mode="edge").reshape(
-        height // block, block, width // block, block
-    )
-    high, low = blocks.max(axis=(1, 3)), blocks.min(axis=(1, 3))
-    return np.where(np.abs(low) > np.abs(high), low, high)
 
 
 def _fitted(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

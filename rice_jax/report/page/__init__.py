@@ -1,26 +1,33 @@
-"""report.md: a run as a page to read."""
+"""A run as a page to read: its sections, and report.md of them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rice_jax.report.page import layers, overview, pruning, results
+from rice_jax.report.page.parts import Part, Section, Shown, to_markdown
 from rice_jax.report.record import Record
 from rice_jax.run import Run
+
+__all__ = ["Part", "Section", "Shown", "page", "sections", "to_markdown"]
 
 
 def page(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
     """The page's Markdown; it shows those pictures that are in the run's folder."""
-    sections = (
+    return to_markdown(sections(run, record, summary))
+
+
+def sections(run: Run, record: Record, summary: Mapping[str, Any]) -> list[Section]:
+    """What any page of the run tells, in order."""
+    return [
         overview.opening(record, summary),
         overview.headline(summary),
         pruning.pruning(run, record),
         overview.data(run, record),
         results.training(run, record, summary),
-        results.evaluation(run, record),
+        *results.evaluation(run, record),
         layers.compute(run, record),
         layers.dead_filters(run, record),
         layers.feature_maps(run, record),
         overview.how_to_go_on(run, record),
         overview.provenance(record),
-    )
-    return "\n\n".join(section for section in sections if section) + "\n"
+    ]

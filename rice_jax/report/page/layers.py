@@ -6,6 +6,7 @@ from typing import Any
 from rice_jax.report import markdown, numbers
 from rice_jax.report.figures import feature_maps_file
 from rice_jax.report.page.overview import stage_command
+from rice_jax.report.page.parts import Section, Shown, picture
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -14,16 +15,16 @@ _INLINE_MAPS = 8
 _DEADEST = 12
 
 
-def compute(run: Run, record: Record) -> str:
+def compute(run: Run, record: Record) -> Section:
     """FLOPs by layer, the costliest in a table, what is not counted, bounds, memory and time."""
     profile = record.profile
     if profile is None:
         command = markdown.code(stage_command(run, "profile"))
-        return f"## Where the compute goes\n\nNot counted yet: {command} does it."
+        return ["## Where the compute goes", f"Not counted yet: {command} does it."]
     total = profile["totals"]["flops"]["study"] or 1
     layers = sorted(profile["layers"], key=lambda layer: -(layer["flops"]["study"] or 0))
     costliest = layers[:_COSTLIEST]
-    parts = ["## Where the compute goes"]
+    parts: Section = ["## Where the compute goes"]
     if costliest:
         first = costliest[0]
         parts.append(
@@ -31,19 +32,20 @@ def compute(run: Run, record: Record) -> str:
             f"{numbers.percent((first['flops']['study'] or 0) / total, 1)} of the work "
             "(FLOPs of one image in the study's convention; one multiply-add is two)."
         )
+    image = markdown.image("FLOPs by layer", "flops.png")
+    table = markdown.table(
+        ("layer", "type", "output", "parameters", "FLOPs", "share", "bytes", "bound by"),
+        [_layer_row(layer, total) for layer in costliest],
+        left=3,
+    )
     parts += [
-        markdown.image("FLOPs by layer", "flops.png"),
-        markdown.table(
-            ("layer", "type", "output", "parameters", "FLOPs", "share", "bytes", "bound by"),
-            [_layer_row(layer, total) for layer in costliest],
-            left=3,
-        ),
+        Shown("layers", f"{image}\n\n{table}"),
         _uncounted(profile),
-        _bounds(profile),
+        *_bounds(profile),
         _costs_beside(profile),
         _time(profile),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _layer_row(layer: Mapping[str, Any], total: float) -> tuple[str, ...]:
@@ -72,11 +74,11 @@ def _uncounted(profile: Mapping[str, Any]) -> str:
     return f"**Not counted**, so that the totals (≥) are too low by it: {listed}."
 
 
-def _bounds(profile: Mapping[str, Any]) -> str:
+def _bounds(profile: Mapping[str, Any]) -> Section:
     """What bounds the layers on the configured device, as words and as a picture."""
     device = profile.get("roofline")
     if not device:
-        return ""
+        return []
     bounds = [layer["bound"] for layer in profile["layers"] if layer["bound"]]
     text = (
         f"On a device of {numbers.quantity(device['flops_per_second'], 'FLOP/s', 3)} and "
@@ -85,7 +87,7 @@ def _bounds(profile: Mapping[str, Any]) -> str:
         "reads its weights and inputs once and writes its outputs once; one image takes at least "
         f"{numbers.seconds(device['seconds'])} there."
     )
-    return f"{text}\n\n{markdown.image('What bounds each layer', 'roofline.png')}"
+    return [text, picture("What bounds each layer", "roofline.png")]
 
 
 def _costs_beside(profile: Mapping[str, Any]) -> str:
@@ -121,11 +123,11 @@ def _time(profile: Mapping[str, Any]) -> str:
     )
 
 
-def dead_filters(run: Run, record: Record) -> str:
+def dead_filters(run: Run, record: Record) -> Section:
     """Filters that are zero on every image, by layer."""
     if record.dead_filters is None:
         command = markdown.code(stage_command(run, "inspect"))
-        return f"## Dead filters\n\nNot inspected yet: {command} does it."
+        return ["## Dead filters", f"Not inspected yet: {command} does it."]
     layers = record.dead_filters["layers"]
     clean, augmented, proven = (
         sum(len(layer[name]) for layer in layers)
@@ -133,15 +135,21 @@ def dead_filters(run: Run, record: Record) -> str:
     )
     filters = sum(layer["filters"] for layer in layers)
     images = numbers.count(record.dead_filters["images"])
-    parts = [
+    parts: Section = [
         "## Dead filters",
         f"Of {numbers.count(filters)} filters {numbers.count(clean)} are zero on every pixel of "
         f"all {images} clean images and {numbers.count(augmented)} on the augmented ones; "
         f"{numbers.count(proven)} are proven to be zero for every image there can be. "
         "Removing a dead filter changes no answer on these images, removing a proven one changes "
         "none at all.",
-        markdown.image("Dead filters by layer", "dead_filters.png"),
+        Shown("dead_filters", "\n\n".join(_deadest(layers))),
     ]
+    return parts
+
+
+def _deadest(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The picture, and the layers with most dead filters in a table."""
+    parts = [markdown.image("Dead filters by layer", "dead_filters.png")]
     kinds = ("dead_clean", "dead_augmented", "proven_dead")
     affected = [layer for layer in layers if any(layer[kind] for kind in kinds)]
     deadest = sorted(affected, key=lambda layer: -sum(len(layer[kind]) for kind in kinds))
@@ -151,7 +159,7 @@ def dead_filters(run: Run, record: Record) -> str:
             markdown.code(layer["path"] or "the net"),
             numbers.count(layer["filters"]),
             *(str(len(layer[kind])) for kind in kinds),
-            _ranges(layer["dead_clean"]),
+            ranges(layer["dead_clean"]),
         )
         for layer in shown
     ]
@@ -163,10 +171,10 @@ def dead_filters(run: Run, record: Record) -> str:
             f"{len(affected) - len(shown)} more layers have fewer; all are in "
             "[dead_filters.json](dead_filters.json)."
         )
-    return "\n\n".join(parts)
+    return parts
 
 
-def _ranges(indices: Sequence[int]) -> str:
+def ranges(indices: Sequence[int]) -> str:
     """[0, 4, 5, 6] as '0, 4-6'."""
     runs: list[list[int]] = []
     for index in indices:
@@ -178,7 +186,7 @@ def _ranges(indices: Sequence[int]) -> str:
     return ", ".join(texts) or numbers.MISSING
 
 
-def feature_maps(run: Run, record: Record) -> str:
+def feature_maps(run: Run, record: Record) -> Section:
     """The grids of maps: all of a small net, the first, a middle and the last of a large one."""
     folder = run.path / "feature_maps"
     found = {f"feature_maps/{file.name}" for file in folder.glob("*.png")}
@@ -186,14 +194,16 @@ def feature_maps(run: Run, record: Record) -> str:
     titles = {file: path for path in names if (file := feature_maps_file(path)) in found}
     titles |= {file: file.split("/")[1] for file in sorted(found - titles.keys())}
     if not titles:
-        return ""
+        return []
     files = list(titles)
     few = [files[0], files[len(files) // 2], files[-1]]
     inline = files if len(files) <= _INLINE_MAPS else few
-    parts = ["## Feature maps", "What each filter makes of one test image."]
-    parts += [markdown.image(f"Feature maps of {titles[file]}", file) for file in inline]
+    parts = [markdown.image(f"Feature maps of {titles[file]}", file) for file in inline]
     rest = [file for file in files if file not in inline]
     if rest:
         links = ", ".join(markdown.link(markdown.code(titles[file]), file) for file in rest)
         parts.append(f"The other layers: {links}.")
-    return "\n\n".join(parts)
+    return [
+        "## Feature maps",
+        Shown("feature_maps", "\n\n".join(["What each filter makes of one test image.", *parts])),
+    ]

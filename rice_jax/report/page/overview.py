@@ -7,6 +7,7 @@ from typing import Any
 from rice_jax.profile.study import TEST_IMAGES
 from rice_jax.report import markdown, numbers, study, style
 from rice_jax.report.page.origin import origin
+from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -22,7 +23,7 @@ def _flag(name: str, value: str) -> str:
     return shlex.quote(f"--{name}={value}")
 
 
-def opening(record: Record, summary: Mapping[str, Any]) -> str:
+def opening(record: Record, summary: Mapping[str, Any]) -> Section:
     """The title and a paragraph: what net, what it learned from, how well it does."""
     title = f"# {markdown.escape(record.model)}{', pruned' if record.prune else ''}"
     parts = [f"{title}\n{origin(record)}".rstrip()]
@@ -35,7 +36,7 @@ def opening(record: Record, summary: Mapping[str, Any]) -> str:
         )
     sentences = [_net(record), _learned(record, summary), _does(summary)]
     parts.append(" ".join(sentence for sentence in sentences if sentence))
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _net(record: Record) -> str:
@@ -79,19 +80,19 @@ def _plural(number: int, noun: str) -> str:
     return f"{numbers.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def headline(summary: Mapping[str, Any]) -> str:
+def headline(summary: Mapping[str, Any]) -> Section:
     """The table of headline figures, the study's beside them where it has the net."""
     rows = _rows(summary)
     known = bool(summary["reported"])
     header = ("", "this run", "the study") if known else ("", "this run")
     cells = [row if known else row[:2] for row in rows if row[1] != numbers.MISSING]
     if not cells:
-        return ""
-    lines = ["## At a glance", markdown.table(header, cells)]
+        return []
+    lines: Section = ["## At a glance", markdown.table(header, cells)]
     notes = study.errata(summary)
     if notes:
         lines.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
-    return "\n\n".join(lines)
+    return lines
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -160,13 +161,13 @@ def _filters(summary: Mapping[str, Any]) -> str:
     return f"{text} ({numbers.count(summary['study_filters'])} by the study's count)"
 
 
-def data(run: Run, record: Record) -> str:
+def data(run: Run, record: Record) -> Section:
     """The images: where from, how many, what they look like."""
     if record.data is None:
-        return ""
+        return []
     images, classes = record.data["images"], record.data["classes"]
     names = ", ".join(markdown.escape(name) for name in classes)
-    parts = [
+    parts: Section = [
         "## The images",
         f"{markdown.escape(record.data['name'])}, "
         + ", ".join(
@@ -184,8 +185,8 @@ def data(run: Run, record: Record) -> str:
     if numbered:
         parts.append(f"In the figures {'; '.join(numbered)}.")
     if run.has("classes.png"):
-        parts.append(markdown.image("Images of each class", "classes.png"))
-    return "\n\n".join(parts)
+        parts.append(picture("Images of each class", "classes.png"))
+    return parts
 
 
 def _skipped(skipped: int | None) -> str:
@@ -195,7 +196,7 @@ def _skipped(skipped: int | None) -> str:
  left out."
 
 
-def how_to_go_on(run: Run, record: Record) -> str:
+def how_to_go_on(run: Run, record: Record) -> Section:
     """Commands for what a person may want next."""
     folder = _flag("workdir", str(run))
     lighter = _flag("out", f"{run}_pruned")
@@ -209,10 +210,10 @@ def how_to_go_on(run: Run, record: Record) -> str:
         "# a file that runs without this package",
         f"rice-jax export {folder} {_flag('out', f'{record.model}.onnx')}",
     ]
-    return "\n\n".join(["## How to go on", markdown.commands(lines)])
+    return ["## How to go on", markdown.commands(lines)]
 
 
-def provenance(record: Record) -> str:
+def provenance(record: Record) -> Section:
     """What it takes to get this run again: seed, recipe, versions."""
     recipe = record.config["config"].get("train") or {}
     rows = [
@@ -225,4 +226,4 @@ def provenance(record: Record) -> str:
         ),
     ]
     table = markdown.table(("", ""), rows, left=2)
-    return "\n\n".join(["## How it was made", table, "All settings: [config.json](config.json)."])
+    return ["## How it was made", table, "All settings: [config.json](config.json)."]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rice_jax.report import figures, markdown, numbers
+from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
@@ -16,21 +17,21 @@ _WAYS = {
 _TOTALS = (("study", "FLOPs, `study`"), ("params", "parameters"), ("filters", "filters"))
 
 
-def pruning(run: Run, record: Record) -> str:
-    """Before and after, the certificate, and which filters went; '' for a run as it was trained."""
+def pruning(run: Run, record: Record) -> Section:
+    """Before and after, the certificate, and which filters went; nothing for an unpruned run."""
     if record.prune is None:
-        return ""
+        return []
     account = record.prune
     parent = markdown.code(str(account["request"]["parent"]))
-    parts = [f"## Pruning\n\nMade out of {parent}.", _totals(account)]
+    parts: Section = ["## Pruning", f"Made out of {parent}.", _totals(account)]
     parts += [_budgets(account), _certificate(account), _removed(account)]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
     pictures += [
         (f"{path} before and after", figures.side_by_side_file(path)) for path in account["kept"]
     ]
-    parts += [markdown.image(text, file) for text, file in pictures if run.has(file)]
-    return "\n\n".join(part for part in parts if part)
+    parts += [picture(text, file) for text, file in pictures if run.has(file)]
+    return [part for part in parts if part]
 
 
 def _totals(account: Mapping[str, Any]) -> str:

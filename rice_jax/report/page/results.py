@@ -7,6 +7,7 @@ import numpy as np
 
 from rice_jax.report import figures, markdown, numbers
 from rice_jax.report.page.overview import stage_command
+from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
@@ -15,12 +16,12 @@ _MOST_PAIRS = 20
 _FEW_RATES = 6  # changes of the learning rate that are told one by one
 
 
-def training(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
+def training(run: Run, record: Record, summary: Mapping[str, Any]) -> Section:
     """The curves, and the best epoch in a sentence."""
     if not record.history:
         command = markdown.code(stage_command(run, "train"))
-        return f"## Training\n\nNot trained here yet: {command} does it."
-    parts = ["## Training"]
+        return ["## Training", f"Not trained here yet: {command} does it."]
+    parts: Section = ["## Training"]
     if summary["best_epoch"] is not None:
         parts.append(
             f"Epoch {summary['best_epoch']} of {summary['epochs']} has the lowest validation "
@@ -42,31 +43,31 @@ def training(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
         )
     elif changes:
         parts.append(f"The learning rate went from {rates[0]:.2g} {', '.join(changes)}.")
-    parts.append(markdown.image("Loss, accuracy and learning rate by epoch", "curves.png"))
-    return "\n\n".join(parts)
+    parts.append(picture("Loss, accuracy and learning rate by epoch", "curves.png"))
+    return parts
 
 
-def evaluation(run: Run, record: Record) -> str:
+def evaluation(run: Run, record: Record) -> list[Section]:
     """Clean and augmented test images: confusion matrix, mistakes in words, a table."""
     if record.evaluation is None:
         command = markdown.code(stage_command(run, "evaluate"))
-        return f"## Test images\n\nNot evaluated yet: {command} does it."
+        return [["## Test images", f"Not evaluated yet: {command} does it."]]
     results = [(part, record.evaluation.get(part)) for part in PARTS]
-    return "\n\n".join(_evaluated(part, result) for part, result in results if result)
+    return [_evaluated(part, result) for part, result in results if result]
 
 
-def _evaluated(part: str, result: Mapping[str, Any]) -> str:
+def _evaluated(part: str, result: Mapping[str, Any]) -> Section:
     loss = numbers.decimal(result.get("loss"))
-    picture = markdown.image(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
+    matrix = picture(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
     many = len(result["per_class"]) > figures.MOST_CLASSES
-    parts = [
+    parts: Section = [
         f"## {part.capitalize()} test images",
         f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} images "
         f"right, a mean loss of {loss} nats. {_mistakes(result)}",
-        _most_mistaken(result) if many else picture,
+        _most_mistaken(result) if many else matrix,
         _table(result),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _worst(result: Mapping[str, Any], most: int) -> list[tuple[str, str, str, str]]:

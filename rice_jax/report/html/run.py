@@ -1,0 +1,78 @@
+"""report.html: a run as one page, which is watched while the run goes on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from rice_jax.report.figures import MOST_CLASSES
+from rice_jax.report.html import tables
+from rice_jax.report.html.curves import curves
+from rice_jax.report.html.rendering import document, picture, prose, sections
+from rice_jax.report.html.viewer import viewer
+from rice_jax.report.page import Section, Shown
+from rice_jax.report.page import sections as told
+from rice_jax.report.record import PARTS, Record
+from rice_jax.run import Run
+
+GALLERY = "feature_maps.json"
+MOST_PICTURES = 4 << 20
+"""Bytes of all pictures that are files of the run; what is beyond is named instead."""
+
+
+def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = "") -> str:
+    """The page: what report.md tells, with tables and a viewer in the place of its pictures.
+
+    It has at most 12 MB: sprites 5, kernels 1.4, pictures 5.4, and text.
+
+    Args:
+        run: its folder, of which pictures and feature_maps.json are read.
+        record: what the stages left.
+        summary: its headline figures.
+        doing: the stage under way; '' for a run that is at rest.
+    """
+    content = told(run, record, summary)
+    blocks = _blocks(run, record) | _pictures(run, content)
+    html = sections(content, blocks)
+    return document(
+        "sections.html", record.model, scripts=["viewer.js"], sections=html, doing=doing
+    )
+
+
+def _blocks(run: Run, record: Record) -> dict[str, Markup]:
+    """What the page has of its own, by the name of what it stands for."""
+    blocks = {"curves.png": curves(record.history)}
+    for part in PARTS:
+        result = (record.evaluation or {}).get(part)
+        if result and len(result["per_class"]) <= MOST_CLASSES:
+            blocks[f"confusion_matrix_{part}.png"] = tables.matrix(result, part)
+    if record.profile is not None:
+        blocks["layers"] = tables.layers(record.profile)
+    if record.dead_filters is not None:
+        blocks["dead_filters"] = tables.dead_filters(record.dead_filters)
+    blocks["feature_maps"] = (
+        viewer(run.read_json(GALLERY), record)
+        if run.has(GALLERY)
+        else prose("They are pictures in the run's folder; `--stages=inspect` makes a viewer.")
+    )
+    return blocks
+
+
+def _pictures(run: Run, content: list[Section]) -> dict[str, Markup]:
+    """The pictures that are files of the run, as many as there is room for."""
+    left, found = MOST_PICTURES, {}
+    names = [part.name for section in content for part in section if isinstance(part, Shown)]
+    for name in names:
+        if name in _DRAWN_HERE or not name.endswith(".png") or not run.has(name):
+            continue
+        image = (run.path / name).read_bytes()
+        left -= len(image)
+        found[name] = (
+            picture(name.removesuffix(".png"), image)
+            if left >= 0
+            else prose(f"`{name}` is beside this page.")
+        )
+    return found
+
+
+_DRAWN_HERE = {"curves.png", *(f"confusion_matrix_{part}.png" for part in PARTS)}

@@ -1,0 +1,46 @@
+"""Where axes begin and end, and where their ticks stand."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+_FAR = 1000  # a range of so many times has ticks at powers of ten alone
+_LOG = 5  # a loss that falls so many times is on a log axis
+
+
+def epoch_ticks(first: float, last: float, most: int = 8) -> list[float]:
+    """Round epochs from the first to the last; of few epochs all."""
+    if last - first < most:
+        return [float(epoch) for epoch in range(math.ceil(first), math.floor(last) + 1)]
+    return inside(MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]), first, last)
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`."""
+    return inside(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]), low, high)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten from `low` to `high`, of a wide range these alone."""
+    return inside(LogLocator(subs=(1,) if high > _FAR * low else (1, 2, 5)), low, high)
+
+
+def inside(locator: MaxNLocator | LogLocator, low: float, high: float) -> list[float]:
+    """The locator's ticks that are within the axis."""
+    slack = 1e-9 * abs(high - low)
+    return [float(x) for x in locator.tick_values(low, high) if low - slack <= x <= high + slack]
+
+
+def is_log(values: Sequence[float]) -> bool:
+    """Whether a loss falls so far that its end shows on a log axis alone."""
+    return bool(values) and min(values) > 0 and max(values) > _LOG * min(values)
+
+
+def percent_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of percentages: a little beyond the values, and never beyond 0 or 100."""
+    if not values:
+        return 0.0, 100.0
+    low, high = min(values), max(values)
+    margin = max(0.06 * (high - low), 0.5)
+    return max(0.0, low - margin), min(100.0, high + margin)

@@ -1,0 +1,74 @@
+"""What a run's net makes of a few of its test images: those that its page shows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from rice_jax import data, train
+from rice_jax.report import gallery
+
+See = Callable[[Any, Any], tuple[Mapping[str, Any], jax.Array | None]]
+"""From variables and images to maps by path and logits, as `inspection.seer` gives it."""
+
+EACH = 2
+"""Images of a class."""
+MOST_CLASSES = 12
+"""Of which images are shown; of more classes some are taken."""
+
+
+def of_test_images(
+    see: See, trained: train.Trained, dataset: data.Dataset, kinds: Mapping[str, int | None]
+) -> dict[str, Any]:
+    """feature_maps.json's content: two test images of each class, of each kind.
+
+    Args:
+        see: of one image.
+        trained: the net and its classes.
+        dataset: the run's images.
+        kinds: by name, the seed that images are augmented with; None for images as they are.
+    """
+    side, variables = trained.config.data.image_size, {"params": trained.params}
+    specimens = []
+    for index, record in _chosen(dataset):
+        image = data.decode(record["image"], side)[None]
+        for kind, seed in kinds.items():
+            pixels = np.asarray(
+                train.evaluation_inputs(jnp.asarray(image), index, augment_seed=seed)
+            )
+            label = dataset.classes[record["label"]]
+            specimens.append(specimen(see, variables, pixels, label=label, kind=kind))
+    weights = traverse_util.flatten_dict(trained.params, sep="/")
+    return gallery.gallery(specimens, trained.classes, weights)
+
+
+def specimen(
+    see: See, variables: Any, pixels: np.ndarray, *, label: str = "", kind: str = "clean"
+) -> gallery.Specimen:
+    """One image (1, H, W, 3), floats in [0, 1], and what the net makes of it."""
+    maps, logits = see(variables, pixels)
+    probabilities = [] if logits is None else np.asarray(nn.softmax(logits))[0].tolist()
+    seen = {path: gallery.Seen.of(values[0]) for path, values in maps.items()}
+    return gallery.Specimen(pixels[0], seen, probabilities, label, kind)
+
+
+def _chosen(dataset: data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The first images of each class in the test split, by class: index and record."""
+    step = -(-len(dataset.classes) // MOST_CLASSES)
+    found: dict[int, list[tuple[int, dict[str, Any]]]] = {
+        label: [] for label in range(0, len(dataset.classes), step)
+    }
+    source = dataset.splits["test"]
+    for index in range(len(source)):
+        record = source[index]
+        images = found.get(record["label"])
+        if images is not None and len(images) < EACH:
+            images.append((index, record))
+        if all(len(images) == EACH for images in found.values()):
+            break
+    for images in found.values():
+        yield from images
