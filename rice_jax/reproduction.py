@@ -153,7 +153,8 @@ def make(plans: Sequence[Plan], out: str) -> None:
     runs = [str(each.run) for each in plans if each.name not in failed]
     if runs:
         target = f"{out}/comparison"
-        print(f"\nTake {comparison.compare(runs, target)}.")
+        chosen = comparison.compare(runs, target)
+        print(f"\nTake {chosen}." if chosen else "\nNo net is recommended: the page says why.")
         print(f"The comparison is in {target}: read report.md or report.html there.")
     if failed:
         raise UserError(f"{', '.join(failed)} failed: see above; the same command tries again")

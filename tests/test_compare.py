@@ -22,6 +22,7 @@ from rice_jax.report.comparison import choice, tables
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
 from rice_jax.report.comparison.placement import label_points
+from rice_jax.report.page import to_markdown
 
 # Runs and nets
 
@@ -167,7 +168,7 @@ def test_html_is_one_file_that_asks_nobody_for_anything(compared):
     text = (compared / "report.html").read_text()
     found = _Links()
     found.feed(text)
-    assert len(found.targets) == 13  # twelve figures and an empty icon
+    assert len(found.targets) == 7  # six figures, each once, and an empty icon
     assert all(target.startswith("data:") for target in found.targets)
     assert "url(" not in text
     assert "@import" not in text
@@ -187,7 +188,8 @@ def test_html_and_markdown_tell_the_same(compared):
 def test_nets_that_the_study_does_not_report_are_said(tmp_path):
     def text(*runs):
         found = read(*runs)
-        return page(found, choice.pareto_front(found), choice.choose(found, 0.01), [])
+        front, chosen = choice.pareto_front(found), choice.choose(found, 0.01)
+        return to_markdown(page(found, front, chosen, []))
 
     studied = profile(100, reported={"params": 1000, "flops": 100})
     reported = run_of(tmp_path / "a", "final", 950, 100, profile=studied)

@@ -1,29 +1,41 @@
 """What a comparison warns of before it compares."""
 
 import csv
+import json
 
 import pytest
 from compared_runs import read, run_of
 from report_drawing import drawn_texts
-from report_runs import profile
+from report_runs import make_run, profile, scored
 
 from rice_jax.report.comparison import choice, figures, nets, writing
 from rice_jax.report.comparison.cautions import cautions
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
+from rice_jax.report.page import to_markdown
+
+EVALUATED = {"clean": scored(990), "augmented": scored(900), "path": "test split"}
+
+
+def told(found):
+    """The page's text."""
+    front, chosen = choice.pareto_front(found), choice.choose(found, 0.01)
+    return to_markdown(page(found, front, chosen, []))
 
 
 def test_synthetic_runs_and_different_images_are_said(tmp_path):
     real = run_of(tmp_path / "a", "cnn", 900, 100)
     drawn = run_of(tmp_path / "b", "final", 950, 90, synthetic=True, fingerprint="beef")
     found = read(real, drawn)
-    text = page(found, choice.pareto_front(found), choice.choose(found, 0.01), [])
+    text = told(found)
     assert "**Synthetic data.**" in text
     assert "**Not the same images.**" in text
+    assert "**No net is recommended:** the runs did not learn from the same images" in text
+    assert "**Take" not in text
     drawing = next(pictures(found, synthetic=True)).figure
     assert any("synthetic" in words for words, _ in drawn_texts(drawing))
     alone = read(real)
-    text = page(alone, choice.pareto_front(alone), choice.choose(alone, 0.01), [])
+    text = told(alone)
     assert "Synthetic" not in text
     assert "Not the same" not in text
     assert "no net of fewer FLOPs comes within 1 point" in text
@@ -81,3 +93,36 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
     figure = figures.accuracy_per_tflop(list(drawn.values()), title="")
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert sorted(labels) == ["cnn", "final (≤)"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"fingerprint": "beef"}, "did not learn from the same images"),
+        ({"evaluation": {"clean": scored(9, 10), "augmented": scored(9, 10)}}, "different images"),
+        ({"evaluation": EVALUATED | {"path": "elsewhere"}}, "different images"),
+    ],
+)
+def test_the_verdict_is_withheld_wherever_runs_cannot_be_compared(tmp_path, changed, reason):
+    first = make_run(tmp_path / "a", "cnn", evaluation=EVALUATED)
+    other = make_run(tmp_path / "b", "final", **{"evaluation": EVALUATED} | changed)
+    assert writing.compare([str(first), str(other)], str(tmp_path / "out")) == ""
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "No net is recommended" in text
+        assert reason in text
+        assert "Take" not in text
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content["recommendation"] is None
+
+
+def test_what_a_run_lacks_to_be_weighed_is_named_with_its_command(tmp_path):
+    whole = run_of(tmp_path / "whole", "cnn", 900, 100)
+    bare = make_run(tmp_path / "b c", "bare", evaluation=None, profile=None, data=None)
+    text = told(read(whole, bare))
+    assert "**Take cnn.**" in text
+    assert "Not the same images" not in text  # of one of them nothing is known
+    command = f"rice-jax train '--workdir={bare}' --stages=evaluate,profile"
+    assert f"`{bare}` lacks evaluation and profile: `{command}`" in text
+    assert " lacks " not in told(read(whole))
+    assert "there is nothing to weigh yet" in told(read(bare))

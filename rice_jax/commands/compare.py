@@ -44,7 +44,7 @@ def compare(
         from rice_jax.report import comparison
 
         chosen = comparison.compare(workdirs or (), out, files=artifacts or (), margin=margin)
-        none = "No run has both an evaluation and a whole profile yet."
+        none = "No net is recommended: the page says why."
         print(f"Take {chosen}." if chosen else none)
         print(f"The comparison is in {out}: read report.md or report.html there.")
 

@@ -21,7 +21,7 @@ def cautions(nets: Sequence[Net]) -> list[str]:
             "> **Synthetic data.** Images of at least one run are drawn grains, not photographs: "
             "its accuracies say nothing about rice."
         )
-    if len({(entry.record.data or {}).get("fingerprint") for entry in entries}) > 1:
+    if _of_several_sets(entries):
         found.append(
             "> **Not the same images.** The runs did not learn from the same data set (see 'The "
             "runs'): differences between them may be the data's."
@@ -33,8 +33,7 @@ def cautions(nets: Sequence[Net]) -> list[str]:
             "that can't be counted: what has ≥ or ≤ before it errs to that side. These nets are "
             "left out of the choice and of the front."
         )
-    tests = {(e.summary["augmented"] or {}).get("images") for e in entries} - {None}
-    if len(tests) > 1 or len({e.summary["evaluated_on"] for e in entries} - {None}) > 1:
+    if _of_several_tests(entries):
         found.append("> **Not the same test.** The runs were evaluated on different images.")
     by_chance = [net for net in nets if any(_at_chance(e.record) for e in net.entries)]
     if by_chance:
@@ -52,6 +51,32 @@ def cautions(nets: Sequence[Net]) -> list[str]:
             "accuracy."
         )
     return found
+
+
+def incomparable(nets: Sequence[Net]) -> str:
+    """Why no net can be told to be better than another; '' where it can."""
+    entries = [entry for net in nets for entry in net.entries]
+    if _of_several_sets(entries):
+        return (
+            "the runs did not learn from the same images, so that what is better may be the "
+            "images'. Compare those of one data set (see 'The runs')."
+        )
+    if _of_several_tests(entries):
+        return (
+            "the runs were evaluated on different images. Evaluate them on the same ones: "
+            "`--stages=evaluate` with one `--config.eval.path` for all."
+        )
+    return ""
+
+
+def _of_several_sets(entries: Sequence[Entry]) -> bool:
+    known = {(entry.record.data or {}).get("fingerprint") for entry in entries} - {None}
+    return len(known) > 1
+
+
+def _of_several_tests(entries: Sequence[Entry]) -> bool:
+    images = {(entry.summary["augmented"] or {}).get("images") for entry in entries} - {None}
+    return len(images) > 1 or len({entry.summary["evaluated_on"] for entry in entries} - {None}) > 1
 
 
 def _at_chance(record: Record) -> bool:

@@ -16,6 +16,9 @@ from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.comparison.nets import Net, Spread
 from rice_jax.report.comparison.placement import label_points
 
+WITHOUT_FINAL = "_without_final"
+"""End of the names of figures that leave the final net out."""
+
 _ROW = 0.5
 _LABEL = 1.7  # inches for a net's label
 
@@ -70,7 +73,7 @@ def pictures(nets: Sequence[Net], *, synthetic: bool) -> Iterator[Picture]:
     yield from _pictures(nets, "", synthetic)
     others = [net for net in nets if not net.is_final]
     if others and len(others) < len(nets):
-        yield from _pictures(others, "_without_final", synthetic)
+        yield from _pictures(others, WITHOUT_FINAL, synthetic)
 
 
 def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Picture]:

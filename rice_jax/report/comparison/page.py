@@ -1,14 +1,18 @@
-"""The comparison as a page: report.md."""
+"""The comparison as a page: what report.md and report.html tell."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rice_jax.report import markdown, numbers, study
 from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
-from rice_jax.report.comparison.cautions import cautions
+from rice_jax.report.comparison.cautions import cautions, incomparable
 from rice_jax.report.comparison.choice import ACCURACY, Choice, Front
+from rice_jax.report.comparison.figures import WITHOUT_FINAL
 from rice_jax.report.comparison.nets import Net
+from rice_jax.report.page import Section, Shown
+from rice_jax.report.page.overview import stage_command
 
 _STUDY_TABLES = (
     (
@@ -26,9 +30,13 @@ _STUDY_TABLES = (
     ),
     (
         "Bits",
-        ("bit_operations", "bytes", ACCURACY),
+        ("bit_operations", "bytes"),
     ),
 )
+
+
+FIGURES = "figures"
+"""Name of the block that holds all figures."""
 
 
 def page(
@@ -36,53 +44,59 @@ def page(
     front: Front,
     choice: Choice | None,
     pictures: Sequence[tuple[str, str]],
-) -> str:
-    """The page's Markdown.
+) -> list[Section]:
+    """What the page tells.
 
     Args:
         nets: in the order to list them.
         front: the nets that nothing beats.
-        choice: the recommended net.
+        choice: the recommended net; None where there is nothing to weigh.
         pictures: (name, caption) of each figure, those without the final net last.
     """
-    main = [picture for picture in pictures if not picture[0].endswith("_without_final")]
-    without = [picture for picture in pictures if picture[0].endswith("_without_final")]
+    main = [picture for picture in pictures if not picture[0].endswith(WITHOUT_FINAL)]
+    without = [picture for picture in pictures if picture[0].endswith(WITHOUT_FINAL)]
     runs = sum(len(net.entries) for net in nets)
     title = f"# {len(nets)} net{'s' if len(nets) > 1 else ''} compared"
-    sections = [
-        title,
-        *cautions(nets),
-        "## Which one to take",
-        *recommendation(nets, choice),
-        "## At a glance",
-        _glance(nets, front),
-        _about_spread(nets, runs),
-        _about_front(front),
-        "## Figures",
-        *(markdown.image(caption, f"{name}.png") for name, caption in main),
-        "## The study's tables, ours beside its figures",
-        _unreported(nets),
-        *(part for heading, names in _STUDY_TABLES for part in _study_table(nets, heading, names)),
-        _about_bits(nets),
-        *_errata(nets),
-        "## The runs",
-        _runs(nets),
-        *(["## The figures without the final net"] if without else []),
-        *(markdown.image(caption, f"{name}.png") for name, caption in without),
-        "## The figures as data",
-        "`comparison.csv` and `comparison.json` hold every figure of this page, and each picture "
-        "is there as PNG and as SVG.",
+    drawn = "\n\n".join(markdown.image(caption, f"{name}.png") for name, caption in main)
+    tables_of_study = [
+        part for heading, names in _STUDY_TABLES for part in _study_table(nets, heading, names)
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    sections: list[Section] = [
+        [title, *cautions(nets), "## Which one to take", *recommendation(nets, choice)],
+        ["## At a glance", _glance(nets, front), _about_spread(nets, runs), _about_front(front)],
+        ["## Figures", Shown(FIGURES, drawn), _without_final(without)],
+        [
+            "## The study's tables, ours beside its figures",
+            _unreported(nets),
+            *tables_of_study,
+            _about_bits(nets),
+            *_errata(nets),
+        ],
+        ["## The runs", _runs(nets)],
+        [
+            "## The figures as data",
+            "`comparison.csv` and `comparison.json` hold every figure of this page, and each "
+            "picture is there as PNG and as SVG.",
+        ],
+    ]
+    return [[part for part in section if part] for section in sections]
+
+
+def _without_final(pictures: Sequence[tuple[str, str]]) -> str:
+    if not pictures:
+        return ""
+    links = ", ".join(markdown.link(markdown.code(name), f"{name}.png") for name, _ in pictures)
+    return f"The same without the final net, which would hide differences of the others: {links}."
 
 
 def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
-    """The net to take in words, why, and what other margins would choose."""
+    """The net to take in words, why, and what other margins would choose; or why there is none."""
+    why_not = incomparable(nets)
+    if why_not:
+        return [f"**No net is recommended:** {why_not}"]
+    lacking = _lacking(nets)
     if choice is None:
-        return [
-            "No run has both an evaluation and a whole profile yet, so that there is nothing to "
-            "weigh."
-        ]
+        return ["**No net is recommended:** there is nothing to weigh yet.", *lacking]
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
     error = choosing.standard_error(choice.best)
     if error is not None:
@@ -103,8 +117,38 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
         for margin, other in others
         if other is not None
     ]
-    header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
-    return [*paragraphs, "What other margins choose:", markdown.table(header, rows, left=2)]
+    if len({row[1:] for row in rows}) == 1:
+        margins = [
+            f"Any margin from {_points(others[0][0])} to {_points(others[-1][0])} chooses it."
+        ]
+    else:
+        header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
+        margins = ["What other margins choose:", markdown.table(header, rows, left=2)]
+    return [*paragraphs, *margins, *(["Not weighed:", *lacking] if lacking else [])]
+
+
+def _lacking(nets: Sequence[Net]) -> list[str]:
+    """What keeps a net from being weighed, and the command that mends it."""
+    lines = []
+    for entry in (entry for net in nets for entry in net.entries):
+        missing = [
+            stage
+            for stage, there in (
+                ("evaluate", entry.summary["augmented"]),
+                ("profile", entry.summary["flops"]),
+            )
+            if not there
+        ]
+        if not missing:
+            continue
+        words = " and ".join({"evaluate": "evaluation", "profile": "profile"}[m] for m in missing)
+        mend = (
+            f"rice-jax evaluate {shlex.quote(f'--artifact={entry.run}')}"
+            if entry.record.file is not None
+            else stage_command(entry.run, ",".join(missing))
+        )
+        lines.append(f"- {markdown.code(str(entry.run))} lacks {words}: {markdown.code(mend)}")
+    return ["\n".join(lines)] if lines else []
 
 
 def _why(choice: Choice) -> str:

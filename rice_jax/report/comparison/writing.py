@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from rice_jax.errors import UserError
 from rice_jax.report import style
 from rice_jax.report.comparison import choice, nets, tables
-from rice_jax.report.comparison.figures import pictures
-from rice_jax.report.comparison.html import to_html
-from rice_jax.report.comparison.page import page
+from rice_jax.report.comparison.cautions import incomparable
+from rice_jax.report.comparison.figures import WITHOUT_FINAL, pictures
+from rice_jax.report.comparison.page import FIGURES, page
+from rice_jax.report.html import rendering
+from rice_jax.report.page import to_markdown
 from rice_jax.run import Run
 
 
@@ -24,7 +26,8 @@ def compare(
             of images.
 
     Returns:
-        The label of the recommended net; '' where none has both an evaluation and a whole profile.
+        The label of the recommended net; '' where the runs cannot be compared, or none has both an
+        evaluation and a whole profile.
 
     Raises:
         UserError: a folder that is no run's or is given twice, a margin outside [0, 1), or an
@@ -38,18 +41,21 @@ def compare(
     compared = nets.read(workdirs, files)
     synthetic = any(entry.record.synthetic for net in compared for entry in net.entries)
     front = choice.pareto_front(compared)
-    chosen = choice.choose(compared, margin)
+    chosen = None if incomparable(compared) else choice.choose(compared, margin)
     target.create()
-    captions, drawings = [], {}
+    captions, drawn = [], []
     for picture in pictures(compared, synthetic=synthetic):
-        drawings[f"{picture.name}.png"] = style.svg(picture.figure)
-        target.write_bytes(f"{picture.name}.svg", drawings[f"{picture.name}.png"])
-        target.write_bytes(f"{picture.name}.png", style.png(picture.figure))
+        svg, png = style.svg(picture.figure), style.png(picture.figure)
+        target.write_bytes(f"{picture.name}.svg", svg)
+        target.write_bytes(f"{picture.name}.png", png)
         captions.append((picture.name, picture.caption))
-    text = page(compared, front, chosen, captions)
+        if not picture.name.endswith(WITHOUT_FINAL):
+            drawn.append(rendering.picture(picture.caption, min(svg, png, key=len)))
+    sections = page(compared, front, chosen, captions)
     target.write_text("comparison.csv", tables.to_csv(tables.rows(compared, front)))
     target.write_json("comparison.json", tables.to_json(compared, front, chosen))
-    target.write_text("report.md", text)
-    title = text.splitlines()[0].removeprefix("# ")
-    target.write_text("report.html", to_html(text, title, drawings))
+    target.write_text("report.md", to_markdown(sections))
+    blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
+    title = to_markdown(sections).partition("\n")[0].removeprefix("# ")
+    target.write_text("report.html", rendering.page(title, sections, blocks))
     return chosen.net.label if chosen else ""

@@ -34,6 +34,27 @@ def render(template: str, **context: Any) -> Markup:
     return Markup(_environment().get_template(template).render(context))
 
 
+def page(
+    title: str,
+    content: Sequence[Section],
+    blocks: Mapping[str, Markup],
+    *,
+    scripts: Sequence[str] = (),
+    doing: str = "",
+) -> str:
+    """A whole page of sections.
+
+    Args:
+        title: the document's.
+        content: what it tells.
+        blocks: HTML for what `content` shows, by name; what has none is left out.
+        scripts: as `document` takes them.
+        doing: what is under way, for a page that loads itself again.
+    """
+    laid = _laid(content, blocks)
+    return document("sections.html", title, scripts=scripts, sections=laid, doing=doing)
+
+
 def document(template: str, title: str, *, scripts: Sequence[str] = (), **context: Any) -> str:
     """A whole page that extends base.html.
 
@@ -81,6 +102,10 @@ _NARROW = ("confusion_matrix", "classes")
 """Beginnings of the names of blocks two of which stand side by side on a wide screen."""
 
 
+_MOST_COLUMNS = 7
+"""Marks between the cells of a table's row that half of a wide screen has room for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Laid:
     """A section as HTML."""
@@ -90,18 +115,17 @@ class Laid:
     """Whether it takes the whole width."""
 
 
-def sections(content: Sequence[Section], blocks: Mapping[str, Markup]) -> list[Laid]:
-    """Each section as HTML: its text, and for what is shown the block of that name.
-
-    What has no block is left out.
-    """
+def _laid(content: Sequence[Section], blocks: Mapping[str, Markup]) -> list[Laid]:
+    """Each section as HTML: its text, and for what is shown the block of that name."""
 
     def part(one: Part) -> Markup:
         return blocks.get(one.name, Markup()) if isinstance(one, Shown) else prose(one)
 
     def wide(section: Section) -> bool:
         names = [one.name for one in section if isinstance(one, Shown) and one.name in blocks]
-        return any(not name.startswith(_NARROW) for name in names)
+        widest = max((line.count("|") for one in section if isinstance(one, str)
+                      for line in one.splitlines()), default=0)  # fmt: skip
+        return widest > _MOST_COLUMNS or any(not name.startswith(_NARROW) for name in names)
 
     return [
         Laid([html for one in section if (html := part(one))], wide(section))

@@ -6,12 +6,11 @@ from typing import Any
 from markupsafe import Markup
 
 from rice_jax.report.figures import MOST_CLASSES
-from rice_jax.report.html import tables
+from rice_jax.report.html import rendering, tables
 from rice_jax.report.html.curves import curves
-from rice_jax.report.html.rendering import document, picture, prose, sections
+from rice_jax.report.html.rendering import picture, prose
 from rice_jax.report.html.viewer import viewer
-from rice_jax.report.page import Section, Shown
-from rice_jax.report.page import sections as told
+from rice_jax.report.page import Section, Shown, sections
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
@@ -31,12 +30,9 @@ def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = 
         summary: its headline figures.
         doing: the stage under way; '' for a run that is at rest.
     """
-    content = told(run, record, summary)
+    content = sections(run, record, summary)
     blocks = _blocks(run, record) | _pictures(run, content)
-    html = sections(content, blocks)
-    return document(
-        "sections.html", record.model, scripts=["viewer.js"], sections=html, doing=doing
-    )
+    return rendering.page(record.model, content, blocks, scripts=["viewer.js"], doing=doing)
 
 
 def _blocks(run: Run, record: Record) -> dict[str, Markup]:
