@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from rice_jax import files
 from rice_jax.errors import UserError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
@@ -145,7 +146,7 @@ class Place(Text):
         """Whether it is a path of this machine at which nothing is."""
         if value in ("", *self.words) or (self.prefix and value.startswith(self.prefix)):
             return False
-        return "://" not in value and not os.path.exists(os.path.expanduser(value))
+        return not files.is_remote(value) and not os.path.exists(os.path.expanduser(value))
 
 
 @dataclasses.dataclass(frozen=True)

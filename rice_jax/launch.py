@@ -25,6 +25,21 @@ def large_pages(environment: Mapping[str, str]) -> dict[str, str] | None:
     return {**environment, _TUNABLES: "glibc.malloc.hugetlb=1"}
 
 
+def open_streams() -> None:
+    """Let standard input, output and error lead nowhere where the caller closed them.
+
+    Python has None in their place, which nothing can print to, and the next file that is opened
+    gets their number, with what libraries write to them.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode))
+
+
 def begin_again() -> None:
     """Replace this process, arguments and all, where `large_pages` says so.
 

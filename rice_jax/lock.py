@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rice_jax import cluster
+from rice_jax import cluster, files
 from rice_jax.errors import UserError, reason
 from rice_jax.run import Run, parse_json
 
@@ -35,7 +35,7 @@ def hold(run: Run) -> Iterator[None]:
             name with which no run can be kept there.
     """
     run.check_name()
-    remote = "://" in os.fspath(run.path)
+    remote = files.is_remote(run.path)
     path = os.fspath(run.path) if remote else os.path.realpath(run.path)
     if path in _held:
         yield

@@ -13,10 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh, PartitionSpec
 
-from rice_jax import data, inspection, ops, train
+from rice_jax import data, files, inspection, ops, train
 from rice_jax.data.archive import tell_others, within
 from rice_jax.data.builder import tell_made
 from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
@@ -52,10 +51,10 @@ def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
     for place in places:
         if place == "-":
             found += find_images(path for path in map(str.strip, lines) if path not in ("", "-"))
-        elif (folder := epath.Path(place).expanduser()).is_dir():
-            files = within(folder)
-            tell_others(files, place)
-            pictures = [str(folder / name) for name in files if name.lower().endswith(SUFFIXES)]
+        elif (folder := files.reached(place)).is_dir():
+            inside = within(folder)
+            tell_others(inside, place)
+            pictures = [str(folder / name) for name in inside if name.lower().endswith(SUFFIXES)]
             if not pictures:
                 raise UserError(f"{place} holds no image ({', '.join(SUFFIXES)})")
             found += pictures
@@ -126,8 +125,10 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
 
 
 def _content(path: str) -> bytes:
+    place = files.reached(path)
     try:
-        with epath.Path(path).expanduser().open("rb") as file:
+        files.require_content(place)
+        with place.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise UserError(reason(error)) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from rice_jax import files
 from rice_jax.errors import UserError, reason
 
 _PATTERN = "*?[]\\"
@@ -21,10 +22,11 @@ class Run:
     """The folder of one run, local or remote (gs://), and the names of the files in it."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        """UserError for a remote folder that cannot be reached."""
         self._given = os.fspath(workdir)
-        local = "://" not in self._given
+        path = files.named(workdir)
         # Absolute, for Orbax takes no other.
-        self.path = epath.Path(os.path.abspath(os.path.expanduser(workdir)) if local else workdir)
+        self.path = path if files.is_remote(path) else epath.Path(os.path.abspath(path))
 
     def __str__(self) -> str:
         return self._given
@@ -45,7 +47,8 @@ class Run:
             )
 
     def create(self) -> None:
-        """Make the folder; UserError where that is not permitted."""
+        """Make the folder; UserError where that is not permitted, or its bucket not reached."""
+        files.reached(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
@@ -89,9 +92,10 @@ class Run:
         return (self.path / name).exists()
 
     def read_json(self, name: str) -> Any:
-        """The content of a JSON file; UserError where it is missing or damaged."""
-        target = self.path / name
+        """The content of a JSON file; UserError where it is missing, damaged or no file."""
+        target = files.reached(self.path / name)
         try:
+            files.require_content(target)
             return parse_json(target.read_bytes())
         except FileNotFoundError as error:
             raise UserError(f"{os.fspath(target)} is missing: is {self} a run's folder?") from error

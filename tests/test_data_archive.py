@@ -30,7 +30,7 @@ def test_a_zip_and_a_folder_hold_the_same(tmp_path, root):
 
 def test_a_remote_folder_or_zip_is_read_through_epath(tmp_path, monkeypatch):
     """Local paths stand in for gs://, taken the way that remote ones take."""
-    monkeypatch.setattr(archive, "_remote", lambda path: True)
+    monkeypatch.setattr(archive.files, "is_remote", lambda path: True)
     monkeypatch.setattr(os, "scandir", None)
     folder = data_files.write_folder(tmp_path / "rice", FILES)
     assert read_all(archive.open_archive(folder)) == FILES

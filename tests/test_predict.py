@@ -1,6 +1,7 @@
 """Classes of image files, as a function and as a command."""
 
 import json
+import os
 
 import commands
 import cv2
@@ -59,8 +60,14 @@ def refused(tmp_path_factory):
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
-    reasons = {str(folder / name): reason for name, (_, reason) in contents.items()}
-    return reasons | {str(folder / "absent.png"): "No such file", str(folder): "directory"}
+    os.mkfifo(folder / "pipe.png")
+    reasons = {str(folder / name): reason for name, (_, reason) in contents.items()} | {
+        str(folder / "absent.png"): "No such file",
+        str(folder): "directory",
+        str(folder / "pipe.png"): "a pipe or a device",
+        "web://host/x.png": "web:// cannot be read",
+    }
+    return reasons
 
 
 def probabilities(trained, path):

@@ -1,11 +1,12 @@
 """A command as a process: it begins, ends with a status, and tells a mistake on one line."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from rice_jax.errors import UserError, line, tell
+from rice_jax.errors import UserError, line, reason, tell
 
 
 def run(action: Callable[[], Any]) -> NoReturn:
@@ -42,11 +43,34 @@ def guarded(action: Callable[[], Any]) -> int:
         tell("stopped; the same command goes on from here")
         return 130
     except Exception:
-        if not _joined():
+        if missing := _missing_platform():
+            tell(missing)
+        elif not _joined():
             raise
-        traceback.print_exc()
+        else:
+            traceback.print_exc()
         return 1
     return 0
+
+
+def _missing_platform() -> str:
+    """What to say where JAX cannot begin on the platform that it was told; empty where it can.
+
+    Asked after a failure: JAX begins with the first array, wherever that is made, and fails in
+    other words for each platform.
+    """
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    jax = sys.modules.get("jax")
+    if not (wanted and jax):
+        return ""
+    try:
+        jax.devices()
+    except Exception as error:
+        return (
+            f"JAX_PLATFORMS={wanted}: JAX finds no such device here; leave the variable out, or "
+            f"install JAX for it ({reason(error)})"
+        )
+    return ""
 
 
 def leave(status: int) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rice_jax import config as configuration
-from rice_jax import configs, nets, zoo
+from rice_jax import configs, files, nets, zoo
 from rice_jax.bounds import (
     Field,
     Place,
@@ -144,7 +144,7 @@ def existing_run(workdir: str | None) -> "Run":
     if not workdir:
         raise UserError("--workdir is missing: give the folder of a trained run")
     file = os.path.join(os.path.expanduser(workdir), "config.json")
-    if "://" not in workdir and not os.path.exists(file):
+    if not files.is_remote(workdir) and not os.path.exists(file):
         raise UserError(f"{file} is missing: is {workdir} a run's folder?")
     from rice_jax.run import Run
 
@@ -261,7 +261,7 @@ def _saved(workdir: str | None) -> "ml_collections.ConfigDict":
     """The configuration of the run in a folder."""
     from rice_jax.run import Run
 
-    if workdir and Run(workdir).has("config.json"):
+    if workdir and (files.reached(workdir) / "config.json").exists():
         return configuration.from_json(configuration.read(Run(workdir))["config"])
     without = f"{workdir} holds no run yet: " if workdir else ""
     raise UserError(

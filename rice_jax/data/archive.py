@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from etils import epath
 
+from rice_jax import files
 from rice_jax.data import images
 from rice_jax.errors import UserError, reason
 
@@ -85,8 +86,9 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
     Raises UserError where nothing is there, or it is no such thing, or a class is empty, or there
     is one class only.
     """
-    place = epath.Path(path).expanduser()
+    place = files.reached(path)
     try:
+        files.require_content(place)
         if place.is_dir():
             return Folder(place)
         if place.exists():
@@ -194,7 +196,7 @@ def _walk(
 
 def _identity(folder: epath.Path) -> tuple[int, int]:
     """What a local folder is, by whatever path; of a remote one, where links are none, nothing."""
-    if _remote(folder):
+    if files.is_remote(folder):
         return -1, hash(os.fspath(folder))
     status = os.stat(folder)
     return status.st_dev, status.st_ino
@@ -202,7 +204,7 @@ def _identity(folder: epath.Path) -> tuple[int, int]:
 
 def _listing(folder: epath.Path) -> Iterator[_Entry]:
     """What lies in a folder, by its name there."""
-    if _remote(folder):
+    if files.is_remote(folder):
         for child in folder.iterdir():
             status = child.stat()
             size = -1 if status.is_directory else status.length
@@ -216,10 +218,6 @@ def _listing(folder: epath.Path) -> Iterator[_Entry]:
                 status = entry.stat()
                 times = str(status.st_mtime_ns), str(status.st_ctime_ns)
                 yield _Entry(entry.name, status.st_size, *times)
-
-
-def _remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)
 
 
 def _hidden(name: str) -> bool:

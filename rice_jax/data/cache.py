@@ -13,6 +13,7 @@ from typing import IO
 
 from etils import epath
 
+from rice_jax import files
 from rice_jax.data.archive import Archive, Member, key, key_of_changes
 from rice_jax.data.builder import RiceImageDataset, fingerprint
 from rice_jax.data.parallel import in_order, progress
@@ -36,8 +37,8 @@ def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> R
 
     Raises UserError where the cache cannot be written or the images are not usable.
     """
-    cache = epath.Path(cache_dir).expanduser()
-    if "://" in os.fspath(cache):
+    cache = files.named(cache_dir)
+    if files.is_remote(cache):
         raise UserError(f"--config.data.cache_dir={cache}: records are read from a local folder")
     folder = cache / f"{key(archive)}-{seed}"
     try:

@@ -5,9 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from etils import epath
-
-from rice_jax import zoo
+from rice_jax import files, zoo
 from rice_jax.data.archive import Archive, classes, open_archive
 from rice_jax.data.cache import prepare
 from rice_jax.data.grains import Grains
@@ -82,7 +80,7 @@ def chosen(path: str | os.PathLike[str]) -> str:
     if given := os.fspath(path):
         return given
     path = os.environ.get(VARIABLE, "")
-    if path and not epath.Path(path).expanduser().exists():
+    if path and not files.reached(path).exists():
         raise UserError(f"{VARIABLE}={path}: that does not exist")
     return path or SAMPLE
 

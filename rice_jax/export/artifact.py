@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from rice_jax import files
 from rice_jax.errors import UserError, reason
 from rice_jax.export import flatbuffer, passport, runtimes
 from rice_jax.run import Run, parse_json
@@ -45,8 +46,10 @@ def read(path: str) -> Artifact:
     suffix = os.path.splitext(path)[1]
     if suffix not in RUNTIMES:
         raise UserError(f"{path}: no exported net; its name would end in {', '.join(RUNTIMES)}")
+    place = files.reached(path)
     try:
-        with open(path, "rb") as file:
+        files.require_content(place)
+        with place.open("rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error)}") from error

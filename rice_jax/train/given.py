@@ -1,14 +1,12 @@
 """Weights that were trained elsewhere: in the zoo, in another run, in a file of Keras's."""
 
-import os
 from typing import Any
 
 import ml_collections
-from etils import epath
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import zoo
+from rice_jax import files, zoo
 from rice_jax.run import Run
 from rice_jax.train import state, weights
 
@@ -30,7 +28,7 @@ def about(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
         card = zoo.card(source.removeprefix(zoo.PREFIX))
         data, recipe, epochs = card["data"], card["recipe"], card["best_epoch"]
         side = card["config"]["data"]["image_size"]
-    elif (folder := epath.Path(os.path.expanduser(source))).is_dir():
+    elif (folder := files.reached(source)).is_dir():
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder))["data"]
         recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch
         side = trained.config.data.image_size

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from etils import epath
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import models, nets, zoo
+from rice_jax import files, models, nets, zoo
 from rice_jax.bounds import checked
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
@@ -139,10 +138,11 @@ def initial_params(
         return params
     if path.startswith(zoo.PREFIX):
         return _fitted(zoo.load(path.removeprefix(zoo.PREFIX)).variables["params"], config, params)
-    source = epath.Path(os.path.expanduser(path))
+    source = files.reached(path)
     if not source.exists():
         hint = f"; {nets.weights_wanted(config.model.name)}" if "vgg16" in source.name else ""
         raise UserError(f"config.model.weights={path!r}: there is no such file or folder{hint}")
+    files.require_content(source)
     if not source.is_dir():
         from rice_jax.models import keras_h5
 

@@ -1,0 +1,62 @@
+"""Files and folders as a user names them: local ones, or in a bucket that can be reached."""
+
+import errno
+import os
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from rice_jax.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from etils import epath
+
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKETS = ("gs", "s3", "az", "hf")
+"""Kinds of buckets that epath knows; each asks for a package of its own."""
+
+
+def is_remote(name: str | os.PathLike[str]) -> bool:
+    """Whether it names a place on another machine, as gs://bucket/folder does."""
+    return _REMOTE.match(os.fspath(name)) is not None
+
+
+def named(name: str | os.PathLike[str]) -> "epath.Path":
+    """The file or folder, whether it is there or not; ~ is the home.
+
+    Raises:
+        UserError: it is of a kind that nothing here can read.
+    """
+    from etils import epath  # a quarter of a second, which a mistake need not wait for
+
+    text = os.fspath(name)
+    remote = _REMOTE.match(text)
+    if not remote:
+        return epath.Path(os.path.expanduser(text))
+    if remote[1] not in _BUCKETS:
+        raise UserError(f"{text}: {remote[1]}:// cannot be read; give a local path, or gs://BUCKET")
+    return epath.Path(text)
+
+
+def reached(name: str | os.PathLike[str]) -> "epath.Path":
+    """As `named`, and where it is in a bucket that has been asked; UserError also if in vain."""
+    path = named(name)
+    if is_remote(name):
+        try:
+            path.exists()
+        except Exception as error:  # of each bucket's own library, which may not be installed
+            raise UserError(f"{os.fspath(name)} cannot be reached: {reason(error)}") from error
+    return path
+
+
+def require_content(path: "epath.Path") -> None:
+    """OSError for what can be opened but has no end or never answers: pipes, devices, sockets."""
+    if is_remote(path):
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it tells why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        text = "it is a pipe or a device, neither a file nor a folder"
+        raise OSError(errno.EINVAL, text, os.fspath(path))

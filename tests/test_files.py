@@ -1,0 +1,65 @@
+"""What a user names as a file: remote places that cannot be reached, pipes and devices."""
+
+import os
+import socket
+
+import pytest
+from etils import epath
+
+from rice_jax import files
+from rice_jax.data.archive import open_archive
+from rice_jax.errors import UserError
+from rice_jax.export import artifact
+from rice_jax.run import Run
+
+
+@pytest.fixture(params=["pipe", "device", "socket"])
+def endless(request, tmp_path, monkeypatch):
+    """A place that opens and never ends, or never answers: whoever reads it hangs."""
+    monkeypatch.chdir(tmp_path)  # a socket's path has no 100 characters
+    match request.param:
+        case "pipe":
+            os.mkfifo("odd")
+        case "device":
+            os.symlink("/dev/zero", "odd")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind("odd")
+    return "odd"
+
+
+@pytest.mark.parametrize("reader", [open_archive, lambda path: Run(".").read_json(path)])
+def test_what_has_no_end_is_not_read(reader, endless):
+    with pytest.raises(UserError, match="odd: it is a pipe or a device"):
+        reader(endless)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".stablehlo", ".tflite"])
+def test_a_pipe_is_no_exported_net(suffix, tmp_path):
+    path = tmp_path / f"net{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="it is a pipe or a device"):
+        artifact.read(str(path))
+
+
+@pytest.mark.parametrize("place", ["foo://x", "http://host/images.zip", "FILE://x", "s3a://b/c"])
+@pytest.mark.parametrize("reader", [open_archive, Run, files.named])
+def test_a_place_that_nothing_reads_is_told_by_its_kind(reader, place):
+    kind = place.partition("://")[0]
+    with pytest.raises(UserError, match=f"{kind}:// cannot be read; give a local path"):
+        reader(place)
+
+
+@pytest.mark.parametrize("error", [ImportError("Please install gcsfs"), OSError("no route")])
+def test_a_bucket_that_cannot_be_reached_says_why(error, monkeypatch):
+    def refused(path):
+        raise error
+
+    monkeypatch.setattr(epath.gpath.PosixGPath, "exists", refused)
+    with pytest.raises(UserError, match=f"gs://bucket/x cannot be reached: {error}"):
+        files.reached("gs://bucket/x")
+
+
+def test_the_home_is_where_the_tilde_says(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert os.fspath(files.named("~/images")) == "/somewhere/images"

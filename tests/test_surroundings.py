@@ -1,0 +1,103 @@
+"""Commands where a shell, a home, a terminal or a device is not as usual."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rice_jax import launch
+
+STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def command(*arguments, closed=(), **environment):
+    """`rice-jax ...` as a process of its own; streams in `closed` are not open in it.
+
+    A variable that is None is left out.
+    """
+    variables = os.environ | {launch.SWITCH: "0"} | environment
+
+    def close():
+        for stream in closed:
+            os.close(STREAMS[stream])
+
+    return subprocess.run(
+        [sys.executable, "-m", "rice_jax", *arguments],
+        env={name: value for name, value in variables.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=close,
+        check=False,
+    )
+
+
+in_peace = functools.cache(command)
+
+
+@pytest.mark.parametrize(
+    "closed", [["stdin"], ["stdout"], ["stderr"], ["stdin", "stdout"], list(STREAMS)], ids="+".join
+)
+@pytest.mark.parametrize("arguments", [("zoo",), ("zoo", "everything")], ids=" ".join)
+def test_a_closed_stream_changes_no_status_and_no_other_stream(closed, arguments):
+    usual, odd = in_peace(*arguments), command(*arguments, closed=closed)
+    assert odd.returncode == usual.returncode == len(arguments) - 1
+    assert odd.stdout == (b"" if "stdout" in closed else usual.stdout)
+    assert odd.stderr == (b"" if "stderr" in closed else usual.stderr)
+
+
+def test_a_file_opened_later_gets_no_stream_s_number(tmp_path):
+    """Or what a library writes to standard error would land in it."""
+    program = (
+        "import os, sys\n"
+        "from rice_jax import launch\n"
+        "for number in (1, 2): os.close(number)\n"
+        "launch.open_streams()\n"
+        f"file = open({str(tmp_path / 'kept')!r}, 'w')\n"
+        "os.write(2, b'a warning'); print('said'); print('said', file=sys.stderr)\n"
+        "file.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "kept").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HOME": None},
+        {"HOME": "/proc"},
+        {"HOME": "/nowhere"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"COLUMNS": "20"},
+        {"COLUMNS": "nonsense"},
+        {"TERM": None},
+        {"JAX_PLATFORMS": "nonsense"},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_in_any_environment(environment):
+    done = command("train", "--config=\u00e9", **environment)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_platform_that_is_not_there_is_one_line():
+    program = (
+        "from rice_jax.commands import process\n"
+        "import jax.numpy as jnp\n"
+        "process.run(lambda: jnp.ones(1))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"JAX_PLATFORMS": "nonsense"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: JAX_PLATFORMS=nonsense: JAX finds no such device here")
+    assert done.stderr.count("\n") == 1
