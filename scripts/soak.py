@@ -1,15 +1,15 @@
-"""Kill a training again and again, and show that nothing of it is lost.
+"""Kill every command that writes, again and again, and show that nothing of it is lost.
 
-  python scripts/soak.py --out=DIR [--kills=30] [--signals=KILL,TERM,INT] [--seed=0]
+  python scripts/soak.py --out=DIR [--commands=train,prune,...] [--kills=40] [--seed=0]
 
-Trains the same small run twice by the real command: once in peace, once with a signal at random
-instants (start-up, steps, validation, saving; a checkpoint is due at every step). At the end both
-must have the same parameters and moments, bit for bit, and each epoch once. DIR/soak.json has the
-figures.
+Each command does a small job twice: once in peace, once ended by a signal at random instants
+(start-up, steps, validation, saving, drawing) and given again until it is done. Both must leave
+the same files: parameters and moments bit for bit, each epoch once, JSON, tables, figures and
+exports alike but for what a clock said. DIR/soak.json has the figures of each command.
 """
 
-import contextlib
 import csv
+import dataclasses
 import json
 import os
 import random
@@ -30,72 +30,104 @@ from absl import app, flags
 from rice_jax import train
 from rice_jax.run import Run
 
-_OUT = flags.DEFINE_string("out", None, "Folder for both runs and soak.json.", required=True)
-_KILLS = flags.DEFINE_integer("kills", 30, "How often to kill.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 40, "Epochs of the training.", lower_bound=2)
-_SIGNALS = flags.DEFINE_list("signals", ["KILL"], "Which signals, drawn at random.")
+_IMAGES = (
+    *("--config.data.path=synthetic", "--config.data.image_size=32"),
+    *("--config.train.batch_size=20", "--config.train.save_seconds=0", "--config.seed=1"),
+)
+"""Of a training: a checkpoint is due at every step."""
+_JOBS = {
+    "train": (
+        *("train", "--config=final", "--workdir={work}", "--stages=train", *_IMAGES),
+        *("--config.train.epochs=40", "--config.train.stop_patience=1000"),
+    ),
+    "stages": (
+        *("train", "--config=cnn_light", "--workdir={work}", *_IMAGES),
+        "--config.train.epochs=3",
+    ),
+    "prune": (
+        *("prune", "--workdir={base}", "--out={work}", "--max_flops=400k", "--steps=3"),
+        *("--finetune_epochs=2", "--judge_images=100", "--seeds=0,1"),
+    ),
+    "reproduce": (
+        *("reproduce", "--nets=final,cnn_light", "--out={work}", *_IMAGES),
+        "--config.train.epochs=2",
+    ),
+    "compare": ("compare", "--workdirs={base}", "--out={work}"),
+    "export": ("export", "--workdir={base}", "--out={work}/net.stablehlo"),
+    "onnx": ("export", "--workdir={base}", "--out={work}/net.onnx"),
+}
+"""By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
+_CLOCK = {"seconds", "images_per_second", "latency_seconds", "date", "created"}
+"""Keys and columns that tell how long it took, or when."""
+
+_OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.json.", required=True)
+_COMMANDS = flags.DEFINE_list("commands", list(_JOBS), "Which jobs.")
+_KILLS = flags.DEFINE_integer("kills", 40, "How often to kill each at most.", lower_bound=1)
+_SIGNALS = flags.DEFINE_list("signals", ["KILL", "TERM", "INT"], "Which signals, drawn at random.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the instants and of the signals.")
 
 _ROOT = Path(__file__).parent.parent
 
 
 def main(argv: Sequence[str]) -> None:
-    """Do both trainings and compare them; exit status 1 where they differ."""
+    """Do every job twice and compare; exit status 1 where anything differs."""
     del argv
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
-    out = Path(_OUT.value)
+    out = Path(_OUT.value).resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    whole, killed = Run(out / "whole"), Run(out / "killed")
-    startup, training = _in_peace(whole)
-    print(f"in peace: {startup:.1f} s to the first epoch's end, {training:.1f} s for the others")
-    kills = _under_fire(killed, startup, training)
-    leftover = subprocess.run(_command(killed), env=_environment(), check=True, cwd=_ROOT)
+    base = (*_JOBS["stages"][:2], f"--workdir={out / 'base'}", *_JOBS["stages"][3:])
+    _finish(_start(base))
+    figures = {name: _soaked(name, out) for name in _COMMANDS.value}
+    (out / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")
+    sys.exit(any(told["differences"] for told in figures.values()))
+
+
+@dataclasses.dataclass
+class _Kill:
+    signal: str
+    exit_seconds: float
+    saving: bool
+    """Whether a checkpoint was half written then."""
+
+
+def _soaked(name: str, out: Path) -> dict[str, Any]:
+    """Figures of one job, with every difference between what peace and what kills left."""
+    work, peace = out / "work", out / f"{name}_in_peace"
+    command = [part.format(work=work, base=out / "base") for part in _JOBS[name]]
+    _finish(_start(command))  # what it compiles is kept, as its images
+    again = _finish(_start(command))
+    shutil.rmtree(work)
+    whole = _finish(_start(command))
+    work.rename(peace)  # both runs stand in one place, whose name some files tell
+    kills = _under_fire(name, command, work, startup=min(again, whole), whole=whole)
+    _finish(_start(command))
     figures = {
         "kills": len(kills),
-        "signals": Counter(kill["signal"] for kill in kills),
-        "while_saving": sum(kill["saving"] for kill in kills),
-        "slowest_exit_seconds": _slowest(kills),
-        "last_exit_status": leftover.returncode,
-        "lost_epochs": _EPOCHS.value - len(_epochs(killed)),
-        "each_epoch_once": _epochs(killed) == _epochs(whole) == list(range(1, _EPOCHS.value + 1)),
-        "same_history": _history(killed) == _history(whole),
-        "same_bits": _same_bits(killed, whole),
+        "signals": Counter(kill.signal for kill in kills),
+        "while_saving": sum(kill.saving for kill in kills),
+        "seconds_in_peace": round(whole, 1),
+        "slowest_exit_seconds": max((kill.exit_seconds for kill in kills), default=0.0),
+        "differences": _differences(peace, work),
     }
-    (out / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
-    sound = figures["each_epoch_once"] and figures["same_history"] and figures["same_bits"]
-    sys.exit(0 if sound else 1)
-
-
-def _command(run: Run) -> list[str]:
-    settings = {
-        "data.path": "synthetic",
-        "data.image_size": 32,
-        "data.cache_dir": run.path.parent / "cache",
-        "train.epochs": _EPOCHS.value,
-        "train.stop_patience": 10**6,
-        "train.save_seconds": 0.0,
-        "train.batch_size": 20,
-        "seed": 1,
-    }
-    return [
-        *(sys.executable, "-m", "rice_jax.main", "--config=configs/final.py", "--stages=train"),
-        f"--workdir={run}",
-        *(f"--config.{field}={value}" for field, value in settings.items()),
-    ]
+    work.rename(out / f"{name}_under_fire")
+    print(json.dumps({name: figures}), flush=True)
+    return figures
 
 
 def _environment() -> dict[str, str]:
-    """Compiled programs are kept, so that most of the time is training."""
-    kept = {"JAX_COMPILATION_CACHE_DIR": str(Path(_OUT.value) / "compiled")}
-    kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    return os.environ | kept
+    """Compiled programs and images are kept, so that most of the time is work."""
+    out = Path(_OUT.value).resolve()
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "HOME": str(out / "home"),
+    }
 
 
-def _start(run: Run) -> subprocess.Popen[str]:
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(run),
+        [sys.executable, "-m", "rice_jax", *command],
         env=_environment(),
         cwd=_ROOT,
         stdout=subprocess.PIPE,
@@ -104,88 +136,95 @@ def _start(run: Run) -> subprocess.Popen[str]:
     )
 
 
-def _in_peace(run: Run) -> tuple[float, float]:
-    """Train; seconds until the first epoch was done, and from then to the end.
-
-    Done twice, the second time with the images prepared and the programs compiled.
-    """
-    subprocess.run(_command(run), env=_environment(), cwd=_ROOT, check=True, capture_output=True)
-    shutil.rmtree(run.path)
-    started, first = time.monotonic(), 0.0
-    with _start(run) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            first = first or (time.monotonic() if line.startswith("epoch ") else 0.0)
+def _finish(process: subprocess.Popen[str]) -> float:
+    """Seconds that an undisturbed job took."""
+    started = time.monotonic()
+    said, _ = process.communicate()
     if process.returncode:
-        raise SystemExit("the training in peace failed")
-    return first - started, time.monotonic() - first
+        raise SystemExit(f"{process.args} failed:\n{said}")
+    return time.monotonic() - started
 
 
-def _under_fire(run: Run, startup: float, training: float) -> list[dict[str, Any]]:
-    """Start and kill, start and kill: in start-up, or within an attempt's share of the steps."""
-    chance = random.Random(_SEED.value)
-    kills: list[dict[str, Any]] = []
+def _under_fire(
+    name: str, command: Sequence[str], work: Path, *, startup: float, whole: float
+) -> list[_Kill]:
+    """Start and kill, start and kill: in start-up, or within an attempt's share of the work."""
+    chance = random.Random(f"{_SEED.value} {name}")
+    kills: list[_Kill] = []
+    share = max(whole - startup, 0.3 * whole) * min(1, 3 / _KILLS.value)
     while len(kills) < _KILLS.value:
-        name = chance.choice(_SIGNALS.value)
-        after = chance.uniform(0.6 * startup, startup + training / _KILLS.value)
-        started = time.time()
-        process = _start(run)
+        sort = chance.choice(_SIGNALS.value)
+        after = chance.uniform(0.5 * startup, startup + share)
+        started, process = time.time(), _start(command)
         try:
-            process.wait(after)
-            print("the training ended before it was killed often enough: give more --epochs")
-            break
+            process.communicate(timeout=after)
+            break  # it is done
         except subprocess.TimeoutExpired:
-            saving = _saving(run, started)
-            sent = time.monotonic()
-            process.send_signal(getattr(signal, f"SIG{name}"))
+            saving, sent = _saving(work, started), time.monotonic()
+            process.send_signal(getattr(signal, f"SIG{sort}"))
             process.communicate()
-        seconds = round(time.monotonic() - sent, 2)
-        kills.append({"signal": name, "saving": saving, "seconds": seconds})
-        what = ", saving" if saving else ""
-        print(
-            f"kill {len(kills)}: {name} after {after:.1f} s{what}; {len(_epochs(run))} epochs",
-            flush=True,
-        )
+        kills.append(_Kill(sort, round(time.monotonic() - sent, 2), saving))
+        print(f"{name}: kill {len(kills)}, {sort} after {after:.1f} s", flush=True)
     return kills
 
 
-def _saving(run: Run, since: float) -> bool:
+def _saving(work: Path, since: float) -> bool:
     """Whether a checkpoint begun after the time `since` is half written."""
-    for half in Path(run.checkpoints).glob("*.orbax-checkpoint-tmp"):
-        with contextlib.suppress(FileNotFoundError):  # whole by now
-            if half.stat().st_mtime > since:
-                return True
-    return False
+    halves = work.glob("**/*.orbax-checkpoint-tmp")
+    try:
+        return any(half.stat().st_mtime > since for half in halves)
+    except FileNotFoundError:  # whole by now
+        return False
 
 
-def _epochs(run: Run) -> list[int]:
-    return [int(row["epoch"]) for row in _history(run)]
+def _differences(first: Path, second: Path) -> list[str]:
+    """What is not alike in two folders, by file."""
+    names = [_files(folder) for folder in (first, second)]
+    found = [f"{name}: in one of both" for name in sorted(names[0] ^ names[1])]
+    found += [name for name in sorted(names[0] & names[1]) if not _alike(first, second, name)]
+    runs = [str(path.parent.relative_to(first)) for path in first.glob("**/checkpoints")]
+    return found + [
+        f"{run}/checkpoints" for run in runs if not _same_bits(first / run, second / run)
+    ]
 
 
-def _history(run: Run) -> list[dict[str, str]]:
-    """The rows of history.csv, without what the clock says."""
-    if not run.has("history.csv"):
-        return []
-    rows = csv.DictReader((run.path / "history.csv").read_text().splitlines())
-    clock = ("seconds", "images_per_second")
-    return [{name: row[name] for name in row if name not in clock} for row in rows]
+def _files(folder: Path) -> set[str]:
+    """Paths of files below, but of checkpoints and of locks."""
+    inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in inside if "checkpoints" not in path.parts and path.name[0] != "."}
 
 
-def _same_bits(first: Run, second: Run) -> bool:
-    states = [jax.tree.leaves(train.newest(run).state) for run in (first, second)]
+def _alike(first: Path, second: Path, name: str) -> bool:
+    """Whether a file of both folders says the same, but for what a clock said."""
+    contents = [(folder / name).read_bytes() for folder in (first, second)]
+    match Path(name).suffix:
+        case ".json":
+            a, b = (_timeless(json.loads(content)) for content in contents)
+        case ".csv":
+            a, b = (
+                [_timeless(row) for row in csv.DictReader(content.decode().splitlines())]
+                for content in contents
+            )
+        case ".md" | ".html":  # the same figures once more, with times
+            return all(contents)
+        case _:
+            a, b = contents
+    return a == b
+
+
+def _timeless(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _timeless(value) for key, value in told.items() if key not in _CLOCK}
+    return [_timeless(value) for value in told] if isinstance(told, list) else told
+
+
+def _same_bits(first: Path, second: Path) -> bool:
+    states = [jax.tree.leaves(train.newest(Run(folder)).state) for folder in (first, second)]
     return all(
         np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8))
         for a, b in zip(*states, strict=True)
         if np.ndim(a)
     )
-
-
-def _slowest(kills: list[dict[str, Any]]) -> dict[str, float]:
-    slowest: dict[str, float] = {}
-    for kill in kills:
-        name = str(kill["signal"])
-        slowest[name] = max(slowest.get(name, 0.0), float(kill["seconds"]))
-    return slowest
 
 
 if __name__ == "__main__":

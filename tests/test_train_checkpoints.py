@@ -1,5 +1,7 @@
 """Which checkpoints are kept, and that a damaged one is never taken for a whole one."""
 
+import contextlib
+import os
 import shutil
 
 import jax
@@ -85,6 +87,27 @@ def test_a_write_cut_short_is_no_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
     write(tmp_path, make(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_a_checkpoint_that_claims_more_than_its_files_can_hold_is_damaged(tmp_path, capsys):
+    def hollow(step):
+        made = state.create({"head": {"kernel": jnp.zeros((3000, 2000))}}, ())
+        progress = Progress(learning_rate=1e-3, step=step)
+        return Checkpoint(state.replicate(made, data_mesh()), progress, ORIGIN)
+
+    write(tmp_path, hollow(1))
+    checkpoints = Checkpoints(epath.Path(tmp_path), read_only=True)
+    shapes = state.replicated(jax.eval_shape(lambda: hollow(1).state), data_mesh())
+    with contextlib.closing(checkpoints), pytest.raises(UserError, match="is damaged"):
+        checkpoints.newest(lambda origin: shapes)
+    assert "it tells of 72 MB and has 0.0" in capsys.readouterr().out
+
+
+def test_a_pipe_in_a_checkpoint_is_damage(tmp_path, capsys):
+    write(tmp_path, make(1), make(2))
+    os.mkfifo(tmp_path / "2" / "state" / "odd")
+    assert read(tmp_path).progress.step == 1
+    assert "2 is damaged (it is a pipe or a device" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

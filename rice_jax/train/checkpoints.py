@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from rice_jax import files
 from rice_jax.errors import UserError, reason
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import TrainState
@@ -36,6 +37,14 @@ _REFUSED = {
     *(errno.EBUSY, errno.ELOOP, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO),
 }
 """Errors of the system that say nothing of what a file holds."""
+
+
+_DENSEST, _SMALL = 64, 64 << 20
+"""Bytes of arrays to one of a file that are believed, and how many are whatever the files have.
+
+Moments at zero are saved in next to nothing, a net's weights at 0.9: a folder from elsewhere that
+claims more than that would be given memory for nothing.
+"""
 
 
 class DamagedError(Exception):
@@ -174,7 +183,7 @@ class Checkpoints:
     ) -> Checkpoint | None:
         try:
             meta = self._meta(number)
-            state = self._state(number, like(meta["origin"]))
+            state = self._state(number, self._held(number, like(meta["origin"])))
             if _digest(state, {key: meta[key] for key in _ABOUT}) != meta["digest"]:
                 raise DamagedError("its numbers are not those that were saved")
         except DamagedError as error:
@@ -196,6 +205,17 @@ class Checkpoints:
         if not Progress.is_told_by(meta["progress"]):
             raise DamagedError("it is of another version")
         return meta
+
+    def _held(self, number: int, like: TrainState) -> TrainState:
+        """`like`, where the checkpoint's files can hold as much."""
+        folder = self.folder / str(number)
+        if files.is_remote(folder):
+            return like
+        claimed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+        held = sum(map(os.path.getsize, _inside(folder)))
+        if claimed > _DENSEST * held + _SMALL:
+            raise DamagedError(f"it tells of {claimed / 1e6:,.0f} MB and has {held / 1e6:,.1f}")
+        return like
 
     def _state(self, number: int, like: TrainState) -> TrainState:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
@@ -282,15 +302,26 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
 
 
 def _require_readable(folder: epath.Path) -> None:
-    """UserError where the system does not let a file be read, which Orbax takes for absent."""
+    """UserError where the system does not let a file be read, which Orbax takes for absent.
+
+    DamagedError where one is a pipe or a device, which Orbax would wait for.
+    """
     try:
-        for place, _, names in os.walk(folder, onerror=_raise):
-            for name in names:
-                with open(os.path.join(place, name), "rb", buffering=0) as file:
-                    file.read(1)
+        for path in _inside(folder):
+            files.require_content(epath.Path(path))
+            with open(path, "rb", buffering=0) as file:
+                file.read(1)
     except OSError as error:
         if refusal := _of_the_system(error):
             raise _unread(refusal) from error
+        if error.errno == errno.EINVAL:
+            raise DamagedError(reason(error)) from error
+
+
+def _inside(folder: epath.Path) -> Iterator[str]:
+    """Paths of the files below a local folder; OSError where it cannot be listed."""
+    for place, _, names in os.walk(folder, onerror=_raise):
+        yield from (os.path.join(place, name) for name in names)
 
 
 def _raise(error: OSError) -> None:
