@@ -68,6 +68,11 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             "of the training split, evenly spread over it, that are learnt from; 0 for all",
             Whole(0, 1_000_000_000),
         ),
+        "train.validation_images": Field(
+            0,
+            "of the validation split, evenly spread over it, that each epoch ends with; 0 for all",
+            Whole(0, 1_000_000_000),
+        ),
         "train.batch_size": Field(64, "images in a step", _COUNT),
         "train.learning_rate": Field(1e-3, "of the study's schedule, as epochs", _RATE),
         "train.augment": Field(False, "train on augmented images", Switch()),
@@ -230,18 +235,27 @@ def read(run: "Run") -> dict[str, Any]:
     """
     content = run.read_json("config.json")
     try:
-        given, images = _renamed(content["config"]), content.get("data")
-        known = to_json(default(given["model"]["name"]))
+        given, images = content["config"], content.get("data")
         for name, kind in _IMAGES.items() if images else ():
             if not isinstance(images[name], kind):
                 raise ValueError(f"data.{name} is {images[name]!r}")
-        completed = _completed(given, known)
-        check(from_json(completed))
-        return content | {"config": completed, "data": images}
+        full = completed(given)
+        check(from_json(full))
+        return content | {"config": full, "data": images}
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
     except (UserError, ValueError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: {error}") from error
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in JSON with all fields of this version: new ones have their defaults.
+
+    Raises:
+        ValueError: a field that there is not, or one of another kind.
+    """
+    given = _renamed(given)
+    return _completed(given, to_json(default(given["model"]["name"])))
 
 
 def _renamed(given: Mapping[str, Any]) -> Mapping[str, Any]:

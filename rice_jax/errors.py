@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class NotFiniteError(UserError):
+    """A loss became infinite or no number: the net is lost, and nothing else is wrong."""
+
+
 def reason(error: Exception) -> str:
     """What went wrong, in the system's words and on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -20,8 +20,9 @@ def evaluate(
     image_size: int,
     batch_size: int,
     augment_seed: int | None = None,
+    limit: int = 0,
 ) -> dict[str, Any]:
-    """Evaluate a net on all images of a source, over every device.
+    """Evaluate a net on the images of a source, over every device.
 
     Args:
         module: net that gives logits (N, len(classes)) for images (N, H, W, 3) in [0, 1].
@@ -31,19 +32,21 @@ def evaluate(
         image_size: height and width that images are resized to.
         batch_size: images at a time; the result does not depend on it but for float rounding.
         augment_seed: seed of the study's random transforms, which depend on it and on each
-            image's place in the source alone; None leaves images as they are.
+            image's place among those that are read alone; None leaves images as they are.
+        limit: images of the source that are read, evenly spread over it; 0 for all.
 
     Returns:
         What `report` returns, and `loss`: the mean cross-entropy in nats.
     """
     display = Display(epochs=1)
-    display.begin("evaluation", len(source))
+    display.begin("evaluation", min(len(source), limit or len(source)))
     measure = Measure(
         module,
         len(classes),
         batch_size=batch_size,
         image_size=image_size,
         augment_seed=augment_seed,
+        limit=limit,
     )
     try:
         measured = measure(on_devices(params), source, on_batch=display.advance)

@@ -13,10 +13,11 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import nets, prune, reproduction, stages, zoo
 from rice_jax.commands import app, process
+from rice_jax.commands import lighten as lighten_command
 from rice_jax.commands import prune as prune_command
 from rice_jax.commands import train as train_command
 from rice_jax.errors import UserError
-from rice_jax.lighten import pruning, suggest, variants
+from rice_jax.lighten import candidate, moves, pruning, request, search, suggest, variants
 from rice_jax.lighten.pruning import Request
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ NAMES = [command.name for command in app.COMMANDS]
 # What is given, and what its one line says.
 MISTAKES = [
     ("trian", "give rice-jax train"),
-    ("frobnicate", "there are train, prune, compare,"),
+    ("frobnicate", "there are train, prune, lighten,"),
     ("--config=final", "as rice-jax train --config=final"),
     ("train", "--config is missing"),
     ("train --workdir=nowhere", "nowhere holds no run yet"),
@@ -75,6 +76,12 @@ MISTAKES = [
     ("prune --workdir=run --suggest --max_flops=1M --drop=dead", "leave out --drop, --max_flops"),
     ("prune --workdir=run --suggest --config.train.epochs=0", "epochs=0: give a whole number"),
     ("prune --workdir=damaged --suggest", "config.json is damaged"),
+    ("lighten", "--workdir is missing"),
+    ("lighten --workdir=run", "--out is missing"),
+    ("lighten --workdir=run --out=x --measure=speed", "give flops, params, bytes or latency"),
+    ("lighten --workdir=run --out=x --within=lots", "--within=lots: give a number from -1 to 1"),
+    ("lighten --workdir=run --out=x --steps=chanels", "nearest is channels"),
+    ("lighten --workdir=run --out=x --share=1", "--share=1: give a number above 0 to below 1"),
     ("compare --out=x", "--workdirs is missing"),
     ("compare --workdirs=run", "--out is missing"),
     ("compare --workdirs=run --out=x --margin=1.5", "--margin=1.5: give a number from 0 to 1"),
@@ -195,6 +202,8 @@ def test_the_words_that_options_offer_are_those_that_the_jobs_know():
     assert tuple(stages.STAGES) == train_command.STAGES
     assert set(prune.CRITERIA) == set(prune_command.CRITERIA)
     assert variants.BASELINES == prune_command.BASELINES
+    assert tuple(moves.MOVES) == lighten_command.STEPS == request.STEPS
+    assert candidate.MEASURES == lighten_command.MEASURES
 
 
 @pytest.mark.parametrize(
@@ -316,6 +325,21 @@ def test_prune_asks_for_what_is_given(given, does, request_, tmp_path, monkeypat
     assert config.train.augment
     assert str(out) == ("None" if does == "suggest" else "x")
     assert rest == ([(), (1, 2)] if does == "with_baselines" else [])
+
+
+def test_lighten_asks_for_what_is_given(tmp_path, monkeypatch):
+    saved = configuration.to_json(configuration.default("final"))
+    (tmp_path / "config.json").write_text(json.dumps({"config": saved}))
+    asked = []
+    monkeypatch.setattr(search, "search", lambda *call, **more: asked.append((*call, more)))
+    given = ["--out=x", "--at-least=.9", "--steps=stem,layer", "--finetune_epochs=3", "--estimate"]
+    for teacher in ("", "--config.train.teacher=zoo:micro"):
+        done = commands.run("lighten", f"--workdir={tmp_path}", *given, *filter(None, [teacher]))
+        assert done.returncode == 0, done.stderr
+    (first, config, parent, out, more), (_, taught, *_) = asked
+    assert first == request.Request(at_least=0.9, steps=("stem", "layer"), epochs=3)
+    assert (str(parent), str(out), more) == (str(tmp_path), "x", {"estimate_only": True})
+    assert (config.train.teacher, taught.train.teacher) == (str(tmp_path), "zoo:micro")
 
 
 def test_reproduce_asks_for_what_is_given(monkeypatch):

@@ -66,6 +66,16 @@ def test_the_lighter_run_is_a_run(lighter):
     assert lighter.read_json("profile.json")["totals"]["filters"] == 5
 
 
+def test_a_run_of_a_version_with_fewer_fields_is_loaded(settings, parent, tmp_path):
+    old = configuration.from_json(configuration.to_json(settings)).unlock()
+    del old.model.grid, old.model.stem_stride, old.train.images
+    run, content = Run(tmp_path / "old"), parent.read_json("config.json")
+    dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
+    train.begin(old, run, dataset, train.load(parent).params)
+    run.write_json("config.json", content | {"config": configuration.to_json(old)})
+    assert train.load(run).config.model.grid == 0
+
+
 def test_prune_json_gives_the_account(lighter):
     account = lighter.read_json("prune.json")
     assert account["removed"] == {"conv1": [0, 2]}

@@ -10,6 +10,7 @@ from rice_jax.commands import process
 from rice_jax.commands.compare import compare
 from rice_jax.commands.evaluate import evaluate
 from rice_jax.commands.export import export
+from rice_jax.commands.lighten import lighten
 from rice_jax.commands.predict import predict
 from rice_jax.commands.prune import prune
 from rice_jax.commands.reproduce import reproduce
@@ -17,7 +18,7 @@ from rice_jax.commands.train import train
 from rice_jax.commands.zoo import zoo
 from rice_jax.errors import UserError
 
-COMMANDS = (train, prune, compare, predict, export, evaluate, reproduce, zoo)
+COMMANDS = (train, prune, lighten, compare, predict, export, evaluate, reproduce, zoo)
 """In the order in which --help tells them."""
 
 

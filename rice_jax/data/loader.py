@@ -12,6 +12,7 @@ from rice_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
+_WORTH_KEEPING = 4  # of so many images one must be read for all to be decoded once and kept
 _READY = 2  # batches that wait for their use, besides one in the making in each thread
 
 
@@ -59,8 +60,8 @@ def batches(
     count = batch_size // parts
     read = min(len(source), limit or len(source))
     order = _order(read, seed, epoch) * len(source) // max(read, 1)
-
-    fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size)
+    few = read * _WORTH_KEEPING <= len(source)
+    fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size, few)
 
     def make(index: int) -> Batch:
         start = index * batch_size + part * count
@@ -71,8 +72,9 @@ def batches(
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
 
 
-def _fill(source: Source, image_size: int, whole_size: int) -> Fill:
-    decoded = source.decoded(image_size, whole_size) if isinstance(source, Records) else None
+def _fill(source: Source, image_size: int, whole_size: int, few: bool) -> Fill:
+    kept = source if isinstance(source, Records) and not few else None
+    decoded = kept.decoded(image_size, whole_size) if kept else None
     return decoded.fill if decoded else functools.partial(decode_record, source, whole_size)
 
 

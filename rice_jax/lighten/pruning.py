@@ -87,7 +87,7 @@ def prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, 
 
 def _prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     asked = request.to_json() | {"parent": str(parent)}
-    config = _for_the_net_of(parent, config)
+    config = for_the_net_of(parent, config)
     if out.has("prune.json"):
         made = out.read_json("prune.json")["request"]
         differing = [name for name in asked if made.get(name) != _plain(asked[name])]
@@ -152,7 +152,7 @@ def _prune(
     _tell(content)
 
 
-def _for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The configuration on the splits of `parent`; UserError where it is of another net."""
     theirs = configuration.from_json(configuration.read(parent)["config"])
     if dict(theirs.model) != dict(config.model):
@@ -291,11 +291,25 @@ def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -
         net.config.data.split_seed = configuration.split_seed(
             configuration.from_json(configuration.read(parent)["config"])
         )
+    begin(run, parent, net.config, net.params, dataset)
+
+
+def begin(
+    run: Run,
+    parent: Run,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    dataset: data.Dataset,
+) -> None:
+    """Make a run that begins with these parameters, on the images of the run in `parent`.
+
+    config.json comes last: with it the run is whole.
+    """
     run.create()
     content = configuration.read(parent)
-    plain = configuration.to_json(net.config)
-    train.begin(net.config, run, dataset, net.params)
-    run.write_json("config.json", content | {"config": plain, "seed": net.config.seed})
+    train.begin(config, run, dataset, params)
+    plain = configuration.to_json(config)
+    run.write_json("config.json", content | {"config": plain, "seed": config.seed})
 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:

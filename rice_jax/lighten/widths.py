@@ -12,6 +12,7 @@ from flax import traverse_util
 from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.profile import count
 
 _PARTS = (
     "branch1/conv",
@@ -38,7 +39,7 @@ def with_widths(
     else:
         filters = [[widths[path] for path in stage] for stage in _convolutions(config)]
         fields = _filters(config, filters) | {"dense": widths["dense"]}
-    return _changed(config, fields)
+    return changed(config, fields)
 
 
 def optional(config: ml_collections.ConfigDict) -> list[str]:
@@ -47,6 +48,56 @@ def optional(config: ml_collections.ConfigDict) -> list[str]:
         return []
     paths = (path for stage in _inceptions(config) for path in stage)
     return [f"{path}/{part}" for path in paths for part in (_PARTS[2], *_PARTS[4:])]
+
+
+def changed(
+    config: ml_collections.ConfigDict, fields: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """The configuration of a net with other fields of `config.model`, begun from no file."""
+    made = ml_collections.ConfigDict(config.to_dict()).unlock()
+    made.model.update({**fields, "weights": ""})
+    return made.lock()
+
+
+def looks_at(config: ml_collections.ConfigDict) -> int:
+    """Height and width of what the net's first convolution sees of the image."""
+    side, grid = config.data.image_size, config.model.grid
+    return side // max(1, side // grid) if grid else side
+
+
+def stem_stride(config: ml_collections.ConfigDict) -> int:
+    """Stride of the first convolution of a net that has it as a field."""
+    return config.model.stem_stride or config.model.strides
+
+
+def on_smaller_maps(
+    config: ml_collections.ConfigDict, smaller: ml_collections.ConfigDict, params: Any
+) -> Any:
+    """Parameters for a net of the same layers whose maps are smaller.
+
+    Those of convolutions and of what reads an average are the same. A dense layer that reads each
+    place of a map reads the place in the smaller one that covers it: rows of its kernel (H, W, C)
+    add up, which gives the output that the smaller map, enlarged by repetition, would have given.
+    """
+    if config.model.get("pooling") != "flatten":
+        return params
+    (h, w, c), (lower, narrower, _) = (_last_map(each) for each in (config, smaller))
+    kernel = np.asarray(params["dense"]["kernel"]).reshape(h, w, c, -1)
+    rows, columns = np.arange(h) * lower // h, np.arange(w) * narrower // w
+    summed = np.zeros((lower, narrower, c, kernel.shape[-1]), kernel.dtype)
+    np.add.at(summed, (rows[:, None], columns[None]), kernel)
+    dense = {**params["dense"], "kernel": summed.reshape(-1, kernel.shape[-1])}
+    return {**params, "dense": dense}
+
+
+def _last_map(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
+    """Height, width and channels of the map that a dense layer reads."""
+    side = config.data.image_size
+    shapes = {
+        row.path: row.output_shape for row in count(train.build(config), (side, side, 3)).rows
+    }
+    _, h, w, c = shapes[f"pool{len(config.model.stages)}"] or ()
+    return h, w, c
 
 
 def blocks(config: ml_collections.ConfigDict) -> list[str]:
@@ -91,7 +142,7 @@ def without(
     ]
     while not googlenet and not kept[-1]:  # an empty last stage would pool for nothing
         kept.pop()
-    smaller = _changed(config, _filters(config, [[width for _, width in s] for s in kept]))
+    smaller = changed(config, _filters(config, [[width for _, width in s] for s in kept]))
     old = [path for stage in kept for path, _ in stage]
     names = dict(zip(old, blocks(smaller), strict=True))
     frozen = [names.get(path, path) for path in config.train.frozen if path not in paths]
@@ -134,14 +185,6 @@ def _fresh(config: ml_collections.ConfigDict, module: Any, layers: Collection[st
         return {path: leaf for path, leaf in flat.items() if path.rpartition("/")[0] in layers}
 
     return draw(jax.random.key(config.seed)) if layers else {}
-
-
-def _changed(
-    config: ml_collections.ConfigDict, fields: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
-    changed = ml_collections.ConfigDict(config.to_dict()).unlock()
-    changed.model.update({**fields, "weights": ""})
-    return changed.lock()
 
 
 def _is_googlenet(config: ml_collections.ConfigDict) -> bool:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax import ops
-from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool
+from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool, Shrink
 
 
 class Branch(nn.Module):
@@ -57,13 +57,18 @@ class Inception(nn.Module):
 class GoogLeNet(nn.Module):
     """googlenet and googlenet_light: a stem, nine (or eight) inceptions, an average, a head.
 
-    Layers: `conv1`, `pool1`, `conv2`, `conv3`, `pool2`, `inception3a`, ..., `average`, `head`.
+    Layers: `shrink` (where the image is averaged), `conv1`, `pool1`, `conv2`, `conv3`, `pool2`,
+    `inception3a`, ..., `average`, `head`.
     """
 
     stem: Sequence[int]
-    """Filters of the 7x7 stride 2, the 1x1 and the 3x3 convolution."""
+    """Filters of the 7x7, the 1x1 and the 3x3 convolution."""
     inceptions: Sequence[Sequence[Sequence[int]]]
     """Widths of each inception, a tuple for each stage; a max pool stands between stages."""
+    grid: int = 0
+    """Height and width that the image is averaged to; 0 for as it is."""
+    stem_stride: int = 2
+    """Stride of the 7x7 convolution."""
     dropout: float = 0.4
     classes: int = 5
     dtype: Any = jnp.float32
@@ -73,7 +78,10 @@ class GoogLeNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
         first, second, third = self.stem
-        x = ops.relu(Conv(first, (7, 7), strides=2, dtype=self.dtype, name="conv1")(x))
+        if self.grid:
+            x = Shrink(self.grid, name="shrink")(x)
+        conv1 = Conv(first, (7, 7), strides=self.stem_stride, dtype=self.dtype, name="conv1")
+        x = ops.relu(conv1(x))
         x = self._pool(1)(x)
         x = ops.relu(Conv(second, (1, 1), dtype=self.dtype, name="conv2")(x))
         x = ops.relu(Conv(third, (3, 3), dtype=self.dtype, name="conv3")(x))

@@ -19,6 +19,18 @@ Conv = functools.partial(
 Dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform())
 
 
+class Shrink(nn.Module):
+    """Average of square blocks of (N, H, W, C), so large that about `grid` of them make a side."""
+
+    grid: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Average x (N, H, W, C) to (N, H // block, W // block, C); a smaller x is left alone."""
+        block = max(1, min(x.shape[1:3]) // self.grid)
+        return nn.avg_pool(x, (block, block), (block, block)) if block > 1 else x
+
+
 class MaxPool(nn.Module):
     """Maximum over windows of (N, H, W, C); a module so that it has a path of its own."""
 

@@ -8,19 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax import ops
-from rice_jax.models.layers import Conv, Dense
-
-
-class Shrink(nn.Module):
-    """Average of square blocks of (N, H, W, C), so large that about `grid` of them make a side."""
-
-    grid: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Average x (N, H, W, C) to (N, H // block, W // block, C); a smaller x is left alone."""
-        block = max(1, min(x.shape[1:3]) // self.grid)
-        return nn.avg_pool(x, (block, block), (block, block)) if block > 1 else x
+from rice_jax.models.layers import Conv, Dense, Shrink
 
 
 class SpatialMeanMax(nn.Module):

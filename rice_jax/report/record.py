@@ -24,6 +24,8 @@ class Record:
     dead_filters: Mapping[str, Any] | None
     prune: Mapping[str, Any] | None
     variants: Mapping[str, Any] | None
+    lighten: Mapping[str, Any] | None = None
+    """Of a run that a search for lighter nets chose."""
     file: Mapping[str, Any] | None = None
     """Of an exported file what stands in the JSON beside it; None for a run."""
 
@@ -68,6 +70,7 @@ def load(run: Run) -> Record:
         dead_filters=read("dead_filters.json"),
         prune=read("prune.json"),
         variants=read("variants.json"),
+        lighten=read("lighten.json"),
     )
 
 

@@ -37,7 +37,7 @@ class Images:
     source: data.Source
     kinds: Kinds = ("clean",)
     limit: int | None = None
-    """How many of the source's images at most."""
+    """How many of the source's images at most, evenly spread over it."""
     task: str = "reading images"
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
@@ -50,16 +50,14 @@ class Images:
         size, side = self.config.eval.batch_size, self.config.data.image_size
         total = min(len(self.source), self.limit or len(self.source))
         workers = self.config.data.workers
-        batches = data.batches(self.source, size, image_size=side, workers=workers)
+        batches = data.batches(self.source, size, image_size=side, limit=total, workers=workers)
         first = 0
         with tqdm.tqdm(
             total=total, desc=f"{self.task}, {kind}", unit=" images", leave=False, disable=None
         ) as bar:
             for batch in batches:
-                real = min(int(np.sum(batch["weight"] > 0)), total - first)
+                real = int(np.sum(batch["weight"] > 0))
                 images = prepare(batch["image"], np.uint32(first))
                 yield images[:real], batch["label"][:real]
                 first += real
                 bar.update(real)
-                if first >= total:
-                    return

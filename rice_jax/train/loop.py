@@ -13,7 +13,7 @@ import numpy as np
 
 from rice_jax import config as configuration
 from rice_jax import data, lock
-from rice_jax.errors import UserError
+from rice_jax.errors import NotFiniteError, UserError
 from rice_jax.run import Run
 from rice_jax.train import diagnosis, once, origin, schedule, state, teacher, weights
 from rice_jax.train.board import Board
@@ -104,6 +104,7 @@ class _Training:
                 self.classes,
                 batch_size=self.config.eval.batch_size,
                 image_size=self.config.data.image_size,
+                limit=self.recipe.validation_images,
                 workers=self.config.data.workers,
             )
         while not self.progress.finished(self.recipe):
@@ -195,7 +196,7 @@ class _Training:
     def _count(self, metrics: Metrics) -> int:
         """Take in a step's metrics; its signal. UserError where they are not finite."""
         if not metrics.finite:
-            raise UserError(self._not_finite())
+            raise NotFiniteError(self._not_finite())
         progress = self.progress
         progress.add(float(metrics.loss), float(metrics.correct), float(metrics.images))
         self.display.advance(int(metrics.images), progress.loss_sum / progress.images)
@@ -213,7 +214,7 @@ class _Training:
         """Validate, write the epoch's row, save."""
         started = time.monotonic()
         source = self.splits["validation"]
-        self.display.begin("validation", len(source))
+        self.display.begin("validation", schedule.validation_images(self.recipe, len(source)))
         measured = self.measure(
             self.state.params,
             source,
@@ -226,7 +227,7 @@ class _Training:
             self._leave()
         loss, confusion = measured
         if not math.isfinite(loss):
-            raise UserError(
+            raise NotFiniteError(
                 f"the validation loss is not finite after epoch {self.progress.epoch + 1}, at a "
                 f"learning rate of {self._rate(self.progress.step - 1):.3g}; {self._advice()}"
             )

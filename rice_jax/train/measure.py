@@ -24,13 +24,25 @@ class Measure:
         batch_size: int,
         image_size: int,
         augment_seed: int | None = None,
+        limit: int = 0,
         workers: int = 0,
     ) -> None:
+        """What it measures with.
+
+        Args:
+            module: the net.
+            classes: how many it tells apart.
+            batch_size: images at a time.
+            image_size: height and width that images are resized to.
+            augment_seed: of the study's transforms; None for images as they are.
+            limit: images of a source that are read, evenly spread over it; 0 for all.
+            workers: threads that decode; 0 for one a core.
+        """
         mesh = data_mesh()
         self._step = eval_step(module, mesh, classes, augment_seed=augment_seed)
         self._feed = Feed(mesh, batch_size)
         self._classes = classes
-        self._read = {"image_size": image_size, "workers": workers}
+        self._read = {"image_size": image_size, "limit": limit, "workers": workers}
 
     def __call__(
         self,

@@ -27,6 +27,11 @@ def images(recipe: Recipe, available: int) -> int:
     return min(available, recipe.images or available)
 
 
+def validation_images(recipe: Recipe, available: int) -> int:
+    """Images that are looked at after an epoch, of those that the validation split has."""
+    return min(available, recipe.validation_images or available)
+
+
 def planned(recipe: Recipe) -> tuple[int, float]:
     """How many epochs there may be, and the highest learning rate in them."""
     rate = recipe.quick.peak_rate if recipe.schedule == QUICK else recipe.learning_rate
@@ -82,6 +87,11 @@ def fits(module: nn.Module, params: Any, size: int) -> bool:
     shapes, vanishes = _shapes(module, size)
     wanted = jax.tree.map(lambda leaf: leaf.shape, shapes["params"])
     return not vanishes and wanted == jax.tree.map(np.shape, params)
+
+
+def vanishes(module: nn.Module, size: int) -> bool:
+    """Whether a layer of the net pools images of `size` x `size` pixels away."""
+    return _shapes(module, size)[1]
 
 
 def _refused(field: str, value: Any, why: str) -> UserError:

@@ -95,7 +95,7 @@ def _restored(
 
     def like(origin: dict[str, Any]) -> state.TrainState:
         # Compared before anything is made of them: a damaged file may ask for any size.
-        saved = from_json(origin["config"])
+        saved = from_json(configuration.completed(origin["config"]))
         if (dict(saved.model), saved.data.image_size) != (model, image_size):
             raise UserError(f"{run}: config.json is not of the net that the checkpoints are of")
         shapes = state.shapes(module, input_shape(config), saved.train.frozen)

@@ -2,6 +2,7 @@
 
 from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file
 from rice_jax.report.figures.layers import dead_filters, flops
+from rice_jax.report.figures.lightening import SEARCHED, searched
 from rice_jax.report.figures.pruning import (
     budgets,
     filters_left,
@@ -15,6 +16,7 @@ from rice_jax.report.style import png, svg
 
 __all__ = [
     "MOST_CLASSES",
+    "SEARCHED",
     "budgets",
     "classes",
     "confusion_matrix",
@@ -27,6 +29,7 @@ __all__ = [
     "maps_side_by_side",
     "png",
     "roofline",
+    "searched",
     "side_by_side_file",
     "speeds",
     "svg",

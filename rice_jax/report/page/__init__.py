@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rice_jax.report.page import layers, overview, pruning, results
+from rice_jax.report.page import layers, lightening, overview, pruning, results
 from rice_jax.report.page.parts import Part, Section, Shown, to_markdown
 from rice_jax.report.record import Record
 from rice_jax.run import Run
@@ -22,6 +22,7 @@ def sections(run: Run, record: Record, summary: Mapping[str, Any]) -> list[Secti
         overview.opening(record, summary),
         overview.headline(summary),
         pruning.pruning(run, record),
+        lightening.lightening(run, record),
         overview.data(run, record),
         results.training(run, record, summary),
         *results.evaluation(run, record),

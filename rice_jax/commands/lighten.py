@@ -1,0 +1,88 @@
+"""rice-jax lighten: the lightest run within a margin of a trained one's accuracy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word
+from rice_jax.commands import settings
+from rice_jax.commands.options import Command, option
+from rice_jax.commands.prune import CRITERIA
+from rice_jax.errors import UserError
+
+MEASURES = ("flops", "params", "bytes", "latency")
+STEPS = ("channels", "layer", "resolution", "stem")
+_COUNT = Whole(1, 1_000_000)
+
+
+@click.command(cls=Command, fields=settings.of_all_nets)
+@option("--workdir", Text("a folder"), "The trained run", completion="dir")
+@option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
+@option(
+    "--within",
+    Real(-1, 1),
+    "Accuracy on augmented validation images that a net may be short of the run's",
+    0.005,
+)
+@option("--at_least", Real(0, 1), "The accuracy that it must have, instead of --within")
+@option("--measure", Word(MEASURES), "What is to be small", "flops")
+@option("--steps", Several(Word(STEPS), 1), "What may be taken away", STEPS)
+@option("--share", Real(0, 1, above=True, below=True), "Of the cost left where channels go", 0.5)
+@option("--rounds", Whole(1, 100), "Steps after each other, at most", 6)
+@option("--beam", Whole(1, 100), "Nets that each round makes lighter", 2)
+@option(
+    "--slack",
+    Real(0, 1),
+    "How far below what is wanted a net may be and still be gone on with",
+    0.02,
+)
+@option("--finetune_epochs", _COUNT, "Epochs of training after each step", 1)
+@option(
+    "--final_epochs",
+    Whole(0, 1_000_000),
+    "Epochs of more training for those near to what is wanted; 0 for none",
+    4,
+)
+@option("--criterion", Word(CRITERIA), "By which channels go", "taylor")
+@option("--judge_images", _COUNT, "Training images that decide what goes", 512)
+@option("--estimate", Switch(), "Only say what it will take.")
+def lighten(
+    workdir: str | None,
+    out: str | None,
+    estimate: bool,
+    finetune_epochs: int,
+    fields: tuple[str, ...],
+    **asked: Any,
+) -> Callable[[], Any]:
+    """Find the lightest net that is nearly as good as a trained run.
+
+    \b
+    rice-jax lighten --workdir=DIR --out=DIR2 --within=0.005
+
+    Takes channels, whole layers, the image's resolution and the places of the first convolution
+    away, one step after the other; after each the net learns again, also from the run's answers.
+    Keeps the nets that no other beats in cost and accuracy, and makes the lightest of them lighter
+    still. DIR2 is then a run as any other, of the lightest net within the margin; lighten.json and
+    report.md there tell all that were tried. Each is a run in DIR2/candidates. The same command
+    given again goes on where it stopped.
+
+    Every field of the run's configuration can be set, as --config.train.augment=true or
+    --config.train.images=6000.
+    """
+    parent = settings.existing_run(workdir)
+    config, given = settings.chosen(None, workdir, fields)
+    if not out:
+        raise UserError("--out is missing: give a folder for the lighter run")
+    if "train.teacher" not in given:
+        config.train.teacher = str(parent)
+
+    def job() -> None:
+        from rice_jax.lighten.request import Request
+        from rice_jax.lighten.search import search
+        from rice_jax.run import Run
+
+        request = Request(**asked, epochs=finetune_epochs)
+        search(request, config, parent, Run(out), estimate_only=estimate)
+
+    return job

@@ -1,0 +1,164 @@
+"""A candidate of the search: a run's folder of its own, and what came of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import data, evaluate, profile, train
+from rice_jax.errors import NotFiniteError
+from rice_jax.lighten import pruning, widths
+from rice_jax.lighten.front import Point
+from rice_jax.lighten.moves import Lighter
+from rice_jax.run import Run
+
+MEASURES = ("flops", "params", "bytes", "latency")
+"""FLOPs of one image from the whole image on (`study`), parameters, bytes that its layers read and
+write, measured seconds of one image."""
+
+_RESULT, _STEP = "candidate.json", "step.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A net that the search has tried."""
+
+    name: str
+    """Of its folder: the steps that led to it."""
+    out_of: str | None
+    """Name of the net it was made from; None for the whole net."""
+    step: str | None
+    removed: Mapping[str, Any]
+    why: str
+    costs: Mapping[str, float]
+    """By measure."""
+    accuracy: float
+    """Of the augmented validation images; 0 for a net whose loss was not finite."""
+    trouble: str = ""
+    """Why it could not be trained."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The candidate as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    def point(self, measure: str) -> Point:
+        """What the search weighs."""
+        return Point(self.name, self.costs[measure], self.accuracy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workshop:
+    """What all candidates of a search have in common."""
+
+    out: Run
+    parent: Run
+    whole: ml_collections.ConfigDict
+    """The configuration of the net that is made lighter, with the settings of training."""
+    dataset: data.Dataset
+    measure: str
+
+    def folder(self, name: str) -> Run:
+        """Of a candidate; of the whole net the run's own."""
+        return Run(self.out.path / "candidates" / name) if name else self.parent
+
+    def result(self, name: str) -> Candidate | None:
+        """What came of a candidate; None where it is not finished."""
+        run = self.folder(name)
+        return Candidate(**run.read_json(_RESULT)) if run.has(_RESULT) else None
+
+    def begun(self, name: str) -> bool:
+        """Whether the candidate has begun to learn."""
+        return self.folder(name).has("config.json")
+
+    def net(self, name: str) -> train.Trained:
+        """A candidate, or the whole net, with this search's settings around its own widths."""
+        net = train.load(self.folder(name))
+        config = ml_collections.ConfigDict(self.whole.to_dict()).unlock()
+        config.model = net.config.model
+        config.train.frozen = net.config.train.frozen
+        return dataclasses.replace(net, config=config.lock())
+
+    def begin(self, name: str, out_of: str, step: str, lighter: Lighter, epochs: int) -> None:
+        """Make a candidate's folder, before it learns; what is left of an earlier try goes."""
+        run = self.folder(name)
+        run.path.rmtree(missing_ok=True)
+        run.create()
+        path = {"name": name, "out_of": out_of, "step": step}
+        run.write_json(_STEP, {**path, "removed": dict(lighter.removed), "why": lighter.why})
+        config = self.recipe(lighter.config, epochs)
+        pruning.begin(run, self.parent, config, lighter.params, self.dataset)
+
+    def finish(self, name: str) -> Candidate:
+        """Let a candidate learn, from where it stands, and measure it."""
+        run = self.folder(name)
+        config = configuration.from_json(configuration.read(run)["config"])
+        trouble, accuracy = "", 0.0
+        try:
+            train.train(config, run, self.dataset)
+        except NotFiniteError as error:
+            trouble = str(error)
+        net = train.load(run)
+        if not trouble:
+            accuracy = self.accuracy(net, "validation", "augmented")
+        told = run.read_json(_STEP)
+        found = Candidate(**told, costs=self.costs(net), accuracy=accuracy, trouble=trouble)
+        run.write_json(_RESULT, found.to_json())
+        return found
+
+    def recipe(self, config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
+        """The configuration of a candidate that learns for so many epochs.
+
+        The rate falls to 0 in them. Images are averaged to what the larger-eyed of the two nets,
+        the candidate and its teacher, looks at, which is all that either would see of them.
+        """
+        made = ml_collections.ConfigDict(config.to_dict()).unlock()
+        made.train.schedule = "quick"
+        configuration.set_epochs(made, epochs)
+        made.train.quick.shrink = (made.data.image_size // self.eyes(config),)
+        return made.lock()
+
+    def eyes(self, config: ml_collections.ConfigDict) -> int:
+        """Height and width of the images that a candidate learns from."""
+        own, taught = widths.looks_at(config), config.train.distill.weight > 0
+        if not taught:
+            return own
+        teacher_is_parent = config.train.teacher == str(self.parent)
+        side = config.data.image_size
+        return max(own, widths.looks_at(self.whole) if teacher_is_parent else side)
+
+    def accuracy(self, net: train.Trained, split: str, kind: str) -> float:
+        """Share of a split's images that are right, 'clean' or 'augmented'."""
+        measured = evaluate.evaluate(
+            net.module,
+            net.params,
+            self.dataset.splits[split],
+            classes=self.dataset.classes,
+            image_size=self.whole.data.image_size,
+            batch_size=self.whole.eval.batch_size,
+            augment_seed=self.whole.seed if kind == "augmented" else None,
+            limit=self.whole.train.validation_images if split == "validation" else 0,
+        )
+        return measured["accuracy"]
+
+    def costs(self, net: train.Trained) -> dict[str, float]:
+        """By measure; latency only where the search goes by it."""
+        counted = self._counted(net.config)
+        if self.measure != "latency":
+            return counted
+        side = self.whole.data.image_size
+        timed = profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)
+        return {**counted, "latency": timed["median"]}
+
+    def saves(self, lighter: Lighter, before: Candidate) -> bool:
+        """Whether a net costs less than the one before it, as far as that can be counted."""
+        counted = self._counted(lighter.config)
+        measure = self.measure if self.measure in counted else "flops"
+        return not lighter.removed or counted[measure] < before.costs[measure]
+
+    def _counted(self, config: ml_collections.ConfigDict) -> dict[str, float]:
+        side = self.whole.data.image_size
+        counted = profile.count(train.build(config), (side, side, 3))
+        flops, traffic = counted.flops.study, counted.traffic.total
+        return {"flops": flops, "params": counted.params, "bytes": traffic}

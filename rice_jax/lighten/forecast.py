@@ -1,0 +1,66 @@
+"""What a search will take, told before it begins."""
+
+import dataclasses
+import time
+from typing import Any
+
+from rice_jax import train
+from rice_jax.lighten.candidate import Workshop
+from rice_jax.lighten.request import Request
+from rice_jax.train import schedule
+
+_PROGRAMS = 3
+"""Of a candidate, besides that of training: the judge's and those of the two measurements."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """At most so much: a search ends sooner where nothing hopeful is left."""
+
+    candidates: int
+    images: int
+    """That are learnt from, all candidates and epochs together."""
+    minutes: float
+    """Estimated."""
+    images_per_second: float
+    """As the whole net learns, taught by itself: what the estimate begins with."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The forecast as lighten.json holds it."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"At most {self.candidates} candidates, which learn from {self.images:,} images in "
+            f"all: about {self.minutes:.0f} min, at {self.images_per_second:.0f} images/s for the "
+            "whole net and more for lighter ones. Ctrl-C stops; the same command goes on."
+        )
+
+
+def forecast(request: Request, workshop: Workshop) -> Forecast:
+    """Measure a few training steps of the whole net, and reckon with them.
+
+    A candidate is taken to cost the share of its round, that of the last round where it is trained
+    longer. Of four passes in a taught step, the three of the net that learns shrink with it, the
+    teacher's stays.
+    """
+    config = workshop.recipe(workshop.whole, request.epochs)
+    started, seconds = time.monotonic(), 2.0
+    speed = train.images_per_second(
+        config, workshop.dataset, seconds=seconds, image_size=workshop.eyes(config)
+    )
+    compiling = max(time.monotonic() - started - seconds, 0.0) * (1 + _PROGRAMS / 4)
+    splits = workshop.dataset.splits
+    learnt = schedule.images(config.train, len(splits["train"]))
+    looked_at = schedule.validation_images(config.train, len(splits["validation"]))
+    taught = bool(config.train.teacher and config.train.distill.weight)
+    total, needed = 0, 0.0
+    counts = [*request.candidates(), request.longest()]
+    for number, count in enumerate(counts):
+        epochs = request.epochs if number < request.rounds else request.final_epochs
+        share = request.share ** min(number + 1, request.rounds)
+        passes = (1 + 3 * share) / 4 if taught else share
+        measured = (epochs + 1) * looked_at * share / 3
+        total += count * epochs * learnt
+        needed += count * ((epochs * learnt * passes + measured) / speed + compiling)
+    return Forecast(sum(counts), total, needed / 60, speed)

@@ -1,0 +1,154 @@
+"""What can be taken from a net in one step: channels, a layer, resolution, the stem's places."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from rice_jax import train
+from rice_jax.errors import UserError
+from rice_jax.lighten import widths
+from rice_jax.prune.pruner import prune, totals
+from rice_jax.train import schedule
+from rice_jax.train.images import Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Lighter:
+    """A net with something taken from it, before it learns again."""
+
+    config: ml_collections.ConfigDict
+    params: Any
+    removed: Mapping[str, Any]
+    """What is gone, as lighten.json tells it."""
+    why: str
+    """Why this and nothing else of its kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What a step looks at."""
+
+    images: Images
+    """Of the training split."""
+    share: float
+    """Of the cost that is to be left where channels go."""
+    measure: str
+    """That cost: 'study' (FLOPs) or 'params'."""
+    criterion: str
+
+
+Move = Callable[[train.Trained, Judge], Lighter | None]
+"""A lighter net out of a trained one; None where there is nothing of the kind to take."""
+
+
+def channels(net: train.Trained, judge: Judge) -> Lighter | None:
+    """The least important filters and units, down to a share of the cost."""
+    config, before = net.config, _totals(net.config)
+    try:
+        cut = prune(
+            net.module,
+            {"params": net.params},
+            judge.images,
+            budgets={judge.measure: int(judge.share * before[judge.measure])},  # type: ignore[dict-item]
+            criterion=judge.criterion,
+            seed=config.seed,
+            rebuild=lambda left: train.build(widths.with_widths(config, left)),
+            optional=widths.optional(config),
+        )
+    except UserError as error:
+        if "cannot be met" not in str(error):
+            raise
+        return None
+    smaller = widths.with_widths(config, {path: len(kept) for path, kept in cut.kept.items()})
+    removed = {path: len(filters) for path, filters in cut.removed.items()}
+    return Lighter(
+        smaller,
+        cut.variables["params"],
+        {"filters": removed},
+        f"least by {judge.criterion} for what they cost",
+    )
+
+
+def layer(net: train.Trained, judge: Judge) -> Lighter | None:
+    """The block without which the net loses the fewest images for what it saves."""
+    config, before = net.config, _totals(net.config)[judge.measure]
+    whole = _right(net.module, net.params, judge.images)
+    best: tuple[float, Lighter] | None = None
+    blocks = widths.blocks(config)
+    for path in blocks if len(blocks) > 1 else []:
+        smaller, params, anew, _ = widths.without(config, net.params, [path])
+        saved = 1 - _totals(smaller)[judge.measure] / before
+        if saved <= 0:
+            continue
+        right = _right(train.build(smaller), params, judge.images)
+        lost = max(whole - right, 1e-3)
+        why = (
+            f"without it {right:.4f} instead of {whole:.4f} are right, for {100 * saved:.0f}% less"
+        )
+        removed = {"layer": path, "started_anew": anew}
+        if best is None or lost / saved < best[0]:
+            best = lost / saved, Lighter(smaller, params, removed, why)
+    return best and best[1]
+
+
+def resolution(net: train.Trained, judge: Judge) -> Lighter | None:
+    """Half the height and width: the image is averaged to them before anything else."""
+    del judge
+    side = widths.looks_at(net.config)
+    smaller = widths.changed(net.config, {"grid": side // 2})
+    return _coarser(net, smaller, {"resolution": [side, side // 2]})
+
+
+def stem(net: train.Trained, judge: Judge) -> Lighter | None:
+    """Twice the stride of the first convolution."""
+    del judge
+    if "stem_stride" not in net.config.model:
+        return None
+    stride = widths.stem_stride(net.config)
+    smaller = widths.changed(net.config, {"stem_stride": 2 * stride})
+    return _coarser(net, smaller, {"stem_stride": [stride, 2 * stride]})
+
+
+def longer(net: train.Trained) -> Lighter:
+    """Nothing: the net as it is, to learn more."""
+    return Lighter(net.config, net.params, {}, "near to what is wanted")
+
+
+MOVES: Mapping[str, Move] = {
+    "channels": channels,
+    "layer": layer,
+    "resolution": resolution,
+    "stem": stem,
+}
+
+
+def _coarser(
+    net: train.Trained, smaller: ml_collections.ConfigDict, removed: Mapping[str, Any]
+) -> Lighter | None:
+    """The same layers on smaller maps; None where these vanish on the way."""
+    if schedule.vanishes(train.build(smaller), smaller.data.image_size):
+        return None
+    params = widths.on_smaller_maps(net.config, smaller, net.params)
+    return Lighter(smaller, params, removed, "halved, as there is no other step of this kind")
+
+
+def _totals(config: ml_collections.ConfigDict) -> dict[str, int]:
+    side = config.data.image_size
+    return totals(train.build(config), (1, side, side, 3))
+
+
+def _right(module: nn.Module, params: Any, images: Images) -> float:
+    """Share of the images that a net has right as it is."""
+
+    @jax.jit
+    def hits(x: jax.Array, labels: jax.Array) -> jax.Array:
+        return jnp.argmax(jnp.asarray(module.apply({"params": params}, x)), -1) == labels
+
+    found = [np.asarray(hits(x, labels)) for x, labels in images]
+    return float(np.concatenate(found).mean())

@@ -1,0 +1,106 @@
+"""What a search leaves: the chosen run, the front on the test split, lighten.json, a figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from rice_jax import config as configuration
+from rice_jax import report, stages, train
+from rice_jax.errors import UserError
+from rice_jax.lighten import front
+from rice_jax.lighten.candidate import Workshop
+from rice_jax.report import figures
+from rice_jax.report.record import PARTS
+from rice_jax.run import Run
+
+FILE = "lighten.json"
+
+
+def finish(
+    workshop: Workshop, content: Mapping[str, Any], points: Sequence[front.Point], floor: float
+) -> None:
+    """Choose among `points`, measure the front on the test split, and make the run of the choice.
+
+    Args:
+        workshop: the search's folders.
+        content: what lighten.json holds of it so far.
+        points: all candidates, the whole net first.
+        floor: the accuracy that is wanted.
+
+    Raises:
+        UserError: nothing lighter has it; the candidates stay.
+    """
+    whole, *lighter = points
+    chosen = front.lightest(lighter, floor)
+    if chosen is None or chosen.cost >= whole.cost:
+        raise UserError(_nothing(workshop, lighter, floor))
+    names = [point.name for point in front.front(points)]
+    test = {name: _tested(workshop, name) for name in dict.fromkeys([*names, chosen.name])}
+    out = workshop.out
+    _copy(workshop.folder(chosen.name), out)
+    config = configuration.from_json(configuration.read(out)["config"])
+    stages.run_stages(config, str(out), ["profile", "inspect"])
+    finished = {**content, "front": names, "chosen": chosen.name, "test": test, "finished": True}
+    out.write_json(FILE, finished)
+    _draw(workshop, finished)
+    report.write(out)
+    print(
+        f"chosen: {chosen.name}, with {chosen.cost / whole.cost:.1%} of the whole net's "
+        f"{workshop.measure} and {100 * chosen.accuracy:.2f} % of augmented validation images "
+        f"right, {100 * test[chosen.name]['augmented']:.2f} % of augmented test images"
+    )
+
+
+def _draw(workshop: Workshop, content: Mapping[str, Any]) -> None:
+    figure = figures.searched(
+        content["candidates"],
+        front=content["front"],
+        chosen=content["chosen"],
+        measure=workshop.measure,
+        floor=content["floor"],
+        title=f"{workshop.whole.model.name}: lighter nets",
+        synthetic=workshop.dataset.synthetic,
+    )
+    workshop.out.write_bytes(figures.SEARCHED, figures.png(figure))
+
+
+def _nothing(workshop: Workshop, lighter: Sequence[front.Point], floor: float) -> str:
+    told = f"nothing lighter has {floor:.4f} of the augmented validation images right"
+    if lighter:
+        best = max(lighter, key=lambda point: point.accuracy)
+        told += f": nearest is {workshop.folder(best.name)} with {best.accuracy:.4f}"
+    return f"{told}; the same --out goes on with a wider --within, more --slack or --rounds"
+
+
+def _tested(workshop: Workshop, name: str) -> dict[str, float]:
+    """Accuracies on the test split; nothing is written to the folder of the whole net."""
+    run = workshop.folder(name)
+    if not name:
+        net = train.load(run)
+        return {part: workshop.accuracy(net, "test", part) for part in PARTS}
+    if not run.has("evaluation.json"):
+        config = configuration.from_json(configuration.read(run)["config"])
+        stages.run_stages(config, str(run), ["evaluate"])
+    evaluation = run.read_json("evaluation.json")
+    return {part: evaluation[part]["accuracy"] for part in PARTS}
+
+
+def _copy(run: Run, out: Run) -> None:
+    """Make `out` the run: config.json last, with which it is one."""
+    config = out.path / "config.json"
+    config.unlink(missing_ok=True)
+    out.checkpoints.rmtree(missing_ok=True)
+    for child in run.path.iterdir():
+        if child.name not in ("config.json", "candidate.json", "step.json", ".lock"):
+            _copy_into(child, out.path / child.name)
+    out.write_bytes("config.json", (run.path / "config.json").read_bytes())
+
+
+def _copy_into(source: epath.Path, target: epath.Path) -> None:
+    if not source.is_dir():
+        target.write_bytes(source.read_bytes())
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for child in source.iterdir():
+        _copy_into(child, target / child.name)

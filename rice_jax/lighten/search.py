@@ -1,0 +1,202 @@
+"""The lightest net within a margin of a trained one's accuracy: a search that keeps a front."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import identity, lock, train
+from rice_jax.errors import UserError
+from rice_jax.lighten import front, outcome
+from rice_jax.lighten.candidate import Candidate, Workshop
+from rice_jax.lighten.forecast import Forecast, forecast
+from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
+from rice_jax.lighten.pruning import for_the_net_of
+from rice_jax.lighten.request import Request
+from rice_jax.run import Run
+from rice_jax.train import schedule
+from rice_jax.train.images import Images
+from rice_jax.train.origin import changes
+
+
+def search(
+    request: Request,
+    config: ml_collections.ConfigDict,
+    parent: Run,
+    out: Run,
+    *,
+    estimate_only: bool = False,
+) -> None:
+    """Make the lightest run within the margin of the one in `parent`, in `out`.
+
+    Each candidate is a run's folder in `out`/candidates: a search that was stopped goes on where it
+    stood, and ends as if it never had been. The test split is looked at once, when the front is
+    known, and for the front alone.
+
+    Args:
+        request: how far to go.
+        config: the run's, with the settings of its candidates' training.
+        parent: the trained run.
+        out: the lighter run's folder.
+        estimate_only: only say what it will take.
+
+    Raises:
+        UserError: a run without training, images or classes that are not its own, a folder that
+            holds something else, or nothing lighter within the margin: what came nearest is told.
+    """
+    trained = train.load(parent)
+    config = for_the_net_of(parent, config)
+    dataset = identity.load_own(config, parent)
+    workshop = Workshop(out, parent, config, dataset, request.measure)
+    train.check(workshop.recipe(config, request.epochs), dataset)
+    _refuse_other(request, workshop)
+    expected = forecast(request, workshop)
+    print(expected, flush=True)
+    if estimate_only:
+        return
+    with lock.hold(out):
+        found = _Search(request, workshop, trained, expected)
+        found.try_lighter()
+        found.train_longer()
+        outcome.finish(workshop, found.content(), found.points(), found.floor)
+
+
+class _Search:
+    """The candidates that there are, and what is tried next."""
+
+    def __init__(
+        self, request: Request, workshop: Workshop, trained: train.Trained, expected: Forecast
+    ) -> None:
+        self._request, self._workshop, self._expected = request, workshop, expected
+        self._tried: dict[str, Candidate] = {}
+        self._note(self._whole(trained))
+        self.floor = request.floor(self._tried[""].accuracy)
+        self._write()
+
+    def try_lighter(self) -> None:
+        """Each kind of step on the whole net; round by round on the most hopeful of the front."""
+        done: set[str] = set()
+        least, beam = self.floor - self._request.slack, self._request.beam
+        for number in range(self._request.rounds):
+            hopeful = front.to_lighten(self.points(), done, least, beam)
+            for point in hopeful if number else self.points():
+                done.add(point.name)
+                for step in self._request.steps:
+                    self._try(point.name, step, functools.partial(self._lighter, step))
+
+    def train_longer(self) -> None:
+        """Train nets near to what is wanted for more epochs, until one does not get there."""
+        hopeful = front.to_train(self.points(), self.floor, self.floor - self._request.slack)
+        for point in hopeful[: self._request.longest()]:
+            found = self._try(point.name, "longer", longer, self._request.final_epochs)
+            if found is None or found.accuracy < self.floor:
+                return
+
+    def points(self) -> list[front.Point]:
+        """All candidates as they are weighed, the whole net first."""
+        return [candidate.point(self._request.measure) for candidate in self._tried.values()]
+
+    def content(self) -> dict[str, Any]:
+        """What lighten.json holds of a search that is not finished."""
+        recipe, splits = self._workshop.whole.train, self._workshop.dataset.splits
+        return {
+            "request": self._request.to_json() | {"parent": str(self._workshop.parent)},
+            "config": configuration.to_json(self._workshop.whole),
+            "synthetic": self._workshop.dataset.synthetic,
+            "images": {
+                "train": schedule.images(recipe, len(splits["train"])),
+                "validation": schedule.validation_images(recipe, len(splits["validation"])),
+            },
+            "forecast": self._expected.to_json(),
+            "floor": self.floor,
+            "candidates": [candidate.to_json() for candidate in self._tried.values()],
+            "front": [point.name for point in front.front(self.points())],
+            "chosen": None,
+            "finished": False,
+        }
+
+    def _whole(self, trained: train.Trained) -> Candidate:
+        """The run itself, measured once."""
+        out = self._workshop.out
+        if out.has(outcome.FILE):
+            return Candidate(**out.read_json(outcome.FILE)["candidates"][0])
+        print("=== the run itself ===", flush=True)
+        accuracy = self._workshop.accuracy(trained, "validation", "augmented")
+        costs = self._workshop.costs(trained)
+        return Candidate("", None, None, {}, "", costs, accuracy)
+
+    def _try(
+        self,
+        out_of: str,
+        step: str,
+        make: Callable[[train.Trained], Lighter | None],
+        epochs: int = 0,
+    ) -> Candidate | None:
+        """What comes of a step; None where it cannot be taken, or makes nothing lighter."""
+        workshop = self._workshop
+        name = f"{out_of}-{step}".lstrip("-")
+        number = f"candidate {len(self._tried)} of at most {self._expected.candidates}"
+        print(f"=== {number}: {step}, out of {out_of or 'the run itself'} ===", flush=True)
+        found = workshop.result(name)
+        if found is None:
+            if not workshop.begun(name):
+                lighter = make(workshop.net(out_of))
+                if lighter is None or not workshop.saves(lighter, self._tried[out_of]):
+                    print(f"{step}: there is nothing to take", flush=True)
+                    return None
+                workshop.begin(name, out_of, step, lighter, epochs=epochs or self._request.epochs)
+            found = workshop.finish(name)
+        self._note(found)
+        self._write()
+        return found
+
+    def _lighter(self, step: str, net: train.Trained) -> Lighter | None:
+        return MOVES[step](net, self._judge(net))
+
+    def _judge(self, net: train.Trained) -> Judge:
+        source = self._workshop.dataset.splits["train"]
+        few = self._request.judge_images
+        images = Images(net.config, source, ("augmented",), limit=few, task="judging")
+        measure = "params" if self._request.measure == "params" else "study"
+        return Judge(images, self._request.share, measure, self._request.criterion)
+
+    def _note(self, found: Candidate) -> None:
+        self._tried[found.name] = found
+        on = found.name in {point.name for point in front.front(self.points())}
+        told = found.trouble or (
+            f"{100 * found.accuracy:.2f} % of augmented validation images right"
+            f"{', on the front' if on else ''}"
+        )
+        costs = ", ".join(f"{number:.6g} {name}" for name, number in found.costs.items())
+        print(f"{found.name or 'the run itself'}: {costs}; {told}", flush=True)
+
+    def _write(self) -> None:
+        self._workshop.out.write_json(outcome.FILE, self.content())
+
+
+def _refuse_other(request: Request, workshop: Workshop) -> None:
+    """UserError for a folder that holds another search, or a run that none made."""
+    out, parent = workshop.out, workshop.parent
+    if out.path.resolve() == parent.path.resolve():
+        raise UserError(f"--out={out} is the run itself: give another folder")
+    if not out.has(outcome.FILE):
+        if out.has("config.json"):
+            raise UserError(f"{out} holds a run that no search made: give another --out")
+        return
+    saved = out.read_json(outcome.FILE)
+    wanted = request.of_a_candidate() | {"parent": str(parent)}
+    if saved["finished"]:
+        wanted |= request.to_json()
+    for name, value in wanted.items():
+        if saved["request"].get(name) != value:
+            raise UserError(
+                f"{out} holds a search with {name}={saved['request'].get(name)}, not {value}: "
+                "give the same, or another --out"
+            )
+    for path, before, now in changes(saved["config"], configuration.to_json(workshop.whole)):
+        raise UserError(
+            f"{out} holds a search with config.{path}={before!r}, not {now!r}: give the same, or "
+            "another --out"
+        )

@@ -1,0 +1,88 @@
+"""The figure of a search for lighter nets: all that were tried, and the front."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from rice_jax.report import numbers, style
+from rice_jax.report.comparison.placement import label_points
+
+SEARCHED = "front.png"
+"""Its name in the run's folder."""
+_DEEP = 0.08
+"""Accuracy below what is wanted that the axis still shows."""
+
+
+@style.styled
+def searched(
+    candidates: Sequence[Mapping[str, Any]],
+    *,
+    front: Sequence[str],
+    chosen: str | None,
+    measure: str,
+    floor: float,
+    title: str,
+    studied: Sequence[tuple[str, float, float]] = (),
+    synthetic: bool = False,
+) -> Figure:
+    """Accuracy on augmented validation images against cost, a point for each candidate.
+
+    Those of the front have their number, from 0 for the run itself in the order of the search, and
+    are joined by the border of what they beat.
+
+    Args:
+        candidates: name, costs (by measure), accuracy; the run itself first.
+        front: names of those that no other beats.
+        chosen: the name of the one that was taken.
+        measure: the cost across.
+        floor: accuracy that was wanted.
+        title: the figure's title.
+        studied: nets of the study, to be drawn beside: name, cost, accuracy.
+        synthetic: whether the data is.
+    """
+    lowest = floor - _DEEP
+    drawn = [(i, c) for i, c in enumerate(candidates) if c["accuracy"] >= lowest]
+    below = len(candidates) - len(drawn)
+    note = f"{len(candidates) - 1} nets tried" + (f"; {below} lie below" if below else "")
+    figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=1, synthetic=synthetic)
+    axes = figure.subplots()
+    place = {c["name"]: (c["costs"][measure], 100 * c["accuracy"]) for _, c in drawn}
+    off = [place[c["name"]] for _, c in drawn if c["name"] not in front]
+    on = sorted(place[name] for name in front if name in place)
+    axes.axhline(100 * floor, color=style.VERMILION, lw=1, ls=":", label="wanted")
+    if off:
+        axes.plot(*zip(*off, strict=True), "o", mfc="white", mec=style.GREY, label="beaten")
+    if on:
+        axes.step(*zip(*on, strict=True), where="post", color=style.BLUE, lw=1, alpha=0.6)
+        axes.plot(*zip(*on, strict=True), "o", color=style.BLUE, ms=7, label="on the front")
+    if chosen is not None and chosen in place:
+        x, y = place[chosen]
+        axes.plot(x, y, "o", ms=13, mfc="none", mec=style.VERMILION, mew=1.8, label="chosen")
+    for _, cost, accuracy in studied:
+        label = None if "the study" in axes.get_legend_handles_labels()[1] else "the study"
+        axes.plot(cost, 100 * accuracy, "s", ms=6, mfc="none", mec=style.INK, mew=1, label=label)
+    _axes(axes, measure)
+    style.legend_above(figure, axes, columns=5)
+    figure.draw_without_rendering()  # settles the layout
+    named = [(str(i), place[c["name"]]) for i, c in drawn if c["name"] in front]
+    named += [(name, (cost, 100 * accuracy)) for name, cost, accuracy in studied]
+    label_points(axes, [point for _, point in named], [text for text, _ in named], avoid=off)
+    return figure
+
+
+def _axes(axes: Any, measure: str) -> None:
+    named = {
+        "flops": "FLOPs (study) of one image",
+        "params": "parameters",
+        "bytes": "bytes read and written for one image",
+        "latency": "latency of one image, measured (s)",
+    }
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.short(value, 3)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.set_xlabel(f"{named[measure]} (log axis)")
+    axes.set_ylabel("accuracy (%), augmented validation images")
+    axes.margins(x=0.1, y=0.12)

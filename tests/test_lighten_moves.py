@@ -1,0 +1,200 @@
+"""What a step takes from a net, and the run that a search of real steps leaves."""
+
+import types
+
+import jax
+import numpy as np
+import prunable
+import pytest
+import tiny_training
+from flax import traverse_util
+
+from rice_jax import config as configuration
+from rice_jax import identity, profile, report, train
+from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
+from rice_jax.lighten import candidate, search, widths
+from rice_jax.lighten.moves import MOVES, Judge
+from rice_jax.lighten.request import Request
+from rice_jax.report import record
+from rice_jax.report.page import lightening, to_markdown
+from rice_jax.run import Run
+
+NETS = {
+    "final": {"stages": ((4,), (4, 6)), "dense": 8},
+    "cnn_light": {"stages": ((4,), (6,)), "dense": 8},
+    "googlenet_light": {"stem": (4, 4, 8), "inceptions": (((4, 2, 4, 2, 4, 4),) * 2,)},
+    "micro": {"grid": 16, "convolutions": (4, 6), "dense": 8},
+}
+
+
+def net(name, side=32):
+    config = configuration.default(name)
+    config.model.update(NETS[name])
+    config.data.image_size = side
+    module = train.build(config)
+    params = prunable.random_variables(variable_shapes(module, (1, side, side, 3)), 0)["params"]
+    return train.Trained(config, module, params, tiny_training.CLASSES, 1)
+
+
+def judged(side=32, measure="study"):
+    images = prunable.images(1, (10, side, side, 3))
+    return Judge([(images, np.arange(10) % 5)], 0.5, measure, "l1")
+
+
+def counted(config):
+    side = config.data.image_size
+    return profile.count(train.build(config), (side, side, 3))
+
+
+@pytest.mark.parametrize("step", MOVES)
+@pytest.mark.parametrize("name", NETS)
+def test_a_step_leaves_a_lighter_net_whose_parameters_fit(name, step, monkeypatch):
+    if name != "final":  # no program for each block of each net
+        monkeypatch.setattr("rice_jax.lighten.moves._right", lambda *_: 0.5)
+    whole = net(name)
+    lighter = MOVES[step](whole, judged())
+    if (name, step) == ("micro", "stem"):
+        assert lighter is None  # its first convolution has no stride of its own
+        return
+    assert lighter.why
+    assert counted(lighter.config).flops.study < counted(whole.config).flops.study
+    wanted = variable_shapes(train.build(lighter.config), (1, 32, 32, 3))["params"]
+    assert jax.tree.map(np.shape, lighter.params) == jax.tree.map(lambda leaf: leaf.shape, wanted)
+    configuration.check(lighter.config)
+
+
+def test_the_whole_image_s_cost_is_counted_however_coarse_the_net_sees_it():
+    coarse = MOVES["resolution"](net("final"), judged())
+    rows = {row.path: row for row in counted(coarse.config).rows}
+    assert coarse.removed == {"resolution": [32, 16]}
+    assert rows["shrink"].flops.study == 32 * 32 * 3  # each number is added once, or divided
+    assert rows["conv1"].output_shape == (1, 16, 16, 4)
+    again = MOVES["resolution"](train.Trained(coarse.config, None, coarse.params, (), 1), judged())
+    assert again.removed == {"resolution": [16, 8]}
+    assert {r.path: r for r in counted(again.config).rows}["shrink"].flops.study == 32 * 32 * 3
+
+
+@pytest.mark.parametrize(("step", "side"), [("resolution", 64), ("stem", 64), ("stem", 96)])
+def test_a_dense_layer_reads_a_smaller_map_as_if_it_were_repeated(step, side):
+    """96 pixels: maps of 6 and 3; 64: of 4 and 2."""
+    whole = net("cnn_light", side)
+    lighter = MOVES[step](whole, judged(side))
+    height = side // 16
+    small = np.random.default_rng(0).random((height // 2, height // 2, 6)).astype(np.float32)
+    large = small.repeat(2, 0).repeat(2, 1).reshape(-1)
+    kernels = (params["dense"]["kernel"] for params in (whole.params, lighter.params))
+    before, after = (
+        x @ kernel for x, kernel in zip((large, small.reshape(-1)), kernels, strict=True)
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-4)
+
+
+def test_the_layer_that_goes_is_the_one_that_loses_least_for_what_it_saves(monkeypatch):
+    whole = net("final")
+    right = {((4,), (4, 6)): 0.9, ((), (4, 6)): 0.8, ((4,), (6,)): 0.7, ((4,), (4,)): 0.6}
+    monkeypatch.setattr(
+        "rice_jax.lighten.moves._right", lambda module, *_: right[tuple(module.stages)]
+    )
+    lighter = MOVES["layer"](whole, judged())
+    cost = {stages: counted(widths.changed(whole.config, {"stages": stages})) for stages in right}
+    first, *others = right
+    lost = {
+        stages: (right[first] - right[stages])
+        / (1 - cost[stages].flops.study / cost[first].flops.study)
+        for stages in others
+        if cost[stages].flops.study < cost[first].flops.study
+    }
+    assert tuple(lighter.config.model.stages) == min(lost, key=lost.get)
+
+
+def test_parameters_decide_where_they_are_what_is_to_be_small():
+    lighter = MOVES["channels"](net("cnn_light"), judged(measure="params"))
+    before, after = (counted(each.config).params for each in (net("cnn_light"), lighter))
+    assert after <= before / 2
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A run and the call of a search out of it, with accuracies made up and no epoch trained."""
+    whole = net("final", tiny_training.SIZE)
+    splits = tiny_training.dataset().splits
+    dataset = types.SimpleNamespace(
+        name="tiny", classes=whole.classes, splits=splits, fingerprint="tiny", synthetic=True
+    )
+    dataset.skipped = ()
+    run = Run(tmp_path / "run")
+    train.begin(whole.config, run, dataset, whole.params)
+    content = {"config": configuration.to_json(whole.config), "seed": 0, "versions": {}}
+    run.write_json("config.json", content | {"data": identity._describe(dataset)})
+    looked_at = []
+
+    def evaluated(module, params, source, *, augment_seed=None, **_):
+        looked_at.append(source is splits["test"])
+        size = sum(leaf.size for leaf in traverse_util.flatten_dict(params).values())
+        return {"accuracy": 0.9 - 1 / size}
+
+    def measured(config, workdir, stages):
+        net = train.load(Run(workdir))
+        told = {kind: evaluated(net.module, net.params, splits["test"]) for kind in record.PARTS}
+        if "evaluate" in stages:
+            Run(workdir).write_json("evaluation.json", told)
+
+    monkeypatch.setattr(identity, "load_own", lambda *_: dataset)
+    monkeypatch.setattr(candidate.evaluate, "evaluate", evaluated)
+    monkeypatch.setattr("rice_jax.train.train", lambda *_: None)
+    monkeypatch.setattr("rice_jax.train.images_per_second", lambda *_, **__: 100.0)
+    monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    monkeypatch.setattr(report, "write", lambda run: None)
+
+    def call(**asked):
+        asked = {"rounds": 1, "final_epochs": 0, "criterion": "l1", "judge_images": 8} | asked
+        config = configuration.from_json(configuration.read(run)["config"])
+        config.train.teacher = str(run)
+        out = Run(tmp_path / "out")
+        search.search(Request(**asked), config, run, out)
+        return run, out, looked_at
+
+    return call
+
+
+def test_what_a_search_leaves_is_a_run_and_the_account_of_it(trained):
+    run, out, looked_at = trained(steps=("channels", "resolution"), within=0.1)
+    content = out.read_json("lighten.json")
+    assert content["finished"]
+    assert set(content["test"]) == set(content["front"]) >= {content["chosen"]}
+    assert looked_at.index(True) == len(content["candidates"])  # after all were tried
+    chosen = next(c for c in content["candidates"] if c["name"] == content["chosen"])
+    assert chosen["accuracy"] >= content["floor"]
+    net = train.load(out)
+    assert counted(net.config).flops.study == chosen["costs"]["flops"]
+    assert net.config.train.teacher == str(run)
+    assert out.has("front.png")
+    assert not run.has("evaluation.json")
+    page = to_markdown([lightening.lightening(out, record.load(out))])
+    assert f"`{content['chosen']}` (chosen)" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"within": -0.05, "steps": ("channels",)}, r"nearest is \S*candidates/channels with 0.89"),
+        ({"at_least": 0.99, "steps": ("stem",)}, "lighter has 0.9900 of .* right: nearest is"),
+    ],
+)
+def test_a_margin_that_nothing_meets_is_told_and_loses_nothing(trained, asked, said):
+    with pytest.raises(UserError, match=said):
+        trained(**asked)
+    if "channels" in asked["steps"]:
+        _, out, _ = trained(**asked | {"at_least": 0.5})
+        assert out.read_json("lighten.json")["chosen"] == "channels"
+
+
+def test_a_folder_that_is_something_else_is_refused(trained, tmp_path):
+    run, _, _ = trained(steps=("stem",), within=0.5)
+    config = train.load(run).config
+    for target, said in ((run, "is the run itself"), (Run(tmp_path / "other"), "no search made")):
+        target.create()
+        target.write_json("config.json", run.read_json("config.json"))
+        with pytest.raises(UserError, match=said):
+            search.search(Request(), config, run, target)

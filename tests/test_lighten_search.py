@@ -1,0 +1,198 @@
+"""A search for lighter nets: what it tries, keeps and chooses, stopped or not; bad input."""
+
+import itertools
+import types
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rice_jax import config as configuration
+from rice_jax.errors import UserError
+from rice_jax.lighten import front, outcome, search
+from rice_jax.lighten.candidate import Candidate
+from rice_jax.lighten.front import Point
+from rice_jax.lighten.moves import Lighter
+from rice_jax.lighten.request import Request
+from rice_jax.run import Run
+
+POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
+    lambda pairs: [Point(str(i), cost, right / 10) for i, (cost, right) in enumerate(pairs)]
+)
+
+
+@settings(deadline=None)
+@given(POINTS)
+def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
+    kept = front.front(points)
+    assert kept == sorted(kept, key=lambda point: point.cost)
+    for point in points:
+        beaten = [
+            other for other in kept if other.cost <= point.cost and other.accuracy >= point.accuracy
+        ]
+        assert beaten
+        assert (point in kept) == (beaten == [point])
+
+
+@settings(deadline=None)
+@given(POINTS, st.floats(0, 1), st.floats(0, 1))
+def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_short_of_it(
+    points, floor, slack
+):
+    found = front.lightest(points, floor)
+    within = [point.cost for point in points if point.accuracy >= floor]
+    assert (found is None) == (not within)
+    assert found is None or (found.accuracy >= floor and found.cost == min(within))
+    longer = front.to_train(points, floor, floor - slack)
+    assert all(floor - slack <= point.accuracy < floor for point in longer)
+    assert all(point.cost < min(within, default=99) for point in longer)
+    assert [p.cost for p in longer] == sorted((p.cost for p in longer), reverse=True)
+
+
+class Workshop:
+    """Nets that are a cost and an accuracy; their folders, and what was done to them."""
+
+    def __init__(self, out, parent, whole, dataset, measure):
+        self.out, self.parent, self.whole, self.dataset = out, parent, whole, dataset
+        self.measure = measure
+        self.trained = []
+
+    def folder(self, name):
+        return Run(self.out.path / "candidates" / name) if name else self.parent
+
+    def result(self, name):
+        run = self.folder(name)
+        return Candidate(**run.read_json("candidate.json")) if run.has("candidate.json") else None
+
+    def begun(self, name):
+        return self.folder(name).has("step.json")
+
+    def net(self, name):
+        return None
+
+    def begin(self, name, out_of, step, lighter, epochs):
+        run = self.folder(name)
+        run.create()
+        told = {"name": name, "out_of": out_of, "step": step}
+        run.write_json("step.json", told | {"removed": dict(lighter.removed), "why": lighter.why})
+
+    def finish(self, name):
+        self.trained.append(name)
+        if len(self.trained) == self.stop_at:
+            raise KeyboardInterrupt
+        run = self.folder(name)
+        cost, accuracy = worth(name)
+        costs = {"flops": cost, "params": 1, "bytes": 1}
+        found = Candidate(**run.read_json("step.json"), costs=costs, accuracy=accuracy)
+        run.write_json("candidate.json", found.to_json())
+        return found
+
+    def recipe(self, config, epochs):
+        return config
+
+    def saves(self, lighter, before):
+        return True
+
+    def accuracy(self, net, split, kind):
+        return worth("")[1]
+
+    def costs(self, net):
+        return {"flops": worth("")[0], "params": 1, "bytes": 1}
+
+    stop_at = None
+
+
+def worth(name):
+    """Cost and accuracy of a net that has gone through these steps: channels are the better buy."""
+    steps = name.split("-") if name else []
+    cost = 1024.0 * 0.5 ** steps.count("channels") * 0.25 ** steps.count("resolution")
+    lost = 0.01 * steps.count("channels") + 0.04 * steps.count("resolution")
+    return cost, round(0.99 - lost + 0.02 * steps.count("longer"), 6)
+
+
+@pytest.fixture
+def plain(monkeypatch, tmp_path):
+    """The search over such nets; its call, and what was chosen at its end."""
+    made, ended = [], []
+
+    def workshop(*parts):
+        made.append(Workshop(*parts))
+        return made[-1]
+
+    splits = dict.fromkeys(("train", "validation"), range(50))
+    dataset = types.SimpleNamespace(splits=splits, synthetic=True)
+    take = Lighter(None, None, {"filters": {}}, "")
+    for name, stand_in in {
+        "Workshop": workshop,
+        "for_the_net_of": lambda parent, config: config,
+        "forecast": lambda *_: types.SimpleNamespace(candidates=9, to_json=dict),
+        "MOVES": dict.fromkeys(("channels", "resolution"), lambda net, judge: take),
+        "longer": lambda net: take,
+        "identity": types.SimpleNamespace(load_own=lambda *_: dataset),
+        "train": types.SimpleNamespace(load=lambda run: None, check=lambda *_: None),
+    }.items():
+        monkeypatch.setattr(search, name, stand_in)
+    monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
+    monkeypatch.setattr(outcome, "finish", lambda *asked: ended.append(asked))
+
+    def call(out="out", stop_at=None, **asked):
+        made.clear()
+        monkeypatch.setattr(Workshop, "stop_at", stop_at)
+        request = Request(steps=("channels", "resolution"), **asked)
+        run, parent = Run(tmp_path / out), Run(tmp_path / "run")
+        search.search(request, configuration.default("final"), parent, run)
+        return run, made[0].trained, ended[-1]
+
+    return call
+
+
+def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(plain):
+    _, trained, ended = plain(within=0.021, slack=0.03, rounds=3, beam=1)
+    _, content, points, floor = ended
+    assert floor == pytest.approx(0.969)
+    assert trained == [
+        "channels",  # 512 FLOPs, 0.98
+        "resolution",  # 256, 0.95: the cheapest of 0.939 and more
+        "resolution-channels",  # 128, 0.94: now that
+        "resolution-resolution",  # 64, 0.91
+        "resolution-channels-channels",  # 64, 0.93
+        "resolution-channels-resolution",  # 32, 0.90
+        "resolution-longer",  # 256, 0.97: there
+        "resolution-channels-longer",  # 128, 0.96: not there
+    ]
+    assert front.lightest(points, floor).name == "resolution-longer"
+    names = [candidate["name"] for candidate in content["candidates"]]
+    assert names == ["", *trained]
+    assert content["front"] == [point.name for point in front.front(points)]
+
+
+@pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])
+def test_a_stopped_search_ends_as_if_it_never_had_been(plain, asked):
+    run, trained, (_, content, points, floor) = plain(rounds=4, **asked)
+    for stop_at in itertools.count(1):
+        name = f"stopped{stop_at}"
+        try:
+            plain(name, stop_at=stop_at, rounds=4, **asked)
+            break
+        except KeyboardInterrupt:
+            again, later, ended = plain(name, rounds=4, **asked)
+            assert later == trained[stop_at - 1 :]
+            assert ended[1:] == (content, points, floor)
+            assert again.read_json("lighten.json") == run.read_json("lighten.json")
+    assert stop_at == len(trained) + 1
+
+
+def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidates(plain):
+    run, trained, _ = plain(rounds=2, within=0.0)
+    _, more, _ = plain(rounds=2, within=0.05)
+    assert not set(trained) & set(more)
+    for asked, said in (
+        ({"share": 0.3}, "a search with share=0.5, not 0.3"),
+        ({"measure": "params"}, "a search with measure=flops, not params"),
+    ):
+        with pytest.raises(UserError, match=said):
+            plain(**asked)
+    content = run.read_json("lighten.json")
+    run.write_json("lighten.json", content | {"finished": True})
+    with pytest.raises(UserError, match=r"within=0\.05, not 0\.1"):
+        plain(rounds=2, within=0.1)
