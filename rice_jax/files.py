@@ -49,7 +49,7 @@ def reached(name: str | os.PathLike[str]) -> "epath.Path":
     return path
 
 
-def require_content(path: "epath.Path") -> None:
+def require_content(path: str | os.PathLike[str]) -> None:
     """OSError for what can be opened but has no end or never answers: pipes, devices, sockets."""
     if is_remote(path):
         return

@@ -84,6 +84,7 @@ def _locked(run: Run) -> Iterator[None]:
 
 
 def _no_link(path: str, flags: int) -> int:
+    files.require_content(path)
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 

@@ -91,12 +91,17 @@ class Run:
         """Whether the file is there."""
         return (self.path / name).exists()
 
+    def read_bytes(self, name: str) -> bytes:
+        """The content of a file; OSError where it is missing, closed, or a pipe or device."""
+        target = files.reached(self.path / name)
+        files.require_content(target)
+        return target.read_bytes()
+
     def read_json(self, name: str) -> Any:
         """The content of a JSON file; UserError where it is missing, damaged or no file."""
-        target = files.reached(self.path / name)
+        target = self.path / name
         try:
-            files.require_content(target)
-            return parse_json(target.read_bytes())
+            return parse_json(self.read_bytes(name))
         except FileNotFoundError as error:
             raise UserError(f"{os.fspath(target)} is missing: is {self} a run's folder?") from error
         except (OSError, ValueError) as error:

@@ -6,10 +6,11 @@ import socket
 import pytest
 from etils import epath
 
-from rice_jax import files
+from rice_jax import files, lock
 from rice_jax.data.archive import open_archive
 from rice_jax.errors import UserError
 from rice_jax.export import artifact
+from rice_jax.report import history
 from rice_jax.run import Run
 
 
@@ -63,3 +64,12 @@ def test_a_bucket_that_cannot_be_reached_says_why(error, monkeypatch):
 def test_the_home_is_where_the_tilde_says(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     assert os.fspath(files.named("~/images")) == "/somewhere/images"
+
+
+def test_a_pipe_among_a_run_s_files_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "history.csv")
+    with pytest.raises(UserError, match=r"history\.csv is damaged"):
+        history.read(Run(tmp_path))
+    os.mkfifo(tmp_path / lock.FILE)
+    with pytest.raises(UserError, match="it is a pipe or a device"), lock.hold(Run(tmp_path)):
+        pass

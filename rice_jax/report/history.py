@@ -21,7 +21,7 @@ def read(run: Run) -> list[dict[str, float | None]]:
     file = run.path / "history.csv"
     rows: list[dict[str, float | None]] = []
     try:
-        for row in csv.DictReader(file.read_text().splitlines(), strict=True):
+        for row in csv.DictReader(run.read_bytes("history.csv").decode().splitlines(), strict=True):
             cut_short = None in row.values()
             rows.append({name: float(text) if text else None for name, text in row.items()})
             if cut_short or not numbers.present(rows[-1]["epoch"]):

@@ -61,7 +61,7 @@ def _pictures(run: Run, content: list[Section]) -> dict[str, Markup]:
     for name in names:
         if name in _DRAWN_HERE or not name.endswith(".png") or not run.has(name):
             continue
-        image = (run.path / name).read_bytes()
+        image = run.read_bytes(name)
         left -= len(image)
         found[name] = (
             picture(name.removesuffix(".png"), image)
