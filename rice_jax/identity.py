@@ -81,14 +81,14 @@ def refuse_another(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> N
         if not same_run and before.get(field) != after.get(field):
             raise UserError(
                 f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
-                "give another --workdir, or remove that folder"
+                "give another --workdir, or --restart to train anew in that folder"
             )
     if saved["data"] and wanted["data"]:
         before, after = saved["data"], wanted["data"]
         if before["fingerprint"] != after["fingerprint"]:
             raise UserError(
                 f"{run} holds a run on other images ({before['name']}, now {after['name']}): "
-                "give another --workdir, or remove that folder"
+                "give another --workdir, or --restart to train anew in that folder"
             )
 
 

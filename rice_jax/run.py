@@ -87,6 +87,13 @@ class Run:
         text = json.dumps(_strict(content), indent=1, allow_nan=False, ensure_ascii=False)
         return self.write_text(name, text + "\n")
 
+    def remove(self, name: str) -> None:
+        """Remove a file, where it is there; UserError where that is not permitted."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot remove {self.path / name}: {reason(error)}") from error
+
     def has(self, name: str) -> bool:
         """Whether the file is there."""
         return (self.path / name).exists()

@@ -31,6 +31,11 @@ from rice_jax.run import Run
 from rice_jax.train.display import Display
 from rice_jax.train.images import load_images
 
+_TOLD = (
+    *("evaluation.json", "profile.json", "dead_filters.json", "feature_maps.json"),
+    *("summary.json", "config.json"),
+)
+"""What the stages wrote of the net that the folder had; the run's own name last."""
 _EXAMPLES = 24
 """Classes of which images are drawn."""
 
@@ -41,6 +46,8 @@ class Job:
 
     run: Run
     config: ml_collections.ConfigDict
+    restart: bool = False
+    """Whether the training begins anew, and what the folder has of the one before goes."""
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
@@ -68,6 +75,8 @@ def run_stages(
     workdir: str | None,
     stages: Sequence[str],
     given: Collection[str] = (),
+    *,
+    restart: bool = False,
 ) -> None:
     """Do the `stages` in their own order and write the report.
 
@@ -76,6 +85,7 @@ def run_stages(
         workdir: the run's folder, by default runs/NAME.
         stages: keys of `STAGES`.
         given: fields of the configuration that the user has set, as 'train.epochs'.
+        restart: train anew; what the folder holds of a run goes when everything else is sound.
 
     Raises:
         UserError: a mistake of the user's.
@@ -84,7 +94,9 @@ def run_stages(
     if unknown or not stages:
         raise UserError(f"--stages={','.join(stages)}: there are {', '.join(STAGES)}")
     configuration.check(config)
-    job = Job(Run(workdir or f"runs/{config.model.name}"), config)
+    if restart and "train" not in stages:
+        raise UserError("--restart trains anew: leave it out, or have train among the --stages")
+    job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
     with lock.hold(job.run):  # from before the first write to after the last
         _settle(job, stages, given)
         for name in STAGES:
@@ -99,7 +111,12 @@ def run_stages(
 def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
-    saved = configuration.read(run) if run.has("config.json") else None
+    if job.restart and run.has("prune.json"):
+        raise UserError(
+            f"{run} begins with what was left of another run, which its checkpoints alone hold: "
+            "prune that one again, into another folder"
+        )
+    saved = None if job.restart or not run.has("config.json") else configuration.read(run)
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
     if said and "train" in stages:
         print(said, flush=True)
@@ -145,8 +162,14 @@ def _take_weights(job: Job) -> None:
 def _train(job: Job) -> None:
     dataset = job.dataset
     train.check(job.config, dataset)
+    if job.restart:  # weights that do not fit are told while the old ones are there
+        train.initial_params(job.config, train.build(job.config))
 
     def begin() -> None:
+        if job.restart:
+            train.forget(job.run)
+            for name in _TOLD:
+                job.run.remove(name)
         identity.record(job.run, job.config, dataset)
         shown = _examples(job, dataset)
         title = "Images by class"

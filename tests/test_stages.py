@@ -314,3 +314,33 @@ def test_a_device_without_a_peak_is_refused_before_anything_is_done(field, cache
     with pytest.raises(UserError, match=rf"config\.profile\.{field}=0\.0: give a number above 0"):
         run_stages(config, str(tmp_path / "run"), ["train", "profile"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for checkpoint in (run / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint / "state")  # none is whole: training does not begin by itself
+    other = small("cnn_light", cache, **{"seed": 5, "train.epochs": 1})
+    with pytest.raises(UserError, match=r"holds a run with seed=0.*--restart"):
+        run_stages(other, str(run), ["train"])
+    with pytest.raises(UserError, match="have train among the --stages"):
+        run_stages(other, str(run), ["evaluate"], restart=True)
+    assert (run / "evaluation.json").exists()
+    run_stages(other, str(run), ["train"], restart=True)
+    assert read(run, "config.json")["config"]["seed"] == 5
+    assert len((run / "history.csv").read_text().splitlines()) == 2
+    assert not (run / "evaluation.json").exists()
+    assert train.load(Run(run)).epoch == 1
+
+
+def test_what_another_mistake_stops_is_not_begun_anew(finished, cache, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    frozen = small("cnn_light", cache, **{"train.frozen": ("conv9",)})
+    with pytest.raises(UserError, match="conv9"):
+        run_stages(frozen, str(run), ["train"], restart=True)
+    assert train.load(Run(run)).epoch
+    (run / "prune.json").write_text("{}")
+    with pytest.raises(UserError, match="prune that one again"):
+        run_stages(small("cnn_light", cache), str(run), ["train"], restart=True)

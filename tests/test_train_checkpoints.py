@@ -202,7 +202,7 @@ def test_where_none_is_whole_training_does_not_begin_anew(sound, tmp_path):
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "1")
     empty_numbers(tmp_path)
-    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged: remove that folder"):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged: give --restart"):
         read(tmp_path)
     assert numbers(tmp_path) == [2]
 

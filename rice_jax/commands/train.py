@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rice_jax import nets
-from rice_jax.bounds import Several, Text, Word
+from rice_jax.bounds import Several, Switch, Text, Word
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
@@ -24,8 +24,13 @@ STAGES = ("train", "evaluate", "profile", "inspect")
 )
 @option("--workdir", Text("a folder"), "Where the run goes; runs/NAME without it", completion="dir")
 @option("--stages", Several(Word(STAGES), 1), "What to do", STAGES)
+@option("--restart", Switch(), "Train anew; what the folder holds of a run before is removed")
 def train(
-    config: str | None, workdir: str | None, stages: tuple[str, ...], fields: tuple[str, ...]
+    config: str | None,
+    workdir: str | None,
+    stages: tuple[str, ...],
+    restart: bool,
+    fields: tuple[str, ...],
 ) -> Callable[[], Any]:
     """Train a net, evaluate it, profile it, inspect its filters.
 
@@ -48,6 +53,6 @@ def train(
 
         cluster.join()
         with cluster.first_alone_speaks():
-            run_stages(found, workdir, stages, given)
+            run_stages(found, workdir, stages, given, restart=restart)
 
     return job

@@ -5,7 +5,7 @@ from rice_jax.train.given import about, zoo_fits
 from rice_jax.train.loop import check, train
 from rice_jax.train.schedule import planned
 from rice_jax.train.speed import images_per_second
-from rice_jax.train.start import begin
+from rice_jax.train.start import begin, forget
 from rice_jax.train.step import evaluation_inputs
 from rice_jax.train.weights import RANDOM, Trained, build, image_sizes, initial_params, load, newest
 
@@ -19,6 +19,7 @@ __all__ = [
     "check",
     "data_mesh",
     "evaluation_inputs",
+    "forget",
     "image_sizes",
     "images_per_second",
     "initial_params",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -108,6 +109,11 @@ class Checkpoints:
         )
         self._guarded(lambda: self._manager.save(progress.checkpoint, args=items, force=True))
 
+    def clear(self) -> None:
+        """Remove them all, damaged ones too; UserError where that fails."""
+        for number in self._numbers():
+            self._guarded(functools.partial(self._manager.delete, number))
+
     def wait(self) -> None:
         """Return when all that was saved is durable; UserError where that failed."""
         self._guarded(self._manager.wait_until_finished)
@@ -136,8 +142,8 @@ class Checkpoints:
             self._keep.damaged.add(number)
         if numbers:
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged: remove that folder to train anew, "
-                "or give another --workdir"
+                f"every checkpoint in {self.folder} is damaged: give --restart to train anew, or "
+                "another --workdir"
             )
         return None
 

@@ -373,4 +373,5 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
     weights.image_sizes(config)
+    state.shapes(weights.build(config), weights.input_shape(config), config.train.frozen)
     teacher.load(config, dataset)

@@ -1,4 +1,6 @@
-"""A run that begins with given parameters instead of random ones or a file's."""
+"""A run that begins with given parameters instead of random ones or a file's, or once more."""
+
+import contextlib
 
 import jax
 import ml_collections
@@ -37,3 +39,15 @@ def begin(
             checkpoints.wait()
         finally:
             checkpoints.close()
+
+
+def forget(run: Run) -> None:
+    """Remove what the run has learned: its checkpoints and history.csv.
+
+    Raises:
+        UserError: the folder is in use, cannot be written, or has another program's checkpoints.
+    """
+    with lock.hold(run):
+        with contextlib.closing(Checkpoints(run.checkpoints)) as checkpoints:
+            checkpoints.clear()
+        run.remove("history.csv")
