@@ -22,7 +22,7 @@ from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.errors import UserError, reason, tell
 from rice_jax.ops.backend import cores
-from rice_jax.report import figures
+from rice_jax.report import fates, figures
 from rice_jax.run import Run
 from rice_jax.train.feed import AXIS, Lagged
 from rice_jax.train.measure import on_devices
@@ -104,8 +104,8 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
     image = data.decode(_content(prediction.image), side)
     inputs = image[None].astype(np.float32) / 255
     maps = inspection.feature_maps(trained.module, {"params": trained.params}, inputs)
-    layers = run.read_json("dead_filters.json")["layers"] if run.has("dead_filters.json") else []
-    dead = {layer["path"]: layer["dead_clean"] for layer in layers}
+    found = run.read_json("dead_filters.json") if run.has("dead_filters.json") else None
+    marked = fates.marked(found)
     about = run.read_json("config.json").get("data") or {}
     title = f"{trained.config.model.name}: {PurePath(prediction.image).name}"
     target = Run(folder)
@@ -114,10 +114,10 @@ def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: st
         figure = figures.feature_maps(
             path,
             np.asarray(values[0]),
-            dead.get(path, ()),
-            title,
+            title=title,
             image=image,
             synthetic=bool(about.get("synthetic")),
+            **marked.get(path, {}),
         )
         name = PurePath(figures.feature_maps_file(path)).name
         target.write_bytes(name, figures.png(figure))

@@ -26,7 +26,7 @@ from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.report import figures, writing
+from rice_jax.report import fates, figures, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
 from rice_jax.train.images import load_images
@@ -175,7 +175,7 @@ def _train(job: Job) -> None:
         title = "Images by class"
         if len(shown) < len(dataset.classes):
             title += f": {len(shown)} of {len(dataset.classes):,} classes"
-        figure = figures.classes(shown, title=title, synthetic=dataset.synthetic)
+        figure = figures.classes(shown, dataset.classes, title=title, synthetic=dataset.synthetic)
         job.run.write_bytes("classes.png", figures.png(figure))
         _watch(job.run, "train")
 
@@ -287,8 +287,7 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
         )
     see = inspection.seer(trained.module, jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
     with Bar("drawing feature maps"):
-        dead = {layer["path"]: layer["dead_clean"] for layer in found["layers"]}
-        _draw_feature_maps(job, see, dead)
+        _draw_feature_maps(job, see, fates.marked(found))
         shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
         job.run.write_json("feature_maps.json", shown)
 
@@ -311,7 +310,7 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
         display.end()
 
 
-def _draw_feature_maps(job: Job, see: specimens.See, dead: dict[str, list[int]]) -> None:
+def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> None:
     """A picture for each convolution: what it makes of the first image of the test split."""
     dataset, trained = job.own_images, job.trained
     record = dataset.splits["test"][0]
@@ -322,10 +321,10 @@ def _draw_feature_maps(job: Job, see: specimens.See, dead: dict[str, list[int]])
         figure = figures.feature_maps(
             path,
             values[0],
-            dead.get(path, ()),
-            title,
+            title=title,
             image=image,
             synthetic=dataset.synthetic,
+            **marked.get(path, {}),
         )
         job.run.write_bytes(figures.feature_maps_file(path), figures.png(figure))
 

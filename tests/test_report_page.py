@@ -4,7 +4,6 @@ import re
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
-from report_drawing import pixels
 from report_runs import DEAD, HISTORY, layer, make_run, profile, result
 
 from rice_jax import report
@@ -167,17 +166,16 @@ def test_the_study_stands_beside_with_its_erratum(tmp_path):
     assert not any("the study" in row for row in cells(unknown))
 
 
-def test_synthetic_data_is_said_on_the_page_in_the_summary_and_in_every_figure(tmp_path):
+def test_synthetic_data_is_said_on_the_page_in_the_summary_and_in_every_figure_of_data(tmp_path):
     real, drawn = make_run(tmp_path / "a"), make_run(tmp_path / "b", synthetic=True)
     assert "Synthetic" not in text_of(real)
     assert "**Synthetic data.**" in text_of(drawn)
     for run in (real, drawn):
         report.write(run)
     assert drawn.read_json("summary.json")["dataset"]["synthetic"] is True
-    for file in (file for files in PICTURES.values() for file in files):
+    of_data = (kind for kind in PICTURES if kind != "profile")
+    for file in (file for kind in of_data for file in PICTURES[kind]):
         assert (real.path / file).read_bytes() != (drawn.path / file).read_bytes()
-    stamped = pixels(figures.flops([layer("c", 1)], synthetic=True)).shape
-    assert stamped != pixels(figures.flops([layer("c", 1)])).shape
 
 
 NAMES = ("쌀 | 米", "a*b_c*`d`[e](f)<b>", "$x^2$")
@@ -288,7 +286,7 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [50, 51, 1000])
-def test_of_many_classes_the_worst_are_told_instead_of_a_picture(tmp_path, classes):
+def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes):
     names = [f"class {number}" for number in range(classes)]
     matrix = np.diag(np.full(classes, 9))
     matrix[3, 40], matrix[40, 7], matrix[8, 9] = 5, 2, 6
@@ -301,7 +299,7 @@ def test_of_many_classes_the_worst_are_told_instead_of_a_picture(tmp_path, class
     report.write(run)
     text = text_of(run)
     assert "class 8 for class 9 (6 of 15), class 3 for class 40 (5 of 14)" in text
-    assert run.has("confusion_matrix_clean.png") == (classes == 50)
+    assert run.has("confusion_matrix_clean.png")
     rows = [row for row in cells(text) if row and row[0].startswith("class ")]
     pairs = [row for row in rows if len(row) == 4]
     assert pairs == (

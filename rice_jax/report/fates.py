@@ -22,6 +22,20 @@ WORDS: Mapping[str, str] = {
 """What to call them, in the order in which they are drawn."""
 
 
+def marked(found: Mapping[str, Any] | None) -> dict[str, dict[str, list[int]]]:
+    """What a picture of maps marks of each layer of dead_filters.json: filters dead and nearly so.
+
+    {path: {"dead": indices on clean images, "nearly": indices}}; {} for no census.
+    """
+    return {
+        layer["path"]: {
+            "dead": list(layer["dead_clean"]),
+            "nearly": [index for index, fate in enumerate(fates(layer)) if fate == NEARLY],
+        }
+        for layer in (found or {}).get("layers", ())
+    }
+
+
 def fates(layer: Mapping[str, Any]) -> list[str]:
     """The fate of each filter of a layer of dead_filters.json, a key of `WORDS`."""
     clean, augmented, proven = (

@@ -131,8 +131,9 @@ def canvas(
         (subtitle, SMALL + 1, "normal", INK),
         (SYNTHETIC if synthetic else "", SMALL + 1, "bold", VERMILION),
     ):
-        lines = wrap(drawable(text), width - 2 * _MARGIN, size, weight) if text else []
-        header.extend((line, size, weight, color) for line in lines)
+        for line in text.splitlines():
+            lines = wrap(drawable(line), width - 2 * _MARGIN, size, weight) if line else []
+            header.extend((line, size, weight, color) for line in lines)
     below = height + _MARGIN / 2
     legend = _LEGEND_ROW * legend_rows + (_MARGIN if legend_rows else 0)
     total = below + legend + _MARGIN + sum(size for _, size, _, _ in header) * _LEADING / 72

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from rice_jax.report import figures
+from rice_jax.report import figures, numbers
 from rice_jax.report.html.run import run_page
 from rice_jax.report.page import page
 from rice_jax.report.record import PARTS, Record, load, summarize
@@ -44,22 +44,23 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
         yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
     for part in PARTS:
         result = (record.evaluation or {}).get(part)
-        if result and len(result["per_class"]) <= figures.MOST_CLASSES:
+        if result:
             figure = figures.confusion_matrix(
                 result["confusion_matrix"],
                 list(result["per_class"]),
                 f"{model}: {part} test images",
+                f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} right",
                 synthetic=synthetic,
             )
             yield f"confusion_matrix_{part}.png", figure
     if record.profile:
         title = f"{model}: where the compute goes"
         layers = record.profile["layers"]
-        yield "flops.png", figures.flops(layers, title=title, synthetic=synthetic)
+        yield "flops.png", figures.flops(layers, title=title)
         device = record.profile.get("roofline")
         if device:
             title = f"{model}: what bounds each layer"
-            yield "roofline.png", figures.roofline(layers, device, title=title, synthetic=synthetic)
+            yield "roofline.png", figures.roofline(layers, device, title=title)
     if record.dead_filters:
         title = f"{model}: dead filters"
         layers = record.dead_filters["layers"]

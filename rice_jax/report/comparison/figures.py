@@ -126,6 +126,7 @@ def accuracy_and_f1(nets: Sequence[Net], *, title: str, synthetic: bool = False)
     axes.set_xlabel("accuracy and macro F1,\naugmented test images (%)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.06)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 100))
     _legend(figure, axes)
     return figure
 
@@ -254,6 +255,7 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
     axes.set_xlabel(f"{axis.label} (log axis)")
     axes.set_ylabel("accuracy, augmented test images (%)")
     axes.margins(x=0.16, y=0.12)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100))
     _legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout
     labels = [_name(net, axis.measure) for net in nets]

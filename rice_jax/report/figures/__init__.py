@@ -11,11 +11,10 @@ from rice_jax.report.figures.pruning import (
 )
 from rice_jax.report.figures.roofline import roofline
 from rice_jax.report.figures.speed import speeds
-from rice_jax.report.figures.training import MOST_CLASSES, confusion_matrix, curves
+from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg
 
 __all__ = [
-    "MOST_CLASSES",
     "SEARCHED",
     "budgets",
     "classes",

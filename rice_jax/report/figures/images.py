@@ -12,16 +12,21 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
 
 from rice_jax.report import style
+from rice_jax.report.fates import NEAR
 from rice_jax.report.gallery import reduced
 
 _PER_CLASS = 6
+_ONE_BELOW = 12  # classes up to which each has the whole width
+_OF_MANY = 3  # images of each of more classes
 _FEWEST_COLUMNS = 4  # so that a single image does not fill the page
 
-# Up to so many maps: columns, and pixels that a map should have across.
+# Up to so many maps: columns at most, and pixels that a map should have across.
 _GRIDS = ((12, 4, 224), (36, 6, 128), (64, 8, 128), (144, 12, 128), (513, 16, 128))
+_NARROWER = 2 / 3  # of so many columns, so that the rows fill
 _MOST_MAPS = 512
 _NARROWEST = 128  # pixels of a cell, for its caption
 _CAPTION = 32  # pixels above a map
@@ -31,31 +36,45 @@ _LETTERS = 7.0  # points
 
 @style.styled
 def classes(
-    images: Mapping[str, Any], *, title: str = "Images by class", synthetic: bool = False
+    images: Mapping[str, Any],
+    order: Sequence[str] = (),
+    *,
+    title: str = "Images by class",
+    synthetic: bool = False,
 ) -> Figure:
-    """A row of images for each class, at most six of each.
+    """A row of images for each class, at most six of each; of many classes two beside each other.
 
     Args:
         images: by class name, (N, H, W, 3) uint8 or floats in [0, 1]; N may differ.
+        order: all classes, by which one is called that the fonts cannot write; those of `images`.
         title: the figure's title.
         synthetic: whether the data is.
     """
+    beside = 1 if len(images) <= _ONE_BELOW else 2
+    most = _PER_CLASS if beside == 1 else _OF_MANY
     longest = max((len(row) for row in images.values()), default=0)
-    columns = min(_PER_CLASS, max(longest, _FEWEST_COLUMNS))
+    columns = min(most, max(longest, min(_FEWEST_COLUMNS, most)))
     margin, label, gap = 0.12, 0.25, 0.08  # inches
-    side = (style.WIDTH - 2 * margin + gap) / columns
+    between = 0.2 if beside == 2 else 0.0
+    width = (style.WIDTH - 2 * margin + gap + between) / beside
+    side = (width - between) / columns
     step = label + side
-    figure = style.canvas(style.WIDTH, step * len(images), title, synthetic=synthetic)
-    axes = _full_axes(figure, style.WIDTH, step * len(images))
-    names = style.labels(list(images), style.WIDTH - 2 * margin, style.FONT_SIZE)
-    for index, (name, row) in enumerate(zip(names, images.values(), strict=True)):
-        top = index * step + label
-        axes.text(margin, top - 0.05, name, va="bottom")
-        for column, image in enumerate(row[:_PER_CLASS]):
-            left = margin + column * side
+    height = step * math.ceil(len(images) / beside)
+    figure = style.canvas(style.WIDTH, height, title, synthetic=synthetic)
+    axes = _full_axes(figure, style.WIDTH, height)
+    known = list(order or images)
+    names = dict(
+        zip(known, style.labels(known, width - between - gap, style.FONT_SIZE), strict=True)
+    )
+    for index, (name, row) in enumerate(images.items()):
+        start = margin + index % beside * width
+        top = index // beside * step + label
+        axes.text(start, top - 0.05, names[name], va="bottom")
+        for column, image in enumerate(row[:most]):
+            left = start + column * side
             extent = (left, left + side - gap, top + side - gap, top)
             axes.imshow(image, extent=extent, aspect="auto")
-    axes.set(xlim=(0, style.WIDTH), ylim=(step * len(images), 0))
+    axes.set(xlim=(0, style.WIDTH), ylim=(height, 0))
     return figure
 
 
@@ -76,10 +95,11 @@ def feature_maps(
     dead: Collection[int] = (),
     title: str = "Feature maps",
     *,
+    nearly: Collection[int] = (),
     image: Any = None,
     synthetic: bool = False,
 ) -> Figure:
-    """A grid of a layer's maps for one image, numbered, dead filters crossed out.
+    """A grid of a layer's maps for one image, numbered; dead filters are crossed out.
 
     Each map has a colour scale of its own, so that a weak map shows its pattern too; the two
     ends of the scale stand above the map. Where no value is negative, as after ReLU, brightness
@@ -91,6 +111,7 @@ def feature_maps(
         maps: (H, W, C) floats.
         dead: channels that the census found dead.
         title: the figure's title; path, size and scale are added.
+        nearly: channels that are nearly dead (`fates.NEAR`), which get a dashed frame.
         image: (H, W, 3) image that the maps are of, shown first where it is given.
         synthetic: whether the data is.
     """
@@ -99,7 +120,7 @@ def feature_maps(
         raise ValueError(f"maps of {path!r} must be (H, W, C), not of shape {maps.shape}")
     shown = _strongest(maps)
     cells = len(shown) + (image is not None)
-    columns, across = next((c, pixels) for most, c, pixels in _GRIDS if cells <= most)
+    columns, across = _grid(cells)
     rectified = not (maps < 0).any()
     power = 0.5 if rectified else 1.0
     pictures = [_colored(maps[:, :, c], across, power, dead=c in dead) for c in shown]
@@ -108,12 +129,11 @@ def feature_maps(
         pictures.insert(0, _fitted(np.asarray(image), pictures[0].shape[:2]))
         captions.insert(0, ("input", ""))
     mosaic, corners = _mosaic(pictures, columns)
-    crossed = [corner for corner, (name, _) in zip(corners, captions, strict=True)
-               if name.isdigit() and int(name) in dead]  # fmt: skip
+    places = dict(zip(shown, corners[image is not None :], strict=True))
 
     width, down = mosaic.shape[1] / style.DPI, mosaic.shape[0] / style.DPI
-    reduced = max(maps.shape[:2]) > 1.5 * across
-    key = style.wrap(_key(dead, reduced, rectified), width - 0.2, style.SMALL)
+    small = max(maps.shape[:2]) > 1.5 * across
+    key = style.wrap(_key(dead, nearly, small, rectified), width - 0.2, style.SMALL)
     below = 0.16 * len(key) + 0.15
     figure = style.canvas(
         width, down + below, title, _subtitle(path, maps, shown), synthetic=synthetic
@@ -123,7 +143,8 @@ def feature_maps(
     axes.set(xlim=(0, mosaic.shape[1]), ylim=(mosaic.shape[0], 0))
     room = mosaic.shape[1] // columns - _GAP
     _write_captions(axes, corners, captions, room)
-    _cross_out(axes, crossed, pictures[-1].shape)
+    _cross_out(axes, [places[c] for c in shown if c in dead], pictures[-1].shape)
+    _frame(axes, [places[c] for c in shown if c in nearly], pictures[-1].shape)
     x, y = _GAP / mosaic.shape[1], below / figure.get_figheight()
     figure.text(x, y, "\n".join(key), size=style.SMALL, va="top")
     return figure
@@ -148,12 +169,21 @@ def _subtitle(path: str, maps: np.ndarray, shown: Sequence[int]) -> str:
     return text + (f", the strongest {len(shown)} shown" if len(shown) < channels else "")
 
 
-def _key(dead: Collection[int], reduced: bool, rectified: bool) -> str:
+def _grid(cells: int) -> tuple[int, int]:
+    """Columns, with as few empty cells as may be, and pixels across a map."""
+    most, across = next((most, pixels) for limit, most, pixels in _GRIDS if cells <= limit)
+    choices = range(most, math.ceil(most * _NARROWER) - 1, -1)
+    return min(choices, key=lambda columns: -cells % columns), across
+
+
+def _key(dead: Collection[int], nearly: Collection[int], reduced: bool, rectified: bool) -> str:
     sentences = ["Above each map: its channel, and the values that are darkest and brightest."]
     if rectified:
         sentences.append("Square-root scale.")
     if dead:
         sentences.append("Crossed out: dead filters.")
+    if nearly:
+        sentences.append(f"Dashed frame: nearly dead, {100 * NEAR:g} % zeros on clean test images.")
     if reduced:
         sentences.append("Of neighbouring pixels the strongest is drawn.")
     return " ".join(sentences)
@@ -275,3 +305,12 @@ def _cross_out(axes: Axes, corners: Sequence[tuple[int, int]], shape: tuple[int,
         lines.append([(left, top), (left + width, top + height)])
         lines.append([(left, top + height), (left + width, top)])
     axes.add_collection(LineCollection(lines, colors=style.VERMILION, linewidths=1.4))
+
+
+def _frame(axes: Axes, corners: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> None:
+    height, width = shape[:2]
+    for left, top in corners:
+        corner = (left + 1, top + 1)
+        axes.add_patch(
+            Rectangle(corner, width - 2, height - 2, fill=False, ec=style.SKY, lw=1.6, ls="--")
+        )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rice_jax.report import numbers, style
+from rice_jax.report import fates, numbers, style
 
 _ROW = 0.26
 _LABEL = 1.9  # inches for a layer's path
@@ -20,13 +20,14 @@ _KINDS = (
     ("dense", style.ORANGE, "////"),
     ("other", style.GREY, "...."),
 )
-_FATES = (
-    ("proven dead for every image", style.INK, ""),
-    ("dead on clean and augmented", style.VERMILION, "xxxx"),
-    ("dead on clean only", style.ORANGE, "////"),
-    ("dead on augmented only", style.SKY, "\\\\\\\\"),
-    ("alive", style.PALE, ""),
-)
+_LOOKS = {
+    fates.PROVEN: (style.INK, ""),
+    fates.DEAD: (style.VERMILION, "xxxx"),
+    fates.CLEAN: (style.ORANGE, "////"),
+    fates.AUGMENTED: (style.SKY, "\\\\\\\\"),
+    fates.NEARLY: ("#f4e3b5", "...."),
+    fates.ALIVE: (style.PALE, ""),
+}
 
 
 @style.styled
@@ -35,7 +36,6 @@ def flops(
     *,
     convention: str = "study",
     title: str = "Where the compute goes",
-    synthetic: bool = False,
 ) -> Figure:
     """FLOPs of each layer for one image, as bars in the order of the net.
 
@@ -46,7 +46,6 @@ def flops(
         layers: profile.json's: path, type, flops by convention (None where not counted).
         convention: 'formula', 'study' or 'xla'.
         title: the figure's title.
-        synthetic: whether the data is.
     """
     rows, note = _flop_rows(layers, convention)
     total = sum(amount for _, _, amount in rows) or 1.0
@@ -56,7 +55,6 @@ def flops(
         title,
         note,
         legend_rows=1,
-        synthetic=synthetic,
     )
     axes = figure.subplots()
     for name, color, hatch in _KINDS:
@@ -139,20 +137,21 @@ def dead_filters(
     """
     shown, note = list(layers), ""
     if len(shown) > _DEAD_ROWS:
-        deadest = sorted(shown, key=lambda layer: sum(_fates(layer)[:-1]), reverse=True)
+        deadest = sorted(shown, key=lambda layer: _counts(layer)[fates.ALIVE] - layer["filters"])
         shown = [layer for layer in shown if layer in deadest[:_DEAD_ROWS]]
         note = f"{len(layers) - len(shown)} layers with fewer dead filters left out"
-    fates = [_fates(layer) for layer in shown]
+    counts = [_counts(layer) for layer in shown]
+    met = sum(any(row[name] for row in counts) for name in _LOOKS)
     figure = style.canvas(
         style.WIDTH,
         _ROW * len(shown) + 0.8,
         title,
         note,
-        legend_rows=max(3, sum(map(any, zip(*fates, strict=True)))),
+        legend_rows=max(3, met),
         synthetic=synthetic,
     )
     bars, spread = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
-    _fate_bars(bars, fates)
+    _fate_bars(bars, counts)
     name_rows(bars, [layer["path"] for layer in shown])
     bars.set_xlabel("filters of\nthe layer (%)")
     bars.set_xticks((0, 50, 100))
@@ -165,29 +164,27 @@ def dead_filters(
     return figure
 
 
-def _fates(layer: Mapping[str, Any]) -> tuple[int, ...]:
-    """How many filters share each of `_FATES`, in that order; together all of the layer's."""
-    clean, augmented, proven = (
-        set(layer.get(name) or ()) for name in ("dead_clean", "dead_augmented", "proven_dead")
-    )
-    clean, augmented = clean - proven, augmented - proven
-    dead = len(proven), len(clean & augmented), len(clean - augmented), len(augmented - clean)
-    return (*dead, layer["filters"] - sum(dead))
+def _counts(layer: Mapping[str, Any]) -> dict[str, int]:
+    """How many filters share each fate; together all of the layer's."""
+    found = fates.fates(layer)
+    return {name: found.count(name) for name in _LOOKS}
 
 
-def _fate_bars(axes: Axes, fates_by_layer: Sequence[tuple[int, ...]]) -> None:
-    fates = np.array(fates_by_layer, float).reshape(-1, len(_FATES))
-    shares = 100 * fates / np.maximum(fates.sum(axis=1, keepdims=True), 1)
+def _fate_bars(axes: Axes, by_layer: Sequence[Mapping[str, int]]) -> None:
+    counts = np.array([[row[name] for name in _LOOKS] for row in by_layer], float)
+    counts = counts.reshape(-1, len(_LOOKS))
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     starts = np.cumsum(shares, axis=1) - shares
-    for index, (name, color, hatch) in enumerate(_FATES):
-        if fates[:, index].any():
+    for index, (name, (color, hatch)) in enumerate(_LOOKS.items()):
+        if counts[:, index].any():
             axes.barh(
-                range(len(fates)), shares[:, index], left=starts[:, index], color=color,
-                hatch=hatch, edgecolor="white", lw=0.5, label=name,
+                range(len(counts)), shares[:, index], left=starts[:, index], color=color,
+                hatch=hatch, edgecolor="white", lw=0.5, label=fates.WORDS[name],
             )  # fmt: skip
-    for place, row in enumerate(fates):
-        dead, filters = row[:-1].sum(), row.sum()
-        axes.text(103, place, f"{dead:.0f} of {filters:.0f}", va="center", size=style.SMALL)
+    for place, row in enumerate(by_layer):
+        filters = sum(row.values())
+        dead = filters - row[fates.ALIVE] - row[fates.NEARLY]
+        axes.text(103, place, f"{dead} of {filters}", va="center", size=style.SMALL)
     axes.set_xlim(0, 150)
     axes.grid(visible=False, axis="y")
 

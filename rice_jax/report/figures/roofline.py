@@ -27,7 +27,6 @@ def roofline(
     device: Mapping[str, float],
     *,
     title: str = "What bounds each layer",
-    synthetic: bool = False,
 ) -> Figure:
     """The device's roof with every layer under it, and the slowest layers' least times.
 
@@ -39,7 +38,6 @@ def roofline(
         layers: profile.json's: path, flops by convention, intensity, bound and seconds.
         device: profile.json's 'roofline': flops_per_second, bytes_per_second.
         title: the figure's title.
-        synthetic: whether the data is.
     """
     moving = [layer for layer in layers if layer.get("bound")]
     total = sum(layer["seconds"] for layer in moving) or 1.0
@@ -54,7 +52,6 @@ def roofline(
         f"least time of one image {numbers.seconds(total)} at "
         f"{numbers.quantity(peaks[0], 'FLOP/s', 3)} and {numbers.quantity(peaks[1], 'B/s', 3)}",
         legend_rows=1,
-        synthetic=synthetic,
     )
     heights = (_ROOF, _ROW * rows + 0.3)
     roof, bars = figure.subplots(2, 1, height_ratios=heights)

@@ -10,15 +10,16 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from rice_jax.report import numbers, style
-from rice_jax.report.history import best_row
+from rice_jax.report import history as histories
+from rice_jax.report import numbers, scales, style
+from rice_jax.report.confusion import gathered
 
 
 @style.styled
 def curves(
     history: Sequence[Mapping[str, Any]], *, title: str = "Training", synthetic: bool = False
 ) -> Figure:
-    """Loss, accuracy and learning rate by epoch; the best epoch and rate changes are marked.
+    """Loss and accuracy by epoch, and the learning rate where it changes; the best epoch is marked.
 
     Args:
         history: rows of history.csv as numbers (epoch, train_loss, train_accuracy, val_loss,
@@ -26,22 +27,33 @@ def curves(
         title: the figure's title.
         synthetic: whether the data is.
     """
-    figure = style.canvas(style.WIDTH, 6.4, title, legend_rows=1, synthetic=synthetic)
-    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
+    changes = histories.rate_changes(history)
+    heights = (4, 4, 2) if changes else (4, 4)
+    figure = style.canvas(
+        style.WIDTH, 0.64 * sum(heights), title, legend_rows=1 + bool(histories.moments(history)),
+        synthetic=synthetic,
+    )  # fmt: skip
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    loss, accuracy = panels[:2]
     epochs = np.array([row["epoch"] for row in history], float)
     _pair(loss, epochs, history, "loss", 1.0)
     _scale_loss(loss, history)
     _pair(accuracy, epochs, history, "accuracy", 100.0)
     accuracy.set_ylabel("accuracy (%)")
-    _learning_rate(rate, epochs, _column(history, "learning_rate"))
-    _mark_rate_changes((loss, accuracy, rate), epochs, _column(history, "learning_rate"))
-    _mark_best((loss, accuracy), epochs, history)
-    rate.set_xlabel("epoch")
-    rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if len(epochs) == 1:
-        rate.set_xlim(epochs[0] - 1, epochs[0] + 1)
-        rate.set_xticks(epochs)
-    style.legend_above(figure, loss, columns=4)
+    shares = np.concatenate([_column(history, f"{part}_accuracy") for part in ("train", "val")])
+    accuracy.set_ylim(scales.percent_limits((100 * shares[np.isfinite(shares)]).tolist()))
+    if changes:
+        log = bool(histories.moments(history))
+        _learning_rate(panels[2], epochs, _column(history, "learning_rate"), log=log)
+    _mark_rate_changes(panels, history)
+    _mark_best((loss, accuracy), histories.best_row(history))
+    panels[-1].set_xlabel("epoch")
+    if len(epochs):
+        first, last = epochs[0], max(epochs[-1], epochs[0] + 1)
+        room = 0.03 * (last - first)
+        panels[-1].set_xlim(first - room, last + room)
+        panels[-1].set_xticks(scales.epoch_ticks(first, epochs[-1]))
+    style.legend_above(figure, loss, columns=2 if histories.moments(history) else 3)
     figure.align_ylabels()
     return figure
 
@@ -64,7 +76,7 @@ def _scale_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
     losses = losses[np.isfinite(losses)]
     axes.set_ylabel("loss (nats)")
-    if losses.size and losses.min() > 0 and losses.max() > 5 * losses.min():
+    if scales.is_log(losses.tolist()):
         axes.set_yscale("log")
         axes.set_ylabel("loss (nats, log axis)")
         far = losses.max() > 1000 * losses.min()
@@ -73,17 +85,20 @@ def _scale_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray) -> None:
-    axes.plot(epochs, rates, color=style.INK, drawstyle="steps-mid", marker=".")
-    axes.set_ylabel("learning\nrate (log)")
+def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, *, log: bool) -> None:
+    """Steps are told apart on a log axis, where a rate that falls to 0 has no end."""
+    axes.plot(epochs, rates, color=style.INK, drawstyle="steps-mid" if log else None, marker=".")
     positive = np.unique(rates[rates > 0])
-    if positive.size:
+    axes.set_ylabel("learning\nrate (log)" if log else "learning\nrate")
+    if log and positive.size:
         axes.set_yscale("log")
         low, high = positive[0] / 2, positive[-1] * 2
         axes.set_ylim(low, high)
         axes.set_yticks(_apart(positive, (high / low) ** 0.15))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2g}"))
         axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.2g}"))
 
 
 def _apart(rates: np.ndarray, ratio: float) -> list[float]:
@@ -95,24 +110,14 @@ def _apart(rates: np.ndarray, ratio: float) -> list[float]:
     return chosen
 
 
-def _mark_rate_changes(axes: Sequence[Axes], epochs: np.ndarray, rates: np.ndarray) -> None:
-    changes = [
-        (epochs[i - 1] + epochs[i]) / 2
-        for i in range(1, len(rates))
-        if np.isfinite(rates[i - 1 : i + 1]).all() and rates[i] != rates[i - 1]
-    ]
-    if len(changes) == len(rates) - 1 > 2:
-        return  # a rate that moves all the time: there is no moment to mark
-    for number, epoch in enumerate(changes):
+def _mark_rate_changes(axes: Sequence[Axes], history: Sequence[Mapping[str, Any]]) -> None:
+    for number, epoch in enumerate(histories.moments(history)):
         for panel in axes:
             label = "rate change" if number == 0 else None
             panel.axvline(epoch, color=style.GREY, lw=1, ls=":", label=label)
 
 
-def _mark_best(
-    axes: Sequence[Axes], epochs: np.ndarray, history: Sequence[Mapping[str, Any]]
-) -> None:
-    best = best_row(history)
+def _mark_best(axes: Sequence[Axes], best: Mapping[str, Any] | None) -> None:
     if best is None:
         return
     for panel, column, scale in zip(axes, ("val_loss", "val_accuracy"), (1.0, 100.0), strict=True):
@@ -126,12 +131,9 @@ def _mark_best(
                 edgecolor=style.VERMILION,
                 linewidth=1.6,
                 zorder=5,
-                label=f"best epoch: {best['epoch']:g}",
+                clip_on=False,
+                label=histories.best_label(best),
             )
-
-
-MOST_CLASSES = 50
-"""Of a confusion matrix as a picture: of more no cell can be read, and 1,000 take gigabytes."""
 
 
 @style.styled
@@ -139,43 +141,48 @@ def confusion_matrix(
     matrix: Any,
     classes: Sequence[str],
     title: str = "Confusion matrix",
+    subtitle: str = "",
     *,
     synthetic: bool = False,
 ) -> Figure:
-    """Counts of images by true (row) and predicted (column) class.
+    """Counts of images by true (row) and predicted (column) class, hits and errors in two hues.
+
+    Of more than `MOST_CLASSES` those that are most often mistaken, the others added up.
 
     Args:
         matrix: (classes, classes) counts, rows the true class.
         classes: names by row.
         title: the figure's title.
+        subtitle: accuracy and number of images.
         synthetic: whether the data is.
     """
-    counts = np.asarray(matrix, float)
+    counts, names, kept = gathered(np.asarray(matrix, float), classes)
+    labels = style.labels(classes, 1.35)
+    names = [*(labels[index] for index in kept), *names[len(kept) :]]
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    names = style.labels(classes, 1.35)
     cell = max(0.42, min(1.6, 4.0 / len(names)))
     side = cell * len(names)
     longest = max(style.width_of(name, style.SMALL) for name in names)
     upright = longest > cell - 0.08
-    width = max(style.WIDTH, side + longest + 1.9)
+    width = max(style.WIDTH, side + longest + 0.9)
     height = side + 0.5 + (longest if upright else 0.2)
-    figure = style.canvas(width, height, title, synthetic=synthetic)
+    key = "Blue: right, orange: wrong; the stronger, the larger the share of the true class."
+    if len(kept) < len(classes):
+        key += " Of others taken for others not all are right."
+    figure = style.canvas(width, height, title, f"{subtitle}\n{key}", synthetic=synthetic)
     axes = figure.subplots()
-    # A square root lets a share of 1% be seen beside one of 99%.
-    norm = PowerNorm(0.5, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap="Blues", norm=norm)
+    right = np.eye(len(names), dtype=bool)
+    norm = PowerNorm(0.5, vmin=0, vmax=1)  # a share of 1% is seen beside one of 99%
+    for part, colors in ((right, "Blues"), (~right, "Oranges")):
+        axes.imshow(np.ma.masked_where(~part | (counts == 0), shares), cmap=colors, norm=norm)
     _write_cells(axes, counts, shares, cell)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     if upright:
         axes.tick_params(axis="x", labelrotation=90)
     axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted class", ylabel="true class")
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, ticks=(0, 0.01, 0.1, 0.25, 0.5, 1))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
-    bar.set_label("share of the true class (%)\nsquare-root scale")
     return figure
 
 

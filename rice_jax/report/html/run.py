@@ -5,7 +5,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rice_jax.report.figures import MOST_CLASSES
 from rice_jax.report.html import rendering, tables
 from rice_jax.report.html.curves import curves
 from rice_jax.report.html.rendering import picture, prose
@@ -40,7 +39,7 @@ def _blocks(run: Run, record: Record) -> dict[str, Markup]:
     blocks = {"curves.png": curves(record.history)}
     for part in PARTS:
         result = (record.evaluation or {}).get(part)
-        if result and len(result["per_class"]) <= MOST_CLASSES:
+        if result:
             blocks[f"confusion_matrix_{part}.png"] = tables.matrix(result, part)
     if record.profile is not None:
         blocks["layers"] = tables.layers(record.profile)

@@ -7,6 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rice_jax.report import fates, numbers
+from rice_jax.report.confusion import gathered
 from rice_jax.report.figures.layers import kind_of
 from rice_jax.report.html.rendering import render
 from rice_jax.report.page.layers import ranges
@@ -19,8 +20,9 @@ _DEEP = 0.6  # strength from which on letters are white
 
 def matrix(result: Mapping[str, Any], part: str) -> Markup:
     """A confusion matrix with its counts, hits and errors in hues of their own."""
-    names = list(result["per_class"])
-    counts = np.asarray(result["confusion_matrix"])
+    counts, names, kept = gathered(
+        np.asarray(result["confusion_matrix"]), list(result["per_class"])
+    )
     caption = (
         f"{part.capitalize()} test images: {numbers.percent(result['accuracy'])} of "
         f"{numbers.count(result['images'])} right (n = {numbers.count(result['images'])})"
@@ -30,7 +32,10 @@ def matrix(result: Mapping[str, Any], part: str) -> Markup:
         for row, name in enumerate(names)
     ]
     small = len(names) >= _SMALL
-    return render("matrix.html", caption=caption, names=names, rows=rows, small=small)
+    others = len(kept) < len(names)
+    return render(
+        "matrix.html", caption=caption, names=names, rows=rows, small=small, others=others
+    )
 
 
 def _cell(row: np.ndarray, true: int, given: int, names: Sequence[str]) -> dict[str, Any]:

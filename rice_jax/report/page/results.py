@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rice_jax.report import figures, markdown, numbers
+from rice_jax.report import markdown, numbers
+from rice_jax.report.confusion import MOST_CLASSES
 from rice_jax.report.page.overview import stage_command
 from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import PARTS, Record
@@ -59,12 +60,13 @@ def evaluation(run: Run, record: Record) -> list[Section]:
 def _evaluated(part: str, result: Mapping[str, Any]) -> Section:
     loss = numbers.decimal(result.get("loss"))
     matrix = picture(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
-    many = len(result["per_class"]) > figures.MOST_CLASSES
+    many = len(result["per_class"]) > MOST_CLASSES
     parts: Section = [
         f"## {part.capitalize()} test images",
         f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} images "
         f"right, a mean loss of {loss} nats. {_mistakes(result)}",
-        _most_mistaken(result) if many else matrix,
+        matrix,
+        _most_mistaken(result) if many else "",
         _table(result),
     ]
     return [part for part in parts if part]
@@ -101,14 +103,14 @@ def _mistakes(result: Mapping[str, Any]) -> str:
 
 
 def _most_mistaken(result: Mapping[str, Any]) -> str:
-    """What stands for a picture of more classes than it could show."""
+    """Of more classes than a picture shows one by one, the pairs most often confused."""
     rows = _worst(result, _MOST_PAIRS)
     return markdown.table(("class", "taken for", "images", "of"), rows) if rows else ""
 
 
 def _table(result: Mapping[str, Any]) -> str:
     by_class = list(result["per_class"].items())
-    lowest = sorted(by_class, key=lambda item: item[1]["f1"])[: figures.MOST_CLASSES]
+    lowest = sorted(by_class, key=lambda item: item[1]["f1"])[:MOST_CLASSES]
     left_out = len(by_class) - len(lowest)
     rows = [
         (markdown.escape(name), *_measures(measures))
