@@ -119,7 +119,7 @@ def test_channels_that_keep_their_places_are_no_departure(name):
     graph, removed, fewer, fit = without(module, dying(module), {"stem": [1]})
     assert departure(graph, removed, fit.trace, fit.held) is None
     filters = {"late": [1]} | ({} if name == "to pixels" else {"stem": [0]})
-    graph, removed, _, fit = without(fit.module, fewer, filters)
+    graph, removed, _, fit = without(fit.net, fewer, filters)
     assert departure(graph, removed, fit.trace, fit.held) is None
 
 

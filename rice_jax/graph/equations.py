@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,14 @@ class Choice:
     """Gives the number of the platform's operation."""
     whole: Equation
     """Runs the operation of that number; its inputs come after the number."""
+
+
+def within(equation: Equation) -> Iterator[Equation]:
+    """An equation and all that its bodies hold."""
+    yield equation
+    for body in equation.bodies:
+        for inner in body.equations:
+            yield from within(inner)
 
 
 def needed(equations: Sequence[Equation], wanted: Iterable[Value]) -> list[Equation]:

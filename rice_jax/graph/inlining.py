@@ -19,9 +19,14 @@ _RUN_OTHERWISE = (*_BODIES, "reduce", "reduce_window")
 
 
 class Inliner:
-    """Turns nested jaxprs into one list, every value made anew so that none is met twice."""
+    """Turns nested jaxprs into one list, every value made anew so that none is met twice.
 
-    def __init__(self) -> None:
+    Args:
+        layer_of: gives the path of an equation's layer, out of it and its caller's path.
+    """
+
+    def __init__(self, layer_of: Callable[[Any, str], str]) -> None:
+        self._layer_of = layer_of
         self.equations: list[Equation] = []
         self.layer_inputs: dict[str, Value] = {}
         self.layer_outputs: dict[str, Value] = {}
@@ -41,7 +46,7 @@ class Inliner:
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            results = self._step(eqn, operands, _innermost(eqn, layer))
+            results = self._step(eqn, operands, self._layer_of(eqn, layer))
             values.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -64,7 +69,7 @@ class Inliner:
             return results
         if name == "max" and any(_is_zero(operand) for operand in operands):
             name = "relu"
-        bodies = _bodies(eqn, layer)
+        bodies = self._bodies(eqn, layer)
         self.equations.append(
             Equation(
                 name, tuple(operands), tuple(results), eqn.params, layer, eqn.primitive, bodies
@@ -88,23 +93,22 @@ class Inliner:
     def _call(self, called: Any, operands: Sequence[Value], layer: str) -> list[Value]:
         return self.inline(*_opened(called), operands, layer)
 
+    def _bodies(self, eqn: Any, layer: str) -> tuple[Body, ...]:
+        """What a loop or a branch runs; nothing for any other primitive."""
+        bodies = []
+        for key in _BODIES.get(eqn.primitive.name, ()):
+            held = eqn.params[key]
+            for jaxpr, constants in map(_opened, held if isinstance(held, tuple) else (held,)):
+                inputs = [Value(tuple(v.aval.shape), v.aval.dtype) for v in jaxpr.invars]
+                inliner = Inliner(self._layer_of)
+                outputs = inliner.inline(jaxpr, constants, inputs, layer)
+                bodies.append(Body(inputs, inliner.equations, outputs, inliner.layer_outputs))
+        return tuple(bodies)
+
 
 def _opened(called: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr and its constants, closed or not."""
     return (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
-
-
-def _bodies(eqn: Any, layer: str) -> tuple[Body, ...]:
-    """What a loop or a branch runs; nothing for any other primitive."""
-    bodies = []
-    for key in _BODIES.get(eqn.primitive.name, ()):
-        held = eqn.params[key]
-        for jaxpr, constants in map(_opened, held if isinstance(held, tuple) else (held,)):
-            inputs = [Value(tuple(v.aval.shape), v.aval.dtype) for v in jaxpr.invars]
-            inliner = Inliner()
-            outputs = inliner.inline(jaxpr, constants, inputs, layer)
-            bodies.append(Body(inputs, inliner.equations, outputs, inliner.layer_outputs))
-    return tuple(bodies)
 
 
 def _called(eqn: Any) -> Any:
@@ -124,7 +128,8 @@ def _shapes(called: Any) -> list[Any]:
     return [getattr(variable.aval, "shape", None) for variable in variables]
 
 
-def _innermost(eqn: Any, layer: str) -> str:
+def marked_layer(eqn: Any, layer: str) -> str:
+    """The innermost marked layer around an equation of a jaxpr that is called in `layer`."""
     for scope in reversed(eqn.source_info.name_stack.stack):
         name = getattr(scope, "name", "")
         if name.startswith(LAYER):

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-import flax.linen as nn
-
+from rice_jax.graph.equations import within
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import CASTS, RENAMES
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -73,11 +72,13 @@ def convolutions(trace: Trace) -> list[ConvMap]:
 def unseen(trace: Trace) -> list[str]:
     """Paths of the convolution layers whose maps cannot be had: they run inside `nn.scan` or so."""
     seen = {conv.path for conv in convolutions(trace)}
-    return [
-        path
-        for path, layer in trace.layers.items()
-        if issubclass(layer.module, nn.Conv | nn.ConvTranspose) and path not in seen
-    ]
+    hidden = {
+        inner.layer
+        for equation in trace.equations
+        for inner in within(equation)
+        if inner.name == "conv_general_dilated"
+    }
+    return [path for path in trace.layers if path in hidden - seen]
 
 
 def _follow(trace: Trace, convolution: Equation, origins: Origins) -> tuple[Value, bool]:

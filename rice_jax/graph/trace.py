@@ -1,43 +1,27 @@
-"""A Linen module as one flat list of equations, each tagged with the layer it belongs to.
+"""A net as one flat list of equations, each tagged with the layer it belongs to.
 
 The profiler counts over this list, the inspector captures and bounds values of it, and the
 pruner finds channel dependencies in it. Nothing is computed to make it: tracing is abstract.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
 from rice_jax.errors import UserError
-from rice_jax.graph import call
+from rice_jax.graph import call, scopes
 from rice_jax.graph.equations import Body, Choice, Equation, Value, needed
-from rice_jax.graph.inlining import INPUT, LAYER, OUTPUT, Inliner
+from rice_jax.graph.fronts import front
+from rice_jax.graph.inlining import Inliner
+from rice_jax.graph.keys import carried
+from rice_jax.graph.layers import Layer
 
 __all__ = ["Body", "Choice", "Equation", "Layer", "Trace", "Value", "trace", "variable_shapes"]
-
-
-@dataclasses.dataclass(eq=False)
-class Layer:
-    """A module of the tree, as it was called."""
-
-    path: str
-    """Names joined by '/': 'inception3a/branch2/reduce'; '' for the root."""
-    module: type[nn.Module]
-    input: Value | None = None
-    """What the last call was given first, where that is an array outside any loop or branch."""
-    output: Value | None = None
-    """What the last call returned, where that is a single array outside any loop or branch."""
-    calls: int = 0
-    params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    """Shapes of the layer's own parameters ('kernel', 'bias'), without its children's."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -158,7 +142,7 @@ class Trace:
 
 
 def trace(
-    module: nn.Module,
+    module: Any,
     input_shape: Sequence[int],
     dtype: Any = jnp.float32,
     *,
@@ -168,10 +152,10 @@ def trace(
     shapes: Any = None,
     **kwargs: Any,
 ) -> Trace:
-    """Trace `module.apply(variables, x, **kwargs)` for an x of `input_shape`.
+    """Trace a net's call for an input of `input_shape`.
 
     Args:
-        module: any Linen module called with one array.
+        module: a Linen module or an NNX module called with one array; a `fronts.Net`.
         input_shape: shape of x with its batch dimension, (N, H, W, C) for images.
         dtype: dtype of x.
         output: which of several outputs are the logits: a key, an attribute, an index, or a
@@ -187,20 +171,20 @@ def trace(
         The computation, with no weights and no arithmetic needed.
 
     Raises:
-        UserError: for what is no Linen module, a stream without a key, or an output that is none.
+        UserError: for what is no net, a stream without a key, or an output that is none.
     """
+    net = front(module)
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     if shapes is None:
-        shapes = variable_shapes(module, input_shape, dtype, rngs=rngs, **kwargs)
+        shapes = net.shapes(x, rngs, **kwargs)
     names, variables = zip(*call.by_path(shapes).items(), strict=True) if shapes else ((), ())
     layers: dict[str, Layer] = {}
     returned: list[str] = []
-    close = _opened((call.any_stream(rngs) if any_key else call.streams(rngs), kwargs))
+    options = carried(net.options(rngs, any_key=any_key, **kwargs))
 
     def apply(variables: Any, x: jax.Array) -> tuple[list[Any], list[Any]]:
-        keys, options = close()
-        with _marked_layers(layers):
-            result = call.run(module, variables, x, rngs=keys, **options)
+        with net.marked(layers):
+            result = net.apply(variables, x, **options())
         arrays = call.outputs(result)
         returned[:] = arrays
         named = len(arrays) == 1 or output is not None
@@ -208,13 +192,18 @@ def trace(
 
     jaxpr = jax.make_jaxpr(apply)(shapes, x)
     inputs = [Value(tuple(s.shape), np.dtype(s.dtype)) for s in (*variables, x)]
-    inliner = Inliner()
+    inliner = Inliner(net.layer_of)
     results = inliner.inline(jaxpr.jaxpr, jaxpr.consts, inputs, "")
-    for called, value in inliner.layer_inputs.items():
-        layers[called].input = value
-    for called, value in inliner.layer_outputs.items():
-        layers[called].output = value
     named = dict(zip(names, inputs, strict=False))
+    if net.scoped:
+        layers = scopes.layers(inliner.equations, results)
+        owners = scopes.owners(named, inliner.equations, layers)
+    else:
+        for called, value in inliner.layer_inputs.items():
+            layers[called].input = value
+        for called, value in inliner.layer_outputs.items():
+            layers[called].output = value
+        owners = _owners(named, layers)
     return Trace(
         equations=inliner.equations,
         layers=layers,
@@ -224,13 +213,13 @@ def trace(
         logits=results[-1] if len(results) > len(returned) else None,
         variables=named,
         variable_shapes=shapes,
-        owners=_owners(named, layers),
+        owners=owners,
         choices=inliner.choices,
     )
 
 
 def variable_shapes(
-    module: nn.Module,
+    module: Any,
     input_shape: Sequence[int],
     dtype: Any = jnp.float32,
     *,
@@ -238,15 +227,14 @@ def variable_shapes(
     rngs: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """Shapes of the variables that `module.init` would make, without boxes and at no compute.
+    """Shapes of a net's variables, of a Linen module those that `module.init` would make.
 
-    The arguments are those of `trace`; `output` is of no matter here.
+    Without boxes and at no compute. The arguments are those of `trace`; `output` is of no matter
+    here.
     """
     del output
-    call.check_linen(module)
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    keys = call.any_stream(rngs)
-    return call.unboxed(jax.eval_shape(lambda x: module.init(keys, x, **kwargs), x))
+    return front(module).shapes(x, rngs, **kwargs)
 
 
 def _owners(variables: Mapping[str, Value], layers: dict[str, Layer]) -> dict[Value, str]:
@@ -258,59 +246,3 @@ def _owners(variables: Mapping[str, Value], layers: dict[str, Layer]) -> dict[Va
         if collection == "params" and owner in layers:
             layers[owner].params[own] = value.shape
     return owners
-
-
-def _opened(tree: Any) -> Callable[[], Any]:
-    """Gives the tree again; random keys in it are plain numbers until then, as constants are."""
-    leaves, structure = jax.tree.flatten(tree)
-
-    def is_key(leaf: Any) -> bool:
-        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-    opened = [
-        (np.asarray(jax.random.key_data(leaf)), jax.random.key_impl(leaf)) if is_key(leaf) else leaf
-        for leaf in leaves
-    ]
-
-    def close() -> Any:
-        return jax.tree.unflatten(
-            structure,
-            [
-                jax.random.wrap_key_data(jnp.asarray(each[0]), impl=each[1])
-                if is_key(leaf)
-                else each
-                for leaf, each in zip(leaves, opened, strict=True)
-            ],
-        )
-
-    return close
-
-
-@contextlib.contextmanager
-def _marked_layers(layers: dict[str, Layer]) -> Iterator[None]:
-    """Leave marks in the jaxpr: a scope named after each module's path, a name on its output."""
-
-    def mark(
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: nn.module.InterceptorContext,
-    ) -> Any:
-        if context.method_name == "setup":
-            return call(*args, **kwargs)
-        path = "/".join(context.module.path)
-        layer = layers.setdefault(path, Layer(path, type(context.module)))
-        layer.module = type(context.module)  # of modules that share a scope the innermost
-        layer.calls += 1
-        if args and _is_array(args[0]):
-            args = (checkpoint_name(args[0], INPUT + path), *args[1:])
-        with jax.named_scope(LAYER + path):
-            output = call(*args, **kwargs)
-        return checkpoint_name(output, OUTPUT + path) if _is_array(output) else output
-
-    with nn.intercept_methods(mark):
-        yield
-
-
-def _is_array(output: Any) -> bool:
-    return isinstance(output, jax.Array)

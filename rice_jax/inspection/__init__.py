@@ -1,6 +1,6 @@
 """What a net's filters do: their maps, how often they are zero, which can never be anything else.
 
-For any Linen module; the module is traced, never changed.
+For any net in Flax, or a function; it is traced, never changed.
 """
 
 from rice_jax.inspection.bounds import map_bounds, value_bounds

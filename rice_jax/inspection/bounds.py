@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
@@ -22,8 +22,9 @@ HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 """For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
 
 
+@takes_variables
 def map_bounds(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     input_shape: Sequence[int],
     low: Any = 0.0,
@@ -42,8 +43,9 @@ def map_bounds(
     infinity, bounds nothing, nor do values that follow from it.
 
     Args:
-        module: any Linen module called with one array of images.
-        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        module: any net called with one array of images: a Linen module, an NNX module, a function.
+        variables: of a Linen module, {'params': ..., 'batch_stats': ...}, or params of a function;
+            an NNX module is followed by none.
         input_shape: (H, W, C) of an image, or (N, H, W, C).
         low: least pixel value, a number or an array that broadcasts to `input_shape`.
         high: largest pixel value, likewise.

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
+from rice_jax.graph.fronts import Net, takes_variables
 from rice_jax.graph.maps import unseen
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
@@ -64,8 +64,9 @@ class Census:
     """Paths of the convolutions that are not counted, since they run inside a loop."""
 
 
+@takes_variables
 def census(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     batches: Iterable[Any],
     *,
@@ -78,9 +79,9 @@ def census(
     to keep no more than two batches under way. Wrap `batches` in tqdm to watch.
 
     Args:
-        module: any Linen module called with one array of images.
-        variables: its variables. Where images are spread over several devices they are copied to
-            all of them.
+        module: any net called with one array of images: a Linen module, an NNX module, a function.
+        variables: of a Linen module, or params of a function; an NNX module is followed by none.
+            Where images are spread over several devices they are copied to all of them.
         batches: pairs of images (B, H, W, C), float in [0, 1] for this package's nets, and weight
             (B,), 0 for images that only fill up the batch; or images alone. NumPy's or JAX's
             arrays, which may be sharded over the batch; each shape of batch is compiled once.
@@ -120,7 +121,7 @@ class _Program:
 
     def __init__(
         self,
-        module: nn.Module,
+        net: Net,
         images: Any,
         transform: Transform | None,
         call_kwargs: dict[str, Any],
@@ -129,7 +130,7 @@ class _Program:
         shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
         seen = jax.eval_shape(self._transform, shape, jax.ShapeDtypeStruct((), jnp.uint32))
         with ops.inference():
-            self._traced = traced_for_images(module, seen, **call_kwargs)
+            self._traced = traced_for_images(net, seen, **call_kwargs)
         self._maps = image_maps(self._traced)
         self._sharding = _mesh_sharding(images)
         self.step = jax.jit(self._step, donate_argnums=1, out_shardings=self._sharding)

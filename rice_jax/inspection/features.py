@@ -3,25 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import ConvMap, convolutions
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Trace, trace
 
 
+@takes_variables
 def feature_maps(
-    module: nn.Module, variables: Any, images: Any, **call_kwargs: Any
+    module: Any, variables: Any, images: Any, **call_kwargs: Any
 ) -> dict[str, jax.Array]:
-    """The feature map of every convolution of a Linen module.
+    """The feature map of every convolution of a net.
 
     Args:
-        module: any Linen module called with one array of images.
-        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        module: any net called with one array of images: a Linen module, an NNX module, a function.
+        variables: of a Linen module, {'params': ..., 'batch_stats': ...}, or params of a function;
+            an NNX module is followed by none.
         images: (N, H, W, C) floats as the module takes them, in [0, 1] for this package's nets.
         **call_kwargs: what else the module's call needs, such as train=False.
 
@@ -61,7 +63,7 @@ def seer(
     return see
 
 
-def traced_for_images(module: nn.Module, images: Any, **call_kwargs: Any) -> Trace:
+def traced_for_images(module: Any, images: Any, **call_kwargs: Any) -> Trace:
     """The trace of a module called with `images` (an array or its shape and dtype).
 
     UserError for pixels that are integers: a net trained on [0, 1] would see them 255 times as

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.inspection.bounds import map_bounds
 from rice_jax.inspection.rules import Rule
 
@@ -29,8 +29,9 @@ class Proof:
     """Operations without a rule ('sort in layer conv1'), behind which nothing is proved."""
 
 
+@takes_variables
 def prove(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     input_shape: Sequence[int],
     low: Any = 0.0,
@@ -60,8 +61,9 @@ def prove(
     )
 
 
+@takes_variables
 def proven_dead(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     input_shape: Sequence[int],
     low: Any = 0.0,
@@ -73,8 +75,8 @@ def proven_dead(
     """The dead filters alone that `prove` finds, by the layer's path; [] where there are none.
 
     Args:
-        module: any Linen module called with one array of images.
-        variables: its variables.
+        module: any net called with one array of images: a Linen module, an NNX module, a function.
+        variables: of a Linen module, or params of a function; an NNX module is followed by none.
         input_shape: (H, W, C) of an image, or (N, H, W, C).
         low: least pixel value, a number or an array that broadcasts to `input_shape`.
         high: largest pixel value, likewise.

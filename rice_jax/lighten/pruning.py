@@ -262,15 +262,15 @@ def _cut(
     judged = dataclasses.replace(
         images, source=dataset.splits["train"], limit=request.judge_images, task="judging filters"
     )
-    cut = prune(
+    cut = prune(  # type: ignore[call-overload]
         *net.pair,
         images,
-        drop=request.drop if first else None,  # type: ignore[arg-type]
-        budgets=budgets or None,  # type: ignore[arg-type]
+        drop=request.drop if first else None,
+        budgets=budgets or None,
         criterion=request.criterion,
         judged_on=judged,
         seed=net.config.seed,
-        on_unknown=request.on_unknown,  # type: ignore[arg-type]
+        on_unknown=request.on_unknown,
         rebuild=lambda left: train.build(widths.with_widths(net.config, left)),
         optional=widths.optional(net.config),
     )

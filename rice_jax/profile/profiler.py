@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
 from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import takes_net
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.loops import opened
 from rice_jax.graph.trace import Trace, Value, trace
@@ -145,8 +145,9 @@ class Profile:
         }
 
 
+@takes_net
 def count(
-    module: nn.Module,
+    module: Any,
     input_shape: Sequence[int],
     *,
     batched: bool | None = None,
@@ -158,7 +159,7 @@ def count(
     rules: Mapping[str, Rule] = MappingProxyType({}),
     **call_kwargs: Any,
 ) -> Profile:
-    """Count parameters, filters and FLOPs of any Linen module, layer by layer.
+    """Count parameters, filters and FLOPs of any net, layer by layer.
 
     No weights are needed. The FLOPs are counted in the three conventions of
     `rice_jax.profile.rules`, a loop's body as often as it runs, of a branch the dearest choice.
@@ -166,7 +167,8 @@ def count(
     `complete` then: a loop whose trips depend on the input, calls of foreign code.
 
     Args:
-        module: a Linen module called with one array.
+        module: a net called with one array: a Linen module, an NNX module, or a function of params
+            and an array, which its params come after.
         input_shape: three numbers are one image (H, W, C), counted as a batch of one; any other
             number of them is the whole shape with its batch dimension.
         batched: whether `input_shape` has its batch dimension, where that is otherwise: True for

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from rice_jax.graph.equations import within
 from rice_jax.graph.loops import LINKS, Opened
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -203,16 +204,10 @@ def _add_layers(traced: Trace, rows: dict[str, Row]) -> None:
 def _mark(rows: dict[str, Row], opening: Opened, passed_over: Sequence[Equation]) -> None:
     """Say of which layers the count lacks something, and which are in a branch not taken."""
     unknown = [e for e in opening.trace.equations if e.bodies] + list(passed_over)
-    for path in {inner.layer for equation in unknown for inner in _within(equation)}:
+    for path in {inner.layer for equation in unknown for inner in within(equation)}:
         if path in rows:
             rows[path].complete = False
     counted = {equation.layer for equation in opening.trace.equations}
     for path in {e.layer for e in opening.passed_over} - counted:
         if path in rows:
             rows[path].skipped = True
-
-
-def _within(equation: Equation) -> list[Equation]:
-    """An equation and all that its bodies hold."""
-    inside = [inner for body in equation.bodies for e in body.equations for inner in _within(e)]
-    return [equation, *inside]

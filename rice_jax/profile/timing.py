@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from rice_jax import ops
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import whole_shape
 
 _LARGEST_BATCH = 32
@@ -31,8 +31,9 @@ def theoretical_seconds(flops: float, device_flops_per_second: float) -> float:
     return flops / device_flops_per_second
 
 
+@takes_variables
 def latency(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     input_shape: Sequence[int],
     *,
@@ -47,8 +48,8 @@ def latency(
     below that which the latency lets pass in about `seconds`, so that a slow net is measured too.
 
     Args:
-        module: a Linen module called with one array.
-        variables: its variables, as `module.apply` takes them.
+        module: a net called with one array: a Linen module, an NNX module or a function.
+        variables: of a Linen module, or params of a function; an NNX module is followed by none.
         input_shape: of one image, (H, W, C).
         repeats: runs that are timed; fewer, but 3, where they take longer than `seconds`.
         warmup: runs before the first timed one; the last of them starts within `seconds`.
@@ -65,11 +66,12 @@ def latency(
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
     _, *image = whole_shape(input_shape)
+    options = module.options(**call_kwargs)
 
     @jax.jit
     def apply(variables: Any, x: jax.Array) -> Any:
         with ops.inference():
-            return module.apply(variables, x, **call_kwargs)
+            return module.apply(variables, x, **options)
 
     def measure(batch_size: int) -> tuple[np.ndarray, float]:
         x = jax.random.uniform(jax.random.key(0), (batch_size, *image))

@@ -3,29 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from rice_jax.errors import UserError
-from rice_jax.graph import call
+from rice_jax.graph.fronts import Net
 from rice_jax.graph.trace import Equation
 
 
 def lowered_flops(
-    module: nn.Module,
+    net: Net,
     variables: Any,
     input_shape: Sequence[int],
     dtype: Any,
     call_kwargs: Mapping[str, Any],
 ) -> int:
-    """FLOPs by XLA's HLO cost analysis of the lowered, not compiled, `module.apply`.
+    """FLOPs by XLA's HLO cost analysis of the lowered, not compiled, net.
 
     It is asked of the CPU, on whatever machine: JAX's GPU and TPU clients have no analysis of
     lowered modules. What XLA compiles is fused and rewritten and counts differently from machine
     to machine, so that is not asked.
 
     Args:
-        module: a Linen module called with one array.
+        net: called with one array.
         variables: its variables, or their shapes.
         input_shape: of the array, with its batch dimension.
         dtype: of the array.
@@ -35,13 +34,13 @@ def lowered_flops(
         UserError: JAX has no CPU here, or XLA gives no count, or one that is not positive.
     """
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    options = {**call_kwargs, "rngs": call.any_stream(call_kwargs.get("rngs"))}
+    options = net.options(any_key=True, **call_kwargs)
     with jax.default_device(_cpu()):
-        lowered = jax.jit(lambda v, x: module.apply(v, x, **options)).lower(variables, x)
+        lowered = jax.jit(lambda v, x: net.apply(v, x, **options)).lower(variables, x)
     flops = (lowered.cost_analysis() or {}).get("flops")
     if flops is None or not flops > 0:
         raise UserError(
-            f"XLA counts {flops} FLOPs in {type(module).__name__}: it has no count of its "
+            f"XLA counts {flops} FLOPs in {net.name}: it has no count of its "
             "operations (a custom call, or nothing but moved data)"
         )
     return int(flops)

@@ -1,21 +1,21 @@
 """What removal did to the logits, measured."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph import call
 from rice_jax.graph.batches import Batches
+from rice_jax.graph.fronts import Net, opened
 from rice_jax.graph.trace import trace
 from rice_jax.inspection.rounding import rounding
 
-Net = tuple[nn.Module, Any]
-"""A module and its variables."""
+Given = tuple[Any, Any] | Any
+"""A net and its variables; an NNX module alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Certificate:
 
 
 def certify(
-    before: Net,
-    after: Net,
+    before: Given,
+    after: Given,
     batches: Iterable[Any],
     *,
     proven: bool = False,
@@ -56,7 +56,7 @@ def certify(
     """Compare two nets on all images.
 
     Args:
-        before: a module and its variables.
+        before: a module and its variables, a function and its params, or an NNX module alone.
         after: the same of the smaller net.
         batches: images (B, H, W, C), alone or in pairs with labels, which do not count.
         proven: what is known of all other images.
@@ -68,17 +68,21 @@ def certify(
             float rounding does not explain though it was proven that there is none.
     """
 
-    def run(net: Net, variables: Any, images: Any) -> Any:
-        return call.chosen(call.run(net[0], variables, images, **kwargs), output)
+    nets = [opened(*each) if isinstance(each, tuple) else opened(each) for each in (before, after)]
 
     @jax.jit
-    def logits(one: Any, other: Any, images: Any) -> tuple[Any, Any]:
-        return run(before, one, images), run(after, other, images)
+    def logits(variables: Any, images: Any) -> list[Any]:
+        return [
+            call.chosen(net.apply(each, images, **net.options(**kwargs)), output)
+            for (net, _), each in zip(nets, variables, strict=True)
+        ]
 
     worst = _Worst()
     changed, images, size = 0, 0, 0.0
     for batch, _ in Batches(batches):
-        first, second = (np.asarray(each) for each in logits(before[1], after[1], batch))
+        first, second = (
+            np.asarray(each) for each in logits([variables for _, variables in nets], batch)
+        )
         _refuse_not_finite(first, second, images)
         worst.meet(first, second, batch)
         changed += int(np.sum(first.argmax(-1) != second.argmax(-1)))
@@ -86,7 +90,7 @@ def certify(
         size = max(size, *(float(np.abs(each).max(initial=0)) for each in (first, second)))
     if not images:
         raise UserError("no images to compare the nets on: give a split that has some")
-    explained = _explained(before, after, worst, kwargs | {"output": output}) if proven else None
+    explained = _explained(nets, worst, kwargs | {"output": output}) if proven else None
     return Certificate(
         max_abs_logit_difference=worst.difference,
         max_relative_logit_difference=worst.difference / size if size else 0.0,
@@ -129,12 +133,12 @@ def _shape(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(array), array.dtype)
 
 
-def _explained(before: Net, after: Net, worst: _Worst, kwargs: Any) -> float | None:
+def _explained(nets: Sequence[tuple[Net, Any]], worst: _Worst, kwargs: Any) -> float | None:
     """What rounding explains of the largest difference; UserError where that is less than it."""
     explained = 0.0
-    for module, variables in (before, after):
-        shapes = jax.tree.map(_shape, call.unboxed(variables))
-        traced = trace(module, worst.image.shape, worst.image.dtype, shapes=shapes, **kwargs)
+    for net, variables in nets:
+        shapes = jax.tree.map(_shape, variables)
+        traced = trace(net, worst.image.shape, worst.image.dtype, shapes=shapes, **kwargs)
         try:
             logits = traced.the_logits()
             explained += rounding(traced, variables, worst.image, logits, worst.place)

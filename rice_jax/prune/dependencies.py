@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
-import flax.linen as nn
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import takes_net
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -155,8 +155,9 @@ class Dependencies:
         return self.filters[path]
 
 
+@takes_net
 def dependencies(
-    module: nn.Module,
+    module: Any,
     input_shape: Sequence[int],
     *,
     on_unknown: OnUnknown = "error",
@@ -167,7 +168,8 @@ def dependencies(
     """Find the channels of a module that can be cut, and what each of them touches.
 
     Args:
-        module: any Linen module called with one array.
+        module: any net called with one array: a Linen module, an NNX module, or a function of
+            params and an array, which its params come after.
         input_shape: (N, H, W, C) or, of an image, (H, W, C). N is of no matter.
         on_unknown: 'error' refuses an operation that can't be seen through where it meets
             filters; 'keep' leaves those filters whole.
@@ -311,7 +313,7 @@ def _filters(labelled: Propagation, axes: Mapping[Value, Labels]) -> dict[str, F
     """By the path of the module that owns the weight; by the weight's own where it owns two."""
     found: dict[str, Filters] = {}
     for path, held in labelled.filters.items():
-        owner, _, _ = path.partition("/")[2].rpartition("/")
+        owner = labelled.trace.owners[labelled.trace.variables[path]]
         name = owner if owner not in found else path.partition("/")[2]
         if held:
             channels = axes[labelled.trace.variables[path]][held[-1]]

@@ -1,18 +1,16 @@
-"""Any Linen module run with fewer filters than its code asks for."""
+"""A Linen module run with fewer filters than its code asks for."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 from flax.core import FrozenDict
-from jax import lax
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import Value
 from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.places import Places, reads_and_writes
 
 _FLAX = (nn.Dense, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 """Layers with a number of filters as their field 'features'."""
@@ -23,32 +21,6 @@ class Whole:
     """The module that is narrowed, held so that Flax does not make a child with a name of it."""
 
     module: nn.Module
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where the channels that a layer has left stand along an axis that keeps its size."""
-
-    axis: int
-    """From the end."""
-    size: int
-    kept: tuple[int, ...]
-
-    def read(self, array: jax.Array) -> jax.Array:
-        """The channels that are left, out of an array that has all places."""
-        if array.shape[self.axis] != self.size:
-            return array
-        return _take(array, self.kept, self.axis)
-
-    def write(self, array: jax.Array) -> jax.Array:
-        """All places, with zeros where no channel is left."""
-        if array.shape[self.axis] != len(self.kept):
-            return array
-        zero = [(0, 0, 0)] * array.ndim
-        zero[self.axis] = (0, 1, 0)
-        source = np.full(self.size, len(self.kept))
-        source[list(self.kept)] = np.arange(len(self.kept))
-        return _take(lax.pad(array, np.zeros((), array.dtype), zero), source, self.axis)
 
 
 class Narrowed(nn.Module):
@@ -116,7 +88,9 @@ def narrow(
         UserError: for a layer that has no field for its width.
     """
     widths = _widths(graph, removed)
-    reads, writes = _places(module, graph, removed, graph.by_place if held is None else held)
+    before = (module.reads, module.writes) if isinstance(module, Narrowed) else ({}, {})
+    held = graph.by_place if held is None else held
+    reads, writes = reads_and_writes(graph, removed, held, before)
     if isinstance(module, Narrowed):
         for path, fields in module.widths.items():
             widths[path] = {**fields, **widths.get(path, {})}
@@ -146,87 +120,47 @@ def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any
             )
         if path in gone or (layer and issubclass(layer.module, _FLAX)):
             widths[path] = {"features": _left(filters.channels, removed)}
+    for path, fields in groupings(graph, removed, nn.GroupNorm).items():
+        if path in widths or "num_groups" in fields:
+            widths.setdefault(path, {}).update(fields)
+    return widths
+
+
+def groupings(graph: Dependencies, removed: np.ndarray, norm: type) -> dict[str, dict[str, int]]:
+    """How many groups of channels are left, where that is told by a number in the layer.
+
+    Args:
+        graph: the net's dependencies.
+        removed: bool, one a channel.
+        norm: the class of group norms.
+
+    Returns:
+        By layer path 'feature_group_count' of a depthwise convolution, 'num_groups' of a norm.
+    """
+    found: dict[str, dict[str, int]] = {}
     for equation in graph.trace.equations:
-        if equation.name == "conv_general_dilated" and equation.layer in widths:
+        layer = graph.trace.layers.get(equation.layer)
+        if equation.name == "conv_general_dilated":
             channels = graph.axes[equation.inputs[0]]
             numbers, kernel = equation.params["dimension_numbers"], equation.inputs[1]
-            if graph.origins.is_weight(kernel) and kernel.shape[numbers.rhs_spec[1]] == 1:
-                groups = equation.params["feature_group_count"]
+            depthwise = kernel.shape[numbers.rhs_spec[1]] == 1
+            grouped = equation.params["feature_group_count"] > 1
+            if depthwise and grouped and graph.origins.is_weight(kernel):
                 left = _left(channels[numbers.lhs_spec[1]], removed)
-                if groups > 1:
-                    widths[equation.layer]["feature_group_count"] = left
-        layer = graph.trace.layers.get(equation.layer)
-        if equation.name == "reshape" and layer and issubclass(layer.module, nn.GroupNorm):
+                found.setdefault(equation.layer, {})["feature_group_count"] = left
+        elif equation.name == "reshape" and layer and issubclass(layer.module, norm):
             (x,), (split,) = equation.inputs, equation.outputs
             line = graph.axes[x][-1]
             if np.any(among(line, removed)) and split.shape[:-2] == x.shape[:-1]:
                 groups = _left(line, removed) // split.shape[-1]
-                widths.setdefault(equation.layer, {})["num_groups"] = groups
-    return widths
+                found.setdefault(equation.layer, {})["num_groups"] = groups
+    return found
 
 
 def has_width(graph: Dependencies, path: str) -> bool:
     """Whether the layer has a field for its width."""
     layer = graph.trace.layers.get(path)
     return "features" in getattr(layer and layer.module, "__dataclass_fields__", {})
-
-
-def _places(
-    module: nn.Module, graph: Dependencies, removed: np.ndarray, held: np.ndarray
-) -> tuple[dict[str, Places], dict[str, Places]]:
-    """What the layers with variables of held channels take of their inputs, and what they give."""
-    before = (module.reads, module.writes) if isinstance(module, Narrowed) else ({}, {})
-    reads: dict[str, Places] = {}
-    writes: dict[str, Places] = {}
-    owners = {
-        graph.trace.owners[value]
-        for value in graph.trace.variables.values()
-        if any((line >= 0).any() for line in graph.axes[value])
-    }
-    for path, layer in graph.trace.layers.items():
-        for value, known, found in zip(
-            (layer.input, layer.output), before, (reads, writes), strict=True
-        ):
-            if value is not None and (path in owners or path in known):
-                places = _along_axis(graph, value, removed, held, known.get(path))
-                if places is not None:
-                    found[path] = places
-    return reads, writes
-
-
-def _along_axis(
-    graph: Dependencies,
-    value: Value,
-    removed: np.ndarray,
-    held: np.ndarray,
-    known: Places | None,
-) -> Places | None:
-    """Where channels of a value stand, of which some are removed and held; None if none are."""
-    for axis, line in enumerate(graph.axes.get(value, ())):
-        from_end = axis - len(value.shape)
-        gone = among(line, removed & held)
-        if not gone.any() and (known is None or known.axis != from_end):
-            continue
-        stays = ~among(line, removed & ~held)
-        places = np.cumsum(stays) - 1
-        filled = range(len(line)) if known is None else known.kept
-        kept = tuple(int(places[at]) for at in filled if stays[at] and not gone[at])
-        return Places(from_end, int(stays.sum()), kept)
-    return None
-
-
-def _take(array: jax.Array, places: Any, axis: int) -> jax.Array:
-    """Some places of one axis, counted from the end."""
-    axis += array.ndim
-    numbers = lax.GatherDimensionNumbers(
-        offset_dims=tuple(other for other in range(array.ndim) if other != axis),
-        collapsed_slice_dims=(axis,),
-        start_index_map=(axis,),
-    )
-    sizes = [1 if other == axis else size for other, size in enumerate(array.shape)]
-    indices = np.asarray(places, np.int32)[:, None]
-    inside = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return lax.gather(array, indices, numbers, sizes, mode=inside)
 
 
 def _left(channels: np.ndarray, removed: np.ndarray) -> int:

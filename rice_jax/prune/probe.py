@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import Net, takes_variables
 from rice_jax.graph.trace import Trace, Value, trace
 
 _RIDGE = 1e-3
@@ -28,8 +28,9 @@ class Probe:
     """On the images that it was not fitted on."""
 
 
+@takes_variables
 def probe(
-    module: nn.Module, variables: Any, fitted_on: Batches, tested_on: Batches, **kwargs: Any
+    module: Any, variables: Any, fitted_on: Batches, tested_on: Batches, **kwargs: Any
 ) -> list[Probe]:
     """Fit a linear probe (Alain and Bengio 2016, arXiv:1610.01644) to each layer with maps.
 
@@ -37,8 +38,8 @@ def probe(
     follows it) is averaged over its pixels and standardised.
 
     Args:
-        module: called with images (N, H, W, C).
-        variables: its variables.
+        module: a net called with images (N, H, W, C).
+        variables: its variables; an NNX module is followed by none.
         fitted_on: pairs of images and labels.
         tested_on: the same, of other images.
         **kwargs: what else the module's call needs, such as train=False.
@@ -69,7 +70,7 @@ def dead_tail(probes: Sequence[Probe], blocks: Sequence[str], margin: float) -> 
 
 
 def _features(
-    module: nn.Module, variables: Any, batches: Batches, kwargs: Any
+    module: Net, variables: Any, batches: Batches, kwargs: Any
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """Of each layer (images, channels) in float64; the labels; the layers' paths."""
     pooled: list[list[np.ndarray]] = []

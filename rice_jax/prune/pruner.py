@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-import flax.linen as nn
 import numpy as np
 
 from rice_jax import profile
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
-from rice_jax.graph.call import Output, boxed_as, unboxed
+from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.trace import Trace, trace
 from rice_jax.prune import surgery
 from rice_jax.prune.budget import check, to_budget
@@ -30,8 +30,10 @@ Drop = Literal["dead", "proven"]
 class Pruned:
     """A smaller net and the account of it."""
 
-    module: nn.Module
+    module: Any
+    """Of the kind that the whole net is of: a new module, or the same function."""
     variables: Any
+    """The smaller variables, or a function's params; None for an NNX module, which holds them."""
     removed: Mapping[str, Sequence[int]]
     """By layer path: the removed filters' indices in the net as it was."""
     kept: Mapping[str, Sequence[int]]
@@ -57,8 +59,9 @@ class Pruned:
         return account | {"certificate": self.certificate.to_json()}
 
 
+@takes_variables
 def prune(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     batches: Iterable[Any],
     *,
@@ -76,15 +79,16 @@ def prune(
     pixels: tuple[float, float] = (0.0, 1.0),
     **kwargs: Any,
 ) -> Pruned:
-    """Remove filters of any Linen CNN for real.
+    """Remove filters of any CNN in Flax for real; the net itself is left as it is.
 
     At least one of `drop`, `filters` and `budgets` says what goes; together they act in this
     order.
 
     Args:
-        module: a module called with images (N, H, W, C) that gives logits (N, classes), alone or
-            among other outputs; a pruned net too.
-        variables: its variables, {'params': ..., 'batch_stats': ...}.
+        module: a Linen module, an NNX module or a function that is called with images (N, H, W, C)
+            and gives logits (N, classes), alone or among other outputs; a pruned net too.
+        variables: of a Linen module, {'params': ..., 'batch_stats': ...}, or params of a function;
+            an NNX module is followed by none.
         batches: pairs of images, as the module takes them, and labels (N,), or images alone where
             no criterion asks for labels: what dead filters are found and the certificate is
             measured on. Read several times, from the start; a generator is read once and kept.
@@ -120,7 +124,6 @@ def prune(
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
     graph.trace.arrays(variables)  # refuses what the module does not take
-    boxed, variables = variables, unboxed(variables)
     if rebuild is None:
         graph = hold_shapes(module, variables, graph, **called)
     whole = _totals(graph.trace)
@@ -146,12 +149,13 @@ def prune(
     after = _totals(cut.trace)
     _check_met(after, budgets or {})
     unchanged = drop == "proven" and not filters and not budgets
-    pairs = (module, variables), (cut.module, cut.variables)
+    pairs = (module, variables), (cut.net, cut.variables)
     exact = unchanged and cut.departure is None
     certificate = certify(*pairs, batches, proven=exact, output=output, **kwargs)
+    smaller, its_variables = cut.net.given(cut.variables)
     return Pruned(
-        module=cut.module,
-        variables=boxed_as(cut.variables, boxed),
+        module=smaller,
+        variables=its_variables,
         removed=cut.removed,
         kept=cut.kept,
         before=whole,
@@ -167,7 +171,7 @@ def prune(
     )
 
 
-def totals(module: nn.Module, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
+def totals(module: Any, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
     """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
     return _totals(trace(module, (1, *input_shape[1:]), any_key=True, **kwargs))
 

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import Net, front
+from rice_jax.graph.fronts.function import FunctionNet
+from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.trace import Trace, trace, variable_shapes
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
@@ -18,16 +20,17 @@ from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.propagation import Contraction
 
-Rebuild = Callable[[Mapping[str, int]], nn.Module]
-"""From the filters left by layer path to a module that is as wide."""
+Rebuild = Callable[[Mapping[str, int]], Any]
+"""From the filters left by layer path to a module of the same kind that is as wide."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
     """A smaller net, and which filters of the whole one it has."""
 
-    module: nn.Module
+    net: Net
     variables: Any
+    """As the net takes them: plain nested dictionaries."""
     removed: Mapping[str, Sequence[int]]
     """By layer path: the removed filters' indices in the net as it was."""
     kept: Mapping[str, Sequence[int]]
@@ -38,9 +41,14 @@ class Cut:
     """Where the smaller net's trace differs from the whole one's by more than sizes, though no
     logit did on random images; None where it does not, and so no logit can on any."""
 
+    @property
+    def module(self) -> Any:
+        """The smaller module; an NNX module holds the variables."""
+        return self.net.given(self.variables)[0]
+
 
 def remove(
-    module: nn.Module,
+    module: Any,
     variables: Any,
     graph: Dependencies,
     removed: np.ndarray,
@@ -53,8 +61,8 @@ def remove(
     """Take channels out of a net: it computes what the whole one would with those at zero.
 
     Args:
-        module: the net.
-        variables: its variables, {'params': ...} and more.
+        module: the net, of any kind.
+        variables: its variables, plain nested dictionaries: {'params': ...} and more.
         graph: its `dependencies`.
         removed: bool, one a channel.
         constants: for each of `graph.contractions` what the removed channels always are, one
@@ -68,6 +76,7 @@ def remove(
         UserError: for a layer with no filter left, or a smaller module that doesn't fit or, for a
             number that it reads from its shapes, computes something else.
     """
+    net = front(module)
     idle = unread(graph, removed)
     removed = removed | idle
     _refuse_empty(graph, removed, idle, optional)
@@ -80,9 +89,9 @@ def remove(
     kept = {path: kept[path] for path in graph.filters}
     widths = {path: len(indices) for path, indices in kept.items()}
     if rebuild is None:
-        fit = narrowed(module, smaller, graph, removed, **kwargs)
+        fit = narrowed(net, smaller, graph, removed, **kwargs)
     else:
-        fit = _fit(rebuild(widths), smaller, graph, kwargs)
+        fit = _fit(_rebuilt(net, rebuild(widths), smaller), smaller, graph, kwargs)
     traced = fit.trace
     found = departure(graph, removed, traced, fit.held)
     if found and not agree(graph, removed, constants, variables, traced, smaller):
@@ -90,28 +99,28 @@ def remove(
             f"the smaller module computes something else than the whole one without those filters: "
             f"{found}; remove other filters, or pass rebuild= with a module that keeps that number"
         )
-    return Cut(fit.module, smaller, gone, kept, traced, found)
+    return Cut(fit.net, smaller, gone, kept, traced, found)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A smaller module that takes the smaller variables."""
+    """A smaller net that takes the smaller variables."""
 
-    module: nn.Module
+    net: Net
     trace: Trace
     held: np.ndarray
     """Channels (bool, one each) whose places stay between layers."""
 
 
 def narrowed(
-    module: nn.Module, variables: Any, graph: Dependencies, removed: np.ndarray, **kwargs: Any
+    module: Any, variables: Any, graph: Dependencies, removed: np.ndarray, **kwargs: Any
 ) -> Fit:
     """The module with narrower layers, its channels at their old places where it can't do without.
 
     Sizes that are written in its code, as in `reshape(-1, 512)`, show when it is run.
 
     Args:
-        module: the net.
+        module: the net, of any kind.
         variables: the smaller net's, which the module has to fit.
         graph: the net's dependencies.
         removed: bool, one a channel.
@@ -120,15 +129,28 @@ def narrowed(
     Raises:
         UserError: where it does not run or fit.
     """
+    net = front(module)
+    if isinstance(net, FunctionNet):  # reads its widths from its params
+        return _fit(net.like(net.function, variables), variables, graph, kwargs)
     refused = []
     every = np.ones(graph.channels, bool)
     for held in (graph.by_place, graph.by_place | graph.reshaped, every):
-        result = narrow(module, graph, removed, held)
+        result = _narrowed_to(net, variables, graph, removed, held)
         try:
             return _fit(result, variables, graph, kwargs, held)
         except UserError as error:
             refused.append(error)
     raise refused[0]
+
+
+def _narrowed_to(
+    net: Net, variables: Any, graph: Dependencies, removed: np.ndarray, held: np.ndarray
+) -> Net:
+    if isinstance(net, LinenNet):
+        return net.like(narrow(net.module, graph, removed, held), variables)
+    from rice_jax.prune import narrow_nnx  # importing flax.nnx takes seconds
+
+    return narrow_nnx.narrow(net, variables, graph, removed, held)
 
 
 def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
@@ -260,17 +282,26 @@ def _without_empty(variables: Any) -> Any:
     )
 
 
+def _rebuilt(net: Net, module: Any, variables: Any) -> Net:
+    """The net of the module that `rebuild` made; UserError where that is of another kind."""
+    made = net.like(module, variables)
+    if type(front(module, variables)) is not type(net):
+        raise UserError(f"rebuild= gives {type(module).__name__}, which is no net as {net.name} is")
+    return made
+
+
 def _fit(
-    module: nn.Module,
+    net: Net,
     variables: Any,
     graph: Dependencies,
     kwargs: Any,
     held: np.ndarray | None = None,
 ) -> Fit:
-    """The module with its trace; UserError where it does not run or asks for other variables."""
+    """The net with its trace; UserError where it does not run or asks for other variables."""
     shape = graph.trace.input.shape
     try:
-        wanted = variable_shapes(module, shape, **kwargs)
+        wanted = variable_shapes(net, shape, **kwargs)
+        traced = trace(net, shape, any_key=True, shapes=wanted, **kwargs)
     except UserError:
         raise
     except Exception as error:
@@ -285,8 +316,7 @@ def _fit(
                 f"{given.get(path, 'left out')}, the module asks for "
                 f"{expected.get(path, 'no such variable')}; pass rebuild="
             )
-    traced = trace(module, shape, any_key=True, shapes=wanted, **kwargs)
-    return Fit(module, traced, np.zeros(graph.channels, bool) if held is None else held)
+    return Fit(net, traced, np.zeros(graph.channels, bool) if held is None else held)
 
 
 def _flat(variables: Any) -> dict[str, Any]:

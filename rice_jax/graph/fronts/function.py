@@ -1,0 +1,72 @@
+"""Plain functions f(params, x), whose layers are the named scopes that they are written with."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rice_jax.graph import scopes
+from rice_jax.graph.call import key_name
+from rice_jax.graph.fronts.net import Net
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FunctionNet(Net):
+    """A function of params, a tree of arrays, and an array of images."""
+
+    function: Callable[..., Any]
+    params: Any
+    """Of any structure; arrays or their shapes."""
+
+    scoped = True
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def variables(self) -> Any:
+        """The params by the names of their places, as the one collection 'params'."""
+        nested: dict[str, Any] = {}
+        for names, leaf in _places(self.params):
+            inner = nested
+            for name in names[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[names[-1]] = leaf if hasattr(leaf, "shape") else np.asarray(leaf)
+        return {"params": nested}
+
+    def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
+        """Shapes of the params."""
+        del x, rngs, kwargs
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.variables)
+
+    def apply(self, variables: Any, x: Any, **options: Any) -> Any:
+        """What the function returns."""
+        return self.function(self.given(variables)[1], x, **options)
+
+    def given(self, variables: Any) -> tuple[Callable[..., Any], Any]:
+        """The function, and params in the structure that they came in."""
+        leaves = []
+        for names, _ in _places(self.params):
+            inner = variables["params"]
+            for name in names:
+                inner = inner[name]
+            leaves.append(inner)
+        return self.function, jax.tree.unflatten(jax.tree.structure(self.params), leaves)
+
+    def like(self, module: Any, variables: Any) -> "FunctionNet":
+        """The net of another function with params in the same structure."""
+        return FunctionNet(module, self.given(variables)[1])
+
+    def layer_of(self, eqn: Any, outer: str) -> str:
+        """The named scopes that the equation is in."""
+        return scopes.path(eqn, outer)
+
+
+def _places(params: Any) -> list[tuple[list[str], Any]]:
+    """Each leaf of a tree with the names that lead to it."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return [([key_name(key) for key in keys] or ["value"], leaf) for keys, leaf in leaves]

@@ -1,0 +1,86 @@
+"""Linen modules: their random streams, their boxes, their layers marked by interception."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import errors
+
+from rice_jax.errors import UserError
+from rice_jax.graph.boxes import boxed_as, unboxed
+from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.layers import Layer, mark
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinenNet(Net):
+    """A Linen module, called by `module.apply`."""
+
+    module: nn.Module
+    boxed: Any = None
+    """Variables in the boxes that `given` is to put them in again."""
+
+    @property
+    def name(self) -> str:
+        """The module's class."""
+        return type(self.module).__name__
+
+    def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
+        """Shapes of the variables that `module.init` would make, at no compute."""
+        keys = any_stream(rngs)
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return unboxed(jax.eval_shape(lambda x: self.module.init(keys, x, **kwargs), shape))
+
+    def apply(self, variables: Any, x: Any, **options: Any) -> Any:
+        """`module.apply`; UserError for a random stream that has no key."""
+        try:
+            return self.module.apply(variables, x, **options)
+        except errors.InvalidRngError as error:
+            stream = str(error).partition('PRNG for "')[2].partition('"')[0]
+            raise UserError(
+                f"the net draws random numbers from the stream {stream!r}: give it a key, "
+                f"rngs={{{stream!r}: jax.random.key(0)}}, or call it so that it draws none"
+            ) from error
+
+    def options(self, rngs: Any = None, *, any_key: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """`kwargs`, and keys by stream."""
+        return {**kwargs, "rngs": any_stream(rngs) if any_key else streams(rngs)}
+
+    def given(self, variables: Any) -> tuple[nn.Module, Any]:
+        """The module and its variables, boxed as they were."""
+        return self.module, variables if self.boxed is None else boxed_as(variables, self.boxed)
+
+    def like(self, module: Any, variables: Any) -> "LinenNet":
+        """The net of another Linen module."""
+        del variables
+        return dataclasses.replace(self, module=module)
+
+    @contextlib.contextmanager
+    def marked(self, layers: dict[str, Layer]) -> Iterator[None]:
+        """Marks on each method of each module."""
+
+        def intercept(
+            call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
+        ) -> Any:
+            if context.method_name == "setup":
+                return call(*args, **kwargs)
+            path = "/".join(context.module.path)
+            return mark(layers, path, type(context.module), call, args, kwargs)
+
+        with nn.intercept_methods(intercept):
+            yield
+
+
+def streams(rngs: Any) -> dict[str, Any]:
+    """Keys by stream; a key alone is that of 'params', as Flax has it."""
+    if rngs is None:
+        return {}
+    return dict(rngs) if isinstance(rngs, Mapping) else {"params": rngs}
+
+
+def any_stream(rngs: Any) -> dict[str, Any]:
+    """The keys, and a fixed one for every other stream: Flax draws those from 'params'."""
+    return {"params": jax.random.key(0)} | streams(rngs)

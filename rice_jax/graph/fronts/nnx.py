@@ -1,0 +1,181 @@
+"""NNX modules: split into variables and the rest, merged anew for each call, never changed."""
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rice_jax.graph.call import key_name
+from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.keys import carried
+from rice_jax.graph.layers import Layer, mark
+
+_LAYERS: contextvars.ContextVar[dict[str, Layer] | None] = contextvars.ContextVar(
+    "layers", default=None
+)
+"""Where modules that are called are noted, while a net is traced."""
+
+
+class NNXNet(Net):
+    """An NNX module as a function of its variables; its random streams stay as they are."""
+
+    def __init__(self, module: nnx.Module) -> None:
+        self.module = module
+        split: Any = nnx.split(module, nnx.RngState, ...)
+        self._graphdef, random, self._state = split
+        self._random = carried(jax.tree.map(_known, random))
+        self._places = _places(self._state)
+
+    @property
+    def name(self) -> str:
+        """The module's class."""
+        return type(self.module).__name__
+
+    @property
+    def variables(self) -> Any:
+        """The module's own, by Linen's names of their kinds: 'params', 'batch_stats'.
+
+        Arrays that are no `nnx.Variable` are of the collection 'arrays'.
+        """
+        nested: dict[str, Any] = {}
+        for names, leaf in zip(self._places, jax.tree.leaves(self._state), strict=True):
+            inner = nested
+            for name in names[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[names[-1]] = leaf
+        return nested
+
+    def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
+        """Shapes of the module's variables."""
+        del x, rngs, kwargs
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), self.variables)
+
+    def apply(self, variables: Any, x: Any, **options: Any) -> Any:
+        """Call a copy of the module that has these variables."""
+        module: Any = self.with_variables(variables)
+        if _LAYERS.get() is not None:
+            for path, each in list(modules(module)):
+                become(each, _marking(type(each)), _rice_jax_path=path)
+        return module(x, **options)
+
+    def with_variables(self, variables: Any) -> nnx.Module:
+        """A new module, as this one but for its variables."""
+        leaves = []
+        for names in self._places:
+            inner = variables
+            for name in names:
+                inner = inner[name]
+            leaves.append(inner)
+        state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
+        return nnx.merge(self._graphdef, self._random(), state)
+
+    def given(self, variables: Any) -> tuple[nnx.Module, None]:
+        """A new module with these variables; itself for its own."""
+        return self.with_variables(variables), None
+
+    def like(self, module: Any, variables: Any) -> "NNXNet":
+        """The net of another NNX module, which has variables of its own."""
+        del variables
+        return NNXNet(module)
+
+    @contextlib.contextmanager
+    def marked(self, layers: dict[str, Layer]) -> Iterator[None]:
+        """Marks on each public method of each module."""
+        before = _LAYERS.set(layers)
+        try:
+            yield
+        finally:
+            _LAYERS.reset(before)
+
+
+def modules(module: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
+    """The modules of the tree with their paths, each once, the root's ''."""
+    for path, node in nnx.iter_graph(module):
+        if isinstance(node, nnx.Module):
+            yield "/".join(map(str, path)), node
+
+
+def subclass(cls: type, methods: dict[str, Any]) -> type:
+    """A class as `cls`, of its name, with other methods: for modules of our own copy alone."""
+    options = {} if getattr(cls, "_pytree__is_pytree", True) else {"pytree": False}
+    own = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return types.new_class(cls.__name__, (cls,), options, lambda body: body.update(own | methods))
+
+
+def become(module: nnx.Module, cls: type, **attributes: Any) -> None:
+    """Make a module of our own copy one of another class, a `subclass` of its own."""
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    object.__setattr__(module, "__class__", cls)
+
+
+@functools.cache  # JAX and NNX keep each class of modules that they met, so it is made once
+def _marking(cls: type) -> type:
+    """A class as `cls` whose methods are marked where layers are noted."""
+
+    def marking(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            layers = _LAYERS.get()
+            bound = functools.partial(method, self)
+            if layers is None:
+                return bound(*args, **kwargs)
+            return mark(layers, self._rice_jax_path, cls, bound, args, kwargs)
+
+        return call
+
+    return subclass(cls, {name: marking(method) for name, method in _methods(cls).items()})
+
+
+def _methods(cls: type) -> dict[str, Callable[..., Any]]:
+    """What can be called of a module, without what every module has."""
+    ours = [each for each in cls.__mro__ if each not in nnx.Module.__mro__]
+    members = {name: member for each in ours[::-1] for name, member in vars(each).items()}
+    return {
+        name: member
+        for name, member in members.items()
+        if (name == "__call__" and callable(member))
+        or (inspect.isfunction(member) and not name.startswith("_"))
+    }
+
+
+def _places(state: Any) -> list[tuple[str, ...]]:
+    """For each array of a state its collection and the names that lead to it."""
+    places: list[tuple[str, ...]] = []
+    variables = jax.tree_util.tree_flatten_with_path(state, is_leaf=_is_variable)[0]
+    for keys, variable in variables:
+        path = tuple(map(key_name, keys))
+        inside = jax.tree_util.tree_flatten_with_path(variable)[0]
+        if len(inside) == 1:
+            places.append((_collection(variable), *path))
+        else:  # a variable that holds a tree of arrays
+            places += [(_collection(variable), *path, *map(key_name, below)) for below, _ in inside]
+    return places
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, nnx.Variable)
+
+
+def _collection(variable: Any) -> str:
+    if not _is_variable(variable):
+        return "arrays"
+    if isinstance(variable, nnx.Param):
+        return "params"
+    return nnx.variable_name_from_type(type(variable), allow_register=True)
+
+
+def _known(leaf: Any) -> Any:
+    """A random stream's key or count; a fixed one where a module has shapes alone."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
