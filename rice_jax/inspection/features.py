@@ -37,7 +37,7 @@ def feature_maps(
 
 
 def seer(
-    module: nn.Module, images: Any, **call_kwargs: Any
+    module: Any, images: Any, **call_kwargs: Any
 ) -> Callable[[Any, Any], tuple[dict[str, jax.Array], jax.Array | None]]:
     """A compiled function of variables and images to their feature maps and logits.
 

@@ -37,7 +37,7 @@ def front(module: Any, params: Any = None) -> Net:
     kind = _name(module)
     if isinstance(module, type):
         raise UserError(f"{kind} is a class: give an instance of it, {kind}(...)")
-    if not callable(module):
+    if not _takes_two(module):
         raise UserError(
             f"{kind} is no net: give a flax.linen module, a flax.nnx module, or a function of "
             "params and images whose layers are marked with jax.named_scope"
@@ -171,6 +171,17 @@ def _too_many(net: Net) -> UserError:
     return UserError(
         f"{net.name} is an NNX module, which holds its variables itself: give no others"
     )
+
+
+def _takes_two(given: Any) -> bool:
+    """Whether it can be called with params and images."""
+    try:
+        inspect.signature(given).bind_partial(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of what tells no signature
+        return callable(given)
+    return True
 
 
 def _are_variables(given: Any) -> bool:
