@@ -201,6 +201,7 @@ def test_help_lists_every_field_with_meaning_and_bounds(answers):
 def test_the_words_that_options_offer_are_those_that_the_jobs_know():
     assert tuple(stages.STAGES) == train_command.STAGES
     assert set(prune.CRITERIA) == set(prune_command.CRITERIA)
+    assert prune.ALLOCATIONS == prune_command.ALLOCATIONS
     assert variants.BASELINES == prune_command.BASELINES
     assert tuple(moves.MOVES) == lighten_command.STEPS == request.STEPS
     assert candidate.MEASURES == lighten_command.MEASURES
@@ -298,6 +299,11 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
             Request(budgets={"xla": 1_500_000, "params": 2000}),
         ),
         (["--suggest", "--criterion=l1"], "suggest", Request(criterion="l1")),
+        (
+            ["--out=x", "--max_params=9", "--allocation=uniform", "--skip=conv1", "--round_to=8"],
+            "prune_run",
+            Request(budgets={"params": 9}, allocation="uniform", skip=("conv1",), round_to=8),
+        ),
         (
             ["--out=x", "--max_filters=9", "--finetune_epochs=2", "--steps=3", "--seeds=1,2"],
             "with_baselines",

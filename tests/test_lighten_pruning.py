@@ -242,7 +242,7 @@ def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
 def test_baselines_are_checked_before_anything_is_done(settings, parent):
     out = Run(parent.path.parent / "variants")
     for names, request, said in (
-        (["best"], Request(), "--baselines=best: there are scratch, random, l1"),
+        (["best"], Request(), "--baselines=best: there are scratch, taylor, l1"),
         (["l1"], Request(drop="dead"), "need a budget"),
         (["scratch"], Request(drop="dead"), "give --finetune_epochs"),
     ):
@@ -261,11 +261,13 @@ def given(monkeypatch):
         run.create()
         halves = {"clean": {"accuracy": accuracy}, "augmented": {"accuracy": accuracy / 2}}
         run.write_json("evaluation.json", halves)
-        run.write_json("profile.json", {"totals": {"flops": {"study": 1000}}})
+        time = {"measured": {"median": accuracy / 1000}}
+        run.write_json("profile.json", {"totals": {"flops": {"study": 1000}}, "time": time})
         assert stages[0] == "train"
         assert (config.model.weights == train.RANDOM) == ("scratch" in workdir)
 
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
+    monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: {"median": 0.002})
     return accuracies
 
 
@@ -283,6 +285,8 @@ def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, cap
     assert [run["seed"] for run in l1["runs"]] == [0, 1]
     assert l1["clean"] == pytest.approx({"mean": 0.8, "spread": 0.02**0.5})
     assert content["variants"]["random"]["augmented"] == {"mean": 0.3, "spread": 0.0}
+    assert content["whole_latency_seconds"] == 0.002
+    assert l1["latency"]["mean"] == pytest.approx(0.0008)
     assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 1,000 FLOPs" in (
         capsys.readouterr().out
     )

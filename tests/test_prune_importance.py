@@ -40,6 +40,32 @@ def test_l1_is_the_sum_of_absolute_weights_relative_to_its_layer():
         np.testing.assert_allclose(found[path], sums / sums.mean(), rtol=1e-5)
 
 
+def test_l2_is_the_length_of_a_filter_relative_to_its_layer():
+    found = scores("l2")
+    for path, kernel in kernels().items():
+        lengths = np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
+        np.testing.assert_allclose(found[path], lengths / lengths.mean(), rtol=1e-5)
+
+
+def test_batch_norm_is_the_mean_scale_that_a_channel_passes():
+    """stem, a_out and b_out are one channel through the sums; down and others pass none."""
+    module = prunable.Residual()
+    graph = prune.dependencies(module, prunable.SHAPE)
+    variables = prunable.random_variables(variable_shapes(module, prunable.SHAPE), 1)
+    found = scores("batch_norm", graph, variables)
+    norms = {
+        path: np.abs(each["scale"]) for path, each in variables["params"].items() if "norm" in path
+    }
+    shared = np.mean([norms[f"{path}_norm"] for path in ("stem", "a_out", "b_out")], 0)
+    np.testing.assert_allclose(found["stem"], shared, rtol=1e-6)
+    for path in ("a_in", "b_in"):
+        np.testing.assert_allclose(found[path], norms[f"{path}_norm"], rtol=1e-6)
+    every = np.concatenate([shared, norms["a_in_norm"], norms["b_in_norm"]])
+    np.testing.assert_allclose(found["squeeze"], every.mean(), rtol=1e-6)
+    with pytest.raises(UserError, match="no batch normalisation"):
+        scores("batch_norm")
+
+
 def test_geometric_median_is_the_distance_to_all_other_filters():
     found = scores("geometric_median")
     for path, kernel in kernels().items():
@@ -95,8 +121,8 @@ def test_random_follows_its_seed():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UserError, match="criterion 'l2': there are apoz, l1, taylor"):
-        scores("l2")
+    with pytest.raises(UserError, match="criterion 'l3': there are taylor, l1, l2, batch_norm"):
+        scores("l3")
     with pytest.raises(UserError, match="no images to judge filters on"):
         scores("taylor", batches=[])
     broken = jax.tree.map(lambda array: array * np.nan, VARIABLES)

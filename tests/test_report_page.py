@@ -337,10 +337,13 @@ def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
     }
     for way in ways.values():
         way["runs"] = [{"seed": 0, "flops": 1234, "clean": 0.9, "augmented": 0.5}]
-    run = make_run(tmp_path, prune=PRUNED, variants={"epochs": 7, "variants": ways})
+    ways["scratch"]["latency"] = {"mean": 0.004, "spread": None}
+    content = {"epochs": 7, "variants": ways, "whole_latency_seconds": 0.01}
+    run = make_run(tmp_path, prune=PRUNED, variants=content)
     rows = cells(text_of(run))
-    assert [f"this one ({criterion})", "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %"] in rows
-    assert ["this shape, from random weights", "1,234", "1", "80.00 %", "40.00 %"] in rows
+    first, scratch = f"this one ({criterion})", "this shape, from random weights"
+    assert [first, "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %", "—", "—"] in rows
+    assert [scratch, "1,234", "1", "80.00 %", "40.00 %", "4 ms", "2.50"] in rows
     assert "as many epochs (7)" in text_of(run)
 
 

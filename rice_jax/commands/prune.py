@@ -10,8 +10,9 @@ from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
-CRITERIA = ("apoz", "l1", "taylor", "geometric_median", "random")
-BASELINES = ("scratch", "random", "l1")
+CRITERIA = ("taylor", "l1", "l2", "batch_norm", "geometric_median", "apoz", "random")
+ALLOCATIONS = ("global", "uniform", "isomorphic")
+BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
 KINDS = {"clean": ("clean",), "augmented": ("augmented",), "both": ("clean", "augmented")}
 _MANY = 10**18
 
@@ -25,6 +26,10 @@ _MANY = 10**18
 @option("--max_params", Whole(1, _MANY), "Parameters that may be left")
 @option("--max_filters", Whole(1, _MANY), "Filters of convolutions that may be left")
 @option("--criterion", Word(CRITERIA), "What budgets go by", "taylor")
+@option("--allocation", Word(ALLOCATIONS), "How a budget is shared out among layers", "global")
+@option("--only", Several(Text("a path")), "Layers that may lose filters, with all below them")
+@option("--skip", Several(Text("a path")), "Layers that lose none")
+@option("--round_to", Whole(1, 65_536), "Layers keep a multiple of so many filters", 1)
 @option(
     "--drop_layers",
     Several(Text("a path")),
@@ -63,9 +68,11 @@ def prune(
 
     --drop=dead removes filters that are zero on every image of a split, --drop=proven those that
     are zero on every possible image; both change no logit. --max_flops, --max_params and
-    --max_filters remove more, the least important first. --drop_layers removes whole blocks. The
-    folder --out is a run as any other: it can be trained, evaluated, profiled, inspected, pruned
-    and exported.
+    --max_filters remove more, the least important first: --allocation=global ranks all filters by
+    what they are worth for what they cost, uniform takes the same share of each layer, isomorphic
+    the same share of all layers of one shape, ranked together. --drop_layers removes whole blocks.
+    The folder --out is a run as any other: it can be trained, evaluated, profiled, inspected,
+    pruned and exported.
 
     Every field of the run's configuration can be set, as --config.train.augment=true.
     """
@@ -116,8 +123,8 @@ def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
         )
     if asked["steps"] > 1 and not (budget and asked["finetune_epochs"]):
         raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
-    if not budget and {"random", "l1"} & set(asked["baselines"] or ()):
-        raise UserError("--baselines random and l1 need a budget, as --max_flops")
+    if not budget and set(asked["baselines"] or ()) - {"scratch"}:
+        raise UserError("--baselines but scratch need a budget, as --max_flops")
     if (asked["baselines"] or asked["seeds"]) and not asked["finetune_epochs"]:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
 
@@ -133,9 +140,11 @@ def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:
 
 def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `Request`."""
-    same = ("drop", "criterion", "tail_margin", "split", "judge_images", "steps")
+    same = ("drop", "criterion", "allocation", "round_to", "tail_margin", "split", "judge_images")
     return {
-        **{name: asked[name] for name in (*same, "finetune_epochs", "on_unknown")},
+        **{name: asked[name] for name in (*same, "steps", "finetune_epochs", "on_unknown")},
+        "only": asked["only"] or (),
+        "skip": asked["skip"] or (),
         "budgets": _budgets(asked),
         "drop_layers": asked["drop_layers"] or (),
         "kinds": KINDS[asked["images"]],

@@ -31,6 +31,10 @@ class Request:
     drop: str | None = None
     budgets: Mapping[str, int] = dataclasses.field(default_factory=dict)
     criterion: str = "taylor"
+    allocation: str = "global"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    round_to: int = 1
     drop_layers: tuple[str, ...] = ()
     """Paths of blocks, or 'auto' alone: those after which no block tells the classes better."""
     tail_margin: float = 0.002
@@ -90,7 +94,8 @@ def _prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run,
     config = for_the_net_of(parent, config)
     if out.has("prune.json"):
         made = out.read_json("prune.json")["request"]
-        differing = [name for name in asked if made.get(name) != _plain(asked[name])]
+        usual = Request().to_json()  # for what an older version did not ask
+        differing = [n for n in asked if _plain(made.get(n, usual.get(n))) != _plain(asked[n])]
         if differing:
             name = differing[0]
             raise UserError(
@@ -268,6 +273,10 @@ def _cut(
         drop=request.drop if first else None,
         budgets=budgets or None,
         criterion=request.criterion,
+        allocation=request.allocation,
+        only=request.only,
+        skip=request.skip,
+        round_to=request.round_to,
         judged_on=judged,
         seed=net.config.seed,
         on_unknown=request.on_unknown,

@@ -8,14 +8,15 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import report, stages, train
+from rice_jax import profile, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten.pruning import Request, prune_run
+from rice_jax.prune import ALLOCATIONS, CRITERIA
 from rice_jax.report.record import PARTS
 from rice_jax.run import Run
 
-BASELINES = ("scratch", "random", "l1")
-"""The pruned net's shape trained from random weights; random removal; removal by L1."""
+BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
+"""The pruned net's shape trained from random weights; another criterion; another allocation."""
 
 
 def with_baselines(
@@ -30,8 +31,9 @@ def with_baselines(
 
     The seeds are those of training; all runs share the splits of the trained one. Leaves
     variants.json, and a table in `out`'s report: for each variant the accuracies of its seeds,
-    their mean, and their standard deviation (None for one seed). What the request itself removes
-    is called by its criterion, or by what it drops where there is no budget.
+    their mean, and their standard deviation (None for one seed), the latency beside the whole
+    net's. What the request itself removes is called by its criterion, or by what it drops where
+    there is no budget.
 
     Raises:
         UserError: an unknown baseline, or none without a budget to compare at.
@@ -39,12 +41,13 @@ def with_baselines(
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
         raise UserError(f"--baselines={unknown[0]}: there are {', '.join(BASELINES)}")
-    if not request.budgets and set(baselines) & {"random", "l1"}:
-        raise UserError("--baselines random and l1 need a budget, as --max_flops")
+    if not request.budgets and set(baselines) - {"scratch"}:
+        raise UserError("--baselines but scratch need a budget, as --max_flops")
     if not request.finetune_epochs:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
     own = request.criterion if request.budgets else request.drop or "drop_layers"
-    names = list(dict.fromkeys((own, *baselines)))
+    names = [own, *(name for name in baselines if name != request.allocation)]
+    names = list(dict.fromkeys(names))
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for seed in dict.fromkeys(seeds):
         seeded = _with_seed(config, seed)
@@ -55,11 +58,11 @@ def with_baselines(
             if name == "scratch":
                 _from_scratch(out, run, seed)
             else:
-                criterion = request.criterion if name == own else name
-                prune_run(dataclasses.replace(request, criterion=criterion), seeded, parent, run)
+                prune_run(_otherwise(request, name), seeded, parent, run)
             rows[name].append({"seed": seed, **_measured(run)})
     table = {name: _summary(each) for name, each in rows.items()}
-    out.write_json("variants.json", {"epochs": request.finetune_epochs, "variants": table})
+    content = {"epochs": request.finetune_epochs, "variants": table}
+    out.write_json("variants.json", content | {"whole_latency_seconds": _latency(parent)})
     report.write(out)
     for name, row in table.items():
         clean, augmented = (_told(row[part]) for part in PARTS)
@@ -67,6 +70,22 @@ def with_baselines(
             f"{name}: clean {clean}, augmented {augmented}, {row['runs'][0]['flops']:,} FLOPs, "
             f"seed {', '.join(str(run['seed']) for run in row['runs'])}"
         )
+
+
+def _otherwise(request: Request, name: str) -> Request:
+    """The request with the criterion or the allocation that a baseline is called by."""
+    if name in ALLOCATIONS:
+        return dataclasses.replace(request, allocation=name)
+    return dataclasses.replace(request, criterion=name) if name in CRITERIA else request
+
+
+def _latency(run: Run) -> float:
+    """Seconds of one image, measured now: as those of the variants, on this machine."""
+    net = train.load(run)
+    side = net.config.data.image_size
+    return profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)[
+        "median"
+    ]
 
 
 def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
@@ -84,17 +103,18 @@ def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
 
 
 def _measured(run: Run) -> dict[str, float]:
-    evaluation = run.read_json("evaluation.json")
+    evaluation, profiled = run.read_json("evaluation.json"), run.read_json("profile.json")
     return {
         "clean": evaluation["clean"]["accuracy"],
         "augmented": evaluation["augmented"]["accuracy"],
-        "flops": run.read_json("profile.json")["totals"]["flops"]["study"],
+        "flops": profiled["totals"]["flops"]["study"],
+        "latency": profiled["time"]["measured"]["median"],
     }
 
 
 def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     summary: dict[str, Any] = {"runs": runs}
-    for part in PARTS:
+    for part in (*PARTS, "latency"):
         values = [run[part] for run in runs]
         spread = statistics.stdev(values) if len(values) > 1 else None
         summary[part] = {"mean": statistics.fmean(values), "spread": spread}

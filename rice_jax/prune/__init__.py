@@ -1,5 +1,6 @@
 """Takes filters out of a net for real, and proves what that cost."""
 
+from rice_jax.prune.allocation import ALLOCATIONS
 from rice_jax.prune.certificate import Certificate, certify
 from rice_jax.prune.dependencies import Dependencies, dependencies
 from rice_jax.prune.importance import CRITERIA
@@ -8,6 +9,7 @@ from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.prune.shapes import hold_shapes
 
 __all__ = [
+    "ALLOCATIONS",
     "CRITERIA",
     "Certificate",
     "Dependencies",

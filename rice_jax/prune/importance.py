@@ -41,6 +41,38 @@ def l1(evidence: Evidence) -> np.ndarray:
     return _over_layers(evidence, lambda rows: np.abs(rows).sum(1))
 
 
+def l2(evidence: Evidence) -> np.ndarray:
+    """Root of the sum of a filter's squared weights, over its layer's mean as in `l1`."""
+    return _over_layers(evidence, lambda rows: np.sqrt((rows**2).sum(1)))
+
+
+def batch_norm(evidence: Evidence) -> np.ndarray:
+    """Absolute scale of the batch normalisations that a channel passes (Liu et al. 2017).
+
+    The mean of all of them, as it is (arXiv:1708.06519, without its training for sparsity). A
+    channel that passes none is worth as much as the mean of all that do.
+
+    Raises:
+        UserError: the net has no batch normalisation with a scale.
+    """
+    graph, variables = evidence.graph, traverse_util.flatten_dict(evidence.variables, sep="/")
+    total, passed = np.zeros(graph.channels), np.zeros(graph.channels)
+    for path, _, channels in graph.variables():
+        module = path.removeprefix("params/").removesuffix("/scale")
+        if path == f"params/{module}/scale" and f"batch_stats/{module}/mean" in variables:
+            free = channels >= 0
+            scale = np.abs(np.asarray(variables[path], np.float64))
+            np.add.at(total, channels[free], scale[free])
+            np.add.at(passed, channels[free], 1)
+    if not passed.any():
+        raise UserError(
+            "criterion 'batch_norm': the net has no batch normalisation with a scale that its "
+            "filters pass; try 'taylor'"
+        )
+    scales = total / np.maximum(passed, 1)
+    return np.where(passed > 0, scales, scales[passed > 0].mean())
+
+
 def geometric_median(evidence: Evidence) -> np.ndarray:
     """A filter's distance to all others of its layer (He et al. 2019, arXiv:1811.00250).
 
@@ -113,10 +145,12 @@ def random(evidence: Evidence) -> np.ndarray:
 
 CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     {
-        "apoz": apoz,
-        "l1": l1,
         "taylor": taylor,
+        "l1": l1,
+        "l2": l2,
+        "batch_norm": batch_norm,
         "geometric_median": geometric_median,
+        "apoz": apoz,
         "random": random,
     }
 )

@@ -14,6 +14,7 @@ from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.trace import Trace, trace
 from rice_jax.prune import surgery
+from rice_jax.prune.allocation import ALLOCATIONS, held
 from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
 from rice_jax.prune.cost import Measure, cost
@@ -69,6 +70,10 @@ def prune(
     filters: Mapping[str, Sequence[int]] | None = None,
     budgets: Mapping[Measure, int] | None = None,
     criterion: str = "taylor",
+    allocation: str = "global",
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    round_to: int = 1,
     judged_on: Iterable[Any] | None = None,
     output: Output = None,
     seed: int = 0,
@@ -98,6 +103,12 @@ def prune(
         budgets: the most that may be left of 'formula', 'study' or 'xla' FLOPs for one image,
             of 'params' or of convolutions' 'filters'.
         criterion: a key of `importance.CRITERIA`, for budgets.
+        allocation: how budgets are shared out: 'global' ranks all channels together by what they
+            are worth for what they cost, 'uniform' takes the same share of each group, 'isomorphic'
+            the same share of all groups of one shape, ranked together.
+        only: paths of layers that may lose filters, with all below them; empty for any.
+        skip: paths of layers that lose none.
+        round_to: layers that a budget takes filters from keep a multiple of so many.
         judged_on: what the criterion looks at, where that is not `batches`.
         output: which of several outputs are the logits: a key, an attribute, an index, or a
             function of what the module returns. The other outputs keep their shapes.
@@ -113,9 +124,15 @@ def prune(
 
     Raises:
         UserError: nothing to do, several outputs of which none is named, labels that are missing,
-            a budget that can't be met, a layer without a filter left, a filter that can't go, an
-            operation without a rule, or a module that can't be narrowed.
+            a budget that can't be met, an unknown layer in `only` or `skip`, a layer without a
+            filter left, a filter that can't go, an operation without a rule, or a module that
+            can't be narrowed.
     """
+    if allocation not in ALLOCATIONS or round_to < 1:
+        raise UserError(
+            f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
+            "and multiples of 1 or more"
+        )
     if drop is None and not filters and not budgets:
         raise UserError("nothing says what to remove: give drop, filters or budgets")
     batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
@@ -127,15 +144,25 @@ def prune(
     if rebuild is None:
         graph = hold_shapes(module, variables, graph, **called)
     whole = _totals(graph.trace)
+    kept = held(graph, only, skip)
     costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
     for measure, budget in (budgets or {}).items():
-        check(graph, costs[measure], budget)
+        check(graph, costs[measure], budget, None, kept, round_to)
     found = _dead(graph, variables, batches, drop, optional, pixels)
-    removed = found.removed | graph.select(filters or {})
+    removed = (found.removed & ~kept) | graph.select(filters or {})
     if budgets:
         scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
         for measure, budget in budgets.items():
-            removed = to_budget(graph, scores, costs[measure], budget, removed=removed)
+            removed = to_budget(
+                graph,
+                scores,
+                costs[measure],
+                budget,
+                removed=removed,
+                held=kept,
+                round_to=round_to,
+                allocation=allocation,
+            )
     cut = surgery.remove(
         module,
         variables,

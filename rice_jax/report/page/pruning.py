@@ -11,8 +11,16 @@ from rice_jax.run import Run
 _UNITS = {"params": "parameters", "filters": "filters"}
 _WAYS = {
     "scratch": "this shape, from random weights",
-    "random": "filters chosen at random",
+    "taylor": "filters that the loss misses least (`taylor`)",
     "l1": "filters with the least sum of weights (`l1`)",
+    "l2": "the shortest filters (`l2`)",
+    "batch_norm": "filters with the least scale after them (`batch_norm`)",
+    "geometric_median": "filters that others stand in for (`geometric_median`)",
+    "apoz": "filters that are zero most often (`apoz`)",
+    "random": "filters chosen at random",
+    "global": "all filters ranked together (`global`)",
+    "uniform": "the same share of each layer (`uniform`)",
+    "isomorphic": "the same share of layers of one shape (`isomorphic`)",
 }
 _TOTALS = (("study", "FLOPs, `study`"), ("params", "parameters"), ("filters", "filters"))
 
@@ -88,6 +96,7 @@ def _variants(variants: Mapping[str, Any]) -> str:
             numbers.count(int(row["runs"][0]["flops"])),
             str(len(row["runs"])),
             *(_accuracy(row[part]) for part in PARTS),
+            *_speed(row.get("latency"), variants.get("whole_latency_seconds")),
         )
         for number, (name, row) in enumerate(variants["variants"].items())
     ]
@@ -95,8 +104,15 @@ def _variants(variants: Mapping[str, Any]) -> str:
     return (
         "### Other ways to as light a net\n\nEach trained for as many epochs "
         f"({variants['epochs']}); of several seeds the mean and the standard deviation.\n\n"
-        f"{markdown.table(heading, rows, left=1)}"
+        f"{markdown.table((*heading, 'latency', 'speed-up'), rows, left=1)}"
     )
+
+
+def _speed(latency: Mapping[str, float | None] | None, whole: float | None) -> tuple[str, str]:
+    """Latency, and how many times as fast as the whole net that is."""
+    mean = (latency or {}).get("mean")
+    ratio = numbers.decimal(whole / mean, 2) if mean and whole else numbers.MISSING
+    return numbers.seconds(mean), ratio
 
 
 def _accuracy(row: Mapping[str, float | None]) -> str:
