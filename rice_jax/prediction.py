@@ -1,5 +1,6 @@
 """The classes of images, by a trained net."""
 
+import csv
 import dataclasses
 import functools
 import sys
@@ -22,7 +23,7 @@ from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.errors import UserError, reason, tell
 from rice_jax.ops.backend import cores
-from rice_jax.report import fates, figures
+from rice_jax.report import fates, figures, numbers
 from rice_jax.run import Run
 from rice_jax.train.feed import AXIS, Lagged
 from rice_jax.train.measure import on_devices
@@ -96,32 +97,48 @@ def predict(
 
 
 def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: str) -> int:
-    """Save pictures of the feature maps of one image, LAYER.png in `folder`; their number.
+    """Save pictures of what the net sees in an image in `folder`; the number of layers with maps.
 
-    Dead filters are marked where `run`, from which the net was loaded, was inspected.
+    saliency.png has what speaks for the class that was told, LAYER.png the feature maps. Dead
+    filters are marked where `run`, from which the net was loaded, was inspected.
     """
+    assert prediction.probabilities is not None
     side = trained.config.data.image_size
     image = data.decode(_content(prediction.image), side)
     inputs = image[None].astype(np.float32) / 255
-    maps = inspection.feature_maps(trained.module, {"params": trained.params}, inputs)
+    variables = {"params": trained.params}
+    maps = inspection.feature_maps(trained.module, variables, inputs)
     found = run.read_json("dead_filters.json") if run.has("dead_filters.json") else None
     marked = fates.marked(found)
     about = run.read_json("config.json").get("data") or {}
-    title = f"{trained.config.model.name}: {PurePath(prediction.image).name}"
+    synthetic = bool(about.get("synthetic"))
+    said = _ranked(trained.classes, prediction.probabilities)
+    title = f"{PurePath(prediction.image).name}: {said[0][0]}, {numbers.percent(said[0][1], 1)}"
+    title += f", says {trained.config.model.name}"
     target = Run(folder)
     target.create()
+    chosen = np.array([int(np.argmax(prediction.probabilities))])
+    places = inspection.saliency(trained.module, variables, inputs, chosen)[0]
+    figure = figures.saliency(image, np.asarray(places), said, title, synthetic=synthetic)
+    target.write_bytes("saliency.png", figures.png(figure))
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
             np.asarray(values[0]),
             title=title,
             image=image,
-            synthetic=bool(about.get("synthetic")),
+            synthetic=synthetic,
             **marked.get(path, {}),
         )
         name = PurePath(figures.feature_maps_file(path)).name
         target.write_bytes(name, figures.png(figure))
     return len(maps)
+
+
+def _ranked(classes: Sequence[str], probabilities: np.ndarray) -> list[tuple[str, float]]:
+    """Classes with their probabilities, the likeliest first."""
+    order = np.argsort(-probabilities, kind="stable")
+    return [(classes[index], float(probabilities[index])) for index in order]
 
 
 def _content(path: str) -> bytes:
@@ -180,7 +197,7 @@ def answer(
     places: Sequence[str],
     lines: Iterable[str],
     *,
-    json: bool = False,
+    form: str = "table",
     explain_in: str | None = None,
     batch_size: int = 32,
 ) -> None:
@@ -190,8 +207,8 @@ def answer(
         run: a trained run.
         places: files, folders, or '-' for the paths on `lines`.
         lines: one path each.
-        json: an object a line instead of a table.
-        explain_in: folder for pictures of a single image's feature maps.
+        form: 'table', 'json' (an object a line) or 'csv'.
+        explain_in: folder for pictures of what the net sees in a single image.
         batch_size: images at a time.
 
     Raises:
@@ -203,7 +220,7 @@ def answer(
     if explain_in and len(images) != 1:
         raise UserError(f"--explain takes a single image, not {len(images)}")
     trained = train.load(run)
-    table = _Json(trained.classes) if json else _Table(trained.classes)
+    table = _FORMS[form](trained.classes)
     refused = 0
     made_of = []
     predictions = predict(trained, images, batch_size=batch_size)
@@ -217,7 +234,10 @@ def answer(
             tell(f"{prediction.image}: {prediction.error}")
         elif explain_in:
             count = explain(trained, prediction, run, explain_in)
-            print(f"feature maps of {count} layers are in {explain_in}", file=sys.stderr)
+            print(
+                f"saliency.png and the feature maps of {count} layers are in {explain_in}",
+                file=sys.stderr,
+            )
     tell_made(made_of)
     if refused:
         raise UserError(f"{refused} of {len(images)} images could not be classified")
@@ -242,6 +262,26 @@ class _Json:
         print(dumps(content, ensure_ascii=False, allow_nan=False), flush=True)
 
 
+class _Csv:
+    """A row an image, as a spreadsheet reads it; a column for each class by its name."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._writer.writerow(["image", "class", "probability", *classes, "error"])
+
+    def show(self, prediction: Prediction) -> None:
+        if prediction.probabilities is None:
+            empty = [""] * (2 + len(self._classes))
+            self._writer.writerow([prediction.image, *empty, prediction.error])
+        else:
+            best = int(np.argmax(prediction.probabilities))
+            values = [f"{value:.6f}" for value in prediction.probabilities]
+            row = [prediction.image, self._classes[best], values[best], *values, ""]
+            self._writer.writerow(row)
+        sys.stdout.flush()
+
+
 class _Table:
     """A line an image: the class, the probability of each class, and last what may be long."""
 
@@ -259,3 +299,10 @@ class _Table:
     def _line(self, best: str, cells: Sequence[str], image: str) -> str:
         numbers = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
         return "  ".join([best.ljust(max(self._widths)), *numbers, image])
+
+
+_FORMS: dict[str, type[_Table] | type[_Json] | type[_Csv]] = {
+    "table": _Table,
+    "json": _Json,
+    "csv": _Csv,
+}

@@ -1,5 +1,7 @@
 """Classes of image files, as a function and as a command."""
 
+import csv
+import io
 import json
 import os
 
@@ -157,8 +159,29 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
     assert header == ["class", *CLASSES, "image"]
     assert (row[0], row[-1]) == (CLASSES[int(expected.argmax())], str(path))
     np.testing.assert_allclose([float(cell) for cell in row[1:-1]], expected, atol=1e-4)
-    assert [file.name for file in (tmp_path / "maps").iterdir()] == ["conv1.png"]
+    assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [
+        "conv1.png",
+        "saliency.png",
+    ]
     assert cv2.imread(str(tmp_path / "maps" / "conv1.png")).std() > 0
+
+
+def test_csv_is_what_a_spreadsheet_reads(run, trained, folder, refused):
+    bad = next(iter(refused))
+    paths = [folder / "a" / "1.png", bad]
+    done = commands.run("predict", f"--workdir={run}", "--csv", *paths)
+    assert done.returncode == 1
+    good, failed = csv.DictReader(io.StringIO(done.stdout))
+    expected = probabilities(trained, paths[0])
+    assert list(good) == ["image", "class", "probability", *CLASSES, "error"]
+    assert good["image"] == str(paths[0])
+    assert good["class"] == CLASSES[int(expected.argmax())]
+    assert float(good["probability"]) == pytest.approx(expected.max(), abs=1e-5)
+    np.testing.assert_allclose([float(good[name]) for name in CLASSES], expected, atol=1e-5)
+    assert good["error"] == ""
+    assert failed["image"] == bad
+    assert "not a JPEG" in failed["error"]
+    assert {failed[name] for name in ("class", "probability", *CLASSES)} == {""}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +190,7 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
         (["x.png"], "--workdir is missing"),
         (["--workdir={run}"], "no image given"),
         (["--workdir={run}", "--explain=maps", "x.png", "y.png"], "a single image, not 2"),
+        (["--workdir={run}", "--json", "--csv", "x.png"], "--json and --csv"),
         (["--workdir={folder}", "x.png"], "config.json is missing"),
     ],
 )

@@ -53,7 +53,11 @@ FIGURES = {
 
 SPREAD = [10 ** (-1.5 + place / 15) for place in range(60)]
 
+SAID = [("a class of a very long name " * 4, 0.5), ("쌀", 0.3), ("b", 0.2)]
+
 ODD = {
+    "what speaks for a class": lambda: figures.saliency(IMAGE, maps(1)[..., 0], SAID, "A title"),
+    "nothing speaks for it": lambda: figures.saliency(IMAGE, np.zeros((3, 3)), SAID, "A" * 99),
     "roofline of no layer": lambda: figures.roofline([], PEAKS),
     "roofline of what has no FLOPs": lambda: figures.roofline([bounded("gather", 0)], PEAKS),
     "roofline of 60 layers": lambda: figures.roofline(

@@ -16,21 +16,33 @@ from rice_jax.errors import UserError
 @click.argument("images", nargs=-1, type=click.Path())
 @option("--workdir", Text("a folder"), "The run", completion="dir")
 @option("--json", Switch(), "Print JSON, an object a line.")
-@option("--explain", Text("a folder"), "Where feature maps of a single image go", completion="dir")
+@option("--csv", Switch(), "Print CSV, a row an image.")
+@option(
+    "--explain",
+    Text("a folder"),
+    "Where pictures of what it sees in a single image go",
+    completion="dir",
+)
 @option("--batch_size", Whole(1, 100_000), "Images at a time", 32)
 def predict(
-    images: tuple[str, ...], workdir: str | None, json: bool, explain: str | None, batch_size: int
+    images: tuple[str, ...],
+    workdir: str | None,
+    json: bool,
+    csv: bool,
+    explain: str | None,
+    batch_size: int,
 ) -> Callable[[], Any]:
     """Tell the classes of images with a trained net.
 
     \b
     rice-jax predict --workdir=runs/final photo.jpg
-    rice-jax predict --workdir=runs/final FOLDER --json
+    rice-jax predict --workdir=runs/final FOLDER --csv > classes.csv
 
     IMAGES are files and folders; '-' reads paths from standard input, one a line. What is no image
     is named on standard error, the others are classified all the same, and the exit status is then
-    1. --json prints {"image", "class", "probability", "probabilities"}, or {"image", "error"}.
-    --explain saves a picture of the feature maps of each convolution.
+    1. --json prints {"image", "class", "probability", "probabilities"}, or {"image", "error"};
+    --csv has a column for each class. --explain saves pictures: what in the image speaks for its
+    class (Grad-CAM), and the feature maps of each convolution.
     """
     run = settings.existing_run(workdir)
     if not images:
@@ -39,11 +51,19 @@ def predict(
     if explain and len(images) > 1:
         raise UserError(f"--explain takes a single image, not {len(images)}")
 
+    if json and csv:
+        raise UserError("--json and --csv are two forms of one answer: give one of them")
+
     def job() -> None:
         from rice_jax import prediction
 
         prediction.answer(
-            run, images, sys.stdin, json=json, explain_in=explain, batch_size=batch_size
+            run,
+            images,
+            sys.stdin,
+            form="json" if json else "csv" if csv else "table",
+            explain_in=explain,
+            batch_size=batch_size,
         )
 
     return job

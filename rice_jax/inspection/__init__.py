@@ -9,6 +9,7 @@ from rice_jax.inspection.features import feature_maps, seer
 from rice_jax.inspection.findings import to_json
 from rice_jax.inspection.interval import Interval, certain, widened
 from rice_jax.inspection.proof import Proof, prove, proven_dead
+from rice_jax.inspection.saliency import saliency
 
 __all__ = [
     "Census",
@@ -21,6 +22,7 @@ __all__ = [
     "map_bounds",
     "prove",
     "proven_dead",
+    "saliency",
     "seer",
     "to_json",
     "value_bounds",

@@ -1,6 +1,6 @@
 """Figures of one run, drawn from plain data: arrays and what the stages' JSON holds."""
 
-from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file
+from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file, saliency
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
 from rice_jax.report.figures.pruning import (
@@ -28,6 +28,7 @@ __all__ = [
     "maps_side_by_side",
     "png",
     "roofline",
+    "saliency",
     "searched",
     "side_by_side_file",
     "speeds",

@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
 
-from rice_jax.report import style
+from rice_jax.report import numbers, style
 from rice_jax.report.fates import NEAR
 from rice_jax.report.gallery import reduced
 
@@ -75,6 +75,51 @@ def classes(
             extent = (left, left + side - gap, top + side - gap, top)
             axes.imshow(image, extent=extent, aspect="auto")
     axes.set(xlim=(0, style.WIDTH), ylim=(height, 0))
+    return figure
+
+
+@style.styled
+def saliency(
+    image: Any,
+    places: Any,
+    said: Sequence[tuple[str, float]],
+    title: str,
+    *,
+    synthetic: bool = False,
+) -> Figure:
+    """An image, and beside it what in it spoke for the class, bright where most did.
+
+    Args:
+        image: (H, W, 3) uint8 or floats in [0, 1].
+        places: (h, w) how much each place spoke for the class, at least 0, as Grad-CAM gives it.
+        said: classes with their probabilities, the likeliest first.
+        title: the figure's title.
+        synthetic: whether the data is.
+    """
+    rows = [
+        f"{style.fit(style.drawable(name), 3.6)}  {numbers.percent(share, 1)}"
+        for name, share in said[:5]
+    ]
+    margin, gap = 0.12, 0.1  # inches
+    side = (style.WIDTH - 2 * margin - gap) / 2
+    told = rows if np.any(places) else [*rows, "Nothing in the last maps speaks for it."]
+    below = 0.22 * len(told) + 0.25
+    subtitle = f"right: what speaks for {said[0][0]} (Grad-CAM), the brighter the more"
+    figure = style.canvas(style.WIDTH, side + below, title, subtitle, synthetic=synthetic)
+    axes = _full_axes(figure, style.WIDTH, side + below)
+    places = np.asarray(places, float)
+    grey = np.asarray(image, float).mean(axis=-1)
+    bright = 1.6 * float(np.max(grey)) or 1.0  # a grain's white leaves room for colours
+    left, right = ((start, start + side, side, 0) for start in (margin, margin + side + gap))
+    axes.imshow(image, extent=left, aspect="auto")
+    axes.imshow(grey, extent=right, aspect="auto", cmap="gray", vmin=0, vmax=bright)
+    strength = places / (places.max() or 1.0)
+    axes.imshow(
+        strength, extent=right, aspect="auto", cmap="inferno", vmin=0, vmax=1,
+        interpolation="bilinear", alpha=0.7,
+    )  # fmt: skip
+    axes.set(xlim=(0, style.WIDTH), ylim=(side + below, 0))
+    axes.text(margin, side + 0.1, "\n".join(told), va="top", linespacing=1.4)
     return figure
 
 

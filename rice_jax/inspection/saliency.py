@@ -1,0 +1,103 @@
+"""Where in an image a net finds what speaks for a class: Grad-CAM."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rice_jax.errors import UserError
+from rice_jax.graph.maps import ConvMap
+from rice_jax.graph.trace import Trace, Value
+from rice_jax.inspection.features import arranged, image_maps, traced_for_images
+
+
+def saliency(
+    module: nn.Module, variables: Any, images: Any, classes: Any, **call_kwargs: Any
+) -> jax.Array:
+    """How much each place of the last feature maps speaks for a class.
+
+    Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): the maps of the last convolution, or what
+    joins the last branches, weighted by the mean over a map of the logit's gradient by it, added
+    up, negative sums taken for 0.
+
+    Args:
+        module: any Linen module called with one array of images that returns logits (N, classes).
+        variables: its variables.
+        images: (N, H, W, C) floats as the module takes them.
+        classes: (N,) the class that is asked about of each image.
+        **call_kwargs: what else the module's call needs, such as train=False.
+
+    Returns:
+        float32 (N, h, w), at least 0, in units of the logit: what a place's share of it is where
+        the maps are averaged and weighed, as in nets that end so.
+
+    Raises:
+        UserError: the net has no convolution, or no map that all of the image goes through.
+    """
+    images, classes = jnp.asarray(images), jnp.asarray(classes)
+    traced = traced_for_images(module, images, **call_kwargs)
+    conv, value = _last_maps(traced)
+    logits = traced.the_logits()
+
+    @jax.jit
+    def run(variables: Any, images: jax.Array) -> jax.Array:
+        def spoken(change: jax.Array) -> tuple[jax.Array, jax.Array]:
+            edits = {value: lambda maps: maps + change}
+            answer, maps = traced.evaluate(variables, images, [logits, value], edits)
+            return jnp.take_along_axis(answer, classes[:, None], axis=1).sum(), maps
+
+        nothing = jnp.zeros(value.shape, value.dtype)
+        gradient, maps = jax.grad(spoken, has_aux=True)(nothing)
+        gradient, maps = arranged(conv, gradient), arranged(conv, maps)
+        weights = gradient.mean(axis=(1, 2), keepdims=True)
+        return nn.relu((weights * maps).sum(axis=-1)).astype(jnp.float32)
+
+    return run(variables, images)
+
+
+def _last_maps(traced: Trace) -> tuple[ConvMap, Value]:
+    """The last convolution, and the last value of its maps' size that all of the image passes."""
+    convolutions = image_maps(traced)
+    if not convolutions:
+        raise UserError("the net has no convolution: there are no maps to weigh by a class")
+    last = convolutions[-1]
+    sizes = [axis for axis in range(4) if axis not in (last.batch_axis, last.channel_axis)]
+    if len(last.value.shape) != 4:
+        raise UserError("the last convolution's maps have no height and width to show")
+
+    def size(value: Value) -> tuple[int, ...]:
+        return tuple(value.shape[axis] for axis in sizes)
+
+    found = [
+        value
+        for value in _passed_by_all(traced)
+        if len(value.shape) == 4
+        and value.shape[last.batch_axis] == last.value.shape[last.batch_axis]
+        and size(value) == size(last.value)
+    ]
+    if not found:
+        raise UserError(
+            f"not all that the net knows of an image passes {last.path!r}, its last convolution: "
+            "there are no maps to weigh by a class"
+        )
+    return last, found[-1]
+
+
+def _passed_by_all(traced: Trace) -> list[Value]:
+    """The values without which no later one knows of the image, in the order of computation."""
+    needed = traced.needed([traced.the_logits()])
+    depends = {traced.input}
+    last_read: dict[Value, int] = {traced.the_logits(): len(needed)}
+    for place, equation in enumerate(needed):
+        for value in equation.inputs:
+            last_read[value] = place
+        if any(value in depends for value in equation.inputs):
+            depends.update(equation.outputs)
+    alone, alive = [], {traced.input}
+    for place, equation in enumerate(needed):
+        alive |= {value for value in equation.outputs if value in depends and value in last_read}
+        alive = {value for value in alive if last_read.get(value, -1) > place}
+        if len(alive) == 1:
+            alone += [value for value in equation.outputs if value in alive]
+    return alone
