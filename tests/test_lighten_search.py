@@ -193,6 +193,10 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
         with pytest.raises(UserError, match=said):
             plain(**asked)
     content = run.read_json("lighten.json")
+    for damage in ([], {"request": {}}, {"candidates": [{"name": ""}]}):
+        run.write_json("lighten.json", content | damage if "candidates" in damage else damage)
+        with pytest.raises(UserError, match="is damaged"):
+            plain(rounds=2)
     run.write_json("lighten.json", content | {"finished": True})
     with pytest.raises(UserError, match=r"within=0\.05, not 0\.1"):
         plain(rounds=2, within=0.1)

@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, profile, train
-from rice_jax.errors import NotFiniteError
+from rice_jax import data, evaluate, profile, train, zoo
+from rice_jax.errors import NotFiniteError, UserError
 from rice_jax.lighten import pruning, widths
 from rice_jax.lighten.front import Point
 from rice_jax.lighten.moves import Lighter
@@ -39,6 +39,16 @@ class Candidate:
     trouble: str = ""
     """Why it could not be trained."""
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Candidate":
+        """Undo `to_json`; UserError where it lacks something."""
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UserError(
+                f"what is told of a candidate is damaged ({error}): remove its folder"
+            ) from error
+
     def to_json(self) -> dict[str, Any]:
         """The candidate as plain JSON types."""
         return dataclasses.asdict(self)
@@ -66,7 +76,7 @@ class Workshop:
     def result(self, name: str) -> Candidate | None:
         """What came of a candidate; None where it is not finished."""
         run = self.folder(name)
-        return Candidate(**run.read_json(_RESULT)) if run.has(_RESULT) else None
+        return Candidate.from_json(run.read_json(_RESULT)) if run.has(_RESULT) else None
 
     def begun(self, name: str) -> bool:
         """Whether the candidate has begun to learn."""
@@ -121,12 +131,15 @@ class Workshop:
 
     def eyes(self, config: ml_collections.ConfigDict) -> int:
         """Height and width of the images that a candidate learns from."""
-        own, taught = widths.looks_at(config), config.train.distill.weight > 0
-        if not taught:
+        side, source = config.data.image_size, config.train.teacher
+        own = widths.looks_at(config)
+        if not source or not config.train.distill.weight:
             return own
-        teacher_is_parent = config.train.teacher == str(self.parent)
-        side = config.data.image_size
-        return max(own, widths.looks_at(self.whole) if teacher_is_parent else side)
+        if source.startswith(zoo.PREFIX):
+            model = zoo.card(source.removeprefix(zoo.PREFIX))["config"]["model"]
+        else:
+            model = configuration.read(Run(source))["config"]["model"]
+        return max(own, widths.averaged(side, model.get("grid", 0)))
 
     def accuracy(self, net: train.Trained, split: str, kind: str) -> float:
         """Share of a split's images that are right, 'clean' or 'augmented'."""

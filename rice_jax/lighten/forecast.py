@@ -2,7 +2,10 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
+
+import ml_collections
 
 from rice_jax import train
 from rice_jax.lighten.candidate import Workshop
@@ -23,7 +26,9 @@ class Forecast:
     minutes: float
     """Estimated."""
     images_per_second: float
-    """As the whole net learns, taught by itself: what the estimate begins with."""
+    """As the whole net learns from its own answers: what the estimate begins with."""
+    compiling_seconds: float
+    """Of one candidate."""
 
     def to_json(self) -> dict[str, Any]:
         """The forecast as lighten.json holds it."""
@@ -37,19 +42,22 @@ class Forecast:
         )
 
 
-def forecast(request: Request, workshop: Workshop) -> Forecast:
+def forecast(
+    request: Request, workshop: Workshop, measured: Mapping[str, Any] | None = None
+) -> Forecast:
     """Measure a few training steps of the whole net, and reckon with them.
+
+    Where they were `measured` before, by an earlier forecast in JSON, that is reckoned with.
 
     A candidate is taken to cost the share of its round, that of the last round where it is trained
     longer. Of four passes in a taught step, the three of the net that learns shrink with it, the
     teacher's stays.
     """
     config = workshop.recipe(workshop.whole, request.epochs)
-    started, seconds = time.monotonic(), 2.0
-    speed = train.images_per_second(
-        config, workshop.dataset, seconds=seconds, image_size=workshop.eyes(config)
-    )
-    compiling = max(time.monotonic() - started - seconds, 0.0) * (1 + _PROGRAMS / 4)
+    if measured:
+        speed, compiling = measured["images_per_second"], measured["compiling_seconds"]
+    else:
+        speed, compiling = _measured(config, workshop)
     splits = workshop.dataset.splits
     learnt = schedule.images(config.train, len(splits["train"]))
     looked_at = schedule.validation_images(config.train, len(splits["validation"]))
@@ -60,7 +68,16 @@ def forecast(request: Request, workshop: Workshop) -> Forecast:
         epochs = request.epochs if number < request.rounds else request.final_epochs
         share = request.share ** min(number + 1, request.rounds)
         passes = (1 + 3 * share) / 4 if taught else share
-        measured = (epochs + 1) * looked_at * share / 3
+        evaluated = (epochs + 1) * looked_at * share / 3
         total += count * epochs * learnt
-        needed += count * ((epochs * learnt * passes + measured) / speed + compiling)
-    return Forecast(sum(counts), total, needed / 60, speed)
+        needed += count * ((epochs * learnt * passes + evaluated) / speed + compiling)
+    return Forecast(sum(counts), total, needed / 60, speed, compiling)
+
+
+def _measured(config: ml_collections.ConfigDict, workshop: Workshop) -> tuple[float, float]:
+    """Images a second of the whole net's training, and seconds that a candidate compiles for."""
+    started, seconds = time.monotonic(), 2.0
+    speed = train.images_per_second(
+        config, workshop.dataset, seconds=seconds, image_size=workshop.eyes(config)
+    )
+    return speed, max(time.monotonic() - started - seconds, 0.0) * (1 + _PROGRAMS / 4)

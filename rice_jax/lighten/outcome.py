@@ -17,6 +17,17 @@ from rice_jax.run import Run
 FILE = "lighten.json"
 
 
+_KEYS = ("request", "config", "forecast", "candidates", "finished")
+
+
+def read(out: Run) -> dict[str, Any]:
+    """lighten.json of a folder; UserError where it is damaged."""
+    content = out.read_json(FILE)
+    if not isinstance(content, dict) or any(key not in content for key in _KEYS):
+        raise UserError(f"{out.path / FILE} is damaged: it is incomplete; give another --out")
+    return content
+
+
 def finish(
     workshop: Workshop, content: Mapping[str, Any], points: Sequence[front.Point], floor: float
 ) -> None:

@@ -51,8 +51,11 @@ def search(
     dataset = identity.load_own(config, parent)
     workshop = Workshop(out, parent, config, dataset, request.measure)
     train.check(workshop.recipe(config, request.epochs), dataset)
-    _refuse_other(request, workshop)
-    expected = forecast(request, workshop)
+    saved = _own_search(request, workshop)
+    if saved and saved["finished"] and not estimate_only:
+        print(f"{out} is finished: {saved['chosen']} was chosen; read {out.path / 'report.md'}")
+        return
+    expected = forecast(request, workshop, saved and saved["forecast"])
     print(expected, flush=True)
     if estimate_only:
         return
@@ -121,7 +124,7 @@ class _Search:
         """The run itself, measured once."""
         out = self._workshop.out
         if out.has(outcome.FILE):
-            return Candidate(**out.read_json(outcome.FILE)["candidates"][0])
+            return Candidate.from_json(outcome.read(out)["candidates"][0])
         print("=== the run itself ===", flush=True)
         accuracy = self._workshop.accuracy(trained, "validation", "augmented")
         costs = self._workshop.costs(trained)
@@ -176,16 +179,20 @@ class _Search:
         self._workshop.out.write_json(outcome.FILE, self.content())
 
 
-def _refuse_other(request: Request, workshop: Workshop) -> None:
-    """UserError for a folder that holds another search, or a run that none made."""
+def _own_search(request: Request, workshop: Workshop) -> dict[str, Any] | None:
+    """What lighten.json holds of this search, where it has begun.
+
+    Raises:
+        UserError: a folder that holds another search, or a run that none made.
+    """
     out, parent = workshop.out, workshop.parent
     if out.path.resolve() == parent.path.resolve():
         raise UserError(f"--out={out} is the run itself: give another folder")
     if not out.has(outcome.FILE):
         if out.has("config.json"):
             raise UserError(f"{out} holds a run that no search made: give another --out")
-        return
-    saved = out.read_json(outcome.FILE)
+        return None
+    saved = outcome.read(out)
     wanted = request.of_a_candidate() | {"parent": str(parent)}
     if saved["finished"]:
         wanted |= request.to_json()
@@ -200,3 +207,4 @@ def _refuse_other(request: Request, workshop: Workshop) -> None:
             f"{out} holds a search with config.{path}={before!r}, not {now!r}: give the same, or "
             "another --out"
         )
+    return saved

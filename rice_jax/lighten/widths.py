@@ -61,7 +61,11 @@ def changed(
 
 def looks_at(config: ml_collections.ConfigDict) -> int:
     """Height and width of what the net's first convolution sees of the image."""
-    side, grid = config.data.image_size, config.model.grid
+    return averaged(config.data.image_size, config.model.grid)
+
+
+def averaged(side: int, grid: int) -> int:
+    """Height and width of an image of `side` pixels once it is averaged to about `grid`."""
     return side // max(1, side // grid) if grid else side
 
 
