@@ -51,6 +51,7 @@ SMALL = {
     "rice-jax predict": "",
     "rice-jax export": "",
     "rice-jax prune": "--max_flops=150000",
+    "rice-jax lighten": "--estimate",
     "rice-jax compare": "",
     "scripts/reproduce.sh": f"{TINY} --nets=cnn_light --estimate",
 }

@@ -71,5 +71,6 @@ def _endless(
             seed=config.seed,
             epoch=epoch,
             shard=feed.shard,
+            limit=config.train.images,
             workers=config.data.workers,
         )

@@ -17,7 +17,7 @@ _UNITS = {
 
 
 def lightening(run: Run, record: Record) -> Section:
-    """The front, the steps to the chosen net and all candidates; nothing for a run of no search."""
+    """The front, and the steps to the chosen net; nothing for a run of no search."""
     told = record.lighten
     if told is None or not told["finished"]:
         return []
