@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from rice_jax import train
+from rice_jax import data, train
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.request import Request
 from rice_jax.train import schedule
@@ -76,8 +76,9 @@ def forecast(
 
 def _measured(config: ml_collections.ConfigDict, workshop: Workshop) -> tuple[float, float]:
     """Images a second of the whole net's training, and seconds that a candidate compiles for."""
+    eyes, source = workshop.eyes(config), workshop.dataset.splits["train"]
+    whole, limit = config.data.image_size, config.train.images
+    next(data.batches(source, 1, image_size=eyes, whole_size=whole, limit=limit))  # prepares them
     started, seconds = time.monotonic(), 2.0
-    speed = train.images_per_second(
-        config, workshop.dataset, seconds=seconds, image_size=workshop.eyes(config)
-    )
+    speed = train.images_per_second(config, workshop.dataset, seconds=seconds, image_size=eyes)
     return speed, max(time.monotonic() - started - seconds, 0.0) * (1 + _PROGRAMS / 4)
