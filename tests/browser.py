@@ -126,14 +126,25 @@ class Browser:
             assert time.monotonic() < end, f"never: {expression}"
             self.value("new Promise((done) => setTimeout(done, 20))")
 
-    def click(self, selector):
-        """A mouse's click in the middle of an element, brought into view before."""
-        x, y = self.value(
+    def _middle(self, selector):
+        """The middle of an element, which is brought into view."""
+        return self.value(
             f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
             "one.scrollIntoView({block: 'center', inline: 'center'});"
             "const box = one.getBoundingClientRect();"
             "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
+
+    def drop(self, selector, file):
+        """Drag a file from outside and let it go over an element."""
+        x, y = self._middle(selector)
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def click(self, selector):
+        """A mouse's click in the middle of an element."""
+        x, y = self._middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -14,11 +14,12 @@ from rice_jax.commands.lighten import lighten
 from rice_jax.commands.predict import predict
 from rice_jax.commands.prune import prune
 from rice_jax.commands.reproduce import reproduce
+from rice_jax.commands.show import show
 from rice_jax.commands.train import train
 from rice_jax.commands.zoo import zoo
 from rice_jax.errors import UserError
 
-COMMANDS = (train, prune, lighten, compare, predict, export, evaluate, reproduce, zoo)
+COMMANDS = (train, prune, lighten, compare, predict, show, export, evaluate, reproduce, zoo)
 """In the order in which --help tells them."""
 
 

@@ -31,7 +31,9 @@ def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = 
     """
     content = sections(run, record, summary)
     blocks = _blocks(run, record) | _pictures(run, content)
-    return rendering.page(record.model, content, blocks, scripts=["viewer.js"], doing=doing)
+    return rendering.page(
+        record.model, content, blocks, scripts=["maps.js", "viewer.js"], doing=doing
+    )
 
 
 def _blocks(run: Run, record: Record) -> dict[str, Markup]:
