@@ -148,10 +148,10 @@ def fields(net: str) -> dict[str, Field]:
     chosen = nets.get(net)
     own = {
         f"model.{name}": Field(chosen.widths[name], field.meaning, field.bounds)
-        for name, field in nets.KINDS[chosen.kind].items()
+        for name, field in chosen.fields.items()
     }
     frozen = FIELDS["train.frozen"]
-    name = Field(net, "the net", Word(tuple(nets.NETS)))
+    name = Field(net, "the net", Word(nets.names()))
     frozen = Field(chosen.frozen, frozen.meaning, frozen.bounds)
     recipe = {
         path: Field(value, FIELDS[path].meaning, FIELDS[path].bounds)
@@ -161,7 +161,7 @@ def fields(net: str) -> dict[str, Field]:
 
 
 def default(name: str) -> "ml_collections.ConfigDict":
-    """The configuration of a net, a key of `nets.NETS`: the study's recipe, or the net's own."""
+    """The configuration of a net, one of `nets.names()`: the study's recipe, or the net's own."""
     import ml_collections
 
     nested: dict[str, Any] = {"seed": None, "model": {"name": None, "weights": None}}
@@ -182,7 +182,7 @@ def check(config: "ml_collections.ConfigDict") -> None:
             allowed.
     """
     given = dict(_flat(config.to_dict()))
-    known = fields(checked("config.model.name", given.get("model.name"), Word(tuple(nets.NETS))))
+    known = fields(checked("config.model.name", given.get("model.name"), Word(nets.names())))
     for name in given.keys() - known.keys():
         near = nearest(name, known)
         raise UserError(
@@ -236,6 +236,12 @@ def read(run: "Run") -> dict[str, Any]:
     content = run.read_json("config.json")
     try:
         given, images = content["config"], content.get("data")
+        name = given["model"]["name"]
+        if name not in nets.names():
+            raise UserError(
+                f"its net {name!r} is none of the package's; for one of your own give its file, "
+                "--config=FILE"
+            )
         for name, kind in _IMAGES.items() if images else ():
             if not isinstance(images[name], kind):
                 raise ValueError(f"data.{name} is {images[name]!r}")

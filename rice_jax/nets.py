@@ -71,7 +71,7 @@ class Net:
     """A net of the study, or one that is lighter than all of them."""
 
     kind: str
-    """A key of `KINDS`."""
+    """A key of `KINDS`; `OWN` for a net of the user's own."""
     widths: Mapping[str, Any]
     """Fields of its kind: what a configuration may change under config.model."""
     frozen: tuple[str, ...] = ()
@@ -80,6 +80,14 @@ class Net:
     """Whether the study starts from trained weights, so that random ones would be a mistake."""
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the configuration that are not as in the study's recipe, as 'train.augment'."""
+    module: Any = None
+    """Of a net of the user's own its Linen class."""
+    own_fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """What a configuration may change of the net under config.model."""
+        return KINDS[self.kind] if self.module is None else self.own_fields
 
 
 def _net(kind: str, **widths: Any) -> Net:
@@ -158,11 +166,28 @@ NETS: Mapping[str, Net] = MappingProxyType(
 )
 
 
+SUPPLIED = ("dtype", "first_image")
+"""Fields of a net's class that training and export set, and no configuration."""
+OWN = "own"
+"""The kind of a net of the user's own."""
+_OWN: dict[str, Net] = {}
+
+
+def add(name: str, net: Net) -> None:
+    """Make a net of the user's own known, for this process."""
+    _OWN[name] = net
+
+
+def names() -> tuple[str, ...]:
+    """All nets that are known."""
+    return (*NETS, *_OWN)
+
+
 def get(name: str) -> Net:
     """The net called `name`; UserError names the known ones where it is none of them."""
-    if name not in NETS:
-        raise UserError(f"config.model.name={name!r} is no net; there are {', '.join(NETS)}")
-    return NETS[name]
+    if name not in names():
+        raise UserError(f"config.model.name={name!r} is no net; there are {', '.join(names())}")
+    return NETS[name] if name in NETS else _OWN[name]
 
 
 def weights_wanted(name: str) -> str:

@@ -7,10 +7,10 @@ import prunable
 import pytest
 
 from rice_jax import prune
+from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import trace, variable_shapes
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
-from rice_jax.prune.narrow import Places
 from rice_jax.prune.surgery import cut, narrowed
 
 SHAPE = (2, 6, 6, 3)

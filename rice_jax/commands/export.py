@@ -15,6 +15,7 @@ _SUFFIXES = (".stablehlo", ".onnx", ".tflite")
 
 @click.command(cls=Command, fields=settings.images)
 @option("--workdir", Text("a folder"), "The run", completion="dir")
+@option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option(
     "--out", Text("a file, *.stablehlo, *.onnx or *.tflite"), "What to write", completion="file"
 )
@@ -22,6 +23,7 @@ _SUFFIXES = (".stablehlo", ".onnx", ".tflite")
 @option("--calibration_images", Whole(1, 1_000_000), "Training images that --int8 looks at", 200)
 def export(
     workdir: str | None,
+    config: str | None,
     out: str | None,
     int8: bool,
     calibration_images: int,
@@ -41,7 +43,7 @@ def export(
     .tflite takes and gives int8. What ranges activations have it learns from training images, which
     are looked for where the run had them; --config.data.path says where they are now.
     """
-    run = settings.existing_run(workdir)
+    run = settings.existing_run(workdir, config)
     if not out:
         raise UserError("--out is missing: give a file to write, *.stablehlo, *.onnx or *.tflite")
     if not out.endswith(_SUFFIXES):
@@ -50,12 +52,12 @@ def export(
         raise UserError(f"--out={out}: --int8 is for .onnx and .tflite")
     if fields and not int8:
         raise UserError(f"{fields[0]}: images are for --int8 alone")
-    config, _ = settings.chosen(None, workdir, fields)
+    chosen, _ = settings.chosen(None, workdir, fields)
 
     def job() -> None:
         from rice_jax.export import writing
 
-        images = writing.calibration_images(run, config, calibration_images) if int8 else None
+        images = writing.calibration_images(run, chosen, calibration_images) if int8 else None
         writing.tell(writing.write(run, out, images))
 
     return job

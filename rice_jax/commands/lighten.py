@@ -18,6 +18,7 @@ _COUNT = Whole(1, 1_000_000)
 
 @click.command(cls=Command, fields=settings.of_all_nets)
 @option("--workdir", Text("a folder"), "The trained run", completion="dir")
+@option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
 @option(
     "--within",
@@ -49,6 +50,7 @@ _COUNT = Whole(1, 1_000_000)
 @option("--estimate", Switch(), "Only say what it will take.")
 def lighten(
     workdir: str | None,
+    config: str | None,
     out: str | None,
     estimate: bool,
     finetune_epochs: int,
@@ -70,12 +72,12 @@ def lighten(
     Every field of the run's configuration can be set, as --config.train.augment=true or
     --config.train.images=6000.
     """
-    parent = settings.existing_run(workdir)
-    config, given = settings.chosen(None, workdir, fields)
+    parent = settings.existing_run(workdir, config)
+    chosen, given = settings.chosen(None, workdir, fields)
     if not out:
         raise UserError("--out is missing: give a folder for the lighter run")
     if "train.teacher" not in given:
-        config.train.teacher = str(parent)
+        chosen.train.teacher = str(parent)
 
     def job() -> None:
         from rice_jax.lighten.request import Request
@@ -83,6 +85,6 @@ def lighten(
         from rice_jax.run import Run
 
         request = Request(**asked, epochs=finetune_epochs)
-        search(request, config, parent, Run(out), estimate_only=estimate)
+        search(request, chosen, parent, Run(out), estimate_only=estimate)
 
     return job

@@ -15,6 +15,7 @@ from rice_jax.errors import UserError
 @click.command(cls=Command)
 @click.argument("images", nargs=-1, type=click.Path())
 @option("--workdir", Text("a folder"), "The run", completion="dir")
+@option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--json", Switch(), "Print JSON, an object a line.")
 @option("--csv", Switch(), "Print CSV, a row an image.")
 @option(
@@ -27,6 +28,7 @@ from rice_jax.errors import UserError
 def predict(
     images: tuple[str, ...],
     workdir: str | None,
+    config: str | None,
     json: bool,
     csv: bool,
     explain: str | None,
@@ -44,7 +46,7 @@ def predict(
     --csv has a column for each class. --explain saves pictures: what in the image speaks for its
     class (Grad-CAM), and the feature maps of each convolution.
     """
-    run = settings.existing_run(workdir)
+    run = settings.existing_run(workdir, config)
     if not images:
         raise UserError("no image given: name files or folders, or '-' to read paths from stdin")
 

@@ -19,6 +19,7 @@ _MANY = 10**18
 
 @click.command(cls=Command, fields=settings.of_all_nets)
 @option("--workdir", Text("a folder"), "The trained run", completion="dir")
+@option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
 @option("--drop", Word(("dead", "proven")), "Filters that do nothing, and how sure")
 @option("--max_flops", Whole(1, _MANY), "FLOPs that may be left for one image")
@@ -53,6 +54,7 @@ _MANY = 10**18
 @option("--suggest", Switch(), "Measure several budgets; the run stays as it is.")
 def prune(
     workdir: str | None,
+    config: str | None,
     out: str | None,
     suggest: bool,
     teach: bool,
@@ -76,10 +78,10 @@ def prune(
 
     Every field of the run's configuration can be set, as --config.train.augment=true.
     """
-    parent = settings.existing_run(workdir)
-    config, _ = settings.chosen(None, workdir, fields)
+    parent = settings.existing_run(workdir, config)
+    chosen, _ = settings.chosen(None, workdir, fields)
     if teach:
-        config.train.teacher = str(parent)
+        chosen.train.teacher = str(parent)
     if suggest:
         _leave_open(asked)
     else:
@@ -93,12 +95,12 @@ def prune(
 
         request, target = Request(**_request(asked)), Run(out) if out else None
         if suggest or target is None:
-            measure(request, config, parent, target)
+            measure(request, chosen, parent, target)
         elif asked["baselines"] or asked["seeds"]:
-            seeds = asked["seeds"] or (config.seed,)
-            with_baselines(request, config, parent, target, asked["baselines"] or (), seeds)
+            seeds = asked["seeds"] or (chosen.seed,)
+            with_baselines(request, chosen, parent, target, asked["baselines"] or (), seeds)
         else:
-            prune_run(request, config, parent, target)
+            prune_run(request, chosen, parent, target)
 
     return job
 

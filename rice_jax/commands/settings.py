@@ -139,8 +139,13 @@ def lacks_weights(config: "ml_collections.ConfigDict") -> bool:
     return nets.get(name).needs_weights and not config.model.weights and name not in zoo.names()
 
 
-def existing_run(workdir: str | None) -> "Run":
-    """The run in a folder; UserError where none is given, or it is no run's."""
+def existing_run(workdir: str | None, config: str | None = None) -> "Run":
+    """The run in a folder; UserError where none is given, or it is no run's.
+
+    A net of the user's own is known by its file, `config`: nothing that the folder names is run.
+    """
+    if config is not None:
+        load(config)
     if not workdir:
         raise UserError("--workdir is missing: give the folder of a trained run")
     file = os.path.join(os.path.expanduser(workdir), "config.json")

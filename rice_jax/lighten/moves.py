@@ -58,14 +58,14 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | None:
             budgets={judge.measure: int(judge.share * before[judge.measure])},  # type: ignore[dict-item]
             criterion=judge.criterion,
             seed=config.seed,
-            rebuild=lambda left: train.build(widths.with_widths(config, left)),
+            rebuild=widths.rebuild(config),
             optional=widths.optional(config),
         )
     except UserError as error:
         if "cannot be met" not in str(error):
             raise
         return None
-    smaller = widths.with_widths(config, {path: len(kept) for path, kept in cut.kept.items()})
+    smaller = widths.left_by(config, cut)
     removed = {path: len(filters) for path, filters in cut.removed.items()}
     return Lighter(
         smaller,
@@ -100,6 +100,8 @@ def layer(net: train.Trained, judge: Judge) -> Lighter | None:
 def resolution(net: train.Trained, judge: Judge) -> Lighter | None:
     """Half the height and width: the image is averaged to them before anything else."""
     del judge
+    if "grid" not in net.config.model:
+        return None
     side = widths.looks_at(net.config)
     smaller = widths.changed(net.config, {"grid": side // 2})
     return _coarser(net, smaller, {"resolution": [side, side // 2]})

@@ -202,6 +202,8 @@ def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:
 
 def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Path and parameters of each layer that has a kernel."""
+    if not isinstance(params, Mapping):  # a norm's scale
+        return []
     if "kernel" in params:
         return [(prefix, params)]
     return [
@@ -280,10 +282,10 @@ def _cut(
         judged_on=judged,
         seed=net.config.seed,
         on_unknown=request.on_unknown,
-        rebuild=lambda left: train.build(widths.with_widths(net.config, left)),
+        rebuild=widths.rebuild(net.config),
         optional=widths.optional(net.config),
     )
-    config = widths.with_widths(net.config, {path: len(kept) for path, kept in cut.kept.items()})
+    config = widths.left_by(net.config, cut)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()

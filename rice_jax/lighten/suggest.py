@@ -51,7 +51,7 @@ def suggest(
                 skip=request.skip,
                 round_to=request.round_to,
                 seed=config.seed,
-                rebuild=lambda left: train.build(widths.with_widths(config, left)),
+                rebuild=widths.rebuild(config),
                 optional=widths.optional(config),
             )
         except UserError as error:

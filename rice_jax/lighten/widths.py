@@ -1,7 +1,7 @@
 """The nets' configurations with other widths, or fewer layers."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,8 +11,11 @@ from flax import traverse_util
 
 from rice_jax import models, train
 from rice_jax.errors import UserError
+from rice_jax.graph import narrowed
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.nets import OWN
 from rice_jax.profile import count
+from rice_jax.prune.pruner import Pruned
 
 _PARTS = (
     "branch1/conv",
@@ -42,6 +45,20 @@ def with_widths(
     return changed(config, fields)
 
 
+def rebuild(config: ml_collections.ConfigDict) -> Callable[[Mapping[str, int]], Any] | None:
+    """From the filters left by layer path to a module; None where its own code runs narrower."""
+    if models.get(config.model.name).kind == OWN:
+        return None
+    return lambda left: train.build(with_widths(config, left))
+
+
+def left_by(config: ml_collections.ConfigDict, cut: Pruned) -> ml_collections.ConfigDict:
+    """The configuration of what pruning left of the net that `config` is of."""
+    if models.get(config.model.name).kind == OWN:
+        return changed(config, {"narrowed": narrowed.to_text(cut.module)})
+    return with_widths(config, {path: len(kept) for path, kept in cut.kept.items()})
+
+
 def optional(config: ml_collections.ConfigDict) -> list[str]:
     """The layers that a net leaves out where they have no filter: all but an inception's first."""
     if not _is_googlenet(config):
@@ -61,7 +78,7 @@ def changed(
 
 def looks_at(config: ml_collections.ConfigDict) -> int:
     """Height and width of what the net's first convolution sees of the image."""
-    return averaged(config.data.image_size, config.model.grid)
+    return averaged(config.data.image_size, config.model.get("grid", 0))
 
 
 def averaged(side: int, grid: int) -> int:
@@ -106,6 +123,8 @@ def _last_map(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
 
 def blocks(config: ml_collections.ConfigDict) -> list[str]:
     """Paths of what `without` can drop, in order: convolutions, or inceptions."""
+    if models.get(config.model.name).kind == OWN:
+        return []
     found = _inceptions(config) if _is_googlenet(config) else _convolutions(config)
     return [path for stage in found for path in stage]
 
@@ -134,7 +153,7 @@ def without(
     for path in paths:
         if path not in known:
             raise UserError(
-                f"--drop_layers={path}: {config.model.name} can drop {', '.join(known)}"
+                f"--drop_layers={path}: {config.model.name} can drop {', '.join(known) or 'none'}"
             )
     if len(set(paths)) == len(known):
         raise UserError("--drop_layers names every block: keep at least one")

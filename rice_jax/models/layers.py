@@ -65,8 +65,29 @@ class Dropout(nn.Module):
         """Zero a share `rate` of x (N, C) and scale the rest by 1 / (1 - rate), when `train`."""
         if not train or self.rate == 0.0:
             return x
-        keep = 1.0 - self.rate
-        indices = jnp.arange(x.shape[0]) + self.first_image
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), indices)
-        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(keys)
-        return jnp.where(mask, x / keep, jnp.zeros_like(x))
+        return dropped(x, self.rate, self.make_rng("dropout"), self.first_image)
+
+
+def dropped(
+    x: jax.Array,
+    rate: float,
+    key: jax.Array,
+    first_image: jax.Array | int,
+    shared: Sequence[int] = (),
+) -> jax.Array:
+    """A share `rate` of x (N, ...) at zero, by each image's index, and the rest scaled.
+
+    Args:
+        x: activations.
+        rate: from 0 to below 1.
+        key: of the step.
+        first_image: index in the global batch of the first image.
+        shared: axes along which all numbers live or die together.
+    """
+    keep = 1.0 - rate
+    indices = jnp.arange(x.shape[0]) + first_image
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
+    axes = {axis % x.ndim for axis in shared}
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)][1:]
+    mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape))(keys)
+    return jnp.where(mask, x / keep, jnp.zeros_like(x))

@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from rice_jax.models.googlenet import GoogLeNet
 from rice_jax.models.micro import Micro
+from rice_jax.models.own import Own
 from rice_jax.models.plain import PlainCNN
 from rice_jax.nets import get
 
@@ -20,4 +21,6 @@ MODULES: Mapping[str, type[nn.Module]] = MappingProxyType(
 def build(name: str, **fields: Any) -> nn.Module:
     """The net called `name` as a Linen module, `fields` replacing the study's widths."""
     net = get(name)
+    if net.module is not None:
+        return Own.of(net.module, **{**net.widths, **fields})
     return MODULES[net.kind](**{**net.widths, **fields})

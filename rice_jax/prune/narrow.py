@@ -1,7 +1,5 @@
-"""A Linen module run with fewer filters than its code asks for."""
+"""The widths of a Linen module that is run with fewer filters than its code asks for."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,67 +7,12 @@ import numpy as np
 from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
+from rice_jax.graph.narrowed import Narrowed, Whole
 from rice_jax.prune.dependencies import Dependencies, among
-from rice_jax.prune.places import Places, reads_and_writes
+from rice_jax.prune.places import reads_and_writes
 
 _FLAX = (nn.Dense, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 """Layers with a number of filters as their field 'features'."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """The module that is narrowed, held so that Flax does not make a child with a name of it."""
-
-    module: nn.Module
-
-
-class Narrowed(nn.Module):
-    """A module whose layers have other widths; it initialises, trains and traces as any other.
-
-    The variables keep the paths that they have in the module itself. Where the module's code parts
-    or picks channels by their place (a split, a reshape to written sizes), their axis keeps its
-    size between layers, with zeros for channels that are gone; the layers are narrow all the same.
-    """
-
-    whole: Whole
-    widths: Mapping[str, Mapping[str, Any]]
-    """By layer path: the layer's fields ('features', 'feature_group_count') and their values."""
-    reads: Mapping[str, Places] = FrozenDict()
-    """By layer path: what the layer takes of its input."""
-    writes: Mapping[str, Places] = FrozenDict()
-    """By layer path: where the layer's output goes."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module; its layers read their widths from `self.widths`."""
-        # In this very scope: its variables are this module's own, whatever its layers are called.
-        net = self.whole.module.clone(parent=self.scope)
-        depth = len(self.path)
-
-        def narrow(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            path = "/".join(context.module.path[depth:])
-            if path in self.reads and args and context.method_name == "__call__":
-                args = (self.reads[path].read(args[0]), *args[1:])
-            # A width of several numbers (DenseGeneral's) is none that filters are taken from.
-            fields = {
-                name: value
-                for name, value in self.widths.get(path, {}).items()
-                if isinstance(getattr(context.module, name), int)
-            }
-            # Modules are frozen once made: the fields are set for this one call and put back.
-            before = {name: getattr(context.module, name) for name in fields}
-            for name, value in fields.items():
-                object.__setattr__(context.module, name, value)
-            try:
-                result = call(*args, **kwargs)
-            finally:
-                for name, value in before.items():
-                    object.__setattr__(context.module, name, value)
-            if path in self.writes and context.method_name == "__call__":
-                return self.writes[path].write(result)
-            return result
-
-        with nn.intercept_methods(narrow):
-            return net(*args, **kwargs)
 
 
 def narrow(
@@ -91,14 +34,11 @@ def narrow(
     before = (module.reads, module.writes) if isinstance(module, Narrowed) else ({}, {})
     held = graph.by_place if held is None else held
     reads, writes = reads_and_writes(graph, removed, held, before)
-    if isinstance(module, Narrowed):
-        for path, fields in module.widths.items():
-            widths[path] = {**fields, **widths.get(path, {})}
-        module = module.whole.module
-    frozen: Mapping[str, Mapping[str, Any]] = FrozenDict(
-        {path: FrozenDict(fields) for path, fields in widths.items()}
-    )
-    return Narrowed(Whole(module), frozen, FrozenDict(reads), FrozenDict(writes))
+    narrowed = module if isinstance(module, Narrowed) else Narrowed(Whole(module), FrozenDict())
+    for path, fields in narrowed.widths.items():
+        widths[path] = {**fields, **widths.get(path, {})}
+    frozen: Any = FrozenDict({path: FrozenDict(fields) for path, fields in widths.items()})
+    return narrowed.clone(widths=frozen, reads=FrozenDict(reads), writes=FrozenDict(writes))
 
 
 def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any]]:

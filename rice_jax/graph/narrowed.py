@@ -1,0 +1,142 @@
+"""Any Linen module run with fewer filters than its code asks for."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.core import FrozenDict
+from jax import lax
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where the channels that a layer has left stand along an axis that keeps its size."""
+
+    axis: int
+    """From the end."""
+    size: int
+    kept: tuple[int, ...]
+
+    def read(self, array: jax.Array) -> jax.Array:
+        """The channels that are left, out of an array that has all places."""
+        if array.shape[self.axis] != self.size:
+            return array
+        return _take(array, self.kept, self.axis)
+
+    def write(self, array: jax.Array) -> jax.Array:
+        """All places, with zeros where no channel is left."""
+        if array.shape[self.axis] != len(self.kept):
+            return array
+        zero = [(0, 0, 0)] * array.ndim
+        zero[self.axis] = (0, 1, 0)
+        source = np.full(self.size, len(self.kept))
+        source[list(self.kept)] = np.arange(len(self.kept))
+        return _take(lax.pad(array, np.zeros((), array.dtype), zero), source, self.axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """The module that is narrowed, held so that Flax does not make a child with a name of it."""
+
+    module: nn.Module
+
+
+class Narrowed(nn.Module):
+    """A module whose layers have other widths; it initialises, trains and traces as any other.
+
+    The variables keep the paths that they have in the module itself. Where the module's code parts
+    or picks channels by their place (a split, a reshape to written sizes), their axis keeps its
+    size between layers, with zeros for channels that are gone; the layers are narrow all the same.
+    """
+
+    whole: Whole
+    widths: Mapping[str, Mapping[str, Any]]
+    """By layer path: the layer's fields ('features', 'feature_group_count') and their values."""
+    reads: Mapping[str, Places] = FrozenDict()
+    """By layer path: what the layer takes of its input."""
+    writes: Mapping[str, Places] = FrozenDict()
+    """By layer path: where the layer's output goes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module; its layers read their widths from `self.widths`."""
+        # In this very scope: its variables are this module's own, whatever its layers are called.
+        return self.run(self.whole.module.clone(parent=self.scope), *args, **kwargs)
+
+    def run(self, net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Call the whole module, bound to this one's scope, with its layers narrow."""
+        depth = len(self.path)
+
+        def narrow(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            path = "/".join(context.module.path[depth:])
+            if path in self.reads and args and context.method_name == "__call__":
+                args = (self.reads[path].read(args[0]), *args[1:])
+            # A width of several numbers (DenseGeneral's) is none that filters are taken from.
+            fields = {
+                name: value
+                for name, value in self.widths.get(path, {}).items()
+                if isinstance(getattr(context.module, name), int)
+            }
+            # Modules are frozen once made: the fields are set for this one call and put back.
+            before = {name: getattr(context.module, name) for name in fields}
+            for name, value in fields.items():
+                object.__setattr__(context.module, name, value)
+            try:
+                result = call(*args, **kwargs)
+            finally:
+                for name, value in before.items():
+                    object.__setattr__(context.module, name, value)
+            if path in self.writes and context.method_name == "__call__":
+                return self.writes[path].write(result)
+            return result
+
+        with nn.intercept_methods(narrow):
+            return net(*args, **kwargs)  # type: ignore[operator]
+
+
+def to_text(module: Narrowed) -> str:
+    """What makes a module narrower, as JSON; '' for one that is as wide as its code asks for."""
+    content = {
+        "widths": {path: dict(fields) for path, fields in module.widths.items()},
+        "reads": {path: dataclasses.astuple(each) for path, each in module.reads.items()},
+        "writes": {path: dataclasses.astuple(each) for path, each in module.writes.items()},
+    }
+    return json.dumps(content, sort_keys=True) if any(content.values()) else ""
+
+
+def fields(text: str) -> dict[str, Mapping[str, Any]]:
+    """The fields of a `Narrowed` that `to_text` wrote; ValueError for another text."""
+    if not text:
+        return {}
+    try:
+        content = json.loads(text)
+        widths: Any = {path: FrozenDict(sizes) for path, sizes in content["widths"].items()}
+        places: Any = {
+            name: FrozenDict(
+                {
+                    path: Places(axis, size, tuple(kept))
+                    for path, (axis, size, kept) in content[name].items()
+                }
+            )
+            for name in ("reads", "writes")
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{text!r} does not tell widths") from error
+    return {"widths": FrozenDict(widths), **places}
+
+
+def _take(array: jax.Array, places: Any, axis: int) -> jax.Array:
+    """Some places of one axis, counted from the end."""
+    axis += array.ndim
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(other for other in range(array.ndim) if other != axis),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+    )
+    sizes = [1 if other == axis else size for other, size in enumerate(array.shape)]
+    indices = np.asarray(places, np.int32)[:, None]
+    inside = lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return lax.gather(array, indices, numbers, sizes, mode=inside)

@@ -1,0 +1,81 @@
+"""A net of the user's own class, called as the package's nets are."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from rice_jax.errors import UserError
+from rice_jax.graph import narrowed
+from rice_jax.graph.narrowed import Narrowed, Whole
+from rice_jax.models.layers import dropped
+from rice_jax.nets import SUPPLIED
+
+
+class Own(Narrowed):
+    """Any Linen module with the fields that training and export set, and narrower where pruned.
+
+    Its `nn.Dropout` draws by an image's index in the global batch, as ours does: a result depends
+    neither on the number of devices nor on the parts that a device computes a batch in.
+    """
+
+    dtype: Any = jnp.float32
+    first_image: jax.Array | int = 0
+
+    @classmethod
+    def of(cls, module: type[nn.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "Own":
+        """The net of a class; `narrowed` among the fields is what pruning left of it.
+
+        Raises:
+            UserError: activations of another type than float32, which the class cannot set, or
+                a text that does not tell widths.
+        """
+        text = fields.pop("narrowed", "")
+        try:
+            smaller = narrowed.fields(text)
+        except ValueError as error:
+            raise UserError(f"config.model.narrowed: {error}") from error
+        if dtype != jnp.float32 and "dtype" not in _fields(module):
+            raise UserError(
+                f"config.train.dtype: {module.__name__} has no field dtype for its activations"
+            )
+        own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
+        return cls(Whole(module(**fields)), **own, dtype=dtype)
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
+        module = self.whole.module
+        given = {name: getattr(self, name) for name in SUPPLIED if name in _fields(type(module))}
+        called = {"train": train} if _takes_train(type(module)) else {}
+        with nn.intercept_methods(self._drop):
+            logits = self.run(module.clone(parent=self.scope, **given), x, **called)
+        return jnp.asarray(logits, jnp.float32)
+
+    @nn.nowrap
+    def _drop(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        layer = context.module
+        if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+
+        def drop(
+            inputs: jax.Array, deterministic: bool | None = None, rng: Any = None
+        ) -> jax.Array:
+            still = nn.merge_param("deterministic", layer.deterministic, deterministic)
+            if still or layer.rate == 0:
+                return inputs
+            key = layer.make_rng(layer.rng_collection) if rng is None else rng
+            return dropped(inputs, layer.rate, key, self.first_image, layer.broadcast_dims)
+
+        return drop(*args, **kwargs)
+
+
+def _fields(module: type[nn.Module]) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(module))  # type: ignore[arg-type]
+
+
+def _takes_train(module: type[nn.Module]) -> bool:
+    return "train" in inspect.signature(module.__call__).parameters  # type: ignore[operator]

@@ -1,0 +1,114 @@
+"""A net of the user's own as a configuration: its class becomes known by a name."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rice_jax import config, nets
+from rice_jax.bounds import Bounds, Field, Real, Several, Switch, Text, Whole, checked
+from rice_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
+
+_FLAX = ("parent", "name")
+_TAKEN = ("weights", "narrowed")
+_NUMBER = 10**12
+
+
+def configuration(
+    module: type,
+    name: str = "",
+    *,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
+    frozen: tuple[str, ...] = (),
+    **fields: Any,
+) -> "ml_collections.ConfigDict":
+    """The configuration of a net of one's own, for a file that is given as --config=FILE.
+
+    Args:
+        module: its Linen class. It is called with images (N, H, W, 3) in [0, 1], and with `train`
+            where its call takes that, and gives logits (N, classes). Its fields, but for dtype and
+            first_image, are the configuration's under config.model: numbers, words, switches, or
+            tuples of these. `classes` has to be one: the images decide it.
+        name: of the net; by default the class's, in small letters.
+        recipe: fields of the configuration that are not as in the study's, as 'train.schedule'.
+        frozen: paths of layers that training leaves as they are.
+        **fields: what fields of the class are, where not as it says.
+
+    Raises:
+        UserError: no such class, a name that is taken, or a field that can be none.
+    """
+    if not isinstance(module, type) or not dataclasses.is_dataclass(module):
+        raise UserError(f"{module!r} is no Linen class: give the class itself, no instance")
+    name = name or module.__name__.lower()
+    if name in nets.NETS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
+    own = {each: _field(each, value) for each, value in _values(module, fields).items()}
+    if "classes" not in own:
+        raise UserError(f"{module.__name__} has no field classes: how many the head tells apart")
+    own["narrowed"] = Field(
+        "", "the widths that pruning left, where fewer", Text("as prune has it")
+    )
+    for path, value in recipe.items():
+        if path not in config.FIELDS:
+            raise UserError(f"recipe: config.{path} is no field")
+        checked(f"config.{path}", value, config.FIELDS[path].bounds)
+    widths = {each: field.default for each, field in own.items()}
+    nets.add(
+        name,
+        nets.Net(nets.OWN, widths, tuple(frozen), False, dict(recipe), module, own),
+    )
+    return config.default(name)
+
+
+def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each field of a class; UserError for one without, or given and not there."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(module):
+        if field.name in (*_FLAX, *nets.SUPPLIED):
+            continue
+        if field.name in given:
+            values[field.name] = given[field.name]
+        elif field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+        elif field.name == "classes":
+            values[field.name] = 5
+        else:
+            raise UserError(f"{module.__name__}.{field.name} has no value: give {field.name}=")
+    for name in [*(given.keys() - values.keys()), *(values.keys() & set(_TAKEN))]:
+        raise UserError(f"{module.__name__} cannot have {name}= as a field of a configuration")
+    return values
+
+
+def _field(name: str, value: Any) -> Field:
+    value = _tuples(value)
+    return Field(value, f"the net's {name}", _bounds(name, value))
+
+
+def _bounds(name: str, value: Any) -> Bounds:
+    """What a field may be whose value is such a one."""
+    if isinstance(value, bool):
+        return Switch()
+    if isinstance(value, int):
+        return Whole(1, 100_000) if name == "classes" else Whole(-_NUMBER, _NUMBER)
+    if isinstance(value, float):
+        return Real(-1e30, 1e30)
+    if isinstance(value, str):
+        return Text("a word")
+    if isinstance(value, tuple):
+        kinds = [_bounds(name, each) for each in value] or [Whole(-_NUMBER, _NUMBER)]
+        if all(type(kind) is type(kinds[0]) for kind in kinds):
+            return Several(kinds[0])
+    raise UserError(
+        f"field {name}={value!r}: a configuration holds numbers, words, switches, or tuples of "
+        "values of one kind"
+    )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

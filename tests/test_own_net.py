@@ -1,0 +1,157 @@
+"""A net of one's own through the commands: the two examples, small."""
+
+import json
+from pathlib import Path
+
+import commands
+import numpy as np
+import pytest
+from data_files import picture
+
+from rice_jax import nets, profile, train
+from rice_jax.commands import settings
+from rice_jax.run import Run
+from rice_jax.stages import run_stages
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NARROW = {
+    "resnet18": {"stages": ((8,),), "groups": 4},
+    "mobilenetv2": {"blocks": ((2, 8, 1, 2),), "multiplier": 0.25, "last": 8},
+}
+SMALL = {
+    **{"data.image_size": 16, "data.path": "synthetic", "data.synthetic_per_class": 10},
+    **{"train.schedule": "study", "train.epochs": 1, "train.batch_size": 16},
+}
+
+
+def run(command, *arguments):
+    done = commands.run(command, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Trains the net of a file, of a few images for an epoch; the run's folder."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+
+    def trained(path, **widths):
+        config = settings.load(str(path))
+        config.update_from_flattened_dict(SMALL | {"data.cache_dir": cache})
+        config.model.update(widths)
+        folder = str(tmp_path_factory.mktemp(path.stem) / "run")
+        run_stages(config, folder, ["train"])
+        return folder
+
+    return trained
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_an_example_trains_from_a_short_file(name, trained):
+    net = train.load(Run(trained(EXAMPLES / f"{name}.py", **NARROW[name])))
+    assert net.config.model.name == name
+    assert len(net.classes) == net.module.whole.module.classes == 5
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize(("name", "billions"), [("resnet18", 1.81), ("mobilenetv2", 0.30)])
+def test_an_example_is_the_published_net(name, billions):
+    """Multiply-adds at 224 x 224, of 1,000 classes, as the papers have them."""
+    config = settings.load(str(EXAMPLES / f"{name}.py"))
+    config.model.classes = 1000
+    counted = profile.count(train.build(config), (224, 224, 3))
+    assert counted.flops.formula / 2e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_dropout_of_flax_goes_by_the_images_index():
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    from rice_jax.models.own import Own
+
+    class Dropped(nn.Module):
+        classes: int = 5
+
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+
+    net, x = Own.of(Dropped), jnp.ones((4, 4, 4, 3))
+    rngs = {"dropout": jax.random.key(0)}
+    whole = net.apply({}, x, train=True, rngs=rngs)
+    part = net.clone(first_image=2).apply({}, x[2:], train=True, rngs=rngs)
+    np.testing.assert_array_equal(part, whole[2:])
+    assert 0.3 < float(np.mean(np.asarray(whole) == 0)) < 0.7
+    np.testing.assert_array_equal(net.apply({}, x, train=False), x.reshape(4, -1))
+
+
+MISTAKES = {
+    "an instance": ("Net()", "is no Linen class"),
+    "a name that is taken": ("Net, 'final'", "'final' is taken"),
+    "no such field": ("Net, widht=3", "cannot have widht="),
+    "what is no number": ("Net, width=None", "field width=None"),
+    "no such recipe": ("Net, recipe={'train.rate': 1}", "config.train.rate is no field"),
+    "a bad recipe": ("Net, recipe={'train.epochs': 0}", "config.train.epochs=0: give"),
+    "a statistic": ("Norm", "training does not carry, batch_stats"),
+}
+SOURCE = """
+import flax.linen as nn
+from rice_jax.own_net import configuration
+
+class Net(nn.Module):
+    width: int = 4
+    classes: int = 5
+    @nn.compact
+    def __call__(self, x):
+        x = nn.GroupNorm(2, name="norm")(nn.Conv(self.width, (3, 3), 2, name="conv")(x))
+        return nn.Dense(self.classes, name="head")(nn.relu(x).mean((1, 2)))
+
+class Norm(nn.Module):
+    classes: int = 5
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(x))
+        return nn.Dense(self.classes)(x.mean((1, 2)))
+
+def get_config():
+    return configuration({})
+"""
+
+
+def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(trained, tmp_path, monkeypatch):
+    """Where its file is given; nothing that the folder names is imported."""
+    mine, out = tmp_path / "mine.py", str(tmp_path / "half")
+    mine.write_text(SOURCE.format("Net"))
+    whole, own = trained(mine), f"--config={mine}"
+    run("prune", own, f"--workdir={whole}", f"--out={out}", "--max_filters=2")
+    smaller = train.load(Run(out))
+    assert smaller.params["conv"]["kernel"].shape[-1] == 2
+    assert smaller.params["norm"]["scale"].shape == (2,)
+    assert Run(out).has("dead_filters.json")
+    photograph = tmp_path / "grain.jpg"
+    photograph.write_bytes(picture(shade=170, size=30, suffix=".jpg"))
+    said = run("predict", own, f"--workdir={out}", "--json", photograph)
+    assert json.loads(said)["class"] in smaller.classes
+    exported = tmp_path / "half.stablehlo"
+    run("export", own, f"--workdir={out}", f"--out={exported}")
+    assert exported.exists()
+    monkeypatch.setattr(nets, "_OWN", {})
+    done = commands.run("predict", f"--workdir={out}", photograph)
+    assert done.returncode == 1
+    assert "'net' is none of the package's" in done.stderr
+    assert "--config=FILE" in done.stderr
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_ones_own_file_is_told_in_a_line(name, tmp_path):
+    given, message = MISTAKES[name]
+    own = tmp_path / "mine.py"
+    own.write_text(SOURCE.format(given))
+    small = ("--config.data.path=synthetic", "--config.data.image_size=16")
+    where = (f"--config.data.cache_dir={tmp_path}", f"--workdir={tmp_path / 'run'}")
+    done = commands.run("train", f"--config={own}", *small, *where)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.strip().splitlines()[-1].count(message) == 1
+    assert "Traceback" not in done.stderr
