@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import nets_in_both
 import numpy as np
 import pytest
 from jax import random
@@ -86,3 +87,10 @@ def test_a_net_without_maps_that_all_passes_is_named(module, reason):
     variables = module.init(jax.random.key(0), images)
     with pytest.raises(UserError, match=reason):
         inspection.saliency(module, variables, images, np.array([0]))
+
+
+def test_the_same_net_in_linen_and_nnx_says_the_same():
+    linen, module, variables = nets_in_both.built("batch norm")
+    x, classes = nets_in_both.images(), np.array([0, 1, 2, 0])
+    expected = inspection.saliency(linen, variables, x, classes)
+    np.testing.assert_allclose(inspection.saliency(module, x, classes), expected, atol=1e-6)

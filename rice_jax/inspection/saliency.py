@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import ConvMap
 from rice_jax.graph.trace import Trace, Value
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
 
 
+@takes_variables
 def saliency(
-    module: nn.Module, variables: Any, images: Any, classes: Any, **call_kwargs: Any
+    module: Any, variables: Any, images: Any, classes: Any, **call_kwargs: Any
 ) -> jax.Array:
     """How much each place of the last feature maps speaks for a class.
 
@@ -22,8 +24,9 @@ def saliency(
     up, negative sums taken for 0.
 
     Args:
-        module: any Linen module called with one array of images that returns logits (N, classes).
-        variables: its variables.
+        module: any net called with one array of images that returns logits (N, classes): a Linen
+            module, an NNX module, a function.
+        variables: of a Linen module, or params of a function; an NNX module is followed by none.
         images: (N, H, W, C) floats as the module takes them.
         classes: (N,) the class that is asked about of each image.
         **call_kwargs: what else the module's call needs, such as train=False.
