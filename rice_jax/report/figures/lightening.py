@@ -46,7 +46,8 @@ def searched(
     drawn = [(i, c) for i, c in enumerate(candidates) if c["accuracy"] >= lowest]
     below = len(candidates) - len(drawn)
     note = f"{len(candidates) - 1} nets tried" + (f"; {below} lie below" if below else "")
-    figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=1, synthetic=synthetic)
+    rows = 2 if studied else 1
+    figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=rows, synthetic=synthetic)
     axes = figure.subplots()
     place = {c["name"]: (c["costs"][measure], 100 * c["accuracy"]) for _, c in drawn}
     off = [place[c["name"]] for _, c in drawn if c["name"] not in front]
@@ -64,7 +65,7 @@ def searched(
         label = None if "the study" in axes.get_legend_handles_labels()[1] else "the study"
         axes.plot(cost, 100 * accuracy, "s", ms=6, mfc="none", mec=style.INK, mew=1, label=label)
     _axes(axes, measure)
-    style.legend_above(figure, axes, columns=5)
+    style.legend_above(figure, axes, columns=4)
     figure.draw_without_rendering()  # settles the layout
     named = [(str(i), place[c["name"]]) for i, c in drawn if c["name"] in front]
     named += [(name, (cost, 100 * accuracy)) for name, cost, accuracy in studied]
@@ -80,7 +81,9 @@ def _axes(axes: Any, measure: str) -> None:
         "latency": "latency of one image, measured (s)",
     }
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    low, high = axes.get_xlim()
+    subs = (1,) if high > 100 * low else (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.short(value, 3)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     axes.set_xlabel(f"{named[measure]} (log axis)")
