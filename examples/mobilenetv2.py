@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), with group norms, as a net of one's own.
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) as a net of one's own.
 
 rice-jax train --config=examples/mobilenetv2.py --config.model.multiplier=0.25
 """
@@ -25,13 +25,14 @@ class MobileNetV2(nn.Module):
     classes: int = 5
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
 
         def conv(x: jax.Array, name: str, width: int, size: int = 1, stride: int = 1) -> jax.Array:
             groups = width if name.endswith("depthwise") else 1
-            layer = nn.Conv(width, (size, size), stride, feature_group_count=groups, name=name)
-            return nn.GroupNorm(None, group_size=width // 4, name=f"{name}_norm")(layer(x))
+            options = {"feature_group_count": groups, "use_bias": False, "name": name}
+            y = nn.Conv(width, (size, size), stride, **options)(x)
+            return nn.BatchNorm(not train, momentum=0.9, name=f"{name}_norm")(y)
 
         def scaled(width: int) -> int:
             return max(8, 8 * round(width * self.multiplier / 8))

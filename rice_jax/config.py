@@ -234,14 +234,9 @@ def read(run: "Run") -> dict[str, Any]:
         UserError: there is no such file, or it is damaged.
     """
     content = run.read_json("config.json")
+    _net_is_known(run, content)
     try:
         given, images = content["config"], content.get("data")
-        name = given["model"]["name"]
-        if name not in nets.names():
-            raise UserError(
-                f"its net {name!r} is none of the package's; for one of your own give its file, "
-                "--config=FILE"
-            )
         for name, kind in _IMAGES.items() if images else ():
             if not isinstance(images[name], kind):
                 raise ValueError(f"data.{name} is {images[name]!r}")
@@ -252,6 +247,19 @@ def read(run: "Run") -> dict[str, Any]:
         raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
     except (UserError, ValueError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: {error}") from error
+
+
+def _net_is_known(run: "Run", content: Any) -> None:
+    """UserError where the net has a name and is not known: the file need not be damaged."""
+    try:
+        name = content["config"]["model"]["name"]
+    except (KeyError, TypeError):
+        return
+    if isinstance(name, str) and name not in nets.names():
+        raise UserError(
+            f"{run.path / 'config.json'}: config.model.name={name!r} is none of the package's: "
+            "give the file of your own net, --config=FILE; if it is none, this is damaged"
+        )
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:

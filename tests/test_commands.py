@@ -267,7 +267,9 @@ def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):
 )  # fmt: skip
 def test_a_field_is_set_as_it_is_meant(fields, name, value, monkeypatch):
     seen = {}
-    monkeypatch.setattr(stages, "run_stages", lambda config, *rest: seen.update(c=config, r=rest))
+    monkeypatch.setattr(
+        stages, "run_stages", lambda config, *rest, **_: seen.update(c=config, r=rest)
+    )
     done = commands.run("train", FINAL, *fields, "--workdir=runs/x", "--stages=profile,train")
     assert done.returncode == 0, done.stderr
     part = seen["c"]
@@ -282,7 +284,7 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
     saved.train.epochs = 7
     (tmp_path / "config.json").write_text(json.dumps({"config": configuration.to_json(saved)}))
     seen = []
-    monkeypatch.setattr(stages, "run_stages", lambda config, *_: seen.append(config))
+    monkeypatch.setattr(stages, "run_stages", lambda config, *_, **__: seen.append(config))
     done = commands.run("train", f"--workdir={tmp_path}", "--config.train.batch_size=8")
     assert done.returncode == 0, done.stderr
     saved.train.batch_size = 8
@@ -367,7 +369,9 @@ def test_a_configuration_of_ones_own_takes_an_argument(tmp_path, monkeypatch):
         "from rice_jax.config import default\ndef get_config(net='cnn'):\n    return default(net)\n"
     )
     seen = []
-    monkeypatch.setattr(stages, "run_stages", lambda config, *_: seen.append(config.model.name))
+    monkeypatch.setattr(
+        stages, "run_stages", lambda config, *_, **__: seen.append(config.model.name)
+    )
     for argument in (file, f"{file}:googlenet", "cnn_light", ROOT / "configs" / "final.py"):
         assert commands.run("train", f"--config={argument}").returncode == 0
     assert seen == ["cnn", "googlenet", "cnn_light", "final"]

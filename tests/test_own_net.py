@@ -15,7 +15,7 @@ from rice_jax.stages import run_stages
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NARROW = {
-    "resnet18": {"stages": ((8,),), "groups": 4},
+    "resnet18": {"stages": ((8,),)},
     "mobilenetv2": {"blocks": ((2, 8, 1, 2),), "multiplier": 0.25, "last": 8},
 }
 SMALL = {
@@ -93,7 +93,7 @@ MISTAKES = {
     "what is no number": ("Net, width=None", "field width=None"),
     "no such recipe": ("Net, recipe={'train.rate': 1}", "config.train.rate is no field"),
     "a bad recipe": ("Net, recipe={'train.epochs': 0}", "config.train.epochs=0: give"),
-    "a statistic": ("Norm", "training does not carry, batch_stats"),
+    "a variable": ("Counting", "training does not carry, counts"),
 }
 SOURCE = """
 import flax.linen as nn
@@ -103,15 +103,16 @@ class Net(nn.Module):
     width: int = 4
     classes: int = 5
     @nn.compact
-    def __call__(self, x):
-        x = nn.GroupNorm(2, name="norm")(nn.Conv(self.width, (3, 3), 2, name="conv")(x))
+    def __call__(self, x, train=False):
+        x = nn.Conv(self.width, (3, 3), 2, name="conv")(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
         return nn.Dense(self.classes, name="head")(nn.relu(x).mean((1, 2)))
 
-class Norm(nn.Module):
+class Counting(nn.Module):
     classes: int = 5
     @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(x))
+    def __call__(self, x):
+        self.variable("counts", "calls", lambda: 0.0)
         return nn.Dense(self.classes)(x.mean((1, 2)))
 
 def get_config():
@@ -127,7 +128,8 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(trained, tmp_path, m
     run("prune", own, f"--workdir={whole}", f"--out={out}", "--max_filters=2")
     smaller = train.load(Run(out))
     assert smaller.params["conv"]["kernel"].shape[-1] == 2
-    assert smaller.params["norm"]["scale"].shape == (2,)
+    assert smaller.params["norm"]["running_mean"].shape == (2,)
+    assert np.any(smaller.params["norm"]["running_mean"])
     assert Run(out).has("dead_filters.json")
     photograph = tmp_path / "grain.jpg"
     photograph.write_bytes(picture(shade=170, size=30, suffix=".jpg"))

@@ -12,8 +12,9 @@ from rice_jax.commands.options import Command, option
 
 @click.command(cls=Command)
 @option("--workdir", Text("a folder"), "The run", completion="dir")
+@option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--port", Whole(0, 65535), "Where the page is; 0 for any port that is free", 8765)
-def show(workdir: str | None, port: int) -> Callable[[], Any]:
+def show(workdir: str | None, config: str | None, port: int) -> Callable[[], Any]:
     """Show what a trained net sees in an image, on a page in the browser.
 
     \b
@@ -23,7 +24,7 @@ def show(workdir: str | None, port: int) -> Callable[[], Any]:
     the probabilities and the feature maps of every layer. The page is for this machine alone
     (127.0.0.1), and no image leaves it. Ctrl-C ends it.
     """
-    run = settings.existing_run(workdir)
+    run = settings.existing_run(workdir, config)
 
     def job() -> None:
         from rice_jax import show

@@ -13,6 +13,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.narrowed import Narrowed, Whole
 from rice_jax.models.layers import dropped
+from rice_jax.models.statistics import Rows, normalised
 from rice_jax.nets import SUPPLIED
 
 
@@ -20,11 +21,14 @@ class Own(Narrowed):
     """Any Linen module with the fields that training and export set, and narrower where pruned.
 
     Its `nn.Dropout` draws by an image's index in the global batch, as ours does: a result depends
-    neither on the number of devices nor on the parts that a device computes a batch in.
+    neither on the number of devices nor on the parts that a device computes a batch in. So does its
+    `nn.BatchNorm`, whose statistics are the global batch's (`statistics`).
     """
 
     dtype: Any = jnp.float32
     first_image: jax.Array | int = 0
+    rows: Rows | None = None
+    """Which images count for the statistics of batch norms, in training."""
 
     @classmethod
     def of(cls, module: type[nn.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "Own":
@@ -51,26 +55,38 @@ class Own(Narrowed):
         module = self.whole.module
         given = {name: getattr(self, name) for name in SUPPLIED if name in _fields(type(module))}
         called = {"train": train} if _takes_train(type(module)) else {}
-        with nn.intercept_methods(self._drop):
+        with nn.intercept_methods(self._instead):
             logits = self.run(module.clone(parent=self.scope, **given), x, **called)
         return jnp.asarray(logits, jnp.float32)
 
     @nn.nowrap
-    def _drop(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def _instead(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """What layers do otherwise here than in Flax."""
         layer = context.module
-        if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
-            return call(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(layer, nn.Dropout):
+            return self._drop(layer, *args, **kwargs)
+        if context.method_name == "__call__" and isinstance(layer, nn.BatchNorm):
+            return self._normalise(layer, *args, **kwargs)
+        return call(*args, **kwargs)
 
-        def drop(
-            inputs: jax.Array, deterministic: bool | None = None, rng: Any = None
-        ) -> jax.Array:
-            still = nn.merge_param("deterministic", layer.deterministic, deterministic)
-            if still or layer.rate == 0:
-                return inputs
-            key = layer.make_rng(layer.rng_collection) if rng is None else rng
-            return dropped(inputs, layer.rate, key, self.first_image, layer.broadcast_dims)
+    @nn.nowrap
+    def _drop(
+        self, layer: nn.Dropout, x: jax.Array, deterministic: bool | None = None, rng: Any = None
+    ) -> jax.Array:
+        still = nn.merge_param("deterministic", layer.deterministic, deterministic)
+        if still or layer.rate == 0:
+            return x
+        key = layer.make_rng(layer.rng_collection) if rng is None else rng
+        return dropped(x, layer.rate, key, self.first_image, layer.broadcast_dims)
 
-        return drop(*args, **kwargs)
+    @nn.nowrap
+    def _normalise(
+        self, layer: nn.BatchNorm, x: jax.Array, use_running_average: bool | None = None
+    ) -> jax.Array:
+        running = nn.merge_param(
+            "use_running_average", layer.use_running_average, use_running_average
+        )
+        return normalised(layer, x, running=bool(running), rows=self.rows)
 
 
 def _fields(module: type[nn.Module]) -> frozenset[str]:

@@ -77,14 +77,14 @@ def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str])
 def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> Params:
     """The module's own random parameters for images of `input_shape` (N, H, W, C).
 
-    UserError for a net with variables of other kinds, as batch statistics.
+    UserError for a net with variables of other kinds.
     """
     variables = module.init(jax.random.key(seed), jnp.zeros(input_shape, jnp.float32))
     others = sorted(variables.keys() - {"params"})
     if others:
         raise UserError(
-            f"the net has variables that training does not carry, {', '.join(others)}: take a norm "
-            "that has none, as nn.GroupNorm or nn.LayerNorm"
+            f"the net has variables that training does not carry, {', '.join(others)}: it carries "
+            "parameters, and the statistics of nn.BatchNorm"
         )
     return variables["params"]
 

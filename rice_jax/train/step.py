@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import data, ops
+from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
 from rice_jax.train.feed import AXIS
 from rice_jax.train.state import Params, TrainState, adam, merge, replicate
 from rice_jax.train.teacher import Teacher
@@ -76,34 +77,40 @@ def train_step(
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
             images, dropout_key = _inputs(seed, index, part["image"], augment, first)
-            net, rngs = module.clone(first_image=first), {"dropout": dropout_key}
+            net, rngs = _at(module, first, part, normed), {"dropout": dropout_key}
             answers = _answers(teacher, knowledge, images)
 
-            def total_loss(trainable: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
                 params = merge(trainable, state.frozen)
-                logits: Any = net.apply({"params": params}, images, train=True, rngs=rngs)
+                logits, left = net.apply(
+                    {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
+                )
                 entropies = _entropies(logits, part)
                 loss = jnp.sum(entropies * part["weight"])
                 if teacher is None:
-                    return loss, (loss, logits)
+                    return loss, (loss, logits, left)
                 mixed = teacher.mixed(entropies, logits, answers)
-                return jnp.sum(mixed * part["weight"]), (loss, logits)
+                return jnp.sum(mixed * part["weight"]), (loss, logits, left)
 
-            gradients, (loss, logits) = jax.grad(total_loss, has_aux=True)(state.trainable)
+            gradients, (loss, logits, left) = jax.grad(total_loss, has_aux=True)(state.trainable)
             hits = part["weight"] * (jnp.argmax(logits, axis=-1) == part["label"])
-            return loss, hits.sum(), part["weight"].sum(), gradients
+            # Every device has the statistics of all, and the sum over them is to be these.
+            shares = jax.tree.map(lambda leaf: leaf / mesh.size, left.get(COLLECTION, {}))
+            return loss, hits.sum(), part["weight"].sum(), gradients, shares
 
         params = merge(state.trainable, state.frozen)
-        size = _part_size(module, params, batch, mesh)
+        normed = has_statistics(params)
+        # Images that see each other in a norm are computed together.
+        size = len(batch["image"]) if normed else _part_size(module, params, batch, mesh)
         if teacher is not None:
             size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
         totals, signal = _over_all(totals_of, batch, size, mesh)
-        loss, correct, images_in_batch, gradients = totals
+        loss, correct, images_in_batch, gradients, statistics = totals
         gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
         finite = _all_finite((loss, gradients)) & (state.step == index)
         state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            _updated(state, gradients, learning_rate, weight_decay),
+            _updated(state, gradients, learning_rate, weight_decay, statistics),
             state,
         )
         return state, Metrics(
@@ -164,8 +171,18 @@ def training_inputs(
     return _inputs(seed, index, jnp.asarray(images), augment, 0)
 
 
+def _at(module: nn.Module, first: jax.Array, part: Batch, normed: bool) -> nn.Module:
+    """The net for images of the global batch from the `first` on."""
+    rows: Any = {"rows": Rows(part["weight"], AXIS)} if normed else {}
+    return module.clone(first_image=first, **rows)
+
+
 def _updated(
-    state: TrainState, gradients: Params, learning_rate: jax.Array, weight_decay: float
+    state: TrainState,
+    gradients: Params,
+    learning_rate: jax.Array,
+    weight_decay: float,
+    statistics: Params,
 ) -> TrainState:
     updates, moments = adam().update(gradients, state.moments)
     if weight_decay:
@@ -173,7 +190,7 @@ def _updated(
             lambda u, p: u + weight_decay * p if p.ndim > 1 else u, updates, state.trainable
         )
     trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
-    return TrainState(state.step + 1, trainable, state.frozen, moments)
+    return TrainState(state.step + 1, updated(trainable, statistics), state.frozen, moments)
 
 
 def _inputs(

@@ -1,0 +1,98 @@
+"""Batch norms in training: statistics of the global batch, kept as parameters no gradient reaches.
+
+As parameters they are where the others are: in checkpoints, in what is evaluated, inspected, pruned
+and exported. Keras counts them so too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct, traverse_util
+from jax import lax
+
+from rice_jax.errors import UserError
+
+COLLECTION = "statistics"
+"""What a norm writes in training: what its statistics are to be after the step."""
+_MEAN, _VAR = "running_mean", "running_var"
+
+
+class Rows(struct.PyTreeNode):
+    """The images of a device's share of a batch."""
+
+    weight: jax.Array
+    """(N,), 0 for what only fills up the batch."""
+    axis: str = struct.field(pytree_node=False)
+    """Of the mesh, over which the batch is spread."""
+
+
+def has_statistics(params: Mapping[str, Any]) -> bool:
+    """Whether a net has batch norms."""
+    return any(path[-1] == _MEAN for path in traverse_util.flatten_dict(dict(params)))
+
+
+def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with other statistics, where they have them."""
+    if not statistics:
+        return dict(params)
+    given = traverse_util.flatten_dict(dict(statistics))
+    flat = traverse_util.flatten_dict(dict(params))
+    return traverse_util.unflatten_dict(
+        {path: given.get(path, array) for path, array in flat.items()}
+    )
+
+
+def normalised(
+    layer: nn.BatchNorm, x: jax.Array, *, running: bool, rows: Rows | None = None
+) -> jax.Array:
+    """What a batch norm makes of x (N, ..., C).
+
+    Args:
+        layer: the norm, as it is called: its numbers are made in its own scope.
+        x: activations.
+        running: by the running statistics; else by those of the batch, over all of its images
+            whatever devices they are on, which `layer` then leaves in `COLLECTION`.
+        rows: which rows of x count, and what they are spread over; None for all of them, here.
+
+    Raises:
+        UserError: a norm of another axis than the last.
+    """
+    if layer.axis != -1 or layer.axis_index_groups is not None:
+        raise UserError(f"{'/'.join(layer.path)}: a batch norm is trained along the last axis only")
+    shape, scope = x.shape[-1:], layer.scope
+    assert scope is not None
+    mean = scope.param(_MEAN, lambda _: jnp.zeros(shape, jnp.float32))
+    var = scope.param(_VAR, lambda _: jnp.ones(shape, jnp.float32))
+    if not running:
+        of_batch = _of_batch(x.astype(jnp.float32), rows)
+        if scope.is_mutable_collection(COLLECTION):
+            for name, old, new in zip((_MEAN, _VAR), (mean, var), of_batch, strict=True):
+                kept = layer.momentum * old + (1 - layer.momentum) * lax.stop_gradient(new)
+                scope.put_variable(COLLECTION, name, kept)
+        mean, var = of_batch
+    factor = lax.rsqrt(var + layer.epsilon)
+    if layer.use_scale:
+        factor *= scope.param("scale", layer.scale_init, shape, layer.param_dtype)
+    result = (x - mean) * factor
+    if layer.use_bias:
+        result += scope.param("bias", layer.bias_init, shape, layer.param_dtype)
+    return result.astype(layer.dtype or x.dtype)
+
+
+def _of_batch(x: jax.Array, rows: Rows | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of each channel of x (N, ..., C) over the images that count."""
+    weight = jnp.ones(len(x)) if rows is None else rows.weight
+    counted = weight.reshape(-1, *[1] * (x.ndim - 1))
+    axes, places = tuple(range(x.ndim - 1)), x[0, ..., 0].size
+
+    def over_all(value: Any) -> Any:
+        return value if rows is None else lax.psum(value, rows.axis)
+
+    total, images = over_all((jnp.sum(x * counted, axes), jnp.sum(weight)))
+    number = images * places
+    mean = total / number
+    # A second pass: squares less a square would lose what is small beside its mean.
+    return mean, over_all(jnp.sum((x - mean) ** 2 * counted, axes)) / number

@@ -1,0 +1,121 @@
+"""Batch norms of a net of one's own: Flax's numbers, over the whole batch wherever it is."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prunable
+import pytest
+from flax import traverse_util
+
+from rice_jax.models.own import Own
+from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
+from rice_jax.prune import prune
+
+IMAGES, COUNTED = 8, 6
+
+
+class Normed(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for number in (1, 2):
+            x = nn.Conv(4, (3, 3), 2, use_bias=False, name=f"conv{number}")(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name=f"norm{number}")(x)
+            x = nn.relu(x)
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+NET = Own.of(Normed)
+NAMES = {"mean": "running_mean", "var": "running_var"}
+
+
+def drawn():
+    """Flax's own variables of the net, and the same as ours."""
+    x = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: Normed().init(jax.random.key(0), x))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.2, 1, leaf.shape), leaf.dtype), shapes
+    )
+    return variables, ours(variables)
+
+
+def ours(variables):
+    flat = traverse_util.flatten_dict(variables["params"])
+    for path, array in traverse_util.flatten_dict(variables["batch_stats"]).items():
+        flat[*path[:-1], NAMES[path[-1]]] = array
+    return traverse_util.unflatten_dict(flat)
+
+
+def batch():
+    """Images of which the last two only fill up, and labels."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.random((IMAGES, 8, 8, 3)), jnp.float32)
+    return x, jnp.arange(IMAGES) % 3, (jnp.arange(IMAGES) < COUNTED).astype(jnp.float32)
+
+
+def loss(logits, labels, weight):
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
+    return -jnp.sum(chosen * weight)
+
+
+def of_flax(variables):
+    """Gradients and new statistics of Flax's own norms, for the images that count alone."""
+    x, labels, weight = (each[:COUNTED] for each in batch())
+
+    def total(params):
+        logits, left = Normed().apply(
+            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+        )
+        return loss(logits, labels, weight), left["batch_stats"]
+
+    return jax.grad(total, has_aux=True)(variables["params"])
+
+
+@pytest.mark.parametrize("shards", [1, 2, 8])
+def test_gradients_and_statistics_are_those_of_the_whole_batch(shards):
+    variables, params = drawn()
+
+    def of_shard(params, x, labels, weight):
+        net = NET.clone(rows=Rows(weight, "shards"))
+
+        def total(params):
+            logits, left = net.apply({"params": params}, x, train=True, mutable=[COLLECTION])
+            return loss(logits, labels, weight), left[COLLECTION]
+
+        return jax.grad(total, has_aux=True)(params)
+
+    parts = [each.reshape(shards, -1, *each.shape[1:]) for each in batch()]
+    over_shards = jax.vmap(of_shard, (None, 0, 0, 0), axis_name="shards")
+    gradients, left = prunable.compiled(over_shards, params, *parts)(params, *parts)
+    wanted, statistics = prunable.compiled(of_flax, variables)(variables)
+    for path, array in traverse_util.flatten_dict(gradients).items():
+        flat = traverse_util.flatten_dict(wanted)
+        expected = flat.get(path, np.zeros(array.shape[1:]))  # none reaches the statistics
+        np.testing.assert_allclose(array.sum(0), expected, rtol=1e-4, atol=1e-5)
+    new = updated(params, jax.tree.map(lambda leaf: leaf.mean(0), left))
+    expected = ours({"params": variables["params"], "batch_stats": statistics})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), new, expected)
+
+
+def test_by_its_running_statistics_it_is_flax_s_net():
+    variables, params = drawn()
+    x, *_ = batch()
+    np.testing.assert_allclose(
+        NET.apply({"params": params}, x), Normed().apply(variables, x), rtol=1e-5, atol=1e-5
+    )
+    assert has_statistics(params)
+    assert not has_statistics(variables["params"])
+
+
+def test_statistics_are_cut_with_their_channels():
+    _, params = drawn()
+    x, *_ = batch()
+    cut = prune(NET, {"params": params}, [x], filters={"conv1": [1], "conv2": [0, 3]})
+    smaller = cut.variables["params"]
+    assert smaller["norm1"]["running_var"].shape == (3,)
+    np.testing.assert_array_equal(
+        smaller["norm2"]["running_mean"], params["norm2"]["running_mean"][1:3]
+    )
