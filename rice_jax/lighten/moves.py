@@ -78,10 +78,12 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | None:
 def layer(net: train.Trained, judge: Judge) -> Lighter | None:
     """The block without which the net loses the fewest images for what it saves."""
     config, before = net.config, _totals(net.config)[judge.measure]
+    blocks = widths.blocks(config)
+    if len(blocks) < 2:
+        return None
     whole = _right(net.module, net.params, judge.images)
     best: tuple[float, Lighter] | None = None
-    blocks = widths.blocks(config)
-    for path in blocks if len(blocks) > 1 else []:
+    for path in blocks:
         smaller, params, anew, _ = widths.without(config, net.params, [path])
         saved = 1 - _totals(smaller)[judge.measure] / before
         if saved <= 0:

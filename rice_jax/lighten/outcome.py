@@ -87,14 +87,15 @@ def _nothing(workshop: Workshop, lighter: Sequence[front.Point], floor: float) -
 def _tested(workshop: Workshop, name: str) -> dict[str, float]:
     """Accuracies on the test split; nothing is written to the folder of the whole net."""
     run = workshop.folder(name)
-    if not name:
+    done = run.has("evaluation.json") and run.read_json("evaluation.json")
+    if not name and not (done and done.get("path") == "test split"):
         net = train.load(run)
         return {part: workshop.accuracy(net, "test", part) for part in PARTS}
-    if not run.has("evaluation.json"):
+    if not done:
         config = configuration.from_json(configuration.read(run)["config"])
         stages.run_stages(config, str(run), ["evaluate"])
-    evaluation = run.read_json("evaluation.json")
-    return {part: evaluation[part]["accuracy"] for part in PARTS}
+        done = run.read_json("evaluation.json")
+    return {part: done[part]["accuracy"] for part in PARTS}
 
 
 def _copy(run: Run, out: Run) -> None:
