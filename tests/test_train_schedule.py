@@ -1,7 +1,9 @@
-"""The quick schedule: its rates by hand, which nets see smaller images, what is refused."""
+"""What a recipe asks of steps and epochs: rates by hand, image sizes, how many images, refusals."""
 
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,8 @@ from rice_jax import config as configuration
 from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import schedule
+from rice_jax.train import loop, schedule
+from rice_jax.train.step import Metrics
 
 
 def quick(**fields):
@@ -82,3 +85,26 @@ def test_the_study_ignores_what_is_quick_s_alone():
     tiny = config()
     tiny.train.quick.update(epochs=(1,), shrink=(99,))
     train.check(tiny, dataset())
+
+
+def test_an_epoch_learns_from_and_ends_with_as_many_images_as_are_asked_for(tmp_path, monkeypatch):
+    learnt, looked_at = [], []
+
+    class Measure:
+        def __init__(self, *_, limit, **__):
+            looked_at.append(limit)
+
+        def __call__(self, *_, **__):
+            return 1.0, np.eye(5, dtype=np.int64)
+
+    def step(state, rows, index, rate):
+        learnt.append((int(index), float(np.sum(rows["weight"]))))
+        told = (1.0, 1.0, learnt[-1][1], True, 0)
+        return state, Metrics(*map(jnp.asarray, told))
+
+    monkeypatch.setattr(loop, "Measure", Measure)
+    monkeypatch.setattr(loop._Training, "_compiled", lambda self: step)
+    tiny = config(epochs=2, images=40, validation_images=7, batch_size=32)
+    train.train(tiny, Run(tmp_path), dataset())
+    assert learnt == [(0, 32), (1, 8), (2, 32), (3, 8)]
+    assert looked_at == [7]
