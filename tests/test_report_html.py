@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from report_runs import DEAD, MATRIX, history_rows, layer, make_run, profile, result
 
+from rice_jax import show
+from rice_jax.errors import UserError
 from rice_jax.report import fates, gallery, record, scales, writing
 from rice_jax.report.html import curves, rendering, tables
 from rice_jax.report.html.run import run_page
@@ -98,6 +100,13 @@ def test_the_page_is_one_file_that_asks_nobody_whatever_names_it_is_given(tmp_pa
     assert "{{" not in text.replace("{{ 7 * 7 }}", "")
 
 
+def test_names_on_the_live_page_are_text():
+    found = _Found(show.page(HOSTILE[0], HOSTILE))
+    assert not any(name.startswith("on") for name in found.attributes)
+    assert found.targets == ["data:,"]
+    assert not found.tags & {"form", "iframe", "a"}
+
+
 def test_it_tells_what_report_md_tells(tmp_path):
     run = run_with_maps(tmp_path)
     writing.write(run)
@@ -126,6 +135,16 @@ def test_pictures_beyond_the_bound_are_named_instead(tmp_path):
     text = page_of(run)
     assert "<code>classes.png</code> is beside this page" in text
     assert len(text) < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"layers": [{}]}', '{"layers": 3}', '{"layers": [{"path": 3}]}']
+)
+def test_a_damaged_gallery_is_named(tmp_path, damage):
+    run = run_with_maps(tmp_path)
+    run.write_text("feature_maps.json", damage)
+    with pytest.raises(UserError, match=r"feature_maps\.json"):
+        page_of(run)
 
 
 # Tables and curves

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rice_jax.errors import UserError
 from rice_jax.report.html import rendering, tables
 from rice_jax.report.html.curves import curves
 from rice_jax.report.html.rendering import picture, prose
@@ -28,6 +29,9 @@ def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = 
         record: what the stages left.
         summary: its headline figures.
         doing: the stage under way; '' for a run that is at rest.
+
+    Raises:
+        UserError: feature_maps.json is damaged.
     """
     content = sections(run, record, summary)
     blocks = _blocks(run, record) | _pictures(run, content)
@@ -48,11 +52,21 @@ def _blocks(run: Run, record: Record) -> dict[str, Markup]:
     if record.dead_filters is not None:
         blocks["dead_filters"] = tables.dead_filters(record.dead_filters)
     blocks["feature_maps"] = (
-        viewer(run.read_json(GALLERY), record)
+        _viewer(run, record)
         if run.has(GALLERY)
         else prose("They are pictures in the run's folder; `--stages=inspect` makes a viewer.")
     )
     return blocks
+
+
+def _viewer(run: Run, record: Record) -> Markup:
+    content = run.read_json(GALLERY)
+    try:
+        return viewer(content, record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run.path / GALLERY} is not as inspection writes it: --stages=inspect makes it anew"
+        ) from error
 
 
 def _pictures(run: Run, content: list[Section]) -> dict[str, Markup]:

@@ -1,0 +1,111 @@
+"""Figures that can be read: round ticks, grids that fill, few and many classes, what is marked."""
+
+import numpy as np
+import pytest
+from report_drawing import drawn_texts, pixels
+from report_runs import history_rows, make_run
+
+from rice_jax.report import confusion, figures, writing
+
+IMAGE = np.full((9, 9, 3), 128, np.uint8)
+
+
+def maps(channels):
+    return np.random.default_rng(0).random((7, 7, channels))
+
+
+def shown_epochs(figure):
+    figure.draw_without_rendering()
+    return figure.axes[-1].get_xticks().tolist()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (1, [1]),
+        (5, [1, 2, 3, 4, 5]),
+        (30, [5, 10, 15, 20, 25, 30]),
+        (100, [20, 40, 60, 80, 100]),
+    ],
+)
+def test_ticks_stand_at_round_epochs(epochs, expected):
+    assert shown_epochs(figures.curves(history_rows(epochs))) == expected
+
+
+def test_the_rate_is_drawn_where_it_changes_alone():
+    rows = history_rows(16)
+    assert len(figures.curves(rows).axes) == 3
+    steady = figures.curves([row | {"learning_rate": 0.1} for row in rows])
+    assert len(steady.axes) == 2
+    assert not any("rate" in text for text, _ in drawn_texts(steady))
+
+
+@pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
+def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
+    rows = [row | {"val_accuracy": accuracy} for row in history_rows(4)]
+    low, high = figures.curves(rows).axes[1].get_ylim()
+    assert 0 <= low < 100 * accuracy <= high <= 100
+    costs = [{"cost": c, "clean": accuracy, "augmented": accuracy / 2} for c in (1, 2)]
+    assert figures.budgets(costs, measure="FLOPs").axes[0].get_ylim()[1] <= 100
+
+
+@pytest.mark.parametrize(
+    ("cells", "columns", "rows"), [(9, 3, 3), (12, 4, 3), (6, 3, 2), (16, 4, 4), (64, 8, 8)]
+)
+def test_grids_of_maps_fill(cells, columns, rows):
+    height, width, _ = pixels(figures.feature_maps("c", maps(cells))).shape
+    side = 224 if cells <= 12 else 128
+    assert width == columns * (max(side, 128) + 12) + 12
+    assert height > rows * side
+
+
+def test_a_nearly_dead_map_has_a_frame_and_the_key_says_what_that_is():
+    values = np.zeros((4, 4, 2))
+    framed = figures.feature_maps("c", values, nearly=[1])
+    blue = abs(pixels(framed).astype(int) - (0x56, 0xB4, 0xE9)).max(axis=-1) < 9
+    assert blue[:, : blue.shape[1] // 3].sum() == 0  # the first of three columns
+    assert blue.sum() > 300
+    told = " ".join(text for text, _ in drawn_texts(framed)).replace("\n", " ")
+    assert "Dashed frame: nearly dead, 99 % zeros" in told
+
+
+def test_of_many_classes_the_most_mistaken_are_told_apart_and_no_image_is_lost():
+    names = [f"c{i}" for i in range(100)]
+    counts = np.diag(np.full(100, 50))
+    for mistaken in range(29):
+        counts[3 * mistaken, 3 * mistaken + 1] = 40 - mistaken
+    small, rows, kept = confusion.gathered(counts, names)
+    assert small.sum() == counts.sum()
+    assert rows[-1] == "71 others"
+    assert [names[i] for i in kept] == rows[:-1]
+    for row, i in enumerate(kept):
+        np.testing.assert_array_equal(small[row, :-1], counts[i, kept])
+        assert small[row, -1] == counts[i].sum() - counts[i, kept].sum()
+        assert small[-1, row] == counts[:, i].sum() - counts[kept, i].sum()
+    assert {0, 1, 3, 4} <= set(kept)
+    same, all_rows, _ = confusion.gathered(counts[:50, :50], names[:50])
+    assert len(same) == len(all_rows) == 50
+
+
+def test_hits_and_errors_of_a_matrix_differ_in_hue():
+    image = pixels(figures.confusion_matrix([[50, 50], [0, 100]], "ab")).astype(int)
+    bluish = image[..., 2] - image[..., 0] > 60
+    orange = image[..., 0] - image[..., 2] > 60
+    assert bluish.mean() > 0.1
+    assert orange.mean() > 0.1
+
+
+def test_a_class_that_cannot_be_written_has_its_number_among_all():
+    """Also in a picture of some of them."""
+    order = ["a", "\U0001f33e", "b", "\U0001f35a"]
+    shown = figures.classes({order[3]: [IMAGE]}, order)
+    assert "class 4" in [text for text, _ in drawn_texts(shown)]
+
+
+def test_what_does_not_depend_on_images_is_not_stamped(tmp_path):
+    for drawn in (False, True):
+        alone = {"history": None, "evaluation": None, "dead_filters": None}
+        writing.write(make_run(tmp_path / str(drawn), synthetic=drawn, **alone))
+    for name in ("flops.png", "roofline.png"):
+        first, second = ((tmp_path / str(drawn) / name).read_bytes() for drawn in (False, True))
+        assert first == second
