@@ -200,7 +200,9 @@ class ListedNNX(nnx.Module):
         one = nnx.Conv(3, 4, (3, 3), strides=2, rngs=rngs)
         two = nnx.Conv(4, 5, (3, 3), strides=2, rngs=rngs)
         self.body = nnx.Sequential(one, nnx.relu, two, nnx.relu)
-        self.tail = nnx.List([nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)])
+        # Older versions of Flax take a list as it is.
+        listed = getattr(nnx, "List", list)
+        self.tail = listed([nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)])
 
     def __call__(self, x):
         x = self.body(x).mean((1, 2))

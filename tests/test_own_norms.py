@@ -1,5 +1,8 @@
 """Batch norms of a net of one's own: Flax's numbers, over the whole batch wherever it is."""
 
+import functools
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,9 +11,11 @@ import prunable
 import pytest
 from flax import traverse_util
 
+from rice_jax import train
+from rice_jax.export.folding import folded
 from rice_jax.models.own import Own
 from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
-from rice_jax.prune import prune
+from rice_jax.prune import certify, prune
 
 IMAGES, COUNTED = 8, 6
 
@@ -119,3 +124,45 @@ def test_statistics_are_cut_with_their_channels():
     np.testing.assert_array_equal(
         smaller["norm2"]["running_mean"], params["norm2"]["running_mean"][1:3]
     )
+
+
+class Followed(nn.Module):
+    """Norms that follow a layer with a bias, one without, one that others read too, and none."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train)
+        x = nn.relu(norm(name="biased_norm")(nn.Conv(4, (3, 3), 2, name="biased")(x)))
+        bare = nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False, name="bare")
+        x = nn.relu(norm(name="bare_norm")(bare(x)))
+        y = nn.Conv(4, (1, 1), name="shared")(x)
+        x = nn.relu(y + norm(name="shared_norm", use_scale=False)(y))
+        x = norm(name="lone_norm", use_bias=False)(x).mean((1, 2))
+        x = nn.relu(norm(name="dense_norm")(nn.Dense(5, name="dense")(x)))
+        return nn.Dense(self.classes, name="head")(x)
+
+
+def test_folded_norms_change_no_logit_but_by_rounding():
+    net, rng = Own.of(Followed), np.random.default_rng(2)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
+    params = jax.tree.map(
+        lambda leaf: rng.uniform(0.3, 1.5, leaf.shape).astype(np.float32), shapes["params"]
+    )
+    config = types.SimpleNamespace(data=types.SimpleNamespace(image_size=8))
+    whole = train.Trained(config, net, params, ("a", "b", "c"), 1)
+    lighter = folded(whole)
+    assert dict(lighter.module.folded) == {
+        "biased_norm": False,
+        "bare_norm": True,
+        "dense_norm": False,
+    }
+    assert set(lighter.params["bare_norm"]) == {"bias"}
+    assert "biased_norm" not in lighter.params
+    x, *_ = batch()
+    same = certify(
+        (net, {"params": params}), (lighter.module, {"params": lighter.params}), [x], proven=True
+    )
+    assert same.proven
+    assert same.max_relative_logit_difference < 1e-5

@@ -15,6 +15,7 @@ from rice_jax import export, identity, profile, train
 from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
+from rice_jax.export.folding import folded
 from rice_jax.run import Run
 from rice_jax.train.images import Images
 
@@ -50,8 +51,9 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> dict[str, A
     if calibration is not None and suffix == ".stablehlo":
         raise UserError(f"--out={out}: int8 is for .onnx and .tflite")
     trained = train.load(run)
-    about = {"file": out} | _about(trained, suffix, calibration is not None)
-    content, differences = _made(trained, suffix, passport.unsealed(about), calibration)
+    net = folded(trained)
+    about = {"file": out} | _about(net, suffix, calibration is not None)
+    content, differences = _made(net, trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
         about["latency_seconds"] = _latencies(trained, RUNTIMES[suffix], _net(suffix, content))
     about["bytes"] = len(content)
@@ -83,10 +85,14 @@ def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int)
 
 
 def _made(
-    trained: train.Trained, suffix: str, told: str, calibration: Batches | None
+    made_of: train.Trained,
+    trained: train.Trained,
+    suffix: str,
+    told: str,
+    calibration: Batches | None,
 ) -> tuple[bytes, dict[str, Any]]:
-    """The file, and how far it is from the net that it was made of."""
-    net = (trained.module, trained.params, trained.config.data.image_size)
+    """The file, and how far it is from the trained net."""
+    net = (made_of.module, made_of.params, made_of.config.data.image_size)
     if suffix == ".stablehlo":
         content = export.to_stablehlo(*net)
         return content, _differences(trained, runtimes.stablehlo(content))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.narrowed import Narrowed, Whole
 from rice_jax.models.layers import dropped
-from rice_jax.models.statistics import Rows, normalised
+from rice_jax.models.statistics import Rows, added, normalised
 from rice_jax.nets import SUPPLIED
 
 
@@ -29,6 +30,9 @@ class Own(Narrowed):
     first_image: jax.Array | int = 0
     rows: Rows | None = None
     """Which images count for the statistics of batch norms, in training."""
+    folded: Mapping[str, bool] = FrozenDict()
+    """By path the batch norms that the layer before has taken in (`export.folding`), and whether
+    they still add what that layer has no bias for."""
 
     @classmethod
     def of(cls, module: type[nn.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "Own":
@@ -86,7 +90,10 @@ class Own(Narrowed):
         running = nn.merge_param(
             "use_running_average", layer.use_running_average, use_running_average
         )
-        return normalised(layer, x, running=bool(running), rows=self.rows)
+        path = "/".join(layer.path[len(self.path) :])
+        if path not in self.folded:
+            return normalised(layer, x, running=bool(running), rows=self.rows)
+        return added(layer, x) if self.folded[path] else x
 
 
 def _fields(module: type[nn.Module]) -> frozenset[str]:

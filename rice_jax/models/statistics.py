@@ -17,7 +17,9 @@ from rice_jax.errors import UserError
 
 COLLECTION = "statistics"
 """What a norm writes in training: what its statistics are to be after the step."""
-_MEAN, _VAR = "running_mean", "running_var"
+AFFINE = "affine"
+"""What a norm leaves by its running statistics: 'factor' and 'offset' of each channel."""
+STATISTICS = ("running_mean", "running_var")
 
 
 class Rows(struct.PyTreeNode):
@@ -31,7 +33,7 @@ class Rows(struct.PyTreeNode):
 
 def has_statistics(params: Mapping[str, Any]) -> bool:
     """Whether a net has batch norms."""
-    return any(path[-1] == _MEAN for path in traverse_util.flatten_dict(dict(params)))
+    return any(path[-1] == STATISTICS[0] for path in traverse_util.flatten_dict(dict(params)))
 
 
 def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,22 +66,34 @@ def normalised(
         raise UserError(f"{'/'.join(layer.path)}: a batch norm is trained along the last axis only")
     shape, scope = x.shape[-1:], layer.scope
     assert scope is not None
-    mean = scope.param(_MEAN, lambda _: jnp.zeros(shape, jnp.float32))
-    var = scope.param(_VAR, lambda _: jnp.ones(shape, jnp.float32))
+    mean = scope.param(STATISTICS[0], lambda _: jnp.zeros(shape, jnp.float32))
+    var = scope.param(STATISTICS[1], lambda _: jnp.ones(shape, jnp.float32))
     if not running:
         of_batch = _of_batch(x.astype(jnp.float32), rows)
         if scope.is_mutable_collection(COLLECTION):
-            for name, old, new in zip((_MEAN, _VAR), (mean, var), of_batch, strict=True):
+            for name, old, new in zip(STATISTICS, (mean, var), of_batch, strict=True):
                 kept = layer.momentum * old + (1 - layer.momentum) * lax.stop_gradient(new)
                 scope.put_variable(COLLECTION, name, kept)
         mean, var = of_batch
     factor = lax.rsqrt(var + layer.epsilon)
     if layer.use_scale:
         factor *= scope.param("scale", layer.scale_init, shape, layer.param_dtype)
+    bias = jnp.zeros(())
     result = (x - mean) * factor
     if layer.use_bias:
-        result += scope.param("bias", layer.bias_init, shape, layer.param_dtype)
+        bias = scope.param("bias", layer.bias_init, shape, layer.param_dtype)
+        result += bias
+    if running and scope.is_mutable_collection(AFFINE) and not layer.is_initializing():
+        scope.put_variable(AFFINE, "factor", factor)
+        scope.put_variable(AFFINE, "offset", bias - mean * factor)
     return result.astype(layer.dtype or x.dtype)
+
+
+def added(layer: nn.BatchNorm, x: jax.Array) -> jax.Array:
+    """x (N, ..., C) and a norm's bias, which is all that is left of it."""
+    assert layer.scope is not None
+    bias = layer.scope.param("bias", layer.bias_init, x.shape[-1:], layer.param_dtype)
+    return (x + bias).astype(layer.dtype or x.dtype)
 
 
 def _of_batch(x: jax.Array, rows: Rows | None) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,64 @@
+"""Batch norms taken into the layers that they follow: a file has neither their work nor theirs."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from flax.core import FrozenDict
+
+from rice_jax import train
+from rice_jax.graph.trace import Layer, Trace, trace
+from rice_jax.models.statistics import AFFINE, STATISTICS, has_statistics
+
+
+def folded(trained: train.Trained) -> train.Trained:
+    """The same net without the norms that follow a convolution or a dense layer, and alone read it.
+
+    With running statistics a norm multiplies each channel and adds to it. The kernel before it is
+    multiplied instead, and what is added goes into that layer's bias; of a layer without one the
+    norm stays, and does nothing but add. Equal but for float rounding.
+    """
+    if not has_statistics(trained.params):
+        return trained
+    side = trained.config.data.image_size
+    traced = trace(trained.module, (1, side, side, 3), train=False)
+    image = jnp.zeros((1, side, side, 3), jnp.float32)
+    _, left = trained.module.apply({"params": trained.params}, image, mutable=[AFFINE])
+    affine = traverse_util.flatten_dict(left[AFFINE], sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(trained.params, sep="/")
+    gone: dict[str, bool] = {}
+    for norm in [path for path in traced.layers if f"{path}/factor" in affine]:
+        before = _layer_before(traced, norm)
+        if before is None:
+            continue
+        factor, offset = (np.asarray(affine[f"{norm}/{name}"]) for name in ("factor", "offset"))
+        flat[f"{before}/kernel"] = flat[f"{before}/kernel"] * factor
+        for name in (*STATISTICS, "scale", "bias"):
+            flat.pop(f"{norm}/{name}", None)
+        gone[norm] = f"{before}/bias" not in flat
+        if gone[norm]:
+            flat[f"{norm}/bias"] = offset
+        else:
+            flat[f"{before}/bias"] = flat[f"{before}/bias"] * factor + offset
+    module = trained.module.clone(folded=FrozenDict(gone))
+    params = jax.tree.map(np.asarray, traverse_util.unflatten_dict(flat, sep="/"))
+    return dataclasses.replace(trained, module=module, params=params)
+
+
+def _layer_before(traced: Trace, norm: str) -> str | None:
+    """The layer with a kernel whose output the norm takes, and nothing else does."""
+    value = traced.layers[norm].input
+    if value is None or value in traced.outputs:
+        return None
+    if any(reader.layer != norm for reader in traced.consumers(value)):
+        return None
+    return next((path for path, each in traced.layers.items() if _makes(each, value)), None)
+
+
+def _makes(layer: Layer, value: Any) -> bool:
+    kinds = nn.Conv | nn.Dense
+    return issubclass(layer.module, kinds) and layer.output is value and layer.calls == 1
