@@ -78,9 +78,10 @@ def _locked(run: Run) -> Iterator[None]:
         try:
             yield
         finally:
-            if made and os.listdir(run.path) == [FILE]:  # refused before it wrote anything
-                os.unlink(run.path / FILE)
-                os.rmdir(run.path)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if made and os.listdir(run.path) == [FILE]:  # refused before it wrote anything
+                    os.unlink(run.path / FILE)
+                    os.rmdir(run.path)
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import threading
 
 import pytest
@@ -106,6 +107,16 @@ def test_a_new_folder_goes_where_nothing_came_of_it(tmp_path):
     with lock.hold(Run(tmp_path / "empty")):
         pass
     assert (tmp_path / "empty").is_dir(), "it was there before"
+
+
+def test_a_new_folder_that_was_removed_hides_no_mistake(tmp_path):
+    def mistaken():
+        with lock.hold(Run(tmp_path / "run")):
+            shutil.rmtree(tmp_path / "run")
+            raise UserError("the mistake")
+
+    with pytest.raises(UserError, match="the mistake"):
+        mistaken()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
