@@ -9,7 +9,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, evaluate, profile, train, zoo
 from rice_jax.errors import NotFiniteError, UserError
-from rice_jax.lighten import pruning, widths
+from rice_jax.lighten import child, widths
 from rice_jax.lighten.front import Point
 from rice_jax.lighten.moves import Lighter
 from rice_jax.run import Run
@@ -98,7 +98,7 @@ class Workshop:
         path = {"name": name, "out_of": out_of, "step": step}
         run.write_json(_STEP, {**path, "removed": dict(lighter.removed), "why": lighter.why})
         config = self.recipe(lighter.config, epochs)
-        pruning.begin(run, self.parent, config, lighter.params, self.dataset)
+        child.begin(run, self.parent, config, lighter.params, self.dataset)
 
     def finish(self, name: str) -> Candidate:
         """Let a candidate learn, from where it stands, and measure it."""

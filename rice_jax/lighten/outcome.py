@@ -46,8 +46,10 @@ def finish(
     chosen = front.lightest(lighter, floor)
     if chosen is None or chosen.cost >= whole.cost:
         raise UserError(_nothing(workshop, lighter, floor))
-    names = [point.name for point in front.front(points)]
-    test = {name: _tested(workshop, name) for name in dict.fromkeys([*names, chosen.name])}
+    on, least = front.front(points), floor - content["request"]["slack"]
+    names = [point.name for point in on]
+    hopeful = [point.name for point in on if point.accuracy >= least]
+    test = {name: _tested(workshop, name) for name in dict.fromkeys([*hopeful, chosen.name])}
     out = workshop.out
     _copy(workshop.folder(chosen.name), out)
     config = configuration.from_json(configuration.read(out)["config"])

@@ -11,7 +11,7 @@ import numpy as np
 from rice_jax import config as configuration
 from rice_jax import data, identity, inspection, lock, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import widths
+from rice_jax.lighten import child, widths
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
@@ -91,7 +91,7 @@ def prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, 
 
 def _prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     asked = request.to_json() | {"parent": str(parent)}
-    config = for_the_net_of(parent, config)
+    config = child.for_the_net_of(parent, config)
     if out.has("prune.json"):
         made = out.read_json("prune.json")["request"]
         usual = Request().to_json()  # for what an older version did not ask
@@ -155,20 +155,6 @@ def _prune(
     out.write_json("prune.json", content)
     (out.path / _UNDER_WAY).unlink()
     _tell(content)
-
-
-def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration on the splits of `parent`; UserError where it is of another net."""
-    theirs = configuration.from_json(configuration.read(parent)["config"])
-    if dict(theirs.model) != dict(config.model):
-        raise UserError("--config.model fields are the run's own: pruning decides the new widths")
-    own = configuration.split_seed(theirs)
-    if config.data.split_seed not in (theirs.data.split_seed, own):
-        raise UserError("--config.data.split_seed is the run's own: its test images stay apart")
-    config = configuration.from_json(configuration.to_json(config))
-    with config.unlocked():
-        config.data.split_seed = own
-    return config
 
 
 def _resumed(
@@ -302,25 +288,7 @@ def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -
         net.config.data.split_seed = configuration.split_seed(
             configuration.from_json(configuration.read(parent)["config"])
         )
-    begin(run, parent, net.config, net.params, dataset)
-
-
-def begin(
-    run: Run,
-    parent: Run,
-    config: ml_collections.ConfigDict,
-    params: Any,
-    dataset: data.Dataset,
-) -> None:
-    """Make a run that begins with these parameters, on the images of the run in `parent`.
-
-    config.json comes last: with it the run is whole.
-    """
-    run.create()
-    content = configuration.read(parent)
-    train.begin(config, run, dataset, params)
-    plain = configuration.to_json(config)
-    run.write_json("config.json", content | {"config": plain, "seed": config.seed})
+    child.begin(run, parent, net.config, net.params, dataset)
 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:

@@ -11,9 +11,9 @@ from rice_jax import identity, lock, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front, outcome
 from rice_jax.lighten.candidate import Candidate, Workshop
+from rice_jax.lighten.child import for_the_net_of
 from rice_jax.lighten.forecast import Forecast, forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
-from rice_jax.lighten.pruning import for_the_net_of
 from rice_jax.lighten.request import Request
 from rice_jax.run import Run
 from rice_jax.train import schedule

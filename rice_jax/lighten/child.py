@@ -1,0 +1,42 @@
+"""A run made out of another: its configuration, on the same splits, and its first checkpoint."""
+
+from typing import Any
+
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import data, train
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+
+def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration on the splits of `parent`; UserError where it is of another net."""
+    theirs = configuration.from_json(configuration.read(parent)["config"])
+    if dict(theirs.model) != dict(config.model):
+        raise UserError("--config.model fields are the run's own: pruning decides the new widths")
+    own = configuration.split_seed(theirs)
+    if config.data.split_seed not in (theirs.data.split_seed, own):
+        raise UserError("--config.data.split_seed is the run's own: its test images stay apart")
+    config = configuration.from_json(configuration.to_json(config))
+    with config.unlocked():
+        config.data.split_seed = own
+    return config
+
+
+def begin(
+    run: Run,
+    parent: Run,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    dataset: data.Dataset,
+) -> None:
+    """Make a run that begins with these parameters, on the images of the run in `parent`.
+
+    config.json comes last: with it the run is whole.
+    """
+    run.create()
+    content = configuration.read(parent)
+    train.begin(config, run, dataset, params)
+    plain = configuration.to_json(config)
+    run.write_json("config.json", content | {"config": plain, "seed": config.seed})
