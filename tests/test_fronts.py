@@ -35,8 +35,7 @@ def written_out(traced):
         named = [numbers.setdefault(v, len(numbers)) if v.constant is None else "" for v in values]
         return [(n, c, v.shape) for n, c, v in zip(named, constants, values, strict=True)]
 
-    # Linen makes a key that nothing draws from.
-    equations = [each for each in traced.equations if each.name != "random_wrap"]
+    equations = traced.needed(traced.outputs)  # keys that nothing draws from are no part of it
     return [
         (each.name, linen_path(each.layer), str(each.params), told(each.inputs), told(each.outputs))
         for each in equations

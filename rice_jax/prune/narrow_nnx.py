@@ -83,7 +83,11 @@ def _sizes(layer: Any, groups: Mapping[str, int]) -> dict[str, Any]:
     return dict(groups)
 
 
-_NORMS = (nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.LayerNorm, nnx.RMSNorm)
+_NORMS = tuple(
+    getattr(nnx, name)
+    for name in ("BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm")
+    if hasattr(nnx, name)  # older versions have not all
+)
 
 
 @functools.cache  # JAX and NNX keep each class of modules that they met, so it is made once
