@@ -332,7 +332,7 @@ def data_of(path):
 
 CONTENT = (FIXTURES / "final.h5").read_bytes()
 SLOW = settings(
-    max_examples=40,
+    max_examples=24,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

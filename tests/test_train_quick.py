@@ -54,19 +54,26 @@ def test_images_grow_and_the_rate_follows_the_step(tmp_path, seen):
     assert last == pytest.approx([(rising + falling)[step] for step in (4, 9, 14)])
 
 
-@pytest.mark.parametrize("reading", [115, 190, 215])
-def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(tmp_path, reading):
-    settings = quick(weight_decay=0.1)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped, and its settings."""
+    settings, run = quick(weight_decay=0.1), Run(tmp_path_factory.mktemp("whole"))
     settings.train.augment = True
-    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
-    train.train(settings, whole, dataset())
+    train.train(settings, run, dataset())
+    return settings, run
+
+
+@pytest.mark.parametrize("reading", [115, 190, 215])
+def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp_path, reading):
+    settings, undisturbed = whole
+    run = Run(tmp_path / "run")
     images = watched("train", reading, lambda: signal.raise_signal(signal.SIGTERM))
     images.workers = 1
     with pytest.raises(SystemExit):
         train.train(settings, run, images)
     assert len(rows(run)) < 3
     train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(whole, settings))
+    assert same(newest(run, settings), newest(undisturbed, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
