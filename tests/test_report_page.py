@@ -192,6 +192,12 @@ def test_names_in_any_script_and_with_marks_are_shown_as_they_are(tmp_path):
     assert "".join(child.content for child in heading) == "net_*1*"
 
 
+def test_of_many_classes_without_letters_it_is_said_how_they_are_called(tmp_path):
+    text = text_of(make_run(tmp_path, classes=[f"{i} \U0001f33e" for i in range(13)]))
+    assert "In the figures 13 classes are cut short, or go by their number" in text
+    assert "class 1 is" not in text
+
+
 def test_layer_paths_with_marks_survive_the_tables(tmp_path):
     path = "block|1/`conv`"
     content = {"layers": [{**DEAD["layers"][0], "path": path}], "images": 30}

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def page(
     content: Sequence[Section],
     blocks: Mapping[str, Markup],
     *,
+    narrow: Collection[str] = (),
     scripts: Sequence[str] = (),
     doing: str = "",
 ) -> str:
@@ -48,10 +49,11 @@ def page(
         title: the document's.
         content: what it tells.
         blocks: HTML for what `content` shows, by name; what has none is left out.
+        narrow: names of the blocks two of which stand side by side on a wide screen.
         scripts: as `document` takes them.
         doing: what is under way, for a page that loads itself again.
     """
-    laid = _laid(content, blocks)
+    laid = _laid(content, blocks, narrow)
     return document("sections.html", title, scripts=scripts, sections=laid, doing=doing)
 
 
@@ -98,10 +100,6 @@ def prose(text: str) -> Markup:
     return Markup(parser.render(text))
 
 
-_NARROW = ("confusion_matrix", "classes")
-"""Beginnings of the names of blocks two of which stand side by side on a wide screen."""
-
-
 _MOST_COLUMNS = 7
 """Marks between the cells of a table's row that half of a wide screen has room for."""
 
@@ -115,7 +113,9 @@ class Laid:
     """Whether it takes the whole width."""
 
 
-def _laid(content: Sequence[Section], blocks: Mapping[str, Markup]) -> list[Laid]:
+def _laid(
+    content: Sequence[Section], blocks: Mapping[str, Markup], narrow: Collection[str]
+) -> list[Laid]:
     """Each section as HTML: its text, and for what is shown the block of that name."""
 
     def part(one: Part) -> Markup:
@@ -125,7 +125,7 @@ def _laid(content: Sequence[Section], blocks: Mapping[str, Markup]) -> list[Laid
         names = [one.name for one in section if isinstance(one, Shown) and one.name in blocks]
         widest = max((line.count("|") for one in section if isinstance(one, str)
                       for line in one.splitlines()), default=0)  # fmt: skip
-        return widest > _MOST_COLUMNS or any(not name.startswith(_NARROW) for name in names)
+        return widest > _MOST_COLUMNS or not set(names) <= set(narrow)
 
     return [
         Laid([html for one in section if (html := part(one))], wide(section))

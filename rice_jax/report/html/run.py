@@ -36,8 +36,20 @@ def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = 
     content = sections(run, record, summary)
     blocks = _blocks(run, record) | _pictures(run, content)
     return rendering.page(
-        record.model, content, blocks, scripts=["maps.js", "viewer.js"], doing=doing
+        record.model,
+        content,
+        blocks,
+        narrow=_narrow(record),
+        scripts=["maps.js", "viewer.js"],
+        doing=doing,
     )
+
+
+def _narrow(record: Record) -> set[str]:
+    results = [(record.evaluation or {}).get(part) for part in PARTS]
+    most = max((len(result["per_class"]) for result in results if result), default=0)
+    matrices = {f"confusion_matrix_{part}.png" for part in PARTS}
+    return {"classes.png"} | (matrices if most < tables.SMALL else set())
 
 
 def _blocks(run: Run, record: Record) -> dict[str, Markup]:

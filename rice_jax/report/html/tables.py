@@ -12,7 +12,8 @@ from rice_jax.report.figures.layers import kind_of
 from rice_jax.report.html.rendering import render
 from rice_jax.report.page.layers import ranges
 
-_SMALL = 12  # classes from which on cells have no share
+SMALL = 12
+"""Classes from which on a matrix has small cells, without shares."""
 _ROWS = 400
 """Layers of a table: of deeper nets those that matter most."""
 _DEEP = 0.6  # strength from which on letters are white
@@ -31,7 +32,7 @@ def matrix(result: Mapping[str, Any], part: str) -> Markup:
         (name, [_cell(counts[row], row, column, names) for column in range(len(names))])
         for row, name in enumerate(names)
     ]
-    small = len(names) >= _SMALL
+    small = len(names) >= SMALL
     others = len(kept) < len(names)
     return render(
         "matrix.html", caption=caption, names=names, rows=rows, small=small, others=others
@@ -45,7 +46,7 @@ def _cell(row: np.ndarray, true: int, given: int, names: Sequence[str]) -> dict[
     return {
         "count": count,
         "text": f"{count:,}" if count else "",
-        "share": numbers.percent(share, 1) if count and len(names) < _SMALL else "",
+        "share": numbers.percent(share, 1) if count and len(names) < SMALL else "",
         "kind": "hit" if true == given else "miss",
         "strength": strength,
         "deep": strength > _DEEP,

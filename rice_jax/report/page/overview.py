@@ -11,6 +11,7 @@ from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
+_MOST_NUMBERED = 12  # classes of which the page says one by one what they are called
 _USES = {"train": "training", "test": "the test"}
 
 
@@ -182,7 +183,12 @@ def data(run: Run, record: Record) -> Section:
         for label, name in zip(style.labels(classes, 1.35), classes, strict=True)
         if label != style.drawable(name)
     ]
-    if numbered:
+    if len(numbered) > _MOST_NUMBERED:
+        parts.append(
+            f"In the figures {len(numbered)} classes are cut short, or go by their number in this "
+            "list where no font can write them."
+        )
+    elif numbered:
         parts.append(f"In the figures {'; '.join(numbered)}.")
     if run.has("classes.png"):
         parts.append(picture("Images of each class", "classes.png"))
