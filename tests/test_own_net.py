@@ -131,6 +131,8 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(trained, tmp_path, m
     assert smaller.params["norm"]["running_mean"].shape == (2,)
     assert np.any(smaller.params["norm"]["running_mean"])
     assert Run(out).has("dead_filters.json")
+    again, _ = settings.chosen(str(mine), out, ["--config.train.epochs=2"])
+    assert again.model == smaller.config.model
     photograph = tmp_path / "grain.jpg"
     photograph.write_bytes(picture(shade=170, size=30, suffix=".jpg"))
     said = run("predict", own, f"--workdir={out}", "--json", photograph)

@@ -103,6 +103,7 @@ def chosen(
         UserError: there is no such configuration, or a field of it is out of its bounds.
     """
     found = _saved(workdir) if config is None else load(config)
+    _as_pruned(found, workdir)
     given = set_fields(found, fields, _known(found))
     configuration.check(found)
     _are_there(given, _known(found))
@@ -273,6 +274,16 @@ def _saved(workdir: str | None) -> "ml_collections.ConfigDict":
         f"{without}--config is missing: give --config=NAME ({', '.join(names())}), --config=FILE, "
         "or the --workdir of a run"
     )
+
+
+def _as_pruned(config: "ml_collections.ConfigDict", workdir: str | None) -> None:
+    """Leave a net of the user's own as narrow as it is in the run's folder; its file is wider."""
+    from rice_jax.run import Run
+
+    if "narrowed" in config.model and workdir and Run(workdir).has("config.json"):
+        saved = configuration.read(Run(workdir))["config"]["model"]
+        if saved["name"] == config.model.name:
+            config.model.narrowed = saved["narrowed"]
 
 
 def _missing(config: str) -> str:
