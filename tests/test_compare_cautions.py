@@ -64,6 +64,14 @@ def test_nets_whose_epochs_ran_out_are_said_with_them(tmp_path):
     assert "**Still learning:** vgg\\_custom (3). Their epochs" in still
 
 
+@pytest.mark.parametrize(("planned", "said"), [((2, 1), False), ((2, 2), True)])
+def test_a_run_of_planned_epochs_learns_until_these_are_over(tmp_path, planned, said):
+    history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n3,0.6,0.5\n"
+    train = {"schedule": "quick", "quick": {"epochs": planned}, "stop_patience": 5}
+    run = run_of(tmp_path, "final", 900, 100, history=history, train=train)
+    assert any("**Still learning:** final (3)" in each for each in cautions(read(run))) == said
+
+
 def test_a_run_that_was_only_profiled_is_not_warned_of(tmp_path):
     run = run_of(tmp_path, "cnn", 900, 100, history=None)
     (run.path / "evaluation.json").unlink()

@@ -90,10 +90,12 @@ def _at_chance(record: Record) -> bool:
 
 
 def _still_learning(entry: Entry) -> bool:
-    """Whether fewer epochs without a better validation loss went by than the recipe waits for."""
-    best = entry.summary["best_epoch"]
-    patience = entry.record.config["config"]["train"].get("stop_patience")
-    return bool(best and patience) and entry.summary["epochs"] - best < patience
+    """Whether it had fewer epochs than were planned, or than its recipe waits for a better one."""
+    recipe, done = entry.record.config["config"]["train"], entry.summary["epochs"]
+    if recipe.get("schedule") == "quick":
+        return bool(done < sum(recipe["quick"]["epochs"]))
+    best, patience = entry.summary["best_epoch"], recipe.get("stop_patience")
+    return bool(best and patience) and done - best < patience
 
 
 def _with_epochs(net: Net) -> str:
