@@ -40,6 +40,14 @@ def test_the_rate_is_drawn_where_it_changes_alone():
     assert not any("rate" in text for text, _ in drawn_texts(steady))
 
 
+@pytest.mark.parametrize(("last", "scale"), [(1e-4, "log"), (7e-10, "linear"), (0.0, "linear")])
+def test_a_rate_that_falls_to_nothing_is_on_a_linear_axis(last, scale):
+    rows = [
+        r | {"learning_rate": x} for r, x in zip(history_rows(3), (2e-3, 1e-3, last), strict=True)
+    ]
+    assert figures.curves(rows).axes[2].get_yscale() == scale
+
+
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
 def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
     rows = [row | {"val_accuracy": accuracy} for row in history_rows(4)]

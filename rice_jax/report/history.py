@@ -9,6 +9,8 @@ from rice_jax.errors import UserError
 from rice_jax.report import numbers
 from rice_jax.run import Run
 
+_FALLS = 1e5  # times that a rate falls in steps at most
+
 
 def read(run: Run) -> list[dict[str, float | None]]:
     """The rows as numbers, None where a cell is empty; no rows where there is no file.
@@ -53,6 +55,12 @@ def rate_changes(history: Sequence[Mapping[str, Any]]) -> list[float]:
         and numbers.present(after.get("learning_rate"))
         and before["learning_rate"] != after["learning_rate"]
     ]
+
+
+def rate_in_steps(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the rate falls in steps, which a log axis tells apart; one to 0 would have no end."""
+    rates = [row["learning_rate"] for row in history if numbers.present(row.get("learning_rate"))]
+    return bool(moments(history)) and min(rates) * _FALLS > max(rates)
 
 
 def moments(history: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -43,7 +43,7 @@ def curves(
     shares = np.concatenate([_column(history, f"{part}_accuracy") for part in ("train", "val")])
     accuracy.set_ylim(scales.percent_limits((100 * shares[np.isfinite(shares)]).tolist()))
     if changes:
-        log = bool(histories.moments(history))
+        log = histories.rate_in_steps(history)
         _learning_rate(panels[2], epochs, _column(history, "learning_rate"), log=log)
     _mark_rate_changes(panels, history)
     _mark_best((loss, accuracy), histories.best_row(history))
@@ -86,7 +86,6 @@ def _scale_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, *, log: bool) -> None:
-    """Steps are told apart on a log axis, where a rate that falls to 0 has no end."""
     axes.plot(epochs, rates, color=style.INK, drawstyle="steps-mid" if log else None, marker=".")
     positive = np.unique(rates[rates > 0])
     axes.set_ylabel("learning\nrate (log)" if log else "learning\nrate")

@@ -47,9 +47,8 @@ def curves(history: Sequence[Row]) -> Markup:
         _pair("accuracy (%)", history, "accuracy", 100.0),
     ]
     if changes:
-        # Steps are told apart on a log axis, where a rate that falls to 0 has no end.
-        column = {"rate": ("learning_rate", 1.0)}
-        panels.append(_panel("learning rate", history, column, log=bool(moments)))
+        column, log = {"rate": ("learning_rate", 1.0)}, histories.rate_in_steps(history)
+        panels.append(_panel("learning rate", history, column, log=log))
     return render(
         "curves.html",
         panels=panels,
