@@ -38,7 +38,8 @@ def mutated(module, before, after):
                 if name.startswith("__"):
                     continue
                 if isinstance(own, types.FunctionType) and own.__module__ == module.__name__:
-                    patch.setattr(own, "__code__", value.__code__)
+                    whole, part = inspect.unwrap(own), inspect.unwrap(value)
+                    patch.setattr(whole, "__code__", part.__code__)
                 elif isinstance(value, float | dict) and own != value:
                     patch.setattr(home, name, value)
         yield
