@@ -77,7 +77,8 @@ def test_latency_is_left_out_where_it_cannot_be_compared(tmp_path):
         assert front.measures == ("augmented_accuracy", "flops_study")
         assert front.labels == ("one",)
         assert reason in front.why_no_latency
-        text = page(read(*runs), front, None, [])
+        sections = page(read(*runs), front, None, [])
+        text = "\n".join(str(part) for section in sections for part in section)
         assert "Latency is left out" in text
     names = [picture.name for picture in pictures(read(first, other), synthetic=False)]
     assert "latency_accuracy" not in names
