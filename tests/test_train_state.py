@@ -94,7 +94,7 @@ def test_a_type_of_activations_that_is_none_is_refused():
 
 @pytest.mark.parametrize(
     "content",
-    [[], {}, {"config": 5}, {"config": {"model": {"name": "f"}}}, {"config": {"model": []}}],
+    [[], {}, {"config": 5}, {"config": {"model": {"name": "final"}}}, {"config": {"model": []}}],
 )
 def test_a_damaged_configuration_is_named(tmp_path, content):
     run = Run(tmp_path)
