@@ -151,20 +151,26 @@ def _under_fire(
     """Start and kill, start and kill: in start-up, or within an attempt's share of the work."""
     chance = random.Random(f"{_SEED.value} {name}")
     kills: list[_Kill] = []
-    share = max(whole - startup, 0.3 * whole) * min(1, 3 / _KILLS.value)
-    while len(kills) < _KILLS.value:
+    # What begins anew each time never gets beyond itself; what goes on gets a share further.
+    goes_on = startup < 0.7 * whole
+    latest = startup + (whole - startup) * min(1, 3 / _KILLS.value) if goes_on else whole
+    for _ in range(2 * _KILLS.value):
         sort = chance.choice(_SIGNALS.value)
-        after = chance.uniform(0.5 * startup, startup + share)
+        after = chance.uniform(0.4 * startup, latest)
         started, process = time.time(), _start(command)
         try:
             process.communicate(timeout=after)
-            break  # it is done
+            if goes_on:
+                break  # it is done
+            continue
         except subprocess.TimeoutExpired:
             saving, sent = _saving(work, started), time.monotonic()
             process.send_signal(getattr(signal, f"SIG{sort}"))
             process.communicate()
         kills.append(_Kill(sort, round(time.monotonic() - sent, 2), saving))
         print(f"{name}: kill {len(kills)}, {sort} after {after:.1f} s", flush=True)
+        if len(kills) == _KILLS.value:
+            break
     return kills
 
 

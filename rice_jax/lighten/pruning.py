@@ -165,7 +165,8 @@ def _resumed(
     given = configuration.from_json(configuration.to_json(config))
     with given.unlocked():
         given.model = saved.model
-        given.train.epochs = request.finetune_epochs or given.train.epochs
+        if request.finetune_epochs:
+            configuration.set_epochs(given, request.finetune_epochs)
     for path, before, now in changes(configuration.to_json(saved), configuration.to_json(given)):
         raise UserError(
             f"{out} was pruned with config.{path}={before!r}, not {now!r}: give the same, or "
