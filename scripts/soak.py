@@ -57,7 +57,10 @@ _JOBS = {
     "onnx": ("export", "--workdir={base}", "--out={work}/net.onnx"),
 }
 """By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
-_CLOCK = {"seconds", "images_per_second", "latency_seconds", "date", "created"}
+_CLOCK = {
+    *("seconds", "images_per_second", "date", "measured"),
+    *("latency", "latency_seconds", "whole_latency_seconds"),
+}
 """Keys and columns that tell how long it took, or when."""
 
 _OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.json.", required=True)
