@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
-from flax import traverse_util
+from masked import check_pruned, initialised
 
 from rice_jax import inspection, profile, prune
 from rice_jax.errors import UserError
-from rice_jax.graph.call import by_path, chosen
 
 IMAGES = prunable.images(0, (3, 8, 8, 3))
 LABELS = np.arange(3)
@@ -120,54 +119,6 @@ NETS = {
 each_net = pytest.mark.parametrize(("module", "call"), NETS.values(), ids=NETS)
 
 
-def initialised(module, call, x=IMAGES, seed=0):
-    variables = jax.jit(lambda: module.init(jax.random.key(seed), x, **call))()
-    draw = np.random.default_rng(seed)
-    noise = lambda leaf: leaf + draw.normal(0, 0.1, leaf.shape).astype(leaf.dtype)  # noqa: E731
-    return jax.tree.map(noise, variables)
-
-
-def some_filters(graph, seed):
-    """Random filters by layer that leave each group one at least."""
-    draw = np.random.default_rng(seed)
-    removed = draw.random(graph.channels) < 0.4
-    removed[:1] = True
-    for group in range(graph.groups):
-        inside = np.flatnonzero(graph.group == group)
-        removed[draw.choice(inside)] = False
-    return graph.by_layer(removed)
-
-
-def masked(module, variables, removed, x, output=None, **call):
-    """The whole net with the removed filters at zero: their weights are."""
-    flat = by_path(variables)
-    for path, filters in removed.items():
-        for name in ("kernel", "bias"):
-            key = f"params/{path}/{name}"
-            flat[key] = np.array(flat[key])
-            flat[key][..., filters] = 0
-    for key in flat:
-        if key.endswith(("bn/scale", "bn/bias")):  # the units of fc are its channels by turns
-            flat[key] = np.array(flat[key])
-            flat[key][[unit % flat[key].size for unit in removed.get("fc", ())]] = 0
-    zeroed = traverse_util.unflatten_dict(flat, sep="/")
-    return chosen(module.apply(zeroed, x, **call), output)
-
-
-def check_pruned(module, variables, x, seed, **call):
-    """Remove random filters and hold the smaller net against the masked one; what came out."""
-    graph = prune.dependencies(module, x.shape, batched=True, dtype=x.dtype, **call)
-    pruned = prune.prune(module, variables, [x], filters=some_filters(graph, seed), **call)
-    output = call.pop("output", None)
-    got = chosen(pruned.module.apply(pruned.variables, x, **call), output)
-    wanted = masked(module, variables, pruned.removed, x, output, **call)
-    scale = float(jnp.max(jnp.abs(wanted)))
-    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * scale)
-    assert sum(map(len, pruned.removed.values())) > 0
-    assert pruned.after["params"] < pruned.before["params"]
-    return pruned
-
-
 @each_net
 def test_it_is_counted_to_the_last_parameter(module, call):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), IMAGES, **call))
@@ -178,7 +129,7 @@ def test_it_is_counted_to_the_last_parameter(module, call):
 
 @each_net
 def test_its_maps_and_proofs_are_those_of_the_module(module, call):
-    variables = initialised(module, call)
+    variables = initialised(module, call, IMAGES)
     maps = inspection.feature_maps(module, variables, IMAGES, **call)
     assert maps
     census = inspection.census(module, variables, [IMAGES], **call)
@@ -192,7 +143,7 @@ def test_its_maps_and_proofs_are_those_of_the_module(module, call):
 
 @each_net
 def test_pruned_twice_it_is_the_masked_net(module, call):
-    variables = initialised(module, call)
+    variables = initialised(module, call, IMAGES)
     once = check_pruned(module, variables, IMAGES, 1, **call)
     twice = check_pruned(once.module, once.variables, IMAGES, 2, **call)
     boxes = [
@@ -244,7 +195,7 @@ OUTPUTS = [
 @pytest.mark.parametrize(("make", "output"), OUTPUTS)
 def test_an_output_is_named_by_key_attribute_index_or_function(make, output):
     module = Heads(make)
-    variables = initialised(Heads(lambda logits, aux: (logits, aux)), {})
+    variables = initialised(Heads(lambda logits, aux: (logits, aux)), {}, IMAGES)
     pruned = check_pruned(module, variables, IMAGES, 3, output=output)
     assert pruned.certificate.images == 3
     counted = profile.count(module, (8, 8, 3), output=output)
@@ -256,7 +207,7 @@ def test_an_output_is_named_by_key_attribute_index_or_function(make, output):
 
 def test_an_output_of_several_has_to_be_named():
     module = Heads(lambda logits, aux: {"logits": logits, "aux": aux})
-    variables = initialised(module, {})
+    variables = initialised(module, {}, IMAGES)
     both = r"the net gives logits \(1, 3\), aux \(1, 2\): say which are the logits with output="
     with pytest.raises(UserError, match=both):
         prune.prune(module, variables, [IMAGES], filters={"one": [0]})
@@ -269,7 +220,7 @@ def test_an_output_of_several_has_to_be_named():
 
 
 def test_every_stream_has_a_key_when_counting_and_needs_one_to_compute():
-    variables = initialised(Noisy(), {})
+    variables = initialised(Noisy(), {}, IMAGES)
     given = profile.count(Noisy(), (8, 8, 3), rngs=RNGS)
     assert given.flops == profile.count(Noisy(), (8, 8, 3)).flops
     assert given.params == sum(leaf.size for leaf in jax.tree.leaves(variables))
@@ -376,7 +327,7 @@ def generator():
 )
 def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batches, images):
     module = sequential(4)
-    variables = initialised(module, {})
+    variables = initialised(module, {}, IMAGES)
     pruned = prune.prune(
         module, variables, batches, drop="dead", budgets={"filters": 3}, criterion="l1"
     )
@@ -398,7 +349,7 @@ def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batch
 )
 def test_batches_that_do_not_fit_are_told_in_one_line(batches, message):
     module = sequential(4)
-    variables = initialised(module, {})
+    variables = initialised(module, {}, IMAGES)
     with pytest.raises(UserError, match=message):
         prune.prune(module, variables, batches, budgets={"filters": 3})
 
@@ -414,84 +365,10 @@ def test_batches_that_do_not_fit_are_told_in_one_line(batches, message):
 )
 def test_variables_that_are_not_the_nets_are_told_in_one_line(use):
     module = sequential(4)
-    variables = initialised(module, {})
+    variables = initialised(module, {}, IMAGES)
     with pytest.raises(UserError, match=r"give all that init returned, .*not its 'params' alone"):
         use(module, variables["params"])
     with pytest.raises(UserError, match=r"layers_0/bias is \(5,\), the net asks for \(4,\)"):
-        use(module, initialised(sequential(5), {}))
+        use(module, initialised(sequential(5), {}, IMAGES))
     with pytest.raises(UserError, match="<lambda> is no net"):
         use(lambda x: x, variables)
-
-
-CHANNELS = {
-    "slices": lambda x: jnp.concatenate(
-        [nn.relu(conv(3, x[..., :3])), conv(4, x[..., 3:], "rest")], -1
-    ),
-    "every other": lambda x: conv(3, x[..., ::2]) + conv(3, x[..., 1::2], name="odd"),
-    "split": lambda x: sum(conv(3, y, name=f"s{i}") for i, y in enumerate(jnp.split(x, 4, -1))),
-    "split unevenly": lambda x: conv(3, jnp.split(x, [2], -1)[1]) * x[..., :1],
-    "glu": lambda x: conv(5, nn.glu(conv(8, x, name="gated"))),
-    "glu by hand": lambda x: conv(5, x[..., :4] * nn.sigmoid(x[..., 4:])),
-    "shuffle": lambda x: conv(
-        5, x.reshape(*x.shape[:3], 2, 4).swapaxes(3, 4).reshape(*x.shape[:3], 8)
-    ),
-    "shuffle in groups": lambda x: nn.Conv(6, (3, 3), feature_group_count=2, name="mixed")(
-        nn.Conv(8, (3, 3), feature_group_count=2, name="grouped")(x)
-        .reshape(*x.shape[:3], 2, -1)
-        .swapaxes(3, 4)
-        .reshape(x.shape)
-    ),
-    "pixel shuffle": lambda x: conv(
-        5,
-        conv(12, x, name="many")
-        .reshape(-1, 8, 8, 2, 2, 3)
-        .transpose(0, 1, 3, 2, 4, 5)
-        .reshape(-1, 16, 16, 3),
-    ),
-    "pixel shuffle, channels first": lambda x: conv(
-        5,
-        conv(12, x, name="many")
-        .reshape(-1, 8, 8, 3, 2, 2)
-        .transpose(0, 1, 4, 2, 5, 3)
-        .reshape(-1, 16, 16, 3),
-    ),
-    "take": lambda x: conv(5, jnp.take(x, np.array([3, 1, 0, 6]), axis=-1)),
-    "index": lambda x: conv(5, x[..., np.array([7, 6, 5, 4, 3, 2, 1, 0])] + x),
-    "flatten, written": lambda x: nn.Dense(6, name="fc")(x[:, ::4, ::4].reshape(-1, 32)),
-    "to a map": lambda x: conv(
-        5, nn.relu(nn.Dense(96, name="fc")(mean(x))).reshape(-1, 4, 4, 6), name="after"
-    ),
-    "to a map and a norm": lambda x: conv(
-        5,
-        nn.relu(
-            nn.BatchNorm(True, name="bn")(nn.Dense(96, name="fc")(mean(x)).reshape(-1, 4, 4, 6))
-        ),
-    ),
-    "to a map, adaptive": lambda x: conv(
-        5, nn.Dense(48, name="fc")(mean(x)).reshape(len(x), 4, 4, -1)
-    ),
-}
-
-
-def conv(features, x, name="next"):
-    return nn.Conv(features, (3, 3), name=name)(x)
-
-
-class Channels(nn.Module):
-    """A stem of eight filters, what is done to its channels, a head."""
-
-    body: Any
-
-    @nn.compact
-    def __call__(self, x):
-        x = self.body(nn.relu(nn.Conv(8, (3, 3), name="stem")(x)))
-        return nn.Dense(3, name="head")(mean(nn.relu(x)) if x.ndim == 4 else nn.relu(x))
-
-
-@pytest.mark.parametrize("body", CHANNELS.values(), ids=CHANNELS)
-def test_channels_that_are_picked_parted_or_arranged_are_followed(body):
-    module = Channels(body)
-    variables = initialised(module, {})
-    once = check_pruned(module, variables, IMAGES, 4)
-    twice = check_pruned(once.module, once.variables, IMAGES, 5)
-    assert twice.after["formula"] < once.after["formula"] < once.before["formula"]
