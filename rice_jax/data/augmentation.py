@@ -36,7 +36,9 @@ def _draw(key: jax.Array) -> dict[str, jax.Array]:
     """The random parameters of one image, as `transform` takes them."""
     flip, angle, zoom, shift, contrast = jax.random.split(key, 5)
 
-    def around(key, center, extent, shape=()):
+    def around(
+        key: jax.Array, center: float, extent: float, shape: tuple[int, ...] = ()
+    ) -> jax.Array:
         return jax.random.uniform(key, shape, jnp.float32, center - extent, center + extent)
 
     return {
@@ -79,13 +81,22 @@ def transform(
     return jax.vmap(_transform)(images, flip, angle, zoom, shift, contrast)
 
 
-def _transform(image, flip, angle, zoom, shift, contrast):
+def _transform(
+    image: jax.Array,
+    flip: jax.Array,
+    angle: jax.Array,
+    zoom: jax.Array,
+    shift: jax.Array,
+    contrast: jax.Array,
+) -> jax.Array:
     moved = _sample(image, *_positions(image.shape[:2], flip, angle, zoom, shift))
     mean = moved.mean((0, 1))
     return jnp.clip(mean + contrast * (moved - mean), 0, 255)
 
 
-def _positions(size, flip, angle, zoom, shift):
+def _positions(
+    size: tuple[int, ...], flip: jax.Array, angle: jax.Array, zoom: jax.Array, shift: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Where in the input each output pixel is found: rows (H, W) and columns (H, W).
 
     Written out rather than as a matrix product, which a TPU would round to bfloat16.
@@ -100,7 +111,7 @@ def _positions(size, flip, angle, zoom, shift):
     return _reflect(rows, height), _reflect(columns, width)
 
 
-def _reflect(position, size):
+def _reflect(position: jax.Array, size: int) -> jax.Array:
     """Fold a coordinate into [0, size - 1].
 
     Half-sample reflection folds about -0.5 and size - 0.5; in the half pixel beyond the outermost
@@ -111,7 +122,7 @@ def _reflect(position, size):
     return jnp.clip(folded, 0, size - 1)
 
 
-def _sample(image, rows, columns):
+def _sample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Bilinear values (H, W, C) of an image at rows and columns inside it.
 
     One index a pixel serves all channels; the four neighbours are the same index, offset. Each is
@@ -124,7 +135,7 @@ def _sample(image, rows, columns):
     pixels = image.reshape(-1, channels)
     index = top.astype(jnp.int32) * width + left.astype(jnp.int32)
 
-    def neighbour(offset):
+    def neighbour(offset: int) -> jax.Array:
         return pixels.at[index + offset].get(mode="promise_in_bounds").astype(jnp.float32)
 
     upper = (1 - beside) * neighbour(0) + beside * neighbour(1)

@@ -164,7 +164,12 @@ class _MaxPool:
         self._padding = _padding_name(equation)
 
     def bind(
-        self, x: jax.Array, *, window_dimensions: Sequence[int], window_strides: Sequence[int], **_
+        self,
+        x: jax.Array,
+        *,
+        window_dimensions: Sequence[int],
+        window_strides: Sequence[int],
+        **_: Any,
     ) -> jax.Array:
         return nn.max_pool(
             x,

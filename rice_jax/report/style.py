@@ -6,6 +6,7 @@ Figures are narrow with large type, so that they can be read on a phone.
 """
 
 import bisect
+import contextlib
 import functools
 import io
 import textwrap
@@ -98,7 +99,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapper
 
 
-def context():
+def context() -> contextlib.AbstractContextManager[None]:
     """Matplotlib's settings as this style has them, for as long as the context lasts."""
     return matplotlib.style.context(["default", _settings()])
 
