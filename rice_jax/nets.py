@@ -81,7 +81,7 @@ class Net:
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields of the configuration that are not as in the study's recipe, as 'train.augment'."""
     module: Any = None
-    """Of a net of the user's own its Linen class."""
+    """Of a net of the user's own its class, Linen's or NNX's."""
     own_fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
 
     @property

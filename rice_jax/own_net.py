@@ -1,6 +1,7 @@
 """A net of the user's own as a configuration: its class becomes known by a name."""
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,10 +30,11 @@ def configuration(
     """The configuration of a net of one's own, for a file that is given as --config=FILE.
 
     Args:
-        module: its Linen class. It is called with images (N, H, W, 3) in [0, 1], and with `train`
-            where its call takes that, and gives logits (N, classes). Its fields, but for dtype and
-            first_image, are the configuration's under config.model: numbers, words, switches, or
-            tuples of these. `classes` has to be one: the images decide it.
+        module: its class, Linen's or NNX's. It is called with images (N, H, W, 3) in [0, 1], and
+            with `train` where its call takes that, and gives logits (N, classes). Its fields (of
+            NNX what its class is made with, beside rngs), but for dtype and first_image, are the
+            configuration's under config.model: numbers, words, switches, or tuples of these.
+            `classes` has to be one: the images decide it.
         name: of the net; by default the class's, in small letters.
         recipe: fields of the configuration that are not as in the study's, as 'train.schedule'.
         frozen: paths of layers that training leaves as they are.
@@ -41,8 +43,8 @@ def configuration(
     Raises:
         UserError: no such class, a name that is taken, or a field that can be none.
     """
-    if not isinstance(module, type) or not dataclasses.is_dataclass(module):
-        raise UserError(f"{module!r} is no Linen class: give the class itself, no instance")
+    if not isinstance(module, type) or not (_is_nnx(module) or dataclasses.is_dataclass(module)):
+        raise UserError(f"{module!r} is no class of Linen or NNX: give the class, no instance")
     name = name or module.__name__.lower()
     if name in nets.NETS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
@@ -67,22 +69,49 @@ def configuration(
 def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of each field of a class; UserError for one without, or given and not there."""
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(module):
-        if field.name in (*_FLAX, *nets.SUPPLIED):
+    for name, default in (_made_with(module) if _is_nnx(module) else _fields(module)).items():
+        if name in nets.SUPPLIED:
             continue
-        if field.name in given:
-            values[field.name] = given[field.name]
-        elif field.default is not dataclasses.MISSING:
-            values[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            values[field.name] = field.default_factory()
-        elif field.name == "classes":
-            values[field.name] = 5
+        if name in given:
+            values[name] = given[name]
+        elif default is not dataclasses.MISSING:
+            values[name] = default
+        elif name == "classes":
+            values[name] = 5
         else:
-            raise UserError(f"{module.__name__}.{field.name} has no value: give {field.name}=")
+            raise UserError(f"{module.__name__}.{name} has no value: give {name}=")
     for name in [*(given.keys() - values.keys()), *(values.keys() & set(_TAKEN))]:
         raise UserError(f"{module.__name__} cannot have {name}= as a field of a configuration")
     return values
+
+
+def _fields(module: Any) -> dict[str, Any]:
+    """The fields of a Linen class with their defaults; MISSING where there is none."""
+    return {
+        field.name: field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else field.default
+        for field in dataclasses.fields(module)
+        if field.name not in _FLAX
+    }
+
+
+def _made_with(module: Any) -> dict[str, Any]:
+    """What an NNX class is made with beside rngs, likewise; UserError where it takes no rngs."""
+    _, *taken = inspect.signature(module.__init__).parameters.values()
+    if "rngs" not in [each.name for each in taken]:
+        raise UserError(f"{module.__name__} is made without rngs=, which it has to draw from")
+    return {
+        each.name: dataclasses.MISSING if each.default is each.empty else each.default
+        for each in taken
+        if each.name != "rngs" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
+
+
+def _is_nnx(module: type) -> bool:
+    from rice_jax.graph.fronts import is_nnx  # loads JAX
+
+    return is_nnx(module)
 
 
 def _field(name: str, value: Any) -> Field:

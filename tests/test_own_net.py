@@ -47,16 +47,19 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_an_example_trains_from_a_short_file(name, trained):
+def test_an_example_trains(name, trained):
     net = train.load(Run(trained(EXAMPLES / f"{name}.py", **NARROW[name])))
     assert net.config.model.name == name
-    assert len(net.classes) == net.module.whole.module.classes == 5
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
+    assert len(net.classes) == net.config.model.classes == 5
 
 
-@pytest.mark.parametrize(("name", "billions"), [("resnet18", 1.81), ("mobilenetv2", 0.30)])
+EXAMPLE_COSTS = [("resnet18", 1.81), ("resnet18_nnx", 1.81), ("mobilenetv2", 0.30)]
+
+
+@pytest.mark.parametrize(("name", "billions"), EXAMPLE_COSTS)
 def test_an_example_is_the_published_net(name, billions):
-    """Multiply-adds at 224 x 224, of 1,000 classes, as the papers have them."""
+    """Multiply-adds at 224 x 224, of 1,000 classes, as the papers have them, in a short file."""
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
     config = settings.load(str(EXAMPLES / f"{name}.py"))
     config.model.classes = 1000
     counted = profile.count(train.build(config), (224, 224, 3))
@@ -87,7 +90,7 @@ def test_dropout_of_flax_goes_by_the_images_index():
 
 
 MISTAKES = {
-    "an instance": ("Net()", "is no Linen class"),
+    "an instance": ("Net()", "is no class of Linen or NNX"),
     "a name that is taken": ("Net, 'final'", "'final' is taken"),
     "no such field": ("Net, widht=3", "cannot have widht="),
     "what is no number": ("Net, width=None", "field width=None"),
@@ -97,6 +100,7 @@ MISTAKES = {
 }
 SOURCE = """
 import flax.linen as nn
+from flax import nnx
 from rice_jax.own_net import configuration
 
 class Net(nn.Module):
@@ -107,6 +111,14 @@ class Net(nn.Module):
         x = nn.Conv(self.width, (3, 3), 2, name="conv")(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
         return nn.Dense(self.classes, name="head")(nn.relu(x).mean((1, 2)))
+
+class NNXNet(nnx.Module):
+    def __init__(self, width: int = 4, classes: int = 5, *, rngs):
+        self.conv = nnx.Conv(3, width, (3, 3), 2, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(width, classes, rngs=rngs)
+    def __call__(self, x):
+        return self.head(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
 
 class Counting(nn.Module):
     classes: int = 5
@@ -120,10 +132,11 @@ def get_config():
 """
 
 
-def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["Net", "NNXNet"])
+def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_path, monkeypatch):
     """Where its file is given; nothing that the folder names is imported."""
     mine, out = tmp_path / "mine.py", str(tmp_path / "half")
-    mine.write_text(SOURCE.format("Net"))
+    mine.write_text(SOURCE.format(kind))
     whole, own = trained(mine), f"--config={mine}"
     run("prune", own, f"--workdir={whole}", f"--out={out}", "--max_filters=2")
     smaller = train.load(Run(out))
@@ -143,7 +156,7 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(trained, tmp_path, m
     monkeypatch.setattr(nets, "_OWN", {})
     done = commands.run("predict", f"--workdir={out}", photograph)
     assert done.returncode == 1
-    assert "'net' is none of the package's" in done.stderr
+    assert f"'{kind.lower()}' is none of the package's" in done.stderr
     assert "--config=FILE" in done.stderr
 
 

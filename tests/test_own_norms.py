@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 from rice_jax import train
 from rice_jax.export.folding import folded
 from rice_jax.models.own import Own
+from rice_jax.models.own_nnx import OwnNNX
 from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
 from rice_jax.prune import certify, prune
 
@@ -32,7 +33,21 @@ class Normed(nn.Module):
         return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
 
 
-NET = Own.of(Normed)
+class NormedNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        for number, channels in ((1, 3), (2, 4)):
+            conv = nnx.Conv(channels, 4, (3, 3), 2, use_bias=False, rngs=rngs)
+            setattr(self, f"conv{number}", conv)
+            setattr(self, f"norm{number}", nnx.BatchNorm(4, momentum=0.9, rngs=rngs))
+        self.head = nnx.Linear(4, classes, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm1(self.conv1(x)))
+        return self.head(nnx.relu(self.norm2(self.conv2(x))).mean((1, 2)))
+
+
+NETS = {"linen": Own.of(Normed), "nnx": OwnNNX.of(NormedNNX)}
+IN_BOTH = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 NAMES = {"mean": "running_mean", "var": "running_var"}
 
 
@@ -79,15 +94,16 @@ def of_flax(variables):
     return jax.grad(total, has_aux=True)(variables["params"])
 
 
-@pytest.mark.parametrize("shards", [1, 2, 8])
-def test_gradients_and_statistics_are_those_of_the_whole_batch(shards):
+@IN_BOTH
+@pytest.mark.parametrize("shards", [1, 8])
+def test_gradients_and_statistics_are_those_of_the_whole_batch(net, shards):
     variables, params = drawn()
 
     def of_shard(params, x, labels, weight):
-        net = NET.clone(rows=Rows(weight, "shards"))
+        of_rows = net.clone(rows=Rows(weight, "shards"))
 
         def total(params):
-            logits, left = net.apply({"params": params}, x, train=True, mutable=[COLLECTION])
+            logits, left = of_rows.apply({"params": params}, x, train=True, mutable=[COLLECTION])
             return loss(logits, labels, weight), left[COLLECTION]
 
         return jax.grad(total, has_aux=True)(params)
@@ -105,20 +121,22 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(shards):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), new, expected)
 
 
-def test_by_its_running_statistics_it_is_flax_s_net():
+@IN_BOTH
+def test_by_its_running_statistics_it_is_flax_s_net(net):
     variables, params = drawn()
     x, *_ = batch()
     np.testing.assert_allclose(
-        NET.apply({"params": params}, x), Normed().apply(variables, x), rtol=1e-5, atol=1e-5
+        net.apply({"params": params}, x), Normed().apply(variables, x), rtol=1e-5, atol=1e-5
     )
     assert has_statistics(params)
     assert not has_statistics(variables["params"])
 
 
-def test_statistics_are_cut_with_their_channels():
+@IN_BOTH
+def test_statistics_are_cut_with_their_channels(net):
     _, params = drawn()
     x, *_ = batch()
-    cut = prune(NET, {"params": params}, [x], filters={"conv1": [1], "conv2": [0, 3]})
+    cut = prune(net, {"params": params}, [x], filters={"conv1": [1], "conv2": [0, 3]})
     smaller = cut.variables["params"]
     assert smaller["norm1"]["running_var"].shape == (3,)
     np.testing.assert_array_equal(

@@ -11,6 +11,7 @@ from flax import traverse_util
 from flax.core import FrozenDict
 
 from rice_jax import train
+from rice_jax.graph.fronts import is_nnx
 from rice_jax.graph.trace import Layer, Trace, trace
 from rice_jax.models.statistics import AFFINE, STATISTICS, has_statistics
 
@@ -60,5 +61,9 @@ def _layer_before(traced: Trace, norm: str) -> str | None:
 
 
 def _makes(layer: Layer, value: Any) -> bool:
-    kinds = nn.Conv | nn.Dense
+    kinds: tuple[type, ...] = (nn.Conv, nn.Dense)
+    if is_nnx(layer.module):
+        from flax import nnx  # importing it takes seconds
+
+        kinds = (nnx.Conv, nnx.Linear)
     return issubclass(layer.module, kinds) and layer.output is value and layer.calls == 1

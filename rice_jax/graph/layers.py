@@ -1,7 +1,9 @@
 """The modules of a net as they are called, and the marks that they leave in its computation."""
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,6 +11,22 @@ from jax.ad_checkpoint import checkpoint_name
 
 from rice_jax.graph.equations import Value
 from rice_jax.graph.inlining import INPUT, LAYER, OUTPUT
+
+Calling = Callable[[str, type, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Calls a module: its path and class, what is to be called, and with what."""
+
+CALLING: contextvars.ContextVar[Calling | None] = contextvars.ContextVar("calling", default=None)
+"""How modules of NNX are called, where not as they are: they know no interception as Linen does."""
+
+
+@contextlib.contextmanager
+def calling(each: Calling) -> Iterator[None]:
+    """While this lasts modules of NNX are called by `each`."""
+    before = CALLING.set(each)
+    try:
+        yield
+    finally:
+        CALLING.reset(before)
 
 
 @dataclasses.dataclass(eq=False)

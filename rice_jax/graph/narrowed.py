@@ -97,7 +97,18 @@ class Narrowed(nn.Module):
             return net(*args, **kwargs)  # type: ignore[operator]
 
 
-def to_text(module: Narrowed) -> str:
+class Bridged(nn.Module):
+    """A Linen module around a class of NNX, whose layers are as wide as their variables are."""
+
+    widths: Mapping[str, Mapping[str, Any]] = FrozenDict()
+    """By layer path: shapes of its variables by name, and counts of groups
+    ('feature_group_count', 'num_groups'), where not as the class makes them."""
+    reads: Mapping[str, Places] = FrozenDict()
+    """As a narrowed module's."""
+    writes: Mapping[str, Places] = FrozenDict()
+
+
+def to_text(module: Narrowed | Bridged) -> str:
     """What makes a module narrower, as JSON; '' for one that is as wide as its code asks for."""
     content = {
         "widths": {path: dict(fields) for path, fields in module.widths.items()},
@@ -108,12 +119,15 @@ def to_text(module: Narrowed) -> str:
 
 
 def fields(text: str) -> dict[str, Mapping[str, Any]]:
-    """The fields of a `Narrowed` that `to_text` wrote; ValueError for another text."""
+    """The fields of a module that `to_text` wrote; ValueError for another text."""
     if not text:
         return {}
     try:
         content = json.loads(text)
-        widths: Any = {path: FrozenDict(sizes) for path, sizes in content["widths"].items()}
+        widths: Any = {
+            path: FrozenDict({name: _hashable(size) for name, size in sizes.items()})
+            for path, sizes in content["widths"].items()
+        }
         places: Any = {
             name: FrozenDict(
                 {
@@ -126,6 +140,10 @@ def fields(text: str) -> dict[str, Mapping[str, Any]]:
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{text!r} does not tell widths") from error
     return {"widths": FrozenDict(widths), **places}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _take(array: jax.Array, places: Any, axis: int) -> jax.Array:

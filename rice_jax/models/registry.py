@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from rice_jax.graph.fronts import is_nnx
 from rice_jax.models.googlenet import GoogLeNet
 from rice_jax.models.micro import Micro
 from rice_jax.models.own import Own
@@ -21,6 +22,10 @@ MODULES: Mapping[str, type[nn.Module]] = MappingProxyType(
 def build(name: str, **fields: Any) -> nn.Module:
     """The net called `name` as a Linen module, `fields` replacing the study's widths."""
     net = get(name)
+    if net.module is not None and is_nnx(net.module):
+        from rice_jax.models.own_nnx import OwnNNX  # importing flax.nnx takes seconds
+
+        return OwnNNX.of(net.module, **{**net.widths, **fields})
     if net.module is not None:
         return Own.of(net.module, **{**net.widths, **fields})
     return MODULES[net.kind](**{**net.widths, **fields})

@@ -4,6 +4,7 @@ As parameters they are where the others are: in checkpoints, in what is evaluate
 and exported. Keras counts them so too.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,46 +48,88 @@ def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[st
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """The numbers of a batch norm of C channels."""
+
+    mean: jax.Array
+    var: jax.Array
+    scale: jax.Array | None
+    bias: jax.Array | None
+    momentum: float
+    epsilon: float
+
+    def affine(self) -> tuple[jax.Array, jax.Array]:
+        """What it multiplies a channel by, and then adds, by its running statistics."""
+        factor = self._factor(self.var)
+        bias = jnp.zeros(()) if self.bias is None else self.bias
+        return factor, bias - self.mean * factor
+
+    def __call__(
+        self, x: jax.Array, *, running: bool, rows: Rows | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Normalise x (N, ..., C).
+
+        Args:
+            x: activations.
+            running: by the running statistics; else by those of the batch, over all of its images
+                whatever devices they are on.
+            rows: which rows of x count, and what they are spread over; None for all of them, here.
+
+        Returns:
+            x normalised, and what mean and variance are to be after the step.
+        """
+        mean, var = kept = self.mean, self.var
+        if not running:
+            mean, var = _of_batch(x.astype(jnp.float32), rows)
+            fresh, left = lax.stop_gradient((mean, var)), 1 - self.momentum
+            kept = (
+                self.momentum * self.mean + left * fresh[0],
+                self.momentum * self.var + left * fresh[1],
+            )
+        result = (x - mean) * self._factor(var)
+        return (result if self.bias is None else result + self.bias), kept
+
+    def _factor(self, var: jax.Array) -> jax.Array:
+        factor = lax.rsqrt(var + self.epsilon)
+        return factor if self.scale is None else factor * self.scale
+
+
 def normalised(
     layer: nn.BatchNorm, x: jax.Array, *, running: bool, rows: Rows | None = None
 ) -> jax.Array:
-    """What a batch norm makes of x (N, ..., C).
+    """What a batch norm of Linen's makes of x (N, ..., C), as `Norm` has it.
 
-    Args:
-        layer: the norm, as it is called: its numbers are made in its own scope.
-        x: activations.
-        running: by the running statistics; else by those of the batch, over all of its images
-            whatever devices they are on, which `layer` then leaves in `COLLECTION`.
-        rows: which rows of x count, and what they are spread over; None for all of them, here.
+    Its numbers are made in its own scope; what its statistics are to be is left in `COLLECTION`.
 
     Raises:
         UserError: a norm of another axis than the last.
     """
-    if layer.axis != -1 or layer.axis_index_groups is not None:
-        raise UserError(f"{'/'.join(layer.path)}: a batch norm is trained along the last axis only")
+    require_last_axis(layer, "/".join(layer.path))
     shape, scope = x.shape[-1:], layer.scope
     assert scope is not None
     mean = scope.param(STATISTICS[0], lambda _: jnp.zeros(shape, jnp.float32))
     var = scope.param(STATISTICS[1], lambda _: jnp.ones(shape, jnp.float32))
-    if not running:
-        of_batch = _of_batch(x.astype(jnp.float32), rows)
-        if scope.is_mutable_collection(COLLECTION):
-            for name, old, new in zip(STATISTICS, (mean, var), of_batch, strict=True):
-                kept = layer.momentum * old + (1 - layer.momentum) * lax.stop_gradient(new)
-                scope.put_variable(COLLECTION, name, kept)
-        mean, var = of_batch
-    factor = lax.rsqrt(var + layer.epsilon)
+    scale = bias = None
     if layer.use_scale:
-        factor *= scope.param("scale", layer.scale_init, shape, layer.param_dtype)
-    bias = jnp.zeros(())
-    result = (x - mean) * factor
+        scale = scope.param("scale", layer.scale_init, shape, layer.param_dtype)
     if layer.use_bias:
         bias = scope.param("bias", layer.bias_init, shape, layer.param_dtype)
-        result += bias
+    norm = Norm(mean, var, scale, bias, layer.momentum, layer.epsilon)
+    result, kept = norm(x, running=running, rows=rows)
+    if not running and scope.is_mutable_collection(COLLECTION):
+        for name, new in zip(STATISTICS, kept, strict=True):
+            scope.put_variable(COLLECTION, name, new)
     if running and scope.is_mutable_collection(AFFINE) and not layer.is_initializing():
-        scope.put_variable(AFFINE, "factor", factor)
-        scope.put_variable(AFFINE, "offset", bias - mean * factor)
+        for name, number in zip(("factor", "offset"), norm.affine(), strict=True):
+            scope.put_variable(AFFINE, name, number)
     return result.astype(layer.dtype or x.dtype)
+
+
+def require_last_axis(layer: Any, path: str) -> None:
+    """UserError for a batch norm, Linen's or NNX's, of another axis than the last."""
+    if layer.axis != -1 or layer.axis_index_groups is not None:
+        raise UserError(f"{path}: a batch norm is trained along the last axis only")
 
 
 def added(layer: nn.BatchNorm, x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import numpy as np
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts import Net, takes_variables
 from rice_jax.graph.fronts.linen import LinenNet
+from rice_jax.graph.narrowed import Bridged
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies
@@ -48,7 +49,7 @@ def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any)
 def _can_be_tried(net: Net, graph: Dependencies, group: int) -> bool:
     """Whether one channel of a group can go: a Linen layer without a field for its width can't be
     narrowed, which is told when it is known what is to go."""
-    linen = isinstance(net, LinenNet)
+    linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
     wide = not linen or all(has_width(graph, path) for path in graph.layers(group))
     return wide and bool(np.sum(graph.group == group) > 1)
 

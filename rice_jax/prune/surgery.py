@@ -13,6 +13,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.fronts import Net, front
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
+from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.trace import Trace, trace, variable_shapes
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
@@ -146,10 +147,14 @@ def narrowed(
 def _narrowed_to(
     net: Net, variables: Any, graph: Dependencies, removed: np.ndarray, held: np.ndarray
 ) -> Net:
-    if isinstance(net, LinenNet):
+    bridged = net.module if isinstance(net, LinenNet) else None
+    if isinstance(net, LinenNet) and not isinstance(bridged, Bridged):
         return net.like(narrow(net.module, graph, removed, held), variables)
     from rice_jax.prune import narrow_nnx  # importing flax.nnx takes seconds
 
+    if isinstance(bridged, Bridged):
+        smaller = narrow_nnx.narrow_bridged(bridged, variables, graph, removed, held)
+        return net.like(smaller, variables)
     return narrow_nnx.narrow(net, variables, graph, removed, held)
 
 

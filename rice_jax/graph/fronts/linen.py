@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from flax import errors
 from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
 from rice_jax.graph.fronts.net import Net
-from rice_jax.graph.layers import Layer, mark
+from rice_jax.graph.layers import Layer, calling, mark
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ class LinenNet(Net):
 
     @contextlib.contextmanager
     def marked(self, layers: dict[str, Layer]) -> Iterator[None]:
-        """Marks on each method of each module."""
+        """Marks on each method of each module, of an NNX one within it too."""
 
         def intercept(
             call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
@@ -70,7 +71,7 @@ class LinenNet(Net):
             path = "/".join(context.module.path)
             return mark(layers, path, type(context.module), call, args, kwargs)
 
-        with nn.intercept_methods(intercept):
+        with nn.intercept_methods(intercept), calling(functools.partial(mark, layers)):
             yield
 
 

@@ -1,7 +1,6 @@
 """NNX modules: split into variables and the rest, merged anew for each call, never changed."""
 
 import contextlib
-import contextvars
 import functools
 import inspect
 import types
@@ -14,13 +13,8 @@ from flax import nnx
 
 from rice_jax.graph.call import key_name
 from rice_jax.graph.fronts.net import Net
-from rice_jax.graph.keys import carried
-from rice_jax.graph.layers import Layer, mark
-
-_LAYERS: contextvars.ContextVar[dict[str, Layer] | None] = contextvars.ContextVar(
-    "layers", default=None
-)
-"""Where modules that are called are noted, while a net is traced."""
+from rice_jax.graph.keys import carried, is_key
+from rice_jax.graph.layers import CALLING, Layer, calling, mark
 
 
 class NNXNet(Net):
@@ -44,8 +38,16 @@ class NNXNet(Net):
 
         Arrays that are no `nnx.Variable` are of the collection 'arrays'.
         """
+        return self._nested(self._state)
+
+    def variables_of(self, module: nnx.Module) -> Any:
+        """The same of another module of the same structure."""
+        split: Any = nnx.split(module, nnx.RngState, ...)
+        return self._nested(split[2])
+
+    def _nested(self, state: Any) -> Any:
         nested: dict[str, Any] = {}
-        for names, leaf in zip(self._places, jax.tree.leaves(self._state), strict=True):
+        for names, leaf in zip(self._places, jax.tree.leaves(state), strict=True):
             inner = nested
             for name in names[:-1]:
                 inner = inner.setdefault(name, {})
@@ -59,14 +61,10 @@ class NNXNet(Net):
 
     def apply(self, variables: Any, x: Any, **options: Any) -> Any:
         """Call a copy of the module that has these variables."""
-        module: Any = self.with_variables(variables)
-        if _LAYERS.get() is not None:
-            for path, each in list(modules(module)):
-                become(each, _marking(type(each)), _rice_jax_path=path)
-        return module(x, **options)
+        return called(self.with_variables(variables), x, **options)
 
-    def with_variables(self, variables: Any) -> nnx.Module:
-        """A new module, as this one but for its variables."""
+    def with_variables(self, variables: Any, key: jax.Array | None = None) -> nnx.Module:
+        """A new module, as this one but for its variables; its random streams draw from `key`."""
         leaves = []
         for names in self._places:
             inner = variables
@@ -74,7 +72,8 @@ class NNXNet(Net):
                 inner = inner[name]
             leaves.append(inner)
         state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
-        return nnx.merge(self._graphdef, self._random(), state)
+        random = self._random() if key is None else _reseeded(self._random(), key)
+        return nnx.merge(self._graphdef, random, state)
 
     def given(self, variables: Any) -> tuple[nnx.Module, None]:
         """A new module with these variables; itself for its own."""
@@ -88,11 +87,16 @@ class NNXNet(Net):
     @contextlib.contextmanager
     def marked(self, layers: dict[str, Layer]) -> Iterator[None]:
         """Marks on each public method of each module."""
-        before = _LAYERS.set(layers)
-        try:
+        with calling(functools.partial(mark, layers)):
             yield
-        finally:
-            _LAYERS.reset(before)
+
+
+def called(module: Any, x: Any, **options: Any) -> Any:
+    """Call a module of our own copy, and its modules as `CALLING` says."""
+    if CALLING.get() is not None:
+        for path, each in list(modules(module)):
+            become(each, _called_otherwise(type(each)), _rice_jax_path=path)
+    return module(x, **options)
 
 
 def modules(module: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
@@ -117,21 +121,21 @@ def become(module: nnx.Module, cls: type, **attributes: Any) -> None:
 
 
 @functools.cache  # JAX and NNX keep each class of modules that they met, so it is made once
-def _marking(cls: type) -> type:
-    """A class as `cls` whose methods are marked where layers are noted."""
+def _called_otherwise(cls: type) -> type:
+    """A class as `cls` whose methods are called as `CALLING` says."""
 
-    def marking(method: Callable[..., Any]) -> Callable[..., Any]:
+    def otherwise(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            layers = _LAYERS.get()
+            how = CALLING.get()
             bound = functools.partial(method, self)
-            if layers is None:
+            if how is None:
                 return bound(*args, **kwargs)
-            return mark(layers, self._rice_jax_path, cls, bound, args, kwargs)
+            return how(self._rice_jax_path, cls, bound, args, kwargs)
 
         return call
 
-    return subclass(cls, {name: marking(method) for name, method in _methods(cls).items()})
+    return subclass(cls, {name: otherwise(method) for name, method in _methods(cls).items()})
 
 
 def _methods(cls: type) -> dict[str, Callable[..., Any]]:
@@ -179,3 +183,13 @@ def _known(leaf: Any) -> Any:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def _reseeded(random: Any, key: jax.Array) -> Any:
+    """Random streams that draw from `key`, each by its place among them."""
+    leaves, structure = jax.tree.flatten(random)
+    for place, leaf in enumerate(leaves):
+        if is_key(leaf):
+            drawn = jax.random.fold_in(key, place)
+            leaves[place] = jax.random.split(drawn, leaf.shape) if leaf.shape else drawn
+    return jax.tree.unflatten(structure, leaves)

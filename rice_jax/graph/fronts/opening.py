@@ -189,9 +189,15 @@ def _are_variables(given: Any) -> bool:
     return isinstance(given, Mapping)
 
 
-def _is_nnx(module: Any) -> bool:
+def is_nnx(module: Any) -> bool:
+    """Whether it is an NNX module, or a class of such."""
     nnx = sys.modules.get("flax.nnx")  # without it there is no module of its kind
-    return nnx is not None and isinstance(module, nnx.Module)
+    kind = module if isinstance(module, type) else type(module)
+    return nnx is not None and issubclass(kind, nnx.Module)
+
+
+def _is_nnx(module: Any) -> bool:
+    return not isinstance(module, type) and is_nnx(module)
 
 
 def _name(given: Any) -> str:
