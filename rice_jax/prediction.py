@@ -7,7 +7,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from json import dumps
-from pathlib import PurePath
 from typing import Any
 
 import flax.linen as nn
@@ -16,17 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rice_jax import data, files, inspection, ops, train
+from rice_jax import files, ops, train
 from rice_jax.data.archive import tell_others, within
-from rice_jax.data.builder import tell_made
 from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.usable import tell_made
 from rice_jax.errors import UserError, reason, tell
 from rice_jax.ops.backend import cores
-from rice_jax.report import fates, figures, numbers
 from rice_jax.run import Run
+from rice_jax.train import once, state
 from rice_jax.train.feed import AXIS, Lagged
-from rice_jax.train.measure import on_devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +75,11 @@ def predict(
     Yields:
         A prediction for each path. A file that is no image gets one that says so.
     """
-    mesh = train.data_mesh()
     size = min(batch_size, len(images))
+    mesh = train.data_mesh(size)
     feed, results = train.Feed(mesh, size), Lagged()
-    apply, params = compiled(trained.module, mesh), on_devices(trained.params)
+    apply = compiled(trained.module, mesh, jit=once.jit if size == len(images) else jax.jit)
+    params = state.replicate(trained.params, mesh)
     side = trained.config.data.image_size
     batches = in_order(
         lambda start: _read(images[start : start + size], size, side),
@@ -96,52 +95,8 @@ def predict(
         yield from _answered(unanswered.popleft(), answer)
 
 
-def explain(trained: train.Trained, prediction: Prediction, run: Run, folder: str) -> int:
-    """Save pictures of what the net sees in an image in `folder`; the number of layers with maps.
-
-    saliency.png has what speaks for the class that was told, LAYER.png the feature maps. Dead
-    filters are marked where `run`, from which the net was loaded, was inspected.
-    """
-    assert prediction.probabilities is not None
-    side = trained.config.data.image_size
-    image = data.decode(_content(prediction.image), side)
-    inputs = image[None].astype(np.float32) / 255
-    variables = {"params": trained.params}
-    maps = inspection.feature_maps(trained.module, variables, inputs)
-    found = run.read_json("dead_filters.json") if run.has("dead_filters.json") else None
-    marked = fates.marked(found)
-    about = run.read_json("config.json").get("data") or {}
-    synthetic = bool(about.get("synthetic"))
-    said = _ranked(trained.classes, prediction.probabilities)
-    title = f"{PurePath(prediction.image).name}: {said[0][0]}, {numbers.percent(said[0][1], 1)}"
-    title += f", says {trained.config.model.name}"
-    target = Run(folder)
-    target.create()
-    chosen = np.array([int(np.argmax(prediction.probabilities))])
-    places = inspection.saliency(trained.module, variables, inputs, chosen)[0]
-    figure = figures.saliency(image, np.asarray(places), said, title, synthetic=synthetic)
-    target.write_bytes("saliency.png", figures.png(figure))
-    for path, values in maps.items():
-        figure = figures.feature_maps(
-            path,
-            np.asarray(values[0]),
-            title=title,
-            image=image,
-            synthetic=synthetic,
-            **marked.get(path, {}),
-        )
-        name = PurePath(figures.feature_maps_file(path)).name
-        target.write_bytes(name, figures.png(figure))
-    return len(maps)
-
-
-def _ranked(classes: Sequence[str], probabilities: np.ndarray) -> list[tuple[str, float]]:
-    """Classes with their probabilities, the likeliest first."""
-    order = np.argsort(-probabilities, kind="stable")
-    return [(classes[index], float(probabilities[index])) for index in order]
-
-
-def _content(path: str) -> bytes:
+def content(path: str) -> bytes:
+    """What an image's file holds; UserError where it cannot be read."""
     place = files.reached(path)
     try:
         files.require_content(place)
@@ -157,7 +112,7 @@ def _read(paths: Sequence[str], size: int, side: int) -> tuple[np.ndarray, list[
     questions = []
     for place, path in enumerate(paths):
         try:
-            image = plain(_content(path))
+            image = plain(content(path))
             decode_into(image.content, pixels[place])
             questions.append(Prediction(path, None, made_of=image.made_of))
         except UserError as error:
@@ -171,8 +126,16 @@ def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[P
         yield dataclasses.replace(question, probabilities=known)
 
 
-def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Array]:
-    """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh."""
+def compiled(
+    module: nn.Module, mesh: Mesh, *, jit: Callable[..., Any] = jax.jit
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh.
+
+    Args:
+        module: the net.
+        mesh: of devices, over which the images are spread.
+        jit: what compiles; `once.jit` where it will not run often.
+    """
 
     def answer(params: Any, pixels: jax.Array) -> jax.Array:
         images = pixels.astype(jnp.float32) / 255
@@ -185,7 +148,7 @@ def compiled(module: nn.Module, mesh: Mesh) -> Callable[[Any, jax.Array], jax.Ar
         return ops.mapped(functools.partial(answer, params), pixels, size)
 
     rows = PartitionSpec(AXIS)
-    return jax.jit(
+    return jit(
         jax.shard_map(
             apply, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
         )
@@ -198,7 +161,7 @@ def answer(
     lines: Iterable[str],
     *,
     form: str = "table",
-    explain_in: str | None = None,
+    explain: Callable[[train.Trained, Prediction], None] | None = None,
     batch_size: int = 32,
 ) -> None:
     """Print what the net of a run says of images.
@@ -208,7 +171,7 @@ def answer(
         places: files, folders, or '-' for the paths on `lines`.
         lines: one path each.
         form: 'table', 'json' (an object a line) or 'csv'.
-        explain_in: folder for pictures of what the net sees in a single image.
+        explain: shows what the net sees in an image; it is then a single one.
         batch_size: images at a time.
 
     Raises:
@@ -217,7 +180,7 @@ def answer(
     images = find_images(places, lines)
     if not images:
         raise UserError("no image given: standard input named none")
-    if explain_in and len(images) != 1:
+    if explain and len(images) != 1:
         raise UserError(f"--explain takes a single image, not {len(images)}")
     trained = train.load(run)
     table = _FORMS[form](trained.classes)
@@ -232,12 +195,8 @@ def answer(
         if prediction.error:
             refused += 1
             tell(f"{prediction.image}: {prediction.error}")
-        elif explain_in:
-            count = explain(trained, prediction, run, explain_in)
-            print(
-                f"saliency.png and the feature maps of {count} layers are in {explain_in}",
-                file=sys.stderr,
-            )
+        elif explain:
+            explain(trained, prediction)
     tell_made(made_of)
     if refused:
         raise UserError(f"{refused} of {len(images)} images could not be classified")

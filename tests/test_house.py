@@ -28,10 +28,11 @@ def modules():
     }
 
 
-def imported(name):
-    """The package's modules that one of them imports, wherever in it."""
+def imported(name, nested=True):
+    """The package's modules that one of them imports; without `nested` those loaded with it."""
     found = set()
-    for node in ast.walk(ast.parse((ROOT / "rice_jax" / MODULES[name]).read_text())):
+    tree = ast.parse((ROOT / "rice_jax" / MODULES[name]).read_text())
+    for node in ast.walk(tree) if nested else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -39,6 +40,18 @@ def imported(name):
             parts = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= parts | ({node.module} if parts - MODULES.keys() else set())
     return found & MODULES.keys()
+
+
+def loaded_with(name):
+    """What is loaded with a module: itself, what stands at its beginning, the packages around."""
+    found, waiting = set(), [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            around = name.rpartition(".")[0]
+            waiting += [*imported(name, nested=False), *([around] if around in MODULES else [])]
+    return found
 
 
 def room(name):
@@ -91,3 +104,10 @@ def test_the_report_alone_imports_matplotlib():
         if draws.search((ROOT / "rice_jax" / path).read_text())
     }
     assert drawing == {"report/"}
+
+
+def test_an_image_is_answered_without_what_draws_or_prepares():
+    slow = re.compile(r"^(?:import|from) (matplotlib|tensorflow_datasets)", re.MULTILINE)
+    for name in loaded_with("rice_jax.prediction"):
+        assert not slow.search((ROOT / "rice_jax" / MODULES[name]).read_text()), name
+    assert slow.search((ROOT / "rice_jax" / MODULES["rice_jax.data.builder"]).read_text())

@@ -59,12 +59,17 @@ def predict(
     def job() -> None:
         from rice_jax import prediction
 
+        pictures = None
+        if explain:
+            from rice_jax import explanation
+
+            pictures = explanation.into(explain, run)
         prediction.answer(
             run,
             images,
             sys.stdin,
             form="json" if json else "csv" if csv else "table",
-            explain_in=explain,
+            explain=pictures,
             batch_size=batch_size,
         )
 

@@ -9,16 +9,19 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from etils import epath
 
 from rice_jax import files
 from rice_jax.data.archive import Archive, Member, key, key_of_changes
-from rice_jax.data.builder import RiceImageDataset, fingerprint
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
+from rice_jax.data.usable import fingerprint
 from rice_jax.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from rice_jax.data.builder import RiceImageDataset
 
 DATASET = re.compile("[0-9a-f]{16}-[0-9]+")
 """Names of datasets' folders: `key` of the images, and the seed of their splits."""
@@ -28,7 +31,7 @@ _AHEAD = 64  # images read ahead
 _SPARE = 1.1  # records take a little more room than the images in them
 
 
-def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> RiceImageDataset:
+def prepare(archive: Archive, cache_dir: str | os.PathLike[str], seed: int) -> "RiceImageDataset":
     """The builder of a dataset that lies in the cache; written now if it did not.
 
     Its place there depends on the images' names, sizes and stamps and on the seed. Where files
@@ -80,10 +83,16 @@ def _wait_for(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset | None:
+def _opened(archive: Archive, folder: epath.Path, seed: int) -> "RiceImageDataset":
+    from rice_jax.data.builder import RiceImageDataset  # loads TFDS, half a second
+
+    return RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
+
+
+def _whole(archive: Archive, folder: epath.Path, seed: int) -> "RiceImageDataset | None":
     """The builder, if all that it once wrote is still there and of these images."""
     try:
-        builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
+        builder = _opened(archive, folder, seed)
         splits = builder.info.splits
         whole = set(splits) == set(SPLITS) and all(
             split.num_bytes == sum(os.stat(file).st_size for file in split.filepaths)
@@ -94,7 +103,7 @@ def _whole(archive: Archive, folder: epath.Path, seed: int) -> RiceImageDataset 
     return builder if whole and _still_of(archive, builder, folder) else None
 
 
-def _still_of(archive: Archive, builder: RiceImageDataset, folder: epath.Path) -> bool:
+def _still_of(archive: Archive, builder: "RiceImageDataset", folder: epath.Path) -> bool:
     """Whether the images have the contents that were prepared; read where they may not."""
     changes, noted = key_of_changes(archive), folder / _CHANGES
     if not changes or (noted.exists() and noted.read_text() == changes):
@@ -118,14 +127,14 @@ def _still_of(archive: Archive, builder: RiceImageDataset, folder: epath.Path) -
     return same
 
 
-def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> RiceImageDataset:
+def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> "RiceImageDataset":
     """Write the dataset beside its place and move it there when it is whole."""
     if alone and folder.exists():
         folder.rmtree()  # what an interrupted or damaged write left
     _check_room(archive, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        builder = RiceImageDataset(archive=archive, seed=seed, data_dir=folder)
+        builder = _opened(archive, folder, seed)
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
             builder.download_and_prepare()
         (folder / "downloads").rmtree(missing_ok=True)  # TFDS makes it, though there are none

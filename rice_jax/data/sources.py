@@ -3,18 +3,20 @@
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 
 from rice_jax.data.archive import Archive, Member
-from rice_jax.data.builder import RiceImageDataset, checked, refuse_too_many, tell_made
 from rice_jax.data.decoded import Decoded, open_decoded
 from rice_jax.data.images import decode_into, plain
 from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.usable import checked, refuse_too_many, tell_made
 from rice_jax.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from rice_jax.data.builder import RiceImageDataset
 
 _AHEAD = 64  # images checked ahead
 
@@ -45,7 +47,9 @@ def decode_record(source: Source, whole_size: int, index: int, pixels: np.ndarra
 class Records:
     """A split of a prepared dataset."""
 
-    def __init__(self, builder: RiceImageDataset, split: str, keep_decoded: bool) -> None:
+    def __init__(self, builder: "RiceImageDataset", split: str, keep_decoded: bool) -> None:
+        import tensorflow_datasets as tfds
+
         undecoded = {"image": tfds.decode.SkipDecoding()}
         # TFDS's logging decorator hides the signature from type checkers.
         self._records = builder.as_data_source(split, decoders=undecoded)

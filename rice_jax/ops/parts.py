@@ -37,7 +37,7 @@ def part_size(module: nn.Module, variables: Any, images: jax.Array, platform: st
         images: only their shape matters.
         platform: that of the device which computes them.
     """
-    if platform != "cpu":
+    if platform != "cpu" or len(images) == 1:
         return len(images)
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
     apply = functools.partial(module.apply, capture_intermediates=True, mutable=["intermediates"])

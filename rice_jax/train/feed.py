@@ -12,10 +12,14 @@ AXIS = "data"
 """Name of the mesh's one axis, over which each batch is split."""
 
 
-def data_mesh() -> Mesh:
-    """All devices of all processes in one row, those of a process side by side."""
+def data_mesh(most: int | None = None) -> Mesh:
+    """All devices of all processes in one row, those of a process side by side.
+
+    Args:
+        most: leave it at so many devices, for batches of no more images.
+    """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices[:most]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 class Feed:
