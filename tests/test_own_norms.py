@@ -15,8 +15,11 @@ from rice_jax import train
 from rice_jax.export.folding import folded
 from rice_jax.models.own import Own
 from rice_jax.models.own_nnx import OwnNNX
-from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
+from rice_jax.models.statistics import COLLECTION, Rows, norms, updated
 from rice_jax.prune import certify, prune
+from rice_jax.train import state
+from rice_jax.train.feed import Feed, data_mesh
+from rice_jax.train.step import train_step
 
 IMAGES, COUNTED = 8, 6
 
@@ -128,8 +131,8 @@ def test_by_its_running_statistics_it_is_flax_s_net(net):
     np.testing.assert_allclose(
         net.apply({"params": params}, x), Normed().apply(variables, x), rtol=1e-5, atol=1e-5
     )
-    assert has_statistics(params)
-    assert not has_statistics(variables["params"])
+    assert norms(params) == {"norm1", "norm2"}
+    assert not norms(variables["params"])
 
 
 @IN_BOTH
@@ -142,6 +145,58 @@ def test_statistics_are_cut_with_their_channels(net):
     np.testing.assert_array_equal(
         smaller["norm2"]["running_mean"], params["norm2"]["running_mean"][1:3]
     )
+
+
+class Lone(nn.Module):
+    """Two norms, then each channel's average as its class's logit."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        norm = functools.partial(nn.BatchNorm, not train, momentum=0.75, epsilon=0.0)
+        return norm(name="learns")(norm(name="frozen")(x)).mean((1, 2))
+
+
+class LoneNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        norm = functools.partial(nnx.BatchNorm, classes, momentum=0.75, epsilon=0.0, rngs=rngs)
+        self.frozen, self.learns = norm(), norm()
+
+    def __call__(self, x):
+        return self.learns(self.frozen(x)).mean((1, 2))
+
+
+@pytest.mark.parametrize("net", [Own.of(Lone), OwnNNX.of(LoneNNX)], ids=["linen", "nnx"])
+def test_a_frozen_norm_uses_and_keeps_its_running_statistics(net):
+    """Two images of one pixel, 0.2 and 0.6: less 0.2 and divided by 0.4 they are 0 and 1, of mean
+    0.5 and variance 0.25, so the second norm gives -1 and 1 and both logits of an image are equal.
+    """
+    frozen = {
+        "running_mean": [0.2] * 3,
+        "running_var": [0.16] * 3,
+        "scale": [1] * 3,
+        "bias": [0] * 3,
+    }
+    learns = {"running_mean": [0] * 3, "running_var": [1] * 3, "scale": [1] * 3, "bias": [0] * 3}
+    params = jax.tree.map(
+        lambda numbers: np.asarray(numbers, np.float32),
+        {"frozen": frozen, "learns": learns},
+        is_leaf=lambda leaf: isinstance(leaf, list),
+    )
+    mesh = data_mesh()
+    step = train_step(net, mesh, seed=0, augment=False)
+    rows = {
+        "image": np.asarray([51, 153], np.uint8).reshape(2, 1, 1, 1) + np.zeros(3, np.uint8),
+        "label": np.asarray([0, 1], np.int32),
+        "weight": np.ones(2, np.float32),
+    }
+    start = state.replicate(state.create(params, ["frozen"]), mesh)
+    after, metrics = step(start, Feed(mesh, 2)(rows), np.int32(0), np.float32(0.1))
+    np.testing.assert_allclose(metrics.loss, 2 * np.log(3), rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, after.params["frozen"], params["frozen"])
+    np.testing.assert_allclose(after.params["learns"]["running_mean"], 0.25 * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(after.params["learns"]["running_var"], 0.75 + 0.25 * 0.25, rtol=1e-5)
 
 
 class Followed(nn.Module):

@@ -13,7 +13,7 @@ from flax.core import FrozenDict
 from rice_jax import train
 from rice_jax.graph.fronts import is_nnx
 from rice_jax.graph.trace import Layer, Trace, trace
-from rice_jax.models.statistics import AFFINE, STATISTICS, has_statistics
+from rice_jax.models.statistics import AFFINE, STATISTICS, norms
 
 
 def folded(trained: train.Trained) -> train.Trained:
@@ -23,7 +23,7 @@ def folded(trained: train.Trained) -> train.Trained:
     multiplied instead, and what is added goes into that layer's bias; of a layer without one the
     norm stays, and does nothing but add. Equal but for float rounding.
     """
-    if not has_statistics(trained.params):
+    if not norms(trained.params):
         return trained
     side = trained.config.data.image_size
     traced = trace(trained.module, (1, side, side, 3), train=False)

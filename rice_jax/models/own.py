@@ -30,6 +30,8 @@ class Own(Narrowed):
     first_image: jax.Array | int = 0
     rows: Rows | None = None
     """Which images count for the statistics of batch norms, in training."""
+    still: frozenset[str] = frozenset()
+    """Paths of the norms that go by their running statistics in training too: frozen layers'."""
     folded: Mapping[str, bool] = FrozenDict()
     """By path the batch norms that the layer before has taken in (`export.folding`), and whether
     they still add what that layer has no bias for."""
@@ -92,7 +94,8 @@ class Own(Narrowed):
         )
         path = "/".join(layer.path[len(self.path) :])
         if path not in self.folded:
-            return normalised(layer, x, running=bool(running), rows=self.rows)
+            running = bool(running) or path in self.still
+            return normalised(layer, x, running=running, rows=self.rows)
         return added(layer, x) if self.folded[path] else x
 
 

@@ -61,6 +61,8 @@ class OwnNNX(Bridged):
     first_image: jax.Array | int = 0
     rows: Rows | None = None
     """Which images count for the statistics of batch norms, in training."""
+    still: frozenset[str] = frozenset()
+    """As `Own` has it."""
     folded: Mapping[str, bool] = FrozenDict()
     """As `Own` has it."""
 
@@ -281,6 +283,7 @@ def _normalise(
     if path in net.folded:
         return (x + layer.bias[...] if net.folded[path] else x).astype(layer.dtype or x.dtype)
     running = layer.use_running_average if use_running_average is None else use_running_average
+    running = running or path in net.still
     result, kept = _norm(layer)(x, running=running, rows=net.rows)
     if not running:
         for variable, value in zip((layer.mean, layer.var), kept, strict=True):

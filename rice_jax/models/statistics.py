@@ -32,9 +32,10 @@ class Rows(struct.PyTreeNode):
     """Of the mesh, over which the batch is spread."""
 
 
-def has_statistics(params: Mapping[str, Any]) -> bool:
-    """Whether a net has batch norms."""
-    return any(path[-1] == STATISTICS[0] for path in traverse_util.flatten_dict(dict(params)))
+def norms(params: Mapping[str, Any]) -> frozenset[str]:
+    """Paths of the batch norms whose statistics are among these parameters."""
+    flat = traverse_util.flatten_dict(dict(params))
+    return frozenset("/".join(path[:-1]) for path in flat if path[-1] == STATISTICS[0])
 
 
 def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import data, ops
-from rice_jax.models.statistics import COLLECTION, Rows, has_statistics, updated
+from rice_jax.models.statistics import COLLECTION, Rows, norms, updated
 from rice_jax.train.feed import AXIS
 from rice_jax.train.state import Params, TrainState, adam, merge, replicate
 from rice_jax.train.teacher import Teacher
@@ -77,7 +77,7 @@ def train_step(
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
             images, dropout_key = _inputs(seed, index, part["image"], augment, first)
-            net, rngs = _at(module, first, part, normed), {"dropout": dropout_key}
+            net, rngs = _at(module, first, part, state), {"dropout": dropout_key}
             answers = _answers(teacher, knowledge, images)
 
             def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
@@ -99,9 +99,9 @@ def train_step(
             return loss, hits.sum(), part["weight"].sum(), gradients, shares
 
         params = merge(state.trainable, state.frozen)
-        normed = has_statistics(params)
         # Images that see each other in a norm are computed together.
-        size = len(batch["image"]) if normed else _part_size(module, params, batch, mesh)
+        seen = bool(norms(state.trainable))
+        size = len(batch["image"]) if seen else _part_size(module, params, batch, mesh)
         if teacher is not None:
             size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
         totals, signal = _over_all(totals_of, batch, size, mesh)
@@ -171,10 +171,13 @@ def training_inputs(
     return _inputs(seed, index, jnp.asarray(images), augment, 0)
 
 
-def _at(module: nn.Module, first: jax.Array, part: Batch, normed: bool) -> nn.Module:
+def _at(module: nn.Module, first: jax.Array, part: Batch, state: TrainState) -> nn.Module:
     """The net for images of the global batch from the `first` on."""
-    rows: Any = {"rows": Rows(part["weight"], AXIS)} if normed else {}
-    return module.clone(first_image=first, **rows)
+    still, learning = norms(state.frozen), norms(state.trainable)
+    given: Any = {"rows": Rows(part["weight"], AXIS)} if learning else {}
+    if still:  # Keras's frozen norms neither see the batch nor learn of it
+        given["still"] = still
+    return module.clone(first_image=first, **given)
 
 
 def _updated(
