@@ -16,7 +16,8 @@ _IMAGENET = (
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 _FILTERS = Whole(1, 65_536)
-_GRID = Field(0, "height and width that the image is averaged to; 0 for as it is", Whole(0, 4096))
+GRID = Field(0, "height and width that the image is averaged to; 0 for as it is", Whole(0, 4096))
+"""Of any net."""
 _CLASSES = Field(5, "classes that the head tells apart; the images decide", Whole(1, 100_000))
 
 KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
@@ -27,7 +28,7 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
                 "filters of each 3x3 convolution, a tuple for each stage that a pool ends",
                 Several(Several(_FILTERS, 0, 100), 1, 100),
             ),
-            "grid": _GRID,
+            "grid": GRID,
             "strides": Field(1, "stride of every convolution", Whole(1, 16)),
             "stem_stride": Field(
                 0, "stride of the first convolution; 0 for that of every one", Whole(0, 16)
@@ -40,7 +41,7 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
             "classes": _CLASSES,
         },
         "googlenet": {
-            "grid": _GRID,
+            "grid": GRID,
             "stem_stride": Field(2, "stride of the 7x7 convolution", Whole(1, 16)),
             "stem": Field(
                 (), "filters of the 7x7, the 1x1 and the 3x3 convolution", Several(_FILTERS, 3, 3)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import ml_collections
 
 _FLAX = ("parent", "name")
-_TAKEN = ("weights", "narrowed")
+_TAKEN = ("weights", "narrowed", "grid")
 _NUMBER = 10**12
 
 
@@ -51,6 +51,7 @@ def configuration(
     own = {each: _field(each, value) for each, value in _values(module, fields).items()}
     if "classes" not in own:
         raise UserError(f"{module.__name__} has no field classes: how many the head tells apart")
+    own["grid"] = nets.GRID
     own["narrowed"] = Field(
         "", "the widths that pruning left, where fewer", Text("as prune has it")
     )

@@ -195,5 +195,5 @@ def test_fields_of_the_configuration_are_what_the_class_is_made_with(monkeypatch
     monkeypatch.setattr(nets, "_OWN", {})
     config = own_net.configuration(Splitting, "splitting", classes=4)
     assert config.model.classes == 4
-    assert set(config.model) == {"name", "weights", "classes", "narrowed"}
+    assert set(config.model) == {"name", "weights", "classes", "narrowed", "grid"}
     assert train.build(config).made.fields == {"classes": 4}

@@ -55,11 +55,14 @@ class Narrowed(nn.Module):
 
     whole: Whole
     widths: Mapping[str, Mapping[str, Any]]
-    """By layer path: the layer's fields ('features', 'feature_group_count') and their values."""
+    """By layer path: the layer's fields ('features', 'feature_group_count', 'strides') and their
+    values."""
     reads: Mapping[str, Places] = FrozenDict()
     """By layer path: what the layer takes of its input."""
     writes: Mapping[str, Places] = FrozenDict()
     """By layer path: where the layer's output goes."""
+    dropped: tuple[str, ...] = ()
+    """Paths of layers that give what they take."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module; its layers read their widths from `self.widths`."""
@@ -72,13 +75,15 @@ class Narrowed(nn.Module):
 
         def narrow(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             path = "/".join(context.module.path[depth:])
+            if path in self.dropped and context.method_name == "__call__":
+                return args[0]
             if path in self.reads and args and context.method_name == "__call__":
                 args = (self.reads[path].read(args[0]), *args[1:])
             # A width of several numbers (DenseGeneral's) is none that filters are taken from.
             fields = {
                 name: value
                 for name, value in self.widths.get(path, {}).items()
-                if isinstance(getattr(context.module, name), int)
+                if name == "strides" or isinstance(getattr(context.module, name), int)
             }
             # Modules are frozen once made: the fields are set for this one call and put back.
             before = {name: getattr(context.module, name) for name in fields}
@@ -101,11 +106,12 @@ class Bridged(nn.Module):
     """A Linen module around a class of NNX, whose layers are as wide as their variables are."""
 
     widths: Mapping[str, Mapping[str, Any]] = FrozenDict()
-    """By layer path: shapes of its variables by name, and counts of groups
-    ('feature_group_count', 'num_groups'), where not as the class makes them."""
+    """By layer path: shapes of its variables by name, counts of groups ('feature_group_count',
+    'num_groups') and 'strides', where not as the class makes them."""
     reads: Mapping[str, Places] = FrozenDict()
     """As a narrowed module's."""
     writes: Mapping[str, Places] = FrozenDict()
+    dropped: tuple[str, ...] = ()
 
 
 def to_text(module: Narrowed | Bridged) -> str:
@@ -114,16 +120,17 @@ def to_text(module: Narrowed | Bridged) -> str:
         "widths": {path: dict(fields) for path, fields in module.widths.items()},
         "reads": {path: dataclasses.astuple(each) for path, each in module.reads.items()},
         "writes": {path: dataclasses.astuple(each) for path, each in module.writes.items()},
+        "dropped": list(module.dropped),
     }
     return json.dumps(content, sort_keys=True) if any(content.values()) else ""
 
 
-def fields(text: str) -> dict[str, Mapping[str, Any]]:
+def fields(text: str) -> dict[str, Any]:
     """The fields of a module that `to_text` wrote; ValueError for another text."""
     if not text:
         return {}
     try:
-        content = json.loads(text)
+        content = {"widths": {}, "reads": {}, "writes": {}, "dropped": []} | json.loads(text)
         widths: Any = {
             path: FrozenDict({name: _hashable(size) for name, size in sizes.items()})
             for path, sizes in content["widths"].items()
@@ -137,9 +144,10 @@ def fields(text: str) -> dict[str, Mapping[str, Any]]:
             )
             for name in ("reads", "writes")
         }
-    except (AttributeError, KeyError, TypeError) as error:
+        dropped = tuple(map(str, content["dropped"]))
+    except (AttributeError, TypeError) as error:
         raise ValueError(f"{text!r} does not tell widths") from error
-    return {"widths": FrozenDict(widths), **places}
+    return {"widths": FrozenDict(widths), **places, "dropped": dropped}
 
 
 def _hashable(value: Any) -> Any:

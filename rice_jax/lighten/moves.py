@@ -12,7 +12,7 @@ import numpy as np
 
 from rice_jax import train
 from rice_jax.errors import UserError
-from rice_jax.lighten import widths
+from rice_jax.lighten import own, widths
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.train import schedule
 from rice_jax.train.images import Images
@@ -43,11 +43,11 @@ class Judge:
     criterion: str
 
 
-Move = Callable[[train.Trained, Judge], Lighter | None]
-"""A lighter net out of a trained one; None where there is nothing of the kind to take."""
+Move = Callable[[train.Trained, Judge], Lighter | str]
+"""A lighter net out of a trained one; in a line why not, where there is nothing to take."""
 
 
-def channels(net: train.Trained, judge: Judge) -> Lighter | None:
+def channels(net: train.Trained, judge: Judge) -> Lighter | str:
     """The least important filters and units, down to a share of the cost."""
     config, before = net.config, _totals(net.config)
     try:
@@ -64,7 +64,7 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | None:
     except UserError as error:
         if "cannot be met" not in str(error):
             raise
-        return None
+        return str(error)
     smaller = widths.left_by(config, cut)
     removed = {path: len(filters) for path, filters in cut.removed.items()}
     return Lighter(
@@ -75,12 +75,14 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | None:
     )
 
 
-def layer(net: train.Trained, judge: Judge) -> Lighter | None:
+def layer(net: train.Trained, judge: Judge) -> Lighter | str:
     """The block without which the net loses the fewest images for what it saves."""
     config, before = net.config, _totals(net.config)[judge.measure]
     blocks = widths.blocks(config)
-    if len(blocks) < 2:
-        return None
+    if widths.is_own(config) and not blocks:
+        return "no layer's input and output are maps of one shape"
+    if not widths.is_own(config) and len(blocks) < 2:
+        return "one block has to stay"
     whole = _right(net.module, net.params, judge.images)
     best: tuple[float, Lighter] | None = None
     for path in blocks:
@@ -96,26 +98,30 @@ def layer(net: train.Trained, judge: Judge) -> Lighter | None:
         removed = {"layer": path, "started_anew": anew}
         if best is None or lost / saved < best[0]:
             best = lost / saved, Lighter(smaller, params, removed, why)
-    return best and best[1]
+    return best[1] if best else "without any of its blocks it costs as much"
 
 
-def resolution(net: train.Trained, judge: Judge) -> Lighter | None:
+def resolution(net: train.Trained, judge: Judge) -> Lighter | str:
     """Half the height and width: the image is averaged to them before anything else."""
     del judge
-    if "grid" not in net.config.model:
-        return None
     side = widths.looks_at(net.config)
     smaller = widths.changed(net.config, {"grid": side // 2})
     return _coarser(net, smaller, {"resolution": [side, side // 2]})
 
 
-def stem(net: train.Trained, judge: Judge) -> Lighter | None:
+def stem(net: train.Trained, judge: Judge) -> Lighter | str:
     """Twice the stride of the first convolution."""
     del judge
-    if "stem_stride" not in net.config.model:
-        return None
-    stride = widths.stem_stride(net.config)
-    smaller = widths.changed(net.config, {"stem_stride": 2 * stride})
+    if widths.is_own(net.config):
+        found = own.with_stem_stride(net.config, 2)
+        if isinstance(found, str):
+            return found
+        smaller, stride, _ = found
+    elif "stem_stride" in net.config.model:
+        stride = widths.stem_stride(net.config)
+        smaller = widths.changed(net.config, {"stem_stride": 2 * stride})
+    else:
+        return "the stride of its first convolution is no field of the net's"
     return _coarser(net, smaller, {"stem_stride": [stride, 2 * stride]})
 
 
@@ -134,11 +140,14 @@ MOVES: Mapping[str, Move] = {
 
 def _coarser(
     net: train.Trained, smaller: ml_collections.ConfigDict, removed: Mapping[str, Any]
-) -> Lighter | None:
-    """The same layers on smaller maps; None where these vanish on the way."""
-    if schedule.vanishes(train.build(smaller), smaller.data.image_size):
-        return None
+) -> Lighter | str:
+    """The same layers on smaller maps."""
+    side = smaller.data.image_size
+    if schedule.vanishes(train.build(smaller), side):
+        return "a map would vanish on the way"
     params = widths.on_smaller_maps(net.config, smaller, net.params)
+    if not schedule.fits(train.build(smaller), params, side):
+        return "its layers do not fit smaller maps: a flattened map has another size"
     return Lighter(smaller, params, removed, "halved, as there is no other step of this kind")
 
 

@@ -134,7 +134,7 @@ class _Search:
         self,
         out_of: str,
         step: str,
-        make: Callable[[train.Trained], Lighter | None],
+        make: Callable[[train.Trained], Lighter | str],
         epochs: int = 0,
     ) -> Candidate | None:
         """What comes of a step; None where it cannot be taken, or makes nothing lighter."""
@@ -146,16 +146,20 @@ class _Search:
         if found is None:
             if not workshop.begun(name):
                 lighter = make(workshop.net(out_of))
-                if lighter is None or not workshop.saves(lighter, self._tried[out_of]):
-                    print(f"{step}: there is nothing to take", flush=True)
+                if isinstance(lighter, Lighter) and workshop.saves(lighter, self._tried[out_of]):
+                    workshop.begin(
+                        name, out_of, step, lighter, epochs=epochs or self._request.epochs
+                    )
+                else:
+                    why = "it would save nothing" if isinstance(lighter, Lighter) else lighter
+                    print(f"{step}: there is nothing to take: {why}", flush=True)
                     return None
-                workshop.begin(name, out_of, step, lighter, epochs=epochs or self._request.epochs)
             found = workshop.finish(name)
         self._note(found)
         self._write()
         return found
 
-    def _lighter(self, step: str, net: train.Trained) -> Lighter | None:
+    def _lighter(self, step: str, net: train.Trained) -> Lighter | str:
         return MOVES[step](net, self._judge(net))
 
     def _judge(self, net: train.Trained) -> Judge:

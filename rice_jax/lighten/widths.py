@@ -13,6 +13,7 @@ from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.lighten import own
 from rice_jax.nets import OWN
 from rice_jax.profile import count
 from rice_jax.prune.pruner import Pruned
@@ -26,6 +27,11 @@ _PARTS = (
     "branch4/conv",
 )
 """Of an inception, in the order of its widths."""
+
+
+def is_own(config: ml_collections.ConfigDict) -> bool:
+    """Whether the net is of the user's own."""
+    return models.get(config.model.name).kind == OWN
 
 
 def with_widths(
@@ -47,14 +53,14 @@ def with_widths(
 
 def rebuild(config: ml_collections.ConfigDict) -> Callable[[Mapping[str, int]], Any] | None:
     """From the filters left by layer path to a module; None where its own code runs narrower."""
-    if models.get(config.model.name).kind == OWN:
+    if is_own(config):
         return None
     return lambda left: train.build(with_widths(config, left))
 
 
 def left_by(config: ml_collections.ConfigDict, cut: Pruned) -> ml_collections.ConfigDict:
     """The configuration of what pruning left of the net that `config` is of."""
-    if models.get(config.model.name).kind == OWN:
+    if is_own(config):
         return changed(config, {"narrowed": narrowed.to_text(cut.module)})
     return with_widths(config, {path: len(kept) for path, kept in cut.kept.items()})
 
@@ -100,7 +106,7 @@ def on_smaller_maps(
     place of a map reads the place in the smaller one that covers it: rows of its kernel (H, W, C)
     add up, which gives the output that the smaller map, enlarged by repetition, would have given.
     """
-    if config.model.get("pooling") != "flatten":
+    if is_own(config) or config.model.get("pooling") != "flatten":
         return params
     (h, w, c), (lower, narrower, _) = (_last_map(each) for each in (config, smaller))
     kernel = np.asarray(params["dense"]["kernel"]).reshape(h, w, c, -1)
@@ -122,9 +128,9 @@ def _last_map(config: ml_collections.ConfigDict) -> tuple[int, int, int]:
 
 
 def blocks(config: ml_collections.ConfigDict) -> list[str]:
-    """Paths of what `without` can drop, in order: convolutions, or inceptions."""
-    if models.get(config.model.name).kind == OWN:
-        return []
+    """Paths of what `without` can drop, in order: convolutions, inceptions, of one's own any."""
+    if is_own(config):
+        return own.blocks(config)
     found = _inceptions(config) if _is_googlenet(config) else _convolutions(config)
     return [path for stage in found for path in stage]
 
@@ -152,9 +158,12 @@ def without(
     known = blocks(config)
     for path in paths:
         if path not in known:
+            none = "none: no layer's input and output are maps of one shape"
             raise UserError(
-                f"--drop_layers={path}: {config.model.name} can drop {', '.join(known) or 'none'}"
+                f"--drop_layers={path}: {config.model.name} can drop {', '.join(known) or none}"
             )
+    if is_own(config):
+        return *own.without(config, params, paths), [], {}
     if len(set(paths)) == len(known):
         raise UserError("--drop_layers names every block: keep at least one")
     googlenet = _is_googlenet(config)

@@ -27,8 +27,13 @@ class Shrink(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Average x (N, H, W, C) to (N, H // block, W // block, C); a smaller x is left alone."""
-        block = max(1, min(x.shape[1:3]) // self.grid)
-        return nn.avg_pool(x, (block, block), (block, block)) if block > 1 else x
+        return shrunk(x, self.grid)
+
+
+def shrunk(x: jax.Array, grid: int) -> jax.Array:
+    """What `Shrink` makes of x."""
+    block = max(1, min(x.shape[1:3]) // grid)
+    return nn.avg_pool(x, (block, block), (block, block)) if block > 1 else x
 
 
 class MaxPool(nn.Module):

@@ -13,7 +13,7 @@ from flax.core import FrozenDict
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.narrowed import Narrowed, Whole
-from rice_jax.models.layers import dropped
+from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import Rows, added, normalised
 from rice_jax.nets import SUPPLIED
 
@@ -27,6 +27,8 @@ class Own(Narrowed):
     """
 
     dtype: Any = jnp.float32
+    grid: int = 0
+    """Height and width that the image is averaged to before the net sees it; 0 for as it is."""
     first_image: jax.Array | int = 0
     rows: Rows | None = None
     """Which images count for the statistics of batch norms, in training."""
@@ -38,13 +40,13 @@ class Own(Narrowed):
 
     @classmethod
     def of(cls, module: type[nn.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "Own":
-        """The net of a class; `narrowed` among the fields is what pruning left of it.
+        """The net of a class; `grid` and `narrowed`, what pruning left of it, are among the fields.
 
         Raises:
             UserError: activations of another type than float32, which the class cannot set, or
                 a text that does not tell widths.
         """
-        text = fields.pop("narrowed", "")
+        text, grid = fields.pop("narrowed", ""), fields.pop("grid", 0)
         try:
             smaller = narrowed.fields(text)
         except ValueError as error:
@@ -54,13 +56,14 @@ class Own(Narrowed):
                 f"config.train.dtype: {module.__name__} has no field dtype for its activations"
             )
         own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
-        return cls(Whole(module(**fields)), **own, dtype=dtype)
+        return cls(Whole(module(**fields)), **own, dtype=dtype, grid=grid)
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
         module = self.whole.module
         given = {name: getattr(self, name) for name in SUPPLIED if name in _fields(type(module))}
         called = {"train": train} if _takes_train(type(module)) else {}
+        x = shrunk(x, self.grid) if self.grid else x
         with nn.intercept_methods(self._instead):
             logits = self.run(module.clone(parent=self.scope, **given), x, **called)
         return jnp.asarray(logits, jnp.float32)

@@ -20,7 +20,7 @@ from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
 from rice_jax.graph.layers import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
-from rice_jax.models.layers import dropped
+from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -58,6 +58,8 @@ class OwnNNX(Bridged):
 
     made: Made | None = None
     dtype: Any = jnp.float32
+    grid: int = 0
+    """As `Own` has it."""
     first_image: jax.Array | int = 0
     rows: Rows | None = None
     """Which images count for the statistics of batch norms, in training."""
@@ -68,13 +70,13 @@ class OwnNNX(Bridged):
 
     @classmethod
     def of(cls, module: type[nnx.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "OwnNNX":
-        """The net of a class; `narrowed` among the fields is what pruning left of it.
+        """The net of a class; `grid` and `narrowed`, what pruning left of it, are among the fields.
 
         Raises:
             UserError: activations of another type than float32, which the class cannot set, or
                 a text that does not tell widths.
         """
-        text = fields.pop("narrowed", "")
+        text, grid = fields.pop("narrowed", ""), fields.pop("grid", 0)
         try:
             smaller: Any = narrowed.fields(text)
         except ValueError as error:
@@ -86,7 +88,7 @@ class OwnNNX(Bridged):
             )
         given = {"dtype": dtype} if "dtype" in takes else {}
         made = Made(module, FrozenDict({**fields, **given}))
-        return cls(**smaller, made=made, dtype=dtype)
+        return cls(**smaller, made=made, dtype=dtype, grid=grid)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -99,6 +101,7 @@ class OwnNNX(Bridged):
         self._prepare(module, train=train)
         call: Any = self.made.cls.__call__
         takes_train = "train" in inspect.signature(call).parameters
+        x = shrunk(x, self.grid) if self.grid else x
         before = _CALLED.set(self)
         try:
             logits = self._call(module, x, **({"train": train} if takes_train else {}))
@@ -116,6 +119,10 @@ class OwnNNX(Bridged):
             for kind, instead in _INSTEAD.items():
                 if isinstance(layer, kind):
                     become(layer, _otherwise(type(layer), instead), _own_path=path)
+            if "strides" in self.widths.get(path, {}):
+                setattr(layer, "strides", self.widths[path]["strides"])  # noqa: B010
+            if path in self.dropped:
+                become(layer, _otherwise(type(layer), _pass))
         if self.widths:
             groups = {
                 path: {name: at[name] for name in _GROUPS if name in at}
@@ -125,7 +132,7 @@ class OwnNNX(Bridged):
 
     def _call(self, module: Any, x: jax.Array, **options: Any) -> Any:
         assert self.scope is not None
-        if not self.scope.is_mutable_collection("intermediates") or self.is_initializing():
+        if not self.scope.is_mutable_collection("intermediates"):
             return called(module, x, **options)
         maps: list[tuple[Any, Any]] = []
 
@@ -175,6 +182,8 @@ class OwnNNX(Bridged):
         """What parameters there are, and their shapes."""
         for path, leaf in _as_training_has_it(net.variables).items():
             layer = "/".join(path[:-1])
+            if any(f"{layer}/".startswith(f"{each}/") for each in self.dropped):
+                continue
             if layer in self.folded and not (path[-1] == "bias" and self.folded[layer]):
                 continue
             shape = self.widths.get(layer, {}).get(path[-1], leaf.shape)
@@ -258,6 +267,11 @@ def _norm(layer: Any) -> Norm:
     """A norm's numbers as they are now."""
     scale, bias = (each if each is None else each[...] for each in (layer.scale, layer.bias))
     return Norm(layer.mean[...], layer.var[...], scale, bias, layer.momentum, layer.epsilon)
+
+
+def _pass(layer: Any, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    del layer, args, kwargs
+    return x
 
 
 def _drop(layer: Any, x: jax.Array, *, deterministic: Any = None, rngs: Any = None) -> jax.Array:

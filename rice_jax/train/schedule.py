@@ -100,12 +100,19 @@ def _refused(field: str, value: Any, why: str) -> UserError:
 
 @functools.cache  # a trace of a large net takes a second
 def _shapes(module: nn.Module, size: int) -> tuple[Any, bool]:
-    """Shapes of the parameters for images of a size, and whether a layer pools those away."""
+    """Shapes of the parameters for images of a size, and whether a layer pools those away.
+
+    No shapes where the net does not run on them.
+    """
 
     def init() -> Any:
         images = jnp.zeros((1, size, size, 3))
         return module.init(jax.random.key(0), images, capture_intermediates=True)
 
-    found = dict(jax.eval_shape(init))
+    try:
+        found = dict(jax.eval_shape(init))
+    except (TypeError, ValueError):
+        # An NNX net that flattens its maps has one size, as does code that writes it out.
+        return {"params": {}}, False
     outputs = jax.tree.leaves(found.pop("intermediates"))
     return found, any(leaf.size == 0 for leaf in outputs)
