@@ -3,4 +3,5 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/setup.sh"
+unset PYTHONDONTWRITEBYTECODE  # set-up leaves the libraries uncompiled: the first run alone compiles them
 exec "$root/.venv/bin/python" -m rice_jax.main "$@"

@@ -1,6 +1,8 @@
 """What tests of several modules ask for, and one state of JAX for all, whatever ran before."""
 
+import collections
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -36,6 +38,43 @@ def _left_as_found(what):
     for name in settings:
         jax.config.update(name, config[name])
     assert not variables | settings, f"{what} leaves these changed: {variables | settings}"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="all tests, also more of one kind")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: runs with --thorough alone")
+    config.addinivalue_line("markers", "one_in(n): of n cases one runs always, all with --thorough")
+
+
+def _always(item, cases):
+    """Whether the test runs without --thorough; `cases` counts those of each function so far."""
+    if item.get_closest_marker("thorough"):
+        return False
+    if marker := item.get_closest_marker("one_in"):
+        function = item.function
+        cases[function] += 1
+        return (cases[function] - 1) % marker.args[0] == 0
+    return True
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what costs much and shows a kind once more: CI's two cores have 15 minutes."""
+    if config.getoption("--thorough"):
+        return
+    cases = collections.Counter()
+    always = {item: _always(item, cases) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if not always[item]])
+    items[:] = [item for item in items if always[item]]
+
+
+def pytest_collection_finish():
+    """Programs and libraries stay to the end: looking through them for garbage takes 7 % of all."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -28,6 +28,7 @@ def _as_a_program(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARK.parent)
 
 
+@pytest.mark.thorough
 def test_contenders_are_measured_side_by_side(tmp_path):
     done = commands.run(
         BENCHMARK,

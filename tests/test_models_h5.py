@@ -365,6 +365,7 @@ def test_damaged_file_is_refused_or_read(flips, end, tmp_path):
 
 @settings(SLOW, max_examples=10)
 @given(where=st.integers(0, 10**6), bit=st.integers(0, 7))
+@pytest.mark.thorough
 def test_damage_within_one_weight_stays_there(where, bit, tmp_path):
     offsets = data_of(FIXTURES / "final.h5")
     offset, size = offsets[where % len(offsets)]

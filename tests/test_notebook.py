@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ def executed(tmp_path):
     return notebook
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch):
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     for name, value in {

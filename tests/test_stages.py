@@ -123,6 +123,7 @@ def test_a_finished_run_is_not_trained_again(finished, cache):
     assert read(finished, "evaluation.json") == first
 
 
+@pytest.mark.thorough
 def test_two_processes_leave_the_run_that_one_does(finished, cache, tmp_path):
     settings = config.to_json(small("cnn_light", cache))
     fields = [

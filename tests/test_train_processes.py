@@ -14,6 +14,7 @@ from rice_jax import train
 from rice_jax.run import Run
 
 
+@pytest.mark.thorough
 def test_the_number_of_devices_and_processes_does_not_matter():
     program = many_devices.__file__
     with start([program, 1, 2, 8], 8) as alone:
