@@ -28,9 +28,10 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "seed": Field(0, "decides weights, order, augmentation and splits", Whole(0, 2**31 - 1)),
         "model.weights": Field(
             "",
-            "a Keras .h5 (a whole model or weights alone), a run's folder, zoo:NAME for a net that "
-            "comes with the package, 'random', or empty for the net's own beginning (random but "
-            "for vgg16 and vgg_light; on the sample the zoo's net of this name)",
+            "a Keras .h5 (a whole model or weights alone), a Flax checkpoint (.msgpack, "
+            ".safetensors, Orbax's folder: the layers that fit), a run's folder, zoo:NAME for a "
+            "net that comes with the package, 'random', or empty for the net's own beginning "
+            "(random but for vgg16 and vgg_light; on the sample the zoo's net of this name)",
             Place("a path, zoo:NAME, 'random' or nothing", words=("random",), prefix="zoo:"),
         ),
         "data.path": Field(

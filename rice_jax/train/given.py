@@ -28,7 +28,7 @@ def about(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
         card = zoo.card(source.removeprefix(zoo.PREFIX))
         data, recipe, epochs = card["data"], card["recipe"], card["best_epoch"]
         side = card["config"]["data"]["image_size"]
-    elif (folder := files.reached(source)).is_dir():
+    elif Run(folder := files.reached(source)).has("config.json"):
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder))["data"]
         recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch
         side = trained.config.data.image_size

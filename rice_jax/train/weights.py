@@ -120,9 +120,10 @@ def initial_params(
 
     '' and 'random' are the module's own random initialisation from `seed` (None for config.seed; a
     net that the study starts from trained weights has to be asked for the latter by name),
-    'zoo:NAME' is a net that comes with the package, a file is Keras's, a folder is a run of the
-    same net, whose best epoch is taken. Weights of another net serve a net with frozen layers:
-    these are taken from it, and the layers that learn start at random.
+    'zoo:NAME' is a net that comes with the package, a folder is a run of the same net, whose best
+    epoch is taken. Weights of another net serve a net with frozen layers: these are taken from it,
+    and the layers that learn start at random. Of a Flax checkpoint (.msgpack, .safetensors, Orbax's
+    folder) the layers are taken that fit by name and shape. Any other file is Keras's.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
@@ -143,6 +144,10 @@ def initial_params(
         hint = f"; {nets.weights_wanted(config.model.name)}" if "vgg16" in source.name else ""
         raise UserError(f"config.model.weights={path!r}: there is no such file or folder{hint}")
     files.require_content(source)
+    from rice_jax.models import flax_checkpoint
+
+    if not Run(source).has("config.json") and flax_checkpoint.is_one(source):
+        return flax_checkpoint.load(source, params)
     if not source.is_dir():
         from rice_jax.models import keras_h5
 

@@ -1,0 +1,148 @@
+"""Training starts from the layers of a Flax checkpoint that fit, in whatever form it is."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import prunable
+import pytest
+from flax import nnx, serialization, traverse_util
+from safetensors.flax import save_file
+
+from rice_jax import nets, own_net, train
+from rice_jax.errors import UserError
+from rice_jax.train import given
+
+
+class Net(nn.Module):
+    classes: int = 3
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(self.width, (3, 3), 2, use_bias=False, name="conv")(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, name="norm")(x))
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+class NetNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), 2, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.head = nnx.Linear(4, classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.norm(self.conv(x))).mean((1, 2)))
+
+
+def variables(classes=7):
+    """Flax's own of the net."""
+    x = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: Net(classes).init(jax.random.key(0), x))
+    return prunable.random_variables(shapes, 1)
+
+
+def named(sep, tree):
+    flat = traverse_util.flatten_dict(tree["params"] | {"norm": norm(tree)}, sep=sep)
+    return {f"backbone{sep}{name}": array for name, array in flat.items()}
+
+
+def norm(tree):
+    return tree["params"]["norm"] | tree["batch_stats"]["norm"]
+
+
+def state(tree):
+    moments = jax.tree.map(np.zeros_like, tree["params"])
+    return tree | {"opt_state": {"0": {"mu": moments}}, "step": np.int32(3)}
+
+
+def as_nnx(tree):
+    module = NetNNX(classes=7, rngs=nnx.Rngs(0))
+    filled = tree["params"] | {"norm": norm(tree)}
+    nnx.update(module, nnx.State(filled))
+    return nnx.state(module)
+
+
+def orbax(path, tree):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, tree)
+
+
+FORMS = {
+    "weights.msgpack": lambda path, tree: path.write_bytes(serialization.to_bytes(tree)),
+    "checkpoint_3": lambda path, tree: path.write_bytes(serialization.to_bytes(state(tree))),
+    "dots.safetensors": lambda path, tree: save_file(named(".", tree), path),
+    "slashes.safetensors": lambda path, tree: save_file(named("/", tree), path),
+    "orbax": lambda path, tree: orbax(path, state(tree)),
+    "step/12/default": orbax,
+    "nnx": lambda path, tree: orbax(path, as_nnx(tree)),
+}
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setattr(nets, "_OWN", {})
+
+    def config(weights, kind=Net, **fields):
+        config = own_net.configuration(kind, "mine", classes=3, **fields)
+        with config.unlocked():
+            config.data.image_size = 8
+            config.model.weights = str(weights)
+        return config
+
+    return config
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [*((form, Net) for form in FORMS), ("nnx", NetNNX), ("orbax", NetNNX)]
+)
+def test_layers_that_fit_are_taken_and_the_rest_begins_at_random(
+    form, kind, config, tmp_path, capsys
+):
+    path, tree = tmp_path / form, variables()
+    FORMS[form](path, tree)
+    settings = config(tmp_path / "step" if form.startswith("step") else path, kind)
+    params = train.initial_params(settings, train.build(settings))
+    np.testing.assert_array_equal(params["conv"]["kernel"], tree["params"]["conv"]["kernel"])
+    stats = tree["batch_stats"]["norm"]
+    np.testing.assert_array_equal(params["norm"]["running_mean"], stats["mean"])
+    np.testing.assert_array_equal(params["norm"]["running_var"], stats["var"])
+    np.testing.assert_array_equal(params["norm"]["scale"], tree["params"]["norm"]["scale"])
+    assert params["head"]["kernel"].shape == (4, 3)
+    taken, anew = capsys.readouterr().out.splitlines()
+    assert "2 of 3 layers are taken, conv, norm" in taken.replace("norm, conv", "conv, norm")
+    assert anew == "1 begin at random: head (kernel is (4, 7) there, (4, 3) here)" or (
+        anew == "1 begin at random: head (bias is (7,) there, (3,) here)"
+    )
+    assert given.about(settings) == {"source": settings.model.weights}
+
+
+def test_a_checkpoint_in_halves_becomes_whole_numbers_of_the_net(config, tmp_path, capsys):
+    tree = jax.tree.map(lambda array: array.astype(jnp.bfloat16), variables(classes=3))
+    save_file(named(".", tree), tmp_path / "half.safetensors")
+    settings = config(tmp_path / "half.safetensors")
+    params = train.initial_params(settings, train.build(settings))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float32")}
+    np.testing.assert_array_equal(
+        params["head"]["bias"], tree["params"]["head"]["bias"].astype(np.float32)
+    )
+    assert "begin at random" not in capsys.readouterr().out
+
+
+def test_where_nothing_fits_or_can_be_read_a_line_says_so(config, tmp_path):
+    path = tmp_path / "weights.msgpack"
+    FORMS[path.name](path, variables())
+    settings = config(path, width=5)
+    with pytest.raises(UserError, match=r"none of its layers \(.*conv.*\) fits one of the net's"):
+        train.initial_params(settings, train.build(settings))
+    for name in ("weights.msgpack", "weights.safetensors"):
+        (tmp_path / name).write_bytes(b"\x81\xa6params\xc7")
+        settings = config(tmp_path / name)
+        with pytest.raises(UserError, match="cannot be read as Flax's weights") as told:
+            train.initial_params(settings, train.build(settings))
+        assert "\n" not in str(told.value)
+    (tmp_path / "empty").mkdir()
+    settings = config(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"config\.json"):
+        train.initial_params(settings, train.build(settings))
