@@ -258,8 +258,7 @@ def _keep_orbax_quiet() -> None:
     logging.get_absl_logger().addFilter(_not_from_orbax)
     getLogger("asyncio").addFilter(_not_of_a_forgotten_task)
     warnings.filterwarnings("ignore", ".*write_fragment' was never awaited", RuntimeWarning)
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _unraisable
+    _forget_closed_event_loops()
 
 
 def _not_from_orbax(record: LogRecord) -> bool:
@@ -270,9 +269,15 @@ def _not_of_a_forgotten_task(record: LogRecord) -> bool:
     return "exception was never retrieved" not in record.getMessage()
 
 
-def _unraisable(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
+@functools.cache
+def _forget_closed_event_loops() -> None:
+    usual = sys.unraisablehook
+
+    def unless_closed(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = unless_closed
 
 
 def _brief(error: Exception) -> str:

@@ -42,9 +42,11 @@ class Interrupt:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """An `Interrupt`, disarmed at the end."""
+    """An `Interrupt`, disarmed at the end; what nobody granted by then ends the process."""
     interrupt = Interrupt()
     try:
         yield interrupt
     finally:
         interrupt.disarm()
+    if interrupt.signal:
+        interrupt.leave()

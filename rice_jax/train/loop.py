@@ -115,8 +115,6 @@ class _Training:
             f"trained: {self.progress.finished(self.recipe)}; best is epoch "
             f"{self.progress.best_epoch} with a validation loss of {self.progress.best_loss:.4f}"
         )
-        if self.interrupt.signal:  # too late for any step to grant it
-            self.interrupt.leave()
 
     def _start(self) -> tuple[state.TrainState, Progress]:
         """The newest checkpoint, or the net before its first step."""
