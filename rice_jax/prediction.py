@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rice_jax import files, ops, train
 from rice_jax.data.archive import tell_others, within
@@ -76,10 +76,9 @@ def predict(
         A prediction for each path. A file that is no image gets one that says so.
     """
     size = min(batch_size, len(images))
-    mesh = train.data_mesh(size)
-    feed, results = train.Feed(mesh, size), Lagged()
-    apply = compiled(trained.module, mesh, jit=once.jit if size == len(images) else jax.jit)
-    params = state.replicate(trained.params, mesh)
+    results = Lagged()
+    jit = once.jit if size == len(images) else jax.jit
+    classify = classifier(trained.module, trained.params, train.data_mesh(size), jit=jit)
     side = trained.config.data.image_size
     batches = in_order(
         lambda start: _read(images[start : start + size], size, side),
@@ -89,7 +88,7 @@ def predict(
     unanswered: deque[list[Prediction]] = deque()
     for pixels, questions in batches:
         unanswered.append(questions)
-        for answer in results.push(apply(params, feed({"image": pixels})["image"])):
+        for answer in results.push(classify(pixels)):
             yield from _answered(unanswered.popleft(), answer)
     for answer in results.drain():
         yield from _answered(unanswered.popleft(), answer)
@@ -126,14 +125,18 @@ def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[P
         yield dataclasses.replace(question, probabilities=known)
 
 
-def compiled(
-    module: nn.Module, mesh: Mesh, *, jit: Callable[..., Any] = jax.jit
-) -> Callable[[Any, jax.Array], jax.Array]:
-    """f(params, pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), over the mesh.
+def classifier(
+    module: nn.Module, params: Any, mesh: Mesh, *, jit: Callable[..., Any] = jax.jit
+) -> Callable[[np.ndarray], jax.Array]:
+    """f(pixels uint8 (N, H, W, 3)) -> probabilities (N, classes), which may be under way yet.
+
+    Where N does not divide, rows that mean nothing come last.
 
     Args:
         module: the net.
-        mesh: of devices, over which the images are spread.
+        params: its parameters.
+        mesh: devices of this process, over which the images are spread: for a single image one of
+            them, whose operations run on all cores of a CPU.
         jit: what compiles; `once.jit` where it will not run often.
     """
 
@@ -148,11 +151,19 @@ def compiled(
         return ops.mapped(functools.partial(answer, params), pixels, size)
 
     rows = PartitionSpec(AXIS)
-    return jit(
+    mapped = jit(
         jax.shard_map(
             apply, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
         )
     )
+    on_devices = state.replicate(params, mesh)
+
+    def classify(pixels: np.ndarray) -> jax.Array:
+        if missing := -len(pixels) % mesh.size:
+            pixels = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        return mapped(on_devices, jax.device_put(pixels, NamedSharding(mesh, rows)))
+
+    return classify
 
 
 def answer(

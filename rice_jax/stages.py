@@ -230,7 +230,7 @@ def _count_and_time(job: Job) -> None:
     shapes = variable_shapes(module, (1, *shape))
     zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     with Bar("measuring latency and throughput"):
-        measured = profile.latency(module, zeros, shape, seconds=1.0)
+        measured = profile.latency(module, zeros, shape, seconds=0.3)
     rate = device.flops_per_second
     flops = counted.flops.to_json()
     times: dict[str, Any] = {
@@ -243,7 +243,8 @@ def _count_and_time(job: Job) -> None:
     }
     print(
         f"One image: {times['theoretical_seconds']['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
-        f"{measured['median']:.2e} s measured on {measured['device']}; "
+        f"{measured['median']:.2e} s measured on {measured['device']}, "
+        f"{measured['from_host']:.2e} s with the way there and back; "
         f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
         f"{measured['throughput']['batch_size']}"
     )

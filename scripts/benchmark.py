@@ -1,12 +1,13 @@
 """Measure training and inference of rice_jax against its peers, side by side on this machine.
 
-  python scripts/benchmark.py --out=DIR [--nets=cnn_light,final] [--batch=32,64]
+  python scripts/benchmark.py --out=DIR [--nets=cnn_light,final] [--batch=1,32]
 
 Each contender runs in a process of its own; within a net and a batch size they take turns, so that
 a machine whose speed drifts drifts for all of them. Peers that are not installed are left out, and
-named: `pip install -e .[peers]` brings them. DIR/benchmark.json has the medians, DIR/benchmark.md
-the table with the spread, DIR/benchmark.png the plot. On a GPU --dtypes=float32,bfloat16 measures
-both, of rice_jax, plain_flax and torch.
+named: `pip install -e .[peers]` brings those that train, `.[runtimes]` those that only infer, and
+are given the net as rice_jax exports it. A batch of 1 measures inference alone, each image awaited.
+DIR/benchmark.json has the medians, DIR/benchmark.md the table with the spread, DIR/benchmark.png
+the plot. On a GPU --dtypes=float32,bfloat16 measures both, of rice_jax, plain_flax and torch.
 """
 
 import importlib.util
@@ -35,7 +36,7 @@ from rice_jax.run import Run
 _NETS = flags.DEFINE_list(
     "nets", ["cnn_light", "final", "cnn", "vgg_custom", "googlenet_light"], "Which nets."
 )
-_BATCH = flags.DEFINE_list("batch", ["32", "64"], "Images in a batch.")
+_BATCH = flags.DEFINE_list("batch", ["1", "32", "64"], "Images in a batch.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _CONTENDERS = flags.DEFINE_list("contenders", None, "Some of them, instead of all.")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16.")
@@ -51,13 +52,19 @@ _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _OURS = launch.large_pages(os.environ) or {}  # as our commands do
 _FOLDER = Path(__file__).parent / "contenders"
 CONTENDERS = {
-    "rice_jax": ("of_jax.py", "jax", _OURS),
-    "plain_flax": ("of_jax.py --plain", "jax", {}),
-    "keras_tensorflow": ("of_keras.py", "tensorflow", _TENSORFLOW),
-    "keras_jax": ("of_keras.py", "keras", {"KERAS_BACKEND": "jax"}),
-    "torch": ("of_torch.py", "torch", {}),
+    "rice_jax": ("of_jax.py", ("jax",), _OURS),
+    "plain_flax": ("of_jax.py --plain", ("jax",), {}),
+    "keras_tensorflow": ("of_keras.py", ("keras", "tensorflow"), _TENSORFLOW),
+    "keras_jax": ("of_keras.py", ("keras",), {"KERAS_BACKEND": "jax"}),
+    "torch": ("of_torch.py", ("torch",), {}),
+    "litert": ("of_runtimes.py --runtime=litert", ("ai_edge_litert", "litert_converter"), {}),
+    "onnxruntime": ("of_runtimes.py --runtime=onnxruntime", ("jax2onnx", "onnxruntime"), {}),
+    "openvino": ("of_runtimes.py --runtime=openvino", ("jax2onnx", "openvino"), {}),
 }
-"""Program, package that it needs, and environment of each."""
+"""Program, packages that it needs, and environment of each."""
+RUNTIMES = ("litert", "onnxruntime", "openvino")
+"""Those that infer alone."""
+_BFLOAT16 = ("rice_jax", "plain_flax", "torch")
 MEASURES = (
     "train_images_per_second",
     "inference_images_per_second",
@@ -85,19 +92,28 @@ class Process:
             text=True,
         )
         self.compile_seconds = self._answer()
-        self.rates: dict[str, list[float]] = {"train": [], "infer": []}
+        learns = batch > 1 and name not in RUNTIMES
+        self.rates: dict[str, list[float]] = {"train": [], "infer": []} if learns else {"infer": []}
 
     def take_turn(self, task: str) -> None:
-        """Measure 'train' or 'infer' once."""
-        self.rates[task].append(self._ask(f"{task} {_SECONDS.value}"))
+        """Measure 'train' or 'infer' once, where it does that."""
+        if task in self.rates:
+            self.rates[task].append(self._ask(f"{task} {_SECONDS.value}"))
 
     def results(self) -> dict[str, Any]:
-        """Medians under the names of MEASURES, and every turn's rate; ends the process."""
+        """Medians under the names of MEASURES, of what was measured, and every turn's rate.
+
+        Ends the process.
+        """
         memory = self._ask("memory")
         self._process.communicate()
-        train, infer = (statistics.median(rates) for rates in self.rates.values())
-        values = (train, infer, memory, self.compile_seconds)
-        medians = {name: round(value, 2) for name, value in zip(MEASURES, values, strict=True)}
+        median = {task: statistics.median(rates) for task, rates in self.rates.items()}
+        values = (median.get("train"), median["infer"], memory, self.compile_seconds)
+        medians = {
+            name: round(value, 2)
+            for name, value in zip(MEASURES, values, strict=True)
+            if value is not None
+        }
         return medians | {
             f"{task}_turns": [round(rate, 1) for rate in rates]
             for task, rates in self.rates.items()
@@ -145,10 +161,10 @@ def _installed(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in CONTENDERS:
             raise UserError(f"--contenders: there is no {name}; there are {', '.join(CONTENDERS)}")
-    found = [name for name in names if importlib.util.find_spec(CONTENDERS[name][1])]
+    found = [name for name in names if all(map(importlib.util.find_spec, CONTENDERS[name][1]))]
     missing = [name for name in names if name not in found]
     if missing:
-        print(f"not installed, left out: {', '.join(missing)} (pip install -e .[peers])")
+        print(f"not installed, left out: {', '.join(missing)} (pip install -e .[peers,runtimes])")
     return found
 
 
@@ -157,7 +173,7 @@ def _in_turn(names: Sequence[str], net: str, batch: int) -> dict[str, Any]:
         Process(name, net, batch, dtype)
         for dtype in _DTYPES.value
         for name in names
-        if dtype == "float32" or "keras" not in name
+        if dtype == "float32" or name in _BFLOAT16
     ]
     for task in ("train", "infer"):
         for _ in range(_ROUNDS.value):
@@ -177,16 +193,19 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for net, batches in results.items():
         for batch, contenders in batches.items():
             for name, measured in contenders.items():
-                train, infer, memory, compiled = (measured[measure] for measure in MEASURES)
+                train, infer = (_spread(measured, task) for task in ("train", "infer"))
                 lines.append(
-                    f"| {net} | {batch} | {name} | {_spread(train, measured['train_turns'])} | "
-                    f"{_spread(infer, measured['infer_turns'])} | {memory:.0f} | {compiled:.1f} |"
+                    f"| {net} | {batch} | {name} | {train} | {infer} | "
+                    f"{measured['peak_memory_mb']:.0f} | {measured['compile_seconds']:.1f} |"
                 )
     return "\n".join(lines) + "\n"
 
 
-def _spread(median: float, turns: Sequence[float]) -> str:
-    return f"{median:.0f} ({min(turns):.0f} to {max(turns):.0f})"
+def _spread(measured: dict[str, Any], task: str) -> str:
+    turns = measured.get(f"{task}_turns")
+    if not turns:
+        return ""
+    return f"{statistics.median(turns):.0f} ({min(turns):.0f} to {max(turns):.0f})"
 
 
 if __name__ == "__main__":

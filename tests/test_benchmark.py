@@ -1,10 +1,12 @@
 """The benchmark runs its contenders in turn and writes what it measured."""
 
+import argparse
 import json
 from pathlib import Path
 from unittest import mock
 
 import commands
+import jax
 import keras_nets  # noqa: F401  (sets the backend before Keras is imported)
 import numpy as np
 import pytest
@@ -51,6 +53,29 @@ def test_contenders_are_measured_side_by_side(tmp_path):
     assert (tmp_path / "benchmark.png").stat().st_size > 0
 
 
+def test_a_runtime_infers_what_was_exported(monkeypatch):
+    pytest.importorskip("jax2onnx")
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "contenders")
+    import of_runtimes
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    given = argparse.Namespace(net="micro", runtime="onnxruntime")
+    contender = of_runtimes.make(given, images, np.zeros(2, np.int32))
+    module = models.build("micro")
+    variables = module.init(jax.random.key(0), images[:1] / np.float32(255))
+    ours = module.apply(variables, images / np.float32(255))
+    assert contender.train is None
+    np.testing.assert_allclose(contender.infer(1), ours, atol=1e-5)
+
+
+def test_the_table_leaves_free_what_was_not_measured():
+    measured = {"peak_memory_mb": 100.0, "compile_seconds": 0.5, "infer_turns": [9.0, 30.0, 10.0]}
+    trained = measured | {"train_turns": [4.0, 5.0, 6.0]}
+    text = commands.imported(BENCHMARK).table({"cnn": {"32": {"litert": measured, "jax": trained}}})
+    assert "| cnn | 32 | litert |  | 10 (9 to 30) | 100 | 0.5 |" in text
+    assert "| cnn | 32 | jax | 5 (4 to 6) | 10 (9 to 30) | 100 | 0.5 |" in text
+
+
 @pytest.mark.parametrize("name", ["cnn_light", "final", "cnn", "vgg_custom", "googlenet_light"])
 def test_the_peers_net_is_ours(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts" / "contenders")
@@ -82,12 +107,13 @@ def test_the_plot_has_a_mark_for_each_contender():
     faster = {name: 2 * value for name, value in measured.items()}
     results = {
         "cnn": {"32": {"torch": measured, "rice_jax": faster}, "64": {"rice_jax": faster}},
-        "final": {"32": {"torch": measured}},
+        "final": {"32": {"torch": measured, "litert": {"inference_images_per_second": 9.0}}},
     }
     figure = figures.speeds(results)
     training, inference = figure.axes
     marks = {line.get_label(): list(line.get_xdata()) for line in training.lines}
-    assert marks == {"torch": [100, 100], "rice_jax": [200, 200]}
+    assert marks == {"torch": [100, 100], "rice_jax": [200, 200], "litert": []}
+    assert {line.get_label() for line in inference.lines} == marks.keys()
     assert [label.get_text() for label in training.get_yticklabels()] == [
         "cnn, 32",
         "cnn, 64",

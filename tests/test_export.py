@@ -18,6 +18,7 @@ from flax import linen as nn
 from rice_jax import export, models
 from rice_jax.errors import UserError
 from rice_jax.export import onnx as onnx_export
+from rice_jax.export import runtimes
 from rice_jax.graph.trace import variable_shapes
 
 pytest.importorskip("flatbuffers")
@@ -123,6 +124,12 @@ def test_tflite_equals_the_net(name, litert):
     assert list(runner.get_input_details()) == ["images"]
     actual = np.concatenate([runner(images=image[None])["logits"] for image in images(3)])
     assert_equal(actual, logits(name))
+
+
+@pytest.mark.usefixtures("litert")
+def test_tflite_of_several_images_at_a_time():
+    run = runtimes.tflite(export.to_tflite(*net("final"), IMAGE, batch=3))
+    assert_equal(run(images(3)), logits("final"))
 
 
 def test_pools_are_litert_s_own(litert):

@@ -297,6 +297,7 @@ def test_latency_is_measured_for_one_image_and_for_a_batch(small):
     assert 0 < measured["p10"] <= measured["median"] <= measured["p90"]
     assert measured["repeats"] == 5
     assert measured["compile_seconds"] > 0
+    assert measured["from_host"] > 0
     throughput = measured["throughput"]
     assert throughput["batch_size"] in (1, 2, 4, 8, 16, 32)
     assert throughput["images_per_second"] > 0

@@ -27,27 +27,33 @@ ROOT, DENSE = "net", "dot_general"
 
 
 def to_tflite(
-    module: nn.Module, params: Any, image_size: int, *, to_be_quantized: bool = False
+    module: nn.Module,
+    params: Any,
+    image_size: int,
+    *,
+    batch: int = 1,
+    to_be_quantized: bool = False,
 ) -> bytes:
-    """Convert the net with its weights, for one image at a time.
+    """Convert the net with its weights, for so many images at a time.
 
     Args:
         module: a net, called as `module.apply({'params': params}, images, train=False)`.
         params: its parameters.
         image_size: height and width of the images it will take.
+        batch: images at a time; LiteRT knows no other number afterwards.
         to_be_quantized: whether int8 is made of it: dense layers are then convolutions of one
             pixel (CONV_2D), for of these all runtimes have the same int8. LiteRT's and
             tflite-micro's FULLY_CONNECTED differ in the last bit.
 
     Returns:
-        The flatbuffer: input 'images' float32 (1, image_size, image_size, 3) in [0, 1], output
-        'logits' float32 (1, classes). Computed in float32.
+        The flatbuffer: input 'images' float32 (batch, image_size, image_size, 3) in [0, 1], output
+        'logits' float32 (batch, classes). Computed in float32.
 
     Raises:
         UserError: the packages of the extra 'litert' are not installed, or LiteRT lacks an
             operation of the net, which is named with its layer.
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
     with ops.plain():
         traced = trace(module.clone(dtype=jnp.float32), images.shape, train=False)
     equations = [

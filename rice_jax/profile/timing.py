@@ -44,8 +44,9 @@ def latency(
 ) -> dict[str, Any]:
     """Measure inference on JAX's first device: latency of one image, throughput of a batch.
 
-    Each run is awaited before the next one starts. The batch is 32 images, or the power of two
-    below that which the latency lets pass in about `seconds`, so that a slow net is measured too.
+    Each run is awaited before the next one starts; on a CPU it has all cores. The batch is 32
+    images, or the power of two below that which the latency lets pass in about `seconds`, so that
+    a slow net is measured too.
 
     Args:
         module: a net called with one array: a Linen module, an NNX module or a function.
@@ -58,6 +59,7 @@ def latency(
 
     Returns:
         device, repeats, compile_seconds, and in seconds median, p10, p90 of a batch of one;
+        from_host: median seconds from an image in NumPy's memory to logits there;
         throughput: {batch_size, repeats, compile_seconds, images_per_second (of the median run)}.
 
     Raises:
@@ -73,17 +75,23 @@ def latency(
         with ops.inference():
             return module.apply(variables, x, **options)
 
-    def measure(batch_size: int) -> tuple[np.ndarray, float]:
-        x = jax.random.uniform(jax.random.key(0), (batch_size, *image))
+    def timed(compiled: Any, give: Callable[[], Any], take: Callable[[Any], Any]) -> np.ndarray:
+        return _durations(lambda: take(compiled(variables, give())), repeats, warmup, seconds)
+
+    def measure(batch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
+        images = np.random.default_rng(0).random((batch_size, *image), np.float32)
+        x = jax.device_put(images)
         started = time.perf_counter()
         compiled = apply.lower(variables, x).compile()
         compile_seconds = time.perf_counter() - started
-        return _durations(lambda: compiled(variables, x), repeats, warmup, seconds), compile_seconds
+        net = timed(compiled, lambda: x, jax.block_until_ready)
+        whole = timed(compiled, lambda: images, jax.device_get) if batch_size == 1 else net
+        return net, whole, compile_seconds
 
-    single, single_compile = measure(1)
+    single, whole, single_compile = measure(1)
     median = float(np.median(single))
     batch_size = _batch_within(seconds, median)
-    many, many_compile = measure(batch_size) if batch_size > 1 else (single, single_compile)
+    many, _, many_compile = measure(batch_size) if batch_size > 1 else (single, 0, single_compile)
     return {
         "device": jax.devices()[0].device_kind,
         "repeats": len(single),
@@ -91,6 +99,7 @@ def latency(
         "median": median,
         "p10": float(np.percentile(single, 10)),
         "p90": float(np.percentile(single, 90)),
+        "from_host": float(np.median(whole)),
         "throughput": {
             "batch_size": batch_size,
             "repeats": len(many),
@@ -104,13 +113,13 @@ def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float
     """Seconds of each run; at least 3 runs, or `repeats` if that is less."""
     warm = time.perf_counter() + seconds
     for _ in range(warmup):
-        jax.block_until_ready(run())
+        run()
         if time.perf_counter() > warm:
             break
     durations: list[float] = []
     while len(durations) < repeats and (len(durations) < 3 or sum(durations) < seconds):
         started = time.perf_counter()
-        jax.block_until_ready(run())
+        run()
         durations.append(time.perf_counter() - started)
     return np.array(durations)
 

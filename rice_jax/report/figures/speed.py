@@ -17,6 +17,7 @@ _LOOKS = (
     (style.VERMILION, "D"),
     (style.GREEN, "P"),
     (style.INK, "X"),
+    (style.BLUE, "<"),
 )
 _ROW = 0.42
 _APART = 0.13
@@ -66,9 +67,9 @@ def _panel(
         points = [
             (results[net][batch][name][measure], place + _APART * (number - (len(names) - 1) / 2))
             for place, (net, batch) in enumerate(rows)
-            if name in results[net][batch]
+            if measure in results[net][batch].get(name, {})
         ]
-        x, y = zip(*points, strict=True)
+        x, y = ([point[axis] for point in points] for axis in (0, 1))
         axes.plot(x, y, marker, color=color, markersize=5, label=name, alpha=0.9)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
