@@ -29,6 +29,7 @@ from absl import app, flags
 
 from rice_jax import train
 from rice_jax.run import Run
+from rice_jax.train.progress import PARTS
 
 _IMAGES = (
     *("--config.data.path=synthetic", "--config.data.image_size=32"),
@@ -58,7 +59,8 @@ _JOBS = {
 }
 """By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
 _CLOCK = {
-    *("seconds", "images_per_second", "date", "measured"),
+    *("seconds", "images_per_second", "date", "measured", "spent"),
+    *(f"{part}_seconds" for part in PARTS),
     *("latency", "latency_seconds", "whole_latency_seconds"),
 }
 """Keys and columns that tell how long it took, or when."""

@@ -109,6 +109,12 @@ def test_history_has_a_row_for_each_epoch(finished):
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert [float(row["learning_rate"]) for row in history] == pytest.approx([0.01, 0.01, 0.002])
     assert all(float(row["images_per_second"]) > 0 for row in history)
+    parts = ("decoding", "feeding", "step", "validation")
+    for row in history:
+        spent = [float(row[f"{part}_seconds"]) for part in parts]
+        assert min(spent) > 0
+        assert sum(spent) <= float(row["seconds"]) + 0.005  # rounded, each
+    assert [float(row["saving_seconds"]) > 0 for row in history] == [False, True, True]
 
 
 def test_the_best_epoch_is_what_is_loaded(finished, settings):

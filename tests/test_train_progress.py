@@ -25,7 +25,7 @@ RECIPE = types.SimpleNamespace(
 
 def end(progress, val_loss, recipe=RECIPE):
     progress.add(loss=6.0, correct=3, images=4)
-    return progress.end_epoch(recipe, val_loss, 0.5, 1.0, seed=0)
+    return progress.end_epoch(recipe, val_loss, 0.5, seed=0)
 
 
 class Model:
@@ -73,7 +73,8 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     progress.add(loss=6.0, correct=3, images=4)
     progress.add(loss=1.0, correct=1, images=1)
     progress.seconds = 2.0
-    row = progress.end_epoch(RECIPE, 0.7, 0.25, 0.5, seed=7)
+    progress.spent = {"validation": 0.5, "step": 1.75}
+    row = progress.end_epoch(RECIPE, 0.7, 0.25, seed=7)
     assert row == {
         "epoch": 1,
         "train_loss": 7 / 5,
@@ -84,9 +85,38 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
         "seconds": 2.5,
         "images_per_second": 2.5,
         "seed": 7,
+        "decoding_seconds": 0.0,
+        "feeding_seconds": 0.0,
+        "step_seconds": 1.75,
+        "validation_seconds": 0.5,
+        "saving_seconds": 0.0,
+        "drawing_seconds": 0.0,
     }
+    assert progress.spent == {}
     assert progress.history == [row]
     assert (progress.step, progress.batch, progress.images) == (2, 0, 0)
+
+
+def test_seconds_are_counted_by_what_they_went_to(monkeypatch):
+    clock = iter([1.0, 3.0, 10.0, 10.5, 20.0, 24.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress(learning_rate=1e-3)
+    for part in ("step", "saving", "step"):
+        with progress.timed(part):
+            pass
+    assert progress.spent == {"step": 2.0 + 4.0, "saving": 0.5}
+
+
+def test_an_older_version_s_progress_is_gone_on_with():
+    progress = Progress(learning_rate=1e-3)
+    end(progress, 0.5)
+    older = progress.to_json()
+    del older["spent"]
+    older["history"] = [
+        {k: v for k, v in row.items() if "second" not in k} for row in older["history"]
+    ]
+    assert Progress.is_told_by(older)
+    assert end(Progress.from_json(older), 0.4)["epoch"] == 2
 
 
 def test_no_two_moments_have_checkpoints_of_one_number():
@@ -95,7 +125,7 @@ def test_no_two_moments_have_checkpoints_of_one_number():
         for _ in range(2):
             progress.add(1.0, 1, 1)
             numbers.append(progress.checkpoint)
-        progress.end_epoch(RECIPE, loss, 0.5, 1.0, seed=0)
+        progress.end_epoch(RECIPE, loss, 0.5, seed=0)
         numbers.append(progress.checkpoint)
         assert progress.best_checkpoint == progress.checkpoint
     assert numbers == sorted(set(numbers))

@@ -70,10 +70,9 @@ def newest(run, settings):
 
     run.write_json("config.json", {"config": to_json(settings)})
     found = train.newest(run)
-    progress = found.progress.to_json() | {"seconds": 0}
+    progress = found.progress.to_json() | {"seconds": 0, "spent": {}}
     progress["history"] = [
-        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
-        for row in progress["history"]
+        {k: v for k, v in row.items() if "second" not in k} for row in progress["history"]
     ]
     return jax.tree.map(np.asarray, found.state), progress
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 
 from rice_jax.bar import Bar
+from rice_jax.train.progress import PARTS
 
 
 class Display:
@@ -39,7 +40,7 @@ class Display:
             f"  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
             f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
             f"  rate {row['learning_rate']:.2g}"
-            f"  {row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s"
+            f"  {row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s{_parts(row)}"
             f"  at most {_duration(left * row['seconds'])} left"
         )
 
@@ -48,6 +49,15 @@ class Display:
         self.end()
         if self._speaks:
             print(text, flush=True)
+
+
+def _parts(row: Mapping[str, float]) -> str:
+    """Where the epoch's time went, the largest part first; nothing below a hundredth."""
+    spent = {part: row[f"{part}_seconds"] for part in PARTS}
+    whole = sum(spent.values())
+    shares = sorted(((seconds, part) for part, seconds in spent.items()), reverse=True)
+    told = [f"{part} {s / whole:.0%}" for s, part in shares if s > 0.01 * whole]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _duration(seconds: float) -> str:

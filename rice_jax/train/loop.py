@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -175,11 +175,13 @@ class _Training:
             f"epoch {progress.epoch + 1}/{len(self.sizes)}", self.images, int(progress.images)
         )
         first = progress.step
-        for number, batch in enumerate(self._batches(self.feed.shard)):
-            rows = self.feed(batch, self._wish())
+        for number, batch in enumerate(self._awaited()):
+            with progress.timed("feeding"):
+                rows = self.feed(batch, self._wish())
             index, rate = np.int32(first + number), np.float32(self._rate(first + number))
-            self.state, metrics = self.step(self.state, rows, index, rate)
-            signals = [self._count(result) for result in results.push(metrics)]
+            with progress.timed("step"):
+                self.state, metrics = self.step(self.state, rows, index, rate)
+                signals = [self._count(result) for result in results.push(metrics)]
             if jax.process_count() == 1:
                 signals.append(self._wish())
             if any(signals):
@@ -187,9 +189,20 @@ class _Training:
                 self._save()
                 if _STOP in signals:
                     self._leave()
-        for result in results.drain():
-            self._count(result)
+        with progress.timed("step"):
+            for result in results.drain():
+                self._count(result)
         self._stop_clock()
+
+    def _awaited(self) -> Iterator[data.Batch]:
+        """The rest of the epoch's batches of this process."""
+        batches = self._batches(self.feed.shard)
+        while True:
+            with self.progress.timed("decoding"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _count(self, metrics: Metrics) -> int:
         """Take in a step's metrics; its signal. UserError where they are not finite."""
@@ -210,15 +223,15 @@ class _Training:
 
     def _end_epoch(self) -> None:
         """Validate, write the epoch's row, save."""
-        started = time.monotonic()
         source = self.splits["validation"]
         self.display.begin("validation", schedule.validation_images(self.recipe, len(source)))
-        measured = self.measure(
-            self.state.params,
-            source,
-            signal=lambda: _STOP if self.interrupt.signal else 0,
-            on_batch=self.display.advance,
-        )
+        with self.progress.timed("validation"):
+            measured = self.measure(
+                self.state.params,
+                source,
+                signal=lambda: _STOP if self.interrupt.signal else 0,
+                on_batch=self.display.advance,
+            )
         self.interrupt.arm()
         if measured is None:
             self._save()
@@ -229,20 +242,20 @@ class _Training:
                 f"the validation loss is not finite after epoch {self.progress.epoch + 1}, at a "
                 f"learning rate of {self._rate(self.progress.step - 1):.3g}; {self._advice()}"
             )
-        seconds = time.monotonic() - started
         accuracy = float(np.trace(confusion) / confusion.sum())
         self.progress.learning_rate = self._rate(self.progress.step - 1)
-        row = self.progress.end_epoch(self.recipe, loss, accuracy, seconds, seed=self._seed)
+        row = self.progress.end_epoch(self.recipe, loss, accuracy, seed=self._seed)
         self._look_for_collapse(row, diagnosis.chance(confusion))
         if again := self.progress.restarted(self.recipe):
             self._restart(again)
             return
         self._save()
-        self._write_history()
-        self.board.epoch(row)
         self.display.epoch(row, self._left())
-        if jax.process_index() == 0:
-            self.on_epoch()
+        with self.progress.timed("drawing"):
+            self._write_history()
+            self.board.epoch(row)
+            if jax.process_index() == 0:
+                self.on_epoch()
 
     def _left(self) -> float:
         """How many times the pixels of the epoch that ended are yet to be learnt from."""
@@ -305,7 +318,7 @@ class _Training:
         field = "quick.peak_rate" if self.recipe.schedule == schedule.QUICK else "learning_rate"
         return f"{stands}try a lower --config.train.{field} in another --workdir"
 
-    def _batches(self, shard: tuple[int, int]) -> Any:
+    def _batches(self, shard: tuple[int, int]) -> Iterator[data.Batch]:
         """The rest of the epoch's batches, the next one first."""
         return data.batches(
             self.splits["train"],
@@ -333,7 +346,8 @@ class _Training:
         self._stop_clock()
         if self.has_history and not self.run.has(HISTORY):  # Orbax may have made the folder anew
             raise UserError(f"{self.run.path} was removed while the run was at work")
-        self.checkpoints.save(Checkpoint(self.state, self.progress, self.origin))
+        with self.progress.timed("saving"):
+            self.checkpoints.save(Checkpoint(self.state, self.progress, self.origin))
         self.saved_at = time.monotonic()
 
     def _stop_clock(self) -> None:

@@ -1,16 +1,29 @@
 """Where a training stands, apart from its arrays: plain numbers that a checkpoint holds as JSON."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rice_jax.train import schedule
 from rice_jax.train.schedule import Recipe
 
 _MOST_RESTARTS = 5
-_NEW = {"rested", "restarts", "begun", "given"}  # fields that older checkpoints do not have
+_NEW = {
+    "rested",
+    "restarts",
+    "begun",
+    "given",
+    "spent",
+}  # fields that older checkpoints do not have
 _LONGEST_REST = 900  # steps at chance of a net with gradients: an epoch of the study's
+
+
+PARTS = ("decoding", "feeding", "step", "validation", "saving", "drawing")
+"""What an epoch's seconds go to: waiting for images, handing them to the devices, waiting for the
+step, and what its name says. What is saved and drawn after an epoch's row counts for the next."""
 
 
 @dataclasses.dataclass
@@ -47,6 +60,8 @@ class Progress:
     """Number of the checkpoint before the first step; a restart's is above all before it."""
     given: bool = False
     """Whether the parameters before the first step are no seed's: a restart would lose them."""
+    spent: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds since the last row, by PARTS."""
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     """One row for each finished epoch: the columns of history.csv."""
 
@@ -63,12 +78,20 @@ class Progress:
         self.correct += correct
         self.images += images
 
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Count what is done within as one of PARTS."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[part] = self.spent.get(part, 0.0) + time.monotonic() - started
+
     def end_epoch(
         self,
         recipe: Recipe,
         val_loss: float,
         val_accuracy: float,
-        val_seconds: float,
         *,
         seed: int,
     ) -> dict[str, float]:
@@ -80,14 +103,16 @@ class Progress:
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "learning_rate": self.learning_rate,
-            "seconds": round(self.seconds + val_seconds, 3),
+            "seconds": round(self.seconds + self.spent.get("validation", 0.0), 3),
             "images_per_second": round(self.images / max(self.seconds, 1e-9), 1),
             "seed": seed,
         }
+        row |= {f"{part}_seconds": round(self.spent.get(part, 0.0), 3) for part in PARTS}
         self.history.append(row)
         self.epoch += 1
         self.batch = 0
         self.loss_sum = self.correct = self.images = self.seconds = 0.0
+        self.spent = {}
         if recipe.schedule == schedule.STUDY:
             self._plateau(recipe, val_loss)
         self._patience(val_loss)
