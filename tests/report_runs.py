@@ -75,6 +75,7 @@ def profile(flops: int = 1000, **changes: Any) -> dict[str, Any]:
                 "median": 0.002,
                 "p10": 0.001,
                 "p90": 0.003,
+                "from_host": 0.0042,
                 "throughput": {"batch_size": 32, "images_per_second": 900.0},
             },
         },

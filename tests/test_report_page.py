@@ -368,6 +368,15 @@ def test_bounds_memory_and_training_are_told_and_an_older_profile_does_without(t
     assert "at its peak" not in text
 
 
+def test_latency_is_told_with_the_way_there_and_back_where_that_was_measured(tmp_path):
+    text = text_of(make_run(tmp_path / "now"))
+    assert "(middle 80 %: 1 ms to 3 ms), 4.2 ms from NumPy's memory and back, and 900" in text
+    older = profile()
+    del older["time"]["measured"]["from_host"]
+    text = text_of(make_run(tmp_path / "then", profile=older))
+    assert "(middle 80 %: 1 ms to 3 ms), and 900" in text
+
+
 def test_a_pruned_net_whose_flops_lack_something_is_marked(tmp_path):
     lacking = {name: PRUNED[name] | {"uncounted": 1} for name in ("before", "after")}
     text = text_of(make_run(tmp_path, prune=PRUNED | lacking))

@@ -112,12 +112,15 @@ def _time(profile: Mapping[str, Any]) -> str:
         return ""
     measured = time["measured"]
     rate = numbers.quantity(time["device_flops_per_second"], "FLOP/s", 3)
+    way = ""
+    if "from_host" in measured:  # an older version did not measure it
+        way = f", {numbers.seconds(measured['from_host'])} from NumPy's memory and back"
     return (
         f"Counted by FLOPs alone (`study`), at {rate}, one image takes "
         f"{numbers.seconds(time['theoretical_seconds']['study'])}. Measured on "
         f"{markdown.escape(measured['device'])}: {numbers.seconds(measured['median'])} for one "
         f"image (middle 80 %: {numbers.seconds(measured['p10'])} to "
-        f"{numbers.seconds(measured['p90'])}), and "
+        f"{numbers.seconds(measured['p90'])}){way}, and "
         f"{numbers.short(measured['throughput']['images_per_second'], 3)} images a second in "
         f"batches of {measured['throughput']['batch_size']}."
     )
