@@ -1,13 +1,13 @@
 """How a shape that a user gives is read: with its batch dimension or without."""
 
 import operator
-from collections.abc import Sequence
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.trace import Trace
 
 
-def whole_shape(shape: Sequence[int], batched: bool | None = None) -> tuple[int, ...]:
+def whole_shape(shape: InputShape, batched: bool | None = None) -> tuple[int, ...]:
     """An input shape with its batch dimension.
 
     Args:
@@ -29,7 +29,7 @@ def whole_shape(shape: Sequence[int], batched: bool | None = None) -> tuple[int,
     return sizes if batched else (1, *sizes)
 
 
-def check_reading(traced: Trace, shape: Sequence[int], batched: bool | None) -> None:
+def check_reading(traced: Trace, shape: InputShape, batched: bool | None) -> None:
     """UserError where the net's convolutions show that `shape` was read wrongly.
 
     A 1-D net takes (N, L, C) and a 3-D net (N, D, H, W, C): other numbers of sizes than an image's

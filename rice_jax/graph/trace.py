@@ -15,6 +15,7 @@ import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph import call, scopes
+from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.equations import Body, Choice, Equation, Value, needed
 from rice_jax.graph.fronts import front
 from rice_jax.graph.inlining import Inliner
@@ -143,7 +144,7 @@ class Trace:
 
 def trace(
     module: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     dtype: Any = jnp.float32,
     *,
     output: call.Output = None,
@@ -220,7 +221,7 @@ def trace(
 
 def variable_shapes(
     module: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     dtype: Any = jnp.float32,
     *,
     output: call.Output = None,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value, trace
@@ -26,7 +27,7 @@ HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def map_bounds(
     module: Any,
     variables: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     low: Any = 0.0,
     high: Any = 1.0,
     *,
@@ -34,7 +35,7 @@ def map_bounds(
     batched: bool | None = None,
     rules: Mapping[str, Rule] = MappingProxyType({}),
     **call_kwargs: Any,
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+) -> tuple[dict[str, Ends], tuple[str, ...]]:
     """Bounds of each convolution's feature map, pixel by pixel, for every image in [low, high].
 
     What the net computes in float32 (or bfloat16 activations) lies within them too, whatever the
@@ -86,7 +87,7 @@ def value_bounds(
     high: Any = 1.0,
     operand_roundoff: float | None = None,
     rules: Mapping[str, Rule] = MappingProxyType({}),
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+) -> tuple[list[Ends], tuple[str, ...]]:
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
     if np.any(np.asarray(low) > np.asarray(high)):
         raise UserError(f"images from low={low} to high={high}: low must not be above high")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Images, Maps
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import ConvMap, convolutions
 from rice_jax.graph.origins import Origins
@@ -16,8 +17,8 @@ from rice_jax.graph.trace import Trace, trace
 
 @takes_variables
 def feature_maps(
-    module: Any, variables: Any, images: Any, **call_kwargs: Any
-) -> dict[str, jax.Array]:
+    module: Any, variables: Any, images: Images, **call_kwargs: Any
+) -> dict[str, Maps]:
     """The feature map of every convolution of a net.
 
     Args:
@@ -38,7 +39,7 @@ def feature_maps(
 
 def seer(
     module: Any, images: Any, **call_kwargs: Any
-) -> Callable[[Any, Any], tuple[dict[str, jax.Array], jax.Array | None]]:
+) -> Callable[[Any, Any], tuple[dict[str, Maps], jax.Array | None]]:
     """A compiled function of variables and images to their feature maps and logits.
 
     The arguments are those of `feature_maps`; of the images shape and dtype are enough. The logits

@@ -1,12 +1,13 @@
 """Filters that no image can wake: proved by bounds, not by looking at images."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.inspection.bounds import map_bounds
 from rice_jax.inspection.rules import Rule
@@ -33,7 +34,7 @@ class Proof:
 def prove(
     module: Any,
     variables: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     low: Any = 0.0,
     high: Any = 1.0,
     **kwargs: Any,
@@ -44,7 +45,7 @@ def prove(
     times counts as dead, or constant, if it is in each call.
     """
     bounds, unbounded = map_bounds(module, variables, input_shape, low, high, **kwargs)
-    ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    ends: dict[str, Ends] = {}
     for name, (lo, hi) in bounds.items():
         path = name.partition("@")[0]
         pixels = tuple(range(lo.ndim - 1))
@@ -65,7 +66,7 @@ def prove(
 def proven_dead(
     module: Any,
     variables: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     low: Any = 0.0,
     high: Any = 1.0,
     *,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Images
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import ConvMap
 from rice_jax.graph.trace import Trace, Value
@@ -15,7 +16,7 @@ from rice_jax.inspection.features import arranged, image_maps, traced_for_images
 
 @takes_variables
 def saliency(
-    module: Any, variables: Any, images: Any, classes: Any, **call_kwargs: Any
+    module: Any, variables: Any, images: Images, classes: Any, **call_kwargs: Any
 ) -> jax.Array:
     """How much each place of the last feature maps speaks for a class.
 

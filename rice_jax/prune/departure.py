@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.primitives import ELEMENTWISE
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.prune.dependencies import BROADCAST, Dependencies, among
@@ -23,7 +24,7 @@ _SIZES = frozenset({"shape", "new_sizes", "sizes", "slice_sizes", "feature_group
 
 
 def departure(
-    graph: Dependencies, removed: np.ndarray, smaller: Trace, held: np.ndarray | None = None
+    graph: Dependencies, removed: Chosen, smaller: Trace, held: np.ndarray | None = None
 ) -> str | None:
     """The first place where the smaller module differs by more than the sizes of what was cut.
 
@@ -44,7 +45,7 @@ class _Comparison:
     """Two traces walked side by side."""
 
     def __init__(
-        self, graph: Dependencies, removed: np.ndarray, held: np.ndarray, smaller: Trace
+        self, graph: Dependencies, removed: Chosen, held: np.ndarray, smaller: Trace
     ) -> None:
         self.graph = graph
         self.removed, self.stays = removed, ~removed | held

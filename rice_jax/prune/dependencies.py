@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.fronts import takes_net
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.origins import Origins
@@ -55,10 +56,10 @@ class Dependencies:
     """Where channels are summed over: what a removed channel would have added is missed there."""
     filters: Mapping[str, Filters]
     """By layer path, in the order in which the layers run."""
-    by_place: np.ndarray
+    by_place: Chosen
     """Channels (bool, one each) that an operation picks or parts by their place: a slice, a split,
     a gather, a reshape of their axis into several. Their places have to stay."""
-    reshaped: np.ndarray
+    reshaped: Chosen
     """Channels (bool, one each) whose axis a reshape makes one with others."""
     kept_whole: Sequence[str]
     """Layers with filters that can't be cut, and what holds them: 'conv1: sort in the outermost
@@ -74,7 +75,7 @@ class Dependencies:
         """How many groups there are."""
         return int(self.group.max(initial=-1)) + 1
 
-    def sizes(self, removed: np.ndarray | None = None) -> np.ndarray:
+    def sizes(self, removed: Chosen | None = None) -> np.ndarray:
         """Channels left in each group after `removed` (bool, one a channel)."""
         left = self.group if removed is None else self.group[~removed]
         return np.bincount(left, minlength=self.groups)
@@ -90,7 +91,7 @@ class Dependencies:
         """The channel at each index of the axis that is summed over, or -1."""
         return self.axes[contraction.equation.inputs[contraction.operand]][contraction.axis]
 
-    def select(self, filters: Mapping[str, Sequence[int]]) -> np.ndarray:
+    def select(self, filters: Mapping[str, Sequence[int]]) -> Chosen:
         """The channels (bool, one each) that filters given by layer path and index belong to."""
         chosen = np.zeros(self.channels, bool)
         for path, indices in filters.items():
@@ -109,7 +110,7 @@ class Dependencies:
             chosen[channels[list(indices)]] = True
         return chosen
 
-    def by_layer(self, chosen: np.ndarray) -> dict[str, list[int]]:
+    def by_layer(self, chosen: Chosen) -> dict[str, list[int]]:
         """Indices of the filters that make the `chosen` channels, for the layers with any."""
         found = {
             path: np.flatnonzero(among(filters.channels, chosen)).tolist()
@@ -122,7 +123,7 @@ class Dependencies:
         inside = self.group == group
         return list(self.by_layer(inside))
 
-    def without(self, kept: np.ndarray, reasons: Sequence[str]) -> "Dependencies":
+    def without(self, kept: Chosen, reasons: Sequence[str]) -> "Dependencies":
         """The same with fewer channels that can be cut.
 
         Args:
@@ -158,7 +159,7 @@ class Dependencies:
 @takes_net
 def dependencies(
     module: Any,
-    input_shape: Sequence[int],
+    input_shape: InputShape,
     *,
     on_unknown: OnUnknown = "error",
     batched: bool | None = None,
@@ -209,7 +210,7 @@ def dependencies(
     )
 
 
-def among(channels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def among(channels: np.ndarray, chosen: Chosen) -> np.ndarray:
     """For each index of an axis whether its channel is `chosen` (bool, one a channel)."""
     return np.isin(channels, np.flatnonzero(chosen))
 

@@ -7,6 +7,7 @@ import numpy as np
 from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Narrowed, Whole
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.places import reads_and_writes
@@ -16,7 +17,7 @@ _FLAX = (nn.Dense, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 
 
 def narrow(
-    module: nn.Module, graph: Dependencies, removed: np.ndarray, held: np.ndarray | None = None
+    module: nn.Module, graph: Dependencies, removed: Chosen, held: Chosen | None = None
 ) -> Narrowed:
     """The module without the `removed` channels (bool, one each).
 
@@ -41,7 +42,7 @@ def narrow(
     return narrowed.clone(widths=frozen, reads=FrozenDict(reads), writes=FrozenDict(writes))
 
 
-def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any]]:
+def _widths(graph: Dependencies, removed: Chosen) -> dict[str, dict[str, Any]]:
     """By layer path: the fields that tell sizes, and what they are without the removed channels.
 
     Flax's own layers have theirs set though they lose nothing: `features=x.shape[-1] // 4` would
@@ -66,7 +67,7 @@ def _widths(graph: Dependencies, removed: np.ndarray) -> dict[str, dict[str, Any
     return widths
 
 
-def groupings(graph: Dependencies, removed: np.ndarray, norm: type) -> dict[str, dict[str, int]]:
+def groupings(graph: Dependencies, removed: Chosen, norm: type) -> dict[str, dict[str, int]]:
     """How many groups of channels are left, where that is told by a number in the layer.
 
     Args:
@@ -103,5 +104,5 @@ def has_width(graph: Dependencies, path: str) -> bool:
     return "features" in getattr(layer and layer.module, "__dataclass_fields__", {})
 
 
-def _left(channels: np.ndarray, removed: np.ndarray) -> int:
+def _left(channels: np.ndarray, removed: Chosen) -> int:
     return int(np.sum(~among(channels, removed)))

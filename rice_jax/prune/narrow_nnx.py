@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax import nnx, traverse_util
 from flax.core import FrozenDict
 
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.fronts import Net
 from rice_jax.graph.fronts.nnx import NNXNet, modules
 from rice_jax.graph.narrowed import Bridged
@@ -16,9 +16,7 @@ from rice_jax.prune.narrow import groupings
 from rice_jax.prune.places import reads_and_writes
 
 
-def narrow(
-    net: Net, variables: Any, graph: Dependencies, removed: np.ndarray, held: np.ndarray
-) -> NNXNet:
+def narrow(net: Net, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen) -> NNXNet:
     """The module without the `removed` channels (bool, one each); the given one is left as it is.
 
     Args:
@@ -40,7 +38,7 @@ def narrow(
 
 
 def narrow_bridged(
-    module: Bridged, variables: Any, graph: Dependencies, removed: np.ndarray, held: np.ndarray
+    module: Bridged, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen
 ) -> Bridged:
     """The same of an NNX class in a Linen module, which is told what its layers' sizes are."""
     reads, writes = reads_and_writes(graph, removed, held, (module.reads, module.writes))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import Value
 from rice_jax.prune.dependencies import Dependencies, among
@@ -11,8 +12,8 @@ from rice_jax.prune.dependencies import Dependencies, among
 
 def reads_and_writes(
     graph: Dependencies,
-    removed: np.ndarray,
-    held: np.ndarray,
+    removed: Chosen,
+    held: Chosen,
     before: tuple[Mapping[str, Places], Mapping[str, Places]],
 ) -> tuple[dict[str, Places], dict[str, Places]]:
     """What the layers with variables of held channels take of their inputs, and what they give.
@@ -47,8 +48,8 @@ def reads_and_writes(
 def _along_axis(
     graph: Dependencies,
     value: Value,
-    removed: np.ndarray,
-    held: np.ndarray,
+    removed: Chosen,
+    held: Chosen,
     known: Places | None,
 ) -> Places | None:
     """Where channels of a value stand, of which some are removed and held; None if none are."""

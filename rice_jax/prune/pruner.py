@@ -9,6 +9,7 @@ import numpy as np
 
 from rice_jax import profile
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_variables
@@ -198,7 +199,7 @@ def prune(
     )
 
 
-def totals(module: Any, input_shape: Sequence[int], **kwargs: Any) -> dict[str, int]:
+def totals(module: Any, input_shape: InputShape, **kwargs: Any) -> dict[str, int]:
     """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
     return _totals(trace(module, (1, *input_shape[1:]), any_key=True, **kwargs))
 

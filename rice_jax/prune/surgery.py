@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.fronts import Net, front
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
@@ -52,7 +53,7 @@ def remove(
     module: Any,
     variables: Any,
     graph: Dependencies,
-    removed: np.ndarray,
+    removed: Chosen,
     *,
     constants: Sequence[np.ndarray] = (),
     rebuild: Rebuild | None = None,
@@ -109,12 +110,12 @@ class Fit:
 
     net: Net
     trace: Trace
-    held: np.ndarray
+    held: Chosen
     """Channels (bool, one each) whose places stay between layers."""
 
 
 def narrowed(
-    module: Any, variables: Any, graph: Dependencies, removed: np.ndarray, **kwargs: Any
+    module: Any, variables: Any, graph: Dependencies, removed: Chosen, **kwargs: Any
 ) -> Fit:
     """The module with narrower layers, its channels at their old places where it can't do without.
 
@@ -145,7 +146,7 @@ def narrowed(
 
 
 def _narrowed_to(
-    net: Net, variables: Any, graph: Dependencies, removed: np.ndarray, held: np.ndarray
+    net: Net, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen
 ) -> Net:
     bridged = net.module if isinstance(net, LinenNet) else None
     if isinstance(net, LinenNet) and not isinstance(bridged, Bridged):
@@ -158,7 +159,7 @@ def _narrowed_to(
     return narrow_nnx.narrow(net, variables, graph, removed, held)
 
 
-def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
+def cut(variables: Any, graph: Dependencies, removed: Chosen) -> Any:
     """The variables without the entries of the `removed` channels."""
     flat: dict[str, Any] = dict(_flat(variables))
     for path, axis, channels in graph.variables():
@@ -168,7 +169,7 @@ def cut(variables: Any, graph: Dependencies, removed: np.ndarray) -> Any:
     return _nested(flat, variables)
 
 
-def unread(graph: Dependencies, removed: np.ndarray) -> np.ndarray:
+def unread(graph: Dependencies, removed: Chosen) -> np.ndarray:
     """The channels (bool, one each) that only layers without a filter left read."""
     by_nothing, by_something = np.zeros((2, graph.channels), bool)
     for contraction in graph.contractions:
@@ -229,7 +230,7 @@ def _features(contraction: Contraction) -> int:
 
 
 def _fold(
-    variables: Any, graph: Dependencies, removed: np.ndarray, constants: Sequence[np.ndarray]
+    variables: Any, graph: Dependencies, removed: Chosen, constants: Sequence[np.ndarray]
 ) -> Any:
     flat = dict(_flat(variables))
     for contraction, constant in zip(graph.contractions, constants, strict=True):
@@ -267,7 +268,7 @@ def _along(line: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 def _refuse_empty(
-    graph: Dependencies, removed: np.ndarray, idle: np.ndarray, optional: Collection[str]
+    graph: Dependencies, removed: Chosen, idle: np.ndarray, optional: Collection[str]
 ) -> None:
     for group in np.flatnonzero(graph.sizes(removed) == 0):
         layers = [path for path in graph.layers(int(group)) if path not in optional]
@@ -300,7 +301,7 @@ def _fit(
     variables: Any,
     graph: Dependencies,
     kwargs: Any,
-    held: np.ndarray | None = None,
+    held: Chosen | None = None,
 ) -> Fit:
     """The net with its trace; UserError where it does not run or asks for other variables."""
     shape = graph.trace.input.shape
