@@ -216,6 +216,16 @@ def test_other_files_are_counted_by_kind(tmp_path, capsys):
     assert "5 other files: 3 .txt" in zipped  # with the one that such a zip has
 
 
+def test_a_licence_beside_the_images_is_nothing_to_tell(tmp_path, capsys):
+    licences = ("LICENCE.txt", "license", "Arborio/License.md")
+    files = FILES | dict.fromkeys(licences, b"x")
+    archive.open_archive(data_files.write_folder(tmp_path / "rice", files))
+    assert capsys.readouterr().err == ""
+    more = files | {"licence_plates.csv": b"x"}
+    archive.open_archive(data_files.write_folder(tmp_path / "more", more))
+    assert "left out 1 other file: 1 .csv" in capsys.readouterr().err
+
+
 def test_classes_may_be_called_as_splits_are(tmp_path):
     files = {name.replace("Arborio", "train"): content for name, content in FILES.items()}
     opened = archive.open_archive(data_files.write_folder(tmp_path, files))

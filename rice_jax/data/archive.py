@@ -7,6 +7,7 @@ its declared size, so that a hostile one can neither leave its place nor grow wi
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import sys
 import unicodedata
@@ -345,12 +346,19 @@ def _class_folder(entry: _Entry, root: str, splits: Mapping[str, str]) -> str:
     return "/".join([root, *parts[: 2 if splits else 1]])
 
 
+def _is_licence(place: str) -> bool:
+    """Whether a file says what may be done with the others: nobody takes it for an image."""
+    return re.fullmatch(r"licen[cs]e(\.\w+)?", place.rpartition("/")[2], re.IGNORECASE) is not None
+
+
 def tell_others(places: Iterable[str], where: str) -> None:
     """Count on standard error, by kind, the files that are no images and are left out."""
     others = [
         images.kind_of(place)
         for place in places
-        if not place.lower().endswith(images.SUFFIXES) and not any(map(_hidden, place.split("/")))
+        if not place.lower().endswith(images.SUFFIXES)
+        and not _is_licence(place)
+        and not any(map(_hidden, place.split("/")))
     ]
     if others:
         what = "other file" if len(others) == 1 else "other files"
