@@ -3,6 +3,7 @@
 The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -15,10 +16,8 @@ from rice_jax.errors import UserError
 if TYPE_CHECKING:
     import ml_collections
 
+    from rice_jax.records import ConfigFile
     from rice_jax.run import Run
-
-# What config.json says of the images, as far as stages rely on it.
-_IMAGES = {"name": str, "synthetic": bool, "fingerprint": str, "classes": list}
 
 _COUNT = Whole(1, 1_000_000)
 _RATE = Real(0, 1e6, above=True)
@@ -226,24 +225,23 @@ def from_json(content: Mapping[str, Any]) -> "ml_collections.ConfigDict":
     return ml_collections.ConfigDict(_tuples(content)).lock()
 
 
-def read(run: "Run") -> dict[str, Any]:
-    """What config.json of a run holds: 'config' as `to_json` gives it, 'data' (or None), and more.
+def read(run: "Run") -> "ConfigFile":
+    """config.json of a run, its configuration as `to_json` gives it.
 
     Fields that an older version did not have get their defaults.
 
     Raises:
         UserError: there is no such file, or it is damaged.
     """
+    from rice_jax.records import ConfigFile, made  # what only reads options need not wait
+
     content = run.read_json("config.json")
     _net_is_known(run, content)
     try:
-        given, images = content["config"], content.get("data")
-        for name, kind in _IMAGES.items() if images else ():
-            if not isinstance(images[name], kind):
-                raise ValueError(f"data.{name} is {images[name]!r}")
-        full = completed(given)
+        told = made(ConfigFile, content)
+        full = completed(told.config)
         check(from_json(full))
-        return content | {"config": full, "data": images}
+        return dataclasses.replace(told, config=full)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
     except (UserError, ValueError) as error:

@@ -1,11 +1,13 @@
 """How well a net does on a source of images: accuracy, confusion matrix, a report by class."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
+from rice_jax.records import Result, Scores
 from rice_jax.train.display import Display
 from rice_jax.train.measure import Measure, on_devices
 from rice_jax.train.state import Params
@@ -21,7 +23,7 @@ def evaluate(
     batch_size: int,
     augment_seed: int | None = None,
     limit: int = 0,
-) -> dict[str, Any]:
+) -> Result:
     """Evaluate a net on the images of a source, over every device.
 
     Args:
@@ -36,7 +38,7 @@ def evaluate(
         limit: images of the source that are read, evenly spread over it; 0 for all.
 
     Returns:
-        What `report` returns, and `loss`: the mean cross-entropy in nats.
+        What `report` returns, with `loss`: the mean cross-entropy in nats.
     """
     display = Display(epochs=1)
     display.begin("evaluation", min(len(source), limit or len(source)))
@@ -54,19 +56,15 @@ def evaluate(
         display.end()
     assert measured is not None, "nobody signals here"
     loss, confusion = measured
-    return {**report(confusion, classes), "loss": loss}
+    return dataclasses.replace(report(confusion, classes), loss=loss)
 
 
-def report(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
     """Accuracy and a report by class of a confusion matrix (true classes as rows).
 
     Precision is correct / predicted, recall correct / true, f1 their harmonic mean, each 0 where
     it would be 0 / 0; averages over classes, plain (macro) and weighted by support. As
     scikit-learn's `classification_report`.
-
-    Returns:
-        {images, accuracy, confusion_matrix, per_class: {name: {precision, recall, f1, support}},
-        macro_avg, weighted_avg}, in plain numbers.
     """
     correct = np.diag(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
@@ -79,22 +77,22 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
         axis=1,
     )
     images = int(support.sum())
-    return {
-        "images": images,
-        "accuracy": float(correct.sum() / images),
-        "confusion_matrix": confusion.tolist(),
-        "per_class": {
+    return Result(
+        images=images,
+        accuracy=float(correct.sum() / images),
+        confusion_matrix=confusion.tolist(),
+        per_class={
             name: _row(measures[index], support[index]) for index, name in enumerate(classes)
         },
-        "macro_avg": _row(measures.mean(axis=0), images),
-        "weighted_avg": _row(support @ measures / images, images),
-    }
+        macro_avg=_row(measures.mean(axis=0), images),
+        weighted_avg=_row(support @ measures / images, images),
+    )
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return numerator / np.maximum(denominator, 1)
 
 
-def _row(measures: np.ndarray, support: int) -> dict[str, float]:
+def _row(measures: np.ndarray, support: int) -> Scores:
     precision, recall, f1 = map(float, measures)
-    return {"precision": precision, "recall": recall, "f1": f1, "support": int(support)}
+    return Scores(precision=precision, recall=recall, f1=f1, support=int(support))

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from rice_jax import data, inspection, train
+from rice_jax import data, inspection, records, train
 from rice_jax.prediction import Prediction, content
 from rice_jax.report import fates, figures, numbers
 from rice_jax.run import Run
@@ -37,10 +37,9 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     inputs = image[None].astype(np.float32) / 255
     variables = {"params": trained.params}
     maps = inspection.feature_maps(trained.module, variables, inputs)
-    found = run.read_json("dead_filters.json") if run.has("dead_filters.json") else None
-    marked = fates.marked(found)
-    about = run.read_json("config.json").get("data") or {}
-    synthetic = bool(about.get("synthetic"))
+    marked = fates.marked(records.read_if_there(run, records.DeadFiltersFile))
+    about = records.read(run, records.ConfigFile).data
+    synthetic = bool(about and about.synthetic)
     said = _ranked(trained.classes, prediction.probabilities)
     title = f"{PurePath(prediction.image).name}: {said[0][0]}, {numbers.percent(said[0][1], 1)}"
     title += f", says {trained.config.model.name}"

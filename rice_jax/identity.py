@@ -1,5 +1,6 @@
 """What a run is of: config.json, and what a folder that holds another run does not take."""
 
+import dataclasses
 import importlib.metadata
 import platform
 import sys
@@ -9,8 +10,9 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, train
+from rice_jax import data, records, train
 from rice_jax.errors import UserError
+from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
 from rice_jax.train.images import load_images
 
@@ -26,11 +28,11 @@ _MAY_CHANGE = (
 _PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def unchanged(saved: dict[str, Any] | None, config: ml_collections.ConfigDict) -> set[str]:
+def unchanged(saved: ConfigFile | None, config: ml_collections.ConfigDict) -> set[str]:
     """The fields that are as the run has them: they have been settled before."""
     if saved is None:
         return set()
-    before, now = _flat(saved["config"]), _flat(configuration.to_json(config))
+    before, now = _flat(saved.config), _flat(configuration.to_json(config))
     return {field for field in before if before[field] == now.get(field)}
 
 
@@ -40,28 +42,28 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
     Raises:
         UserError: as `refuse_another`, or the weights that it names are not there.
     """
-    content = {
-        "config": configuration.to_json(config),
-        "versions": _versions(),
-        "seed": config.seed,
-        "data": dataset and _describe(dataset),
-    }
-    if run.has("config.json"):
-        saved = configuration.read(run)
-        refuse_another(run, saved, content)
-        content["data"] = content["data"] or saved["data"]
-        content["weights"] = saved.get("weights")
-    # Told once, at the beginning: the run or file that they are from may be gone later.
-    content["weights"] = content.get("weights") or _about_weights(config)
+    now = ConfigFile(
+        config=configuration.to_json(config),
+        versions=_versions(),
+        seed=config.seed,
+        data=_describe(dataset) if dataset else None,
+    )
+    saved = configuration.read(run) if run.has(ConfigFile.FILE) else None
+    if saved:
+        refuse_another(run, saved, now)
+        now = dataclasses.replace(now, data=now.data or saved.data, weights=saved.weights)
+    if now.weights is None:
+        # Told once, at the beginning: the run or file that they are from may be gone later.
+        now = dataclasses.replace(now, weights=_about_weights(config))
     run.create()
-    run.write_json("config.json", content)
+    records.write(run, now)
 
 
-def _about_weights(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
+def _about_weights(config: ml_collections.ConfigDict) -> WeightsTold | None:
     """`train.about`, with a warning where the weights are used to images of another size."""
     about, side = train.about(config), config.data.image_size
-    theirs = (about or {}).get("image_size", side)
-    if theirs != side:
+    theirs = about.image_size if about else None
+    if theirs not in (None, side):
         print(
             f"WARNING: {config.model.weights} was trained on images of {theirs} x {theirs} pixels "
             f"and gets {side} x {side}: --config.data.image_size={theirs} suits it better",
@@ -70,12 +72,12 @@ def _about_weights(config: ml_collections.ConfigDict) -> dict[str, Any] | None:
     return about
 
 
-def refuse_another(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
     """UserError where config.json as it was `saved` is of another run than is `wanted`.
 
-    Either holds 'config', and 'data' or None where the images are not known (yet).
+    `data` of either is None where the images are not known (yet).
     """
-    before, after = _flat(saved["config"]), _flat(wanted["config"])
+    before, after = _flat(saved.config), _flat(wanted.config)
     for field in sorted(before.keys() | after.keys()):
         same_run = not field.startswith(_IDENTITY) or field in _MAY_CHANGE
         if not same_run and before.get(field) != after.get(field):
@@ -83,13 +85,11 @@ def refuse_another(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> N
                 f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
                 "give another --workdir, or --restart to train anew in that folder"
             )
-    if saved["data"] and wanted["data"]:
-        before, after = saved["data"], wanted["data"]
-        if before["fingerprint"] != after["fingerprint"]:
-            raise UserError(
-                f"{run} holds a run on other images ({before['name']}, now {after['name']}): "
-                "give another --workdir, or --restart to train anew in that folder"
-            )
+    if saved.data and wanted.data and saved.data.fingerprint != wanted.data.fingerprint:
+        raise UserError(
+            f"{run} holds a run on other images ({saved.data.name}, now {wanted.data.name}): "
+            "give another --workdir, or --restart to train anew in that folder"
+        )
 
 
 def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
@@ -98,9 +98,9 @@ def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
     Raises:
         UserError: they are others; it says what each is and where those to be evaluated are given.
     """
-    saved = configuration.read(run)["data"] if run.has("config.json") else None
+    saved = configuration.read(run).data if run.has("config.json") else None
     now = _describe(dataset)
-    if saved and any(saved[name] != now[name] for name in ("fingerprint", "classes")):
+    if saved and (saved.fingerprint, saved.classes) != (now.fingerprint, now.classes):
         raise UserError(
             f"{run} was trained on {_told(saved)}, and given now is {_told(now)}: give the same "
             "images (--config.data.path or RICE_IMAGE_DATASET); others are evaluated by "
@@ -114,12 +114,12 @@ def load_own(config: ml_collections.ConfigDict, run: Run) -> data.Dataset:
     return require_own(run, load_images(config))
 
 
-def _told(images: dict[str, Any]) -> str:
+def _told(images: ImagesTold) -> str:
     """What config.json says of images, in a few words."""
-    classes = images["classes"]
+    classes = images.classes
     few = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-    number = sum(images.get("images", {}).values())
-    return f"{images['name']} ({number:,} images in {len(classes)} classes: {few})"
+    number = sum(images.images.values())
+    return f"{images.name} ({number:,} images in {len(classes)} classes: {few})"
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -130,15 +130,15 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _describe(dataset: data.Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "synthetic": dataset.synthetic,
-        "fingerprint": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "images": {name: len(source) for name, source in dataset.splits.items()},
-        "skipped": len(dataset.skipped),
-    }
+def _describe(dataset: data.Dataset) -> ImagesTold:
+    return ImagesTold(
+        name=dataset.name,
+        synthetic=dataset.synthetic,
+        fingerprint=dataset.fingerprint,
+        classes=tuple(dataset.classes),
+        images={name: len(source) for name, source in dataset.splits.items()},
+        skipped=len(dataset.skipped),
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -191,6 +191,11 @@ def get(name: str) -> Net:
     return NETS[name] if name in NETS else _OWN[name]
 
 
+def averaged(side: int, grid: int) -> int:
+    """Height and width of an image of `side` pixels once a net averages it to about `grid`."""
+    return side // max(1, side // grid) if grid else side
+
+
 def weights_wanted(name: str) -> str:
     """What to say where a net needs weights that are not there: which, and where they are."""
     run = " or the folder of a vgg16 run" if name == "vgg_light" else ""

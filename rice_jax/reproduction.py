@@ -9,14 +9,14 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, first_run, models, profile, train
+from rice_jax import data, first_run, models, profile, records, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison, history
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
 from rice_jax.train.images import load_images
 
-_LAST = "dead_filters.json"
+_LAST = records.DeadFiltersFile.FILE
 """What the last stage writes."""
 
 
@@ -104,12 +104,13 @@ def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset
     """Whether the last stage was done after the run was last begun, and with the same settings."""
     if not (run.has("config.json") and run.has(_LAST)):
         return False
-    saved = run.read_json("config.json")
+    saved = records.read(run, records.ConfigFile)
     begun, ended = ((run.path / name).stat().mtime for name in ("config.json", _LAST))
     return (
         begun <= ended
-        and saved["config"] == configuration.to_json(config)
-        and saved["data"]["fingerprint"] == dataset.fingerprint
+        and saved.config == configuration.to_json(config)
+        and saved.data is not None
+        and saved.data.fingerprint == dataset.fingerprint
     )
 
 

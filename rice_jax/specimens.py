@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax import data, train
+from rice_jax.records import FeatureMapsFile
 from rice_jax.report import gallery
 
 See = Callable[[Any, Any], tuple[Mapping[str, Any], jax.Array | None]]
@@ -23,8 +24,8 @@ MOST_CLASSES = 12
 
 def of_test_images(
     see: See, trained: train.Trained, dataset: data.Dataset, kinds: Mapping[str, int | None]
-) -> dict[str, Any]:
-    """feature_maps.json's content: two test images of each class, of each kind.
+) -> FeatureMapsFile:
+    """Two test images of each class, of each kind.
 
     Args:
         see: of one image.

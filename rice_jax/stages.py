@@ -19,6 +19,7 @@ from rice_jax import (
     inspection,
     lock,
     profile,
+    records,
     specimens,
     train,
 )
@@ -32,8 +33,8 @@ from rice_jax.train.display import Display
 from rice_jax.train.images import load_images
 
 _TOLD = (
-    *("evaluation.json", "profile.json", "dead_filters.json", "feature_maps.json"),
-    *("summary.json", "config.json"),
+    *(records.EvaluationFile.FILE, records.ProfileFile.FILE, records.DeadFiltersFile.FILE),
+    *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE, records.ConfigFile.FILE),
 )
 """What the stages wrote of the net that the folder had; the run's own name last."""
 _EXAMPLES = 24
@@ -121,8 +122,8 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
     if said and "train" in stages:
         print(said, flush=True)
     if saved:
-        config.model.classes = saved["config"]["model"]["classes"]
-        wanted = {"config": configuration.to_json(config), "data": None}
+        config.model.classes = saved.config["model"]["classes"]
+        wanted = records.ConfigFile(config=configuration.to_json(config))
         identity.refuse_another(run, saved, wanted)
 
 
@@ -147,8 +148,9 @@ def _trained_here(run: Run) -> bool:
 def _take_weights(job: Job) -> None:
     """Make the weights that the configuration names the run's own, before any training."""
     dataset = job.dataset
-    known = (train.about(job.config) or {}).get("classes")
-    if known and tuple(known) != dataset.classes:
+    about = train.about(job.config)
+    known = about.classes if about else None
+    if known and known != dataset.classes:
         raise UserError(
             f"config.model.weights={job.config.model.weights!r} is a net for {', '.join(known)}; "
             f"the images are of {', '.join(dataset.classes)}"
@@ -203,12 +205,12 @@ def _evaluate(job: Job) -> None:
         )
         for kind, seed in _kinds(config).items()
     }
-    where = {"path": config.eval.path or "test split"}
-    cluster.on_first(lambda: job.run.write_json("evaluation.json", results | where))
+    evaluation = records.EvaluationFile(**results, path=config.eval.path or "test split")
+    cluster.on_first(lambda: records.write(job.run, evaluation))
     for kind, result in results.items():
         print(
-            f"{kind}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f}, "
-            f"macro F1 {result['macro_avg']['f1']:.4f} on {result['images']} images",
+            f"{kind}: accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, "
+            f"macro F1 {result.macro_avg.f1:.4f} on {result.images} images",
             flush=True,
         )
 
@@ -232,24 +234,24 @@ def _count_and_time(job: Job) -> None:
     with Bar("measuring latency and throughput"):
         measured = profile.latency(module, zeros, shape, seconds=0.3)
     rate = device.flops_per_second
-    flops = counted.flops.to_json()
-    times: dict[str, Any] = {
+    in_theory = {
+        convention: profile.theoretical_seconds(number, rate)
+        for convention, number in counted.flops.to_json().items()
+    }
+    times = {
         "device_flops_per_second": rate,
-        "theoretical_seconds": {
-            convention: profile.theoretical_seconds(number, rate)
-            for convention, number in flops.items()
-        },
+        "theoretical_seconds": in_theory,
         "measured": measured,
     }
     print(
-        f"One image: {times['theoretical_seconds']['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
+        f"One image: {in_theory['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
         f"{measured['median']:.2e} s measured on {measured['device']}, "
         f"{measured['from_host']:.2e} s with the way there and back; "
         f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
         f"{measured['throughput']['batch_size']}"
     )
-    content = counted.to_json(job.config.model.name, device)
-    job.run.write_json("profile.json", content | {"time": times})
+    content = counted.to_json(job.config.model.name, device) | {"time": times}
+    records.write(job.run, records.made(records.ProfileFile, content))
 
 
 def _device(config: ml_collections.ConfigDict) -> profile.Device:
@@ -277,20 +279,21 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
     variables = {"params": trained.params}
     with Bar("proving filters dead"):
         proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
-    found = inspection.to_json(clean, augmented, proven)
-    job.run.write_json("dead_filters.json", found)
-    for layer in found["layers"]:
+    content = inspection.to_json(clean, augmented, proven)
+    found = records.made(records.DeadFiltersFile, content)
+    records.write(job.run, found)
+    for layer in found.layers:
         print(
-            f"{layer['path']}: {layer['filters']} filters, {len(layer['dead_clean'])} dead, "
-            f"{len(layer['dead_augmented'])} dead on augmented images, "
-            f"{len(layer['proven_dead'])} proven dead for every image",
+            f"{layer.path}: {layer.filters} filters, {len(layer.dead_clean)} dead, "
+            f"{len(layer.dead_augmented)} dead on augmented images, "
+            f"{len(layer.proven_dead)} proven dead for every image",
             flush=True,
         )
     see = inspection.seer(trained.module, jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
     with Bar("drawing feature maps"):
         _draw_feature_maps(job, see, fates.marked(found))
         shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
-        job.run.write_json("feature_maps.json", shown)
+        records.write(job.run, shown)
 
 
 def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:
@@ -339,8 +342,8 @@ def _kinds(config: ml_collections.ConfigDict) -> dict[str, int | None]:
 
 
 def _classes(job: Job) -> tuple[str, ...]:
-    saved = configuration.read(job.run)["data"]
-    return tuple(saved["classes"]) if saved else job.dataset.classes
+    saved = configuration.read(job.run).data
+    return saved.classes if saved else job.dataset.classes
 
 
 def _examples(job: Job, dataset: data.Dataset, each: int = 4) -> dict[str, list[np.ndarray]]:

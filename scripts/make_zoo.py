@@ -14,7 +14,7 @@ import ml_collections
 from absl import app, flags
 
 from rice_jax import config as configuration
-from rice_jax import profile, train, zoo
+from rice_jax import profile, records, train, zoo
 from rice_jax.errors import UserError
 from rice_jax.report import history
 from rice_jax.run import Run
@@ -31,18 +31,19 @@ def card(
 ) -> dict[str, Any]:
     """All that a card holds but name and digest; UserError where the run is not finished."""
     saved, rows = configuration.read(run), history.read(run)
-    best, evaluation = history.best_row(rows), run.read_json("evaluation.json")
-    if not best or not saved["data"] or saved["data"]["synthetic"]:
+    best, evaluation = history.best_row(rows), records.read(run, records.EvaluationFile)
+    images = saved.data
+    if not best or images is None or images.synthetic:
         raise UserError(f"{run} was not trained on photographs")
-    if evaluation["path"] != "test split":
-        raise UserError(f"{run} was evaluated on {evaluation['path']}, not on its test split")
+    if evaluation.path != "test split":
+        raise UserError(f"{run} was evaluated on {evaluation.path}, not on its test split")
     config = _portable(trained.config)
     side = config.data.image_size
     counted = profile.count(trained.module, (side, side, 3), frozen=config.train.frozen)
     ended = datetime.date.fromtimestamp((run.path / "history.csv").stat().mtime)
     versions = {
         name: version
-        for name, version in saved["versions"].items()
+        for name, version in saved.versions.items()
         if name not in ("command", "devices", "platform")
     }
     return {
@@ -53,19 +54,19 @@ def card(
         "epochs": len(rows),
         "best_epoch": int(best["epoch"]),
         "seed": config.seed,
-        "data": saved["data"],
+        "data": records.plain(images),
         "accuracy": {
             "validation": {
                 "accuracy": best["val_accuracy"],
-                "images": saved["data"]["images"]["validation"],
+                "images": images.images["validation"],
             },
             **{
-                part: {name: evaluation[part][name] for name in ("accuracy", "images")}
-                for part in ("clean", "augmented")
+                part: {"accuracy": result.accuracy, "images": result.images}
+                for part, result in evaluation.parts().items()
             },
         },
         "versions": versions,
-        "machine": machine or saved["versions"]["devices"],
+        "machine": machine or saved.versions["devices"],
         "date": ended.isoformat(),
         "command": _command(config),
         **({"note": note} if note else {}),

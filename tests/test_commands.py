@@ -20,8 +20,8 @@ from rice_jax.commands import lighten as lighten_command
 from rice_jax.commands import prune as prune_command
 from rice_jax.commands import train as train_command
 from rice_jax.errors import UserError
-from rice_jax.lighten import candidate, moves, pruning, request, search, suggest, variants
-from rice_jax.lighten.pruning import Request
+from rice_jax.lighten import candidate, moves, pruning, search, suggest, variants
+from rice_jax.records import STEPS, PruneRequest, SearchRequest
 
 ROOT = Path(__file__).parents[1]
 FINAL = "--config=final"
@@ -206,7 +206,7 @@ def test_the_words_that_options_offer_are_those_that_the_jobs_know():
     assert set(prune.CRITERIA) == set(prune_command.CRITERIA)
     assert prune.ALLOCATIONS == prune_command.ALLOCATIONS
     assert variants.BASELINES == prune_command.BASELINES
-    assert tuple(moves.MOVES) == lighten_command.STEPS == request.STEPS
+    assert tuple(moves.MOVES) == lighten_command.STEPS == STEPS
     assert candidate.MEASURES == lighten_command.MEASURES
 
 
@@ -330,27 +330,27 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "does", "request_"),
     [
-        (["--out=x", "--drop=dead", "--images=both"], "prune_run", Request("dead")),
+        (["--out=x", "--drop=dead", "--images=both"], "prune_run", PruneRequest("dead")),
         (
             ["--out=x", "--max-flops=1.5M", "--convention=xla", "--max_params=2k"],
             "prune_run",
-            Request(budgets={"xla": 1_500_000, "params": 2000}),
+            PruneRequest(budgets={"xla": 1_500_000, "params": 2000}),
         ),
-        (["--suggest", "--criterion=l1"], "suggest", Request(criterion="l1")),
+        (["--suggest", "--criterion=l1"], "suggest", PruneRequest(criterion="l1")),
         (
             ["--out=x", "--max_params=9", "--allocation=uniform", "--skip=conv1", "--round_to=8"],
             "prune_run",
-            Request(budgets={"params": 9}, allocation="uniform", skip=("conv1",), round_to=8),
+            PruneRequest(budgets={"params": 9}, allocation="uniform", skip=("conv1",), round_to=8),
         ),
         (
             ["--out=x", "--max_filters=9", "--finetune_epochs=2", "--steps=3", "--seeds=1,2"],
             "with_baselines",
-            Request(budgets={"filters": 9}, finetune_epochs=2, steps=3),
+            PruneRequest(budgets={"filters": 9}, finetune_epochs=2, steps=3),
         ),
         (
             ["--out=x", "--drop_layers=conv3,conv4", "--tail_margin=.1", "--on_unknown=keep"],
             "prune_run",
-            Request(drop_layers=("conv3", "conv4"), tail_margin=0.1, on_unknown="keep"),
+            PruneRequest(drop_layers=("conv3", "conv4"), tail_margin=0.1, on_unknown="keep"),
         ),
     ],
 )  # fmt: skip
@@ -381,7 +381,7 @@ def test_lighten_asks_for_what_is_given(tmp_path, monkeypatch):
         done = commands.run("lighten", f"--workdir={tmp_path}", *given, *filter(None, [teacher]))
         assert done.returncode == 0, done.stderr
     (first, config, parent, out, more), (_, taught, *_) = asked
-    assert first == request.Request(at_least=0.9, steps=("stem", "layer"), epochs=3)
+    assert first == SearchRequest(at_least=0.9, steps=("stem", "layer"), epochs=3)
     assert (str(parent), str(out), more) == (str(tmp_path), "x", {"estimate_only": True})
     assert (config.train.teacher, taught.train.teacher) == (str(tmp_path), "zoo:micro")
 

@@ -34,6 +34,9 @@ def test_synthetic_runs_and_different_images_are_said(tmp_path):
     assert "**Take" not in text
     drawing = next(pictures(found, synthetic=True)).figure
     assert any("synthetic" in words for words, _ in drawn_texts(drawing))
+    text = told(read(drawn))
+    assert "**No net is recommended:** the images are drawn grains" in text
+    assert "**Take" not in text
     alone = read(real)
     text = told(alone)
     assert "Synthetic" not in text

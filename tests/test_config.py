@@ -47,6 +47,6 @@ def test_an_older_version_s_configuration_keeps_its_meaning(tmp_path, before, no
     content["train"]["stop_on_collapse"] = before
     run = Run(tmp_path)
     run.write_json("config.json", {"config": content})
-    train = config.read(run)["config"]["train"]
+    train = config.read(run).config["train"]
     assert (train["on_collapse"], train["schedule"]) == (now, "study")
     assert "stop_on_collapse" not in train

@@ -137,7 +137,7 @@ def test_fields_that_an_older_version_did_not_have_get_their_defaults(copy):
     del content["config"]["data"]["split_seed"]
     del content["config"]["profile"]
     copy.write_json("config.json", content)
-    filled = config.from_json(config.read(copy)["config"])
+    filled = config.from_json(config.read(copy).config)
     assert config.to_json(filled) == config.to_json(tiny_training.config())
 
 

@@ -31,12 +31,12 @@ def test_the_report_is_that_of_scikit_learn(pairs):
         zero_division=0,
     )
     found = report(confusion_matrix(true, predicted, labels=range(5)), CLASSES)
-    assert found["images"] == len(pairs)
-    assert found["accuracy"] == pytest.approx(np.mean(np.equal(true, predicted)))
-    rows = found["per_class"] | {AVERAGES[name]: found[name] for name in AVERAGES}
+    assert found.images == len(pairs)
+    assert found.accuracy == pytest.approx(np.mean(np.equal(true, predicted)))
+    rows = found.per_class | {AVERAGES[name]: getattr(found, name) for name in AVERAGES}
     for name, row in rows.items():
-        for ours, theirs in (("f1", "f1-score"), *((key, key) for key in row if key != "f1")):
-            assert row[ours] == pytest.approx(expected[name][theirs]), (name, ours)
+        for ours, theirs in (("f1", "f1-score"), *((key, key) for key in vars(row) if key != "f1")):
+            assert getattr(row, ours) == pytest.approx(expected[name][theirs]), (name, ours)
 
 
 @functools.cache
@@ -77,22 +77,22 @@ def test_every_image_counts_once():
     logits = np.asarray(module.apply({"params": params}, images), np.float64)
     entropies = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(23), labels]
     found = evaluation()
-    assert found["images"] == 23
-    assert found["loss"] == pytest.approx(entropies.mean(), rel=1e-5)
+    assert found.images == 23
+    assert found.loss == pytest.approx(entropies.mean(), rel=1e-5)
     expected = confusion_matrix(labels, logits.argmax(axis=1), labels=range(5))
-    assert found["confusion_matrix"] == expected.tolist()
-    assert sum(row["support"] for row in found["per_class"].values()) == 23
+    assert found.confusion_matrix == expected.tolist()
+    assert sum(row.support for row in found.per_class.values()) == 23
 
 
 @pytest.mark.parametrize("augment_seed", [None, 5])
 def test_the_batch_size_does_not_matter(augment_seed):
     first, second = (evaluation(batch_size=size, augment_seed=augment_seed) for size in (8, 23))
-    assert first["loss"] == pytest.approx(second["loss"], rel=1e-6)
-    assert first["confusion_matrix"] == second["confusion_matrix"]
+    assert first.loss == pytest.approx(second.loss, rel=1e-6)
+    assert first.confusion_matrix == second.confusion_matrix
 
 
 def test_the_seed_alone_decides_the_transforms():
-    losses = {seed: evaluation(augment_seed=seed)["loss"] for seed in (None, 5, 6)}
+    losses = {seed: evaluation(augment_seed=seed).loss for seed in (None, 5, 6)}
     assert len(set(losses.values())) == 3
     evaluation.cache_clear()
-    assert evaluation(augment_seed=5)["loss"] == losses[5]
+    assert evaluation(augment_seed=5).loss == losses[5]

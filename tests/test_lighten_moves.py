@@ -15,7 +15,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten import candidate, search, widths
 from rice_jax.lighten.moves import MOVES, Judge
-from rice_jax.lighten.request import Request
+from rice_jax.records import SearchRequest, Taken, plain
 from rice_jax.report import record
 from rice_jax.report.page import lightening, to_markdown
 from rice_jax.run import Run
@@ -78,11 +78,11 @@ def test_maps_that_would_vanish_are_not_halved():
 def test_the_whole_image_s_cost_is_counted_however_coarse_the_net_sees_it():
     coarse = MOVES["resolution"](net("final"), judged())
     rows = {row.path: row for row in counted(coarse.config).rows}
-    assert coarse.removed == {"resolution": [32, 16]}
+    assert coarse.removed == Taken(resolution=(32, 16))
     assert rows["shrink"].flops.study == 32 * 32 * 3  # each number is added once, or divided
     assert rows["conv1"].output_shape == (1, 16, 16, 4)
     again = MOVES["resolution"](train.Trained(coarse.config, None, coarse.params, (), 1), judged())
-    assert again.removed == {"resolution": [16, 8]}
+    assert again.removed == Taken(resolution=(16, 8))
     assert {r.path: r for r in counted(again.config).rows}["shrink"].flops.study == 32 * 32 * 3
 
 
@@ -137,7 +137,7 @@ def trained(tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
     train.begin(whole.config, run, dataset, whole.params)
     content = {"config": configuration.to_json(whole.config), "seed": 0, "versions": {}}
-    run.write_json("config.json", content | {"data": identity._describe(dataset)})
+    run.write_json("config.json", content | {"data": plain(identity._describe(dataset))})
     looked_at = []
 
     def evaluated(module, params, source, *, augment_seed=None, **_):
@@ -164,7 +164,7 @@ def trained(tmp_path, monkeypatch):
         config = configuration.from_json(configuration.to_json(whole.config))
         config.train.teacher = str(run)
         out = Run(tmp_path / out)
-        search.search(Request(**asked), config, run, out)
+        search.search(SearchRequest(**asked), config, run, out)
         return run, out, looked_at
 
     return call

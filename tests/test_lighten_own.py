@@ -13,6 +13,7 @@ from rice_jax.errors import UserError
 from rice_jax.lighten import widths
 from rice_jax.lighten.moves import MOVES, Judge
 from rice_jax.prune import prune
+from rice_jax.records import Taken
 from rice_jax.train import schedule
 
 SIDE = 8
@@ -108,7 +109,7 @@ def test_a_block_that_keeps_its_map_s_shape_is_left_out(kind, net):
 @IN_BOTH
 def test_the_layer_that_goes_is_one_of_these_blocks(kind, net):
     lighter = MOVES["layer"](net(kind), JUDGE)
-    assert lighter.removed["layer"] in ("one", "two")
+    assert lighter.removed.layer in ("one", "two")
 
 
 @IN_BOTH
@@ -118,7 +119,7 @@ def test_half_of_the_resolution_is_the_net_of_the_averaged_image(kind, net):
     averaged = np.asarray(IMAGES).reshape(4, SIDE // 2, 2, SIDE // 2, 2, 3).mean((2, 4))
     wanted = logits(whole.config, whole.params, averaged)
     np.testing.assert_allclose(logits(lighter.config, lighter.params), wanted, atol=1e-5)
-    assert lighter.removed == {"resolution": [8, 4]}
+    assert lighter.removed == Taken(resolution=(8, 4))
 
 
 @IN_BOTH
@@ -130,7 +131,7 @@ def test_twice_the_stem_s_stride_leaves_every_other_place(kind, net):
         for config in (whole.config, lighter.config)
     )
     np.testing.assert_allclose(after, before[:, ::2, ::2], atol=1e-6)
-    assert lighter.removed == {"stem_stride": [2, 4]}
+    assert lighter.removed == Taken(stem_stride=(2, 4))
 
 
 @IN_BOTH

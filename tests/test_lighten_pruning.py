@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+from report_runs import result
 
 from rice_jax import config as configuration
 from rice_jax import data, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.lighten.pruning import Request, prune_run
+from rice_jax.lighten.pruning import prune_run
 from rice_jax.lighten.suggest import suggest
 from rice_jax.lighten.variants import with_baselines
+from rice_jax.records import PruneRequest, plain
 from rice_jax.run import Run
 
 
@@ -53,7 +55,7 @@ def parent(settings, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lighter(settings, parent):
     out = Run(parent.path.parent / "lighter")
-    prune_run(Request(drop="proven"), settings, parent, out)
+    prune_run(PruneRequest(drop="proven"), settings, parent, out)
     return out
 
 
@@ -105,11 +107,11 @@ def test_the_same_command_goes_on_and_another_is_refused(settings, parent, light
     done = []
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: done.append(args[2]))
     before = lighter.read_json("prune.json")
-    prune_run(Request(drop="proven"), settings, parent, lighter)
+    prune_run(PruneRequest(drop="proven"), settings, parent, lighter)
     assert done == [["evaluate", "profile", "inspect"]]
     assert lighter.read_json("prune.json") == before
     with pytest.raises(UserError, match="was pruned with drop=proven, not dead"):
-        prune_run(Request(drop="dead"), settings, parent, lighter)
+        prune_run(PruneRequest(drop="dead"), settings, parent, lighter)
 
 
 def changed(config, field, value):
@@ -128,9 +130,7 @@ def pruned(settings, tmp_path):
         folder.create()
         content = {"config": configuration.to_json(config), "data": None}
         folder.write_json("config.json", content)
-    out.write_json(
-        "prune.json", {"request": Request(drop="proven").to_json() | {"parent": str(run)}}
-    )
+    out.write_json("prune.json", {"request": plain(PruneRequest(drop="proven", parent=str(run)))})
     return run, out
 
 
@@ -146,7 +146,7 @@ def pruned(settings, tmp_path):
 )
 def test_settings_that_a_pruning_had_otherwise_are_refused(settings, pruned, field, value, said):
     with pytest.raises(UserError, match=said):
-        prune_run(Request(drop="proven"), changed(settings, field, value), *pruned)
+        prune_run(PruneRequest(drop="proven"), changed(settings, field, value), *pruned)
 
 
 @pytest.mark.parametrize(("field", "value"), [("eval.batch_size", 3), ("data.workers", 2)])
@@ -155,7 +155,7 @@ def test_settings_that_may_change_are_obeyed_when_a_pruning_goes_on(
 ):
     given = []
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda config, *_: given.append(config))
-    prune_run(Request(drop="proven"), changed(settings, field, value), *pruned)
+    prune_run(PruneRequest(drop="proven"), changed(settings, field, value), *pruned)
     section, _, name = field.partition(".")
     assert given[0][section][name] == value
     assert given[0].model.stages == ((2,), (3,))
@@ -164,11 +164,11 @@ def test_settings_that_may_change_are_obeyed_when_a_pruning_goes_on(
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (Request(budgets={"study": 0}), "a budget of 0 leaves nothing"),
-        (Request(budgets={"filters": 1}), "a budget of 1 cannot be met"),
-        (Request(drop_layers=("head",)), "final can drop conv1, conv2"),
-        (Request(drop="dead", steps=2), "--steps needs a budget and --finetune_epochs"),
-        (Request(drop="dead", finetune_epochs=-1), "--finetune_epochs 0 or more"),
+        (PruneRequest(budgets={"study": 0}), "a budget of 0 leaves nothing"),
+        (PruneRequest(budgets={"filters": 1}), "a budget of 1 cannot be met"),
+        (PruneRequest(drop_layers=("head",)), "final can drop conv1, conv2"),
+        (PruneRequest(drop="dead", steps=2), "--steps needs a budget and --finetune_epochs"),
+        (PruneRequest(drop="dead", finetune_epochs=-1), "--finetune_epochs 0 or more"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, parent):
@@ -184,10 +184,10 @@ def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("rice_jax.lighten.pruning._draw", _interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prune_run(Request(drop="proven"), settings, parent, out)
+            prune_run(PruneRequest(drop="proven"), settings, parent, out)
     assert out.has("config.json")
     assert not out.has("prune.json")
-    prune_run(Request(drop="proven"), settings, parent, out)
+    prune_run(PruneRequest(drop="proven"), settings, parent, out)
     assert out.read_json("prune.json")["removed"] == {"conv1": [0, 2]}
     assert not out.has("pruning.json")
     assert train.load(out).params["conv1"]["kernel"].shape == (3, 3, 3, 2)
@@ -209,13 +209,13 @@ def test_the_page_tells_what_was_removed(lighter):
 
 def test_the_run_itself_is_never_written_to(settings, parent):
     with pytest.raises(UserError, match="is the run itself"):
-        prune_run(Request(drop="dead"), settings, parent, Run(parent.path))
+        prune_run(PruneRequest(drop="dead"), settings, parent, Run(parent.path))
 
 
 def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
     out = Run(parent.path.parent / "shorter")
-    request = Request(drop_layers=("conv1",), budgets={"filters": 2}, criterion="l1")
+    request = PruneRequest(drop_layers=("conv1",), budgets={"filters": 2}, criterion="l1")
     prune_run(request, settings, parent, out)
     account = out.read_json("prune.json")
     assert account["dropped_layers"] == ["conv1"]
@@ -235,7 +235,7 @@ def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
     quick.train.schedule = "quick"
     out = Run(parent.path.parent / "quick")
     for _ in ("at first", "given again"):
-        prune_run(Request(drop="proven", finetune_epochs=3), quick, parent, out)
+        prune_run(PruneRequest(drop="proven", finetune_epochs=3), quick, parent, out)
     for found in trained:
         assert found.train.schedule == "quick"
         assert train.image_sizes(found) == (24,) * 3
@@ -245,9 +245,9 @@ def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
 def test_baselines_are_checked_before_anything_is_done(settings, parent):
     out = Run(parent.path.parent / "variants")
     for names, request, said in (
-        (["best"], Request(), "--baselines=best: there are scratch, taylor, l1"),
-        (["l1"], Request(drop="dead"), "need a budget"),
-        (["scratch"], Request(drop="dead"), "give --finetune_epochs"),
+        (["best"], PruneRequest(), "--baselines=best: there are scratch, taylor, l1"),
+        (["l1"], PruneRequest(drop="dead"), "need a budget"),
+        (["scratch"], PruneRequest(drop="dead"), "give --finetune_epochs"),
     ):
         with pytest.raises(UserError, match=said):
             with_baselines(request, settings, parent, out, names, [0])
@@ -262,10 +262,14 @@ def given(monkeypatch):
     def measured(config, workdir, stages):
         run, accuracy = Run(workdir), accuracies.pop(0)
         run.create()
-        halves = {"clean": {"accuracy": accuracy}, "augmented": {"accuracy": accuracy / 2}}
+        halves = {
+            "clean": result() | {"accuracy": accuracy},
+            "augmented": result() | {"accuracy": accuracy / 2},
+        }
         run.write_json("evaluation.json", halves)
         time = {"measured": {"median": accuracy / 1000}}
-        run.write_json("profile.json", {"totals": {"flops": {"study": 1000}}, "time": time})
+        totals = {"params": 1, "flops": {"study": 1000}}
+        run.write_json("profile.json", {"totals": totals, "time": time})
         assert stages[0] == "train"
         assert (config.model.weights == train.RANDOM) == ("scratch" in workdir)
 
@@ -279,7 +283,7 @@ def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, cap
     reported = []
     monkeypatch.setattr("rice_jax.report.write", reported.append)
     out = Run(parent.path.parent / "compared")
-    request = Request(budgets={"filters": 5}, criterion="l1", finetune_epochs=2)
+    request = PruneRequest(budgets={"filters": 5}, criterion="l1", finetune_epochs=2)
     with_baselines(request, settings, parent, out, ["scratch", "random", "l1"], [0, 1])
     content = out.read_json("variants.json")
     assert content["epochs"] == 2
@@ -302,7 +306,7 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     given += [0.5, 0.5]
     monkeypatch.setattr("rice_jax.report.write", lambda run: None)
     out = Run(parent.path.parent / "one_seed")
-    request = Request(drop="proven", finetune_epochs=1)
+    request = PruneRequest(drop="proven", finetune_epochs=1)
     with_baselines(request, settings, parent, out, ["scratch"], [3])
     variants = out.read_json("variants.json")["variants"]
     assert list(variants) == ["proven", "scratch"]
@@ -318,7 +322,7 @@ def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
 
     before = files()
     out = Run(parent.path.parent / "suggestions")
-    suggest(Request(criterion="l1"), settings, parent, out)
+    suggest(PruneRequest(criterion="l1"), settings, parent, out)
     assert files() == before
     rows = out.read_json("suggestions.json")["rows"]
     costs = [row["cost"] for row in rows]

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.lighten import front, outcome, search
-from rice_jax.lighten.candidate import Candidate
 from rice_jax.lighten.front import Point
 from rice_jax.lighten.moves import Lighter
-from rice_jax.lighten.request import Request
+from rice_jax.records import (
+    Candidate,
+    Forecast,
+    SearchRequest,
+    StepFile,
+    Taken,
+    read,
+    read_if_there,
+    write,
+)
 from rice_jax.run import Run
 
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
@@ -61,8 +69,7 @@ class Workshop:
         return Run(self.out.path / "candidates" / name) if name else self.parent
 
     def result(self, name):
-        run = self.folder(name)
-        return Candidate(**run.read_json("candidate.json")) if run.has("candidate.json") else None
+        return read_if_there(self.folder(name), Candidate)
 
     def begun(self, name):
         return self.folder(name).has("step.json")
@@ -73,8 +80,8 @@ class Workshop:
     def begin(self, name, out_of, step, lighter, epochs):
         run = self.folder(name)
         run.create()
-        told = {"name": name, "out_of": out_of, "step": step}
-        run.write_json("step.json", told | {"removed": dict(lighter.removed), "why": lighter.why})
+        told = {"name": name, "out_of": out_of, "step": step, "why": lighter.why}
+        write(run, StepFile(**told, removed=lighter.removed))
 
     def finish(self, name):
         self.trained.append(name)
@@ -83,8 +90,8 @@ class Workshop:
         run = self.folder(name)
         cost, accuracy = worth(name)
         costs = {"flops": cost, "params": 1, "bytes": 1}
-        found = Candidate(**run.read_json("step.json"), costs=costs, accuracy=accuracy)
-        run.write_json("candidate.json", found.to_json())
+        found = Candidate(**vars(read(run, StepFile)), costs=costs, accuracy=accuracy)
+        write(run, found)
         return found
 
     def recipe(self, config, epochs):
@@ -121,11 +128,11 @@ def plain(monkeypatch, tmp_path):
 
     splits = dict.fromkeys(("train", "validation"), range(50))
     dataset = types.SimpleNamespace(splits=splits, synthetic=True)
-    take = Lighter(None, None, {"filters": {}}, "")
+    take = Lighter(None, None, Taken(filters={}), "")
     for name, stand_in in {
         "Workshop": workshop,
         "for_the_net_of": lambda parent, config: config,
-        "forecast": lambda *_: types.SimpleNamespace(candidates=9, to_json=dict),
+        "forecast": lambda *_: Forecast(9, 0, 0.0, 1.0),
         "MOVES": dict.fromkeys(("channels", "resolution"), lambda net, judge: take),
         "longer": lambda net: take,
         "identity": types.SimpleNamespace(load_own=lambda *_: dataset),
@@ -138,7 +145,7 @@ def plain(monkeypatch, tmp_path):
     def call(out="out", stop_at=None, **asked):
         made.clear()
         monkeypatch.setattr(Workshop, "stop_at", stop_at)
-        request = Request(steps=("channels", "resolution"), **asked)
+        request = SearchRequest(steps=("channels", "resolution"), **asked)
         run, parent = Run(tmp_path / out), Run(tmp_path / "run")
         search.search(request, configuration.default("final"), parent, run)
         return run, made[0].trained, ended[-1]
@@ -161,9 +168,9 @@ def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(p
         "resolution-channels-longer",  # 128, 0.96: not there
     ]
     assert front.lightest(points, floor).name == "resolution-longer"
-    names = [candidate["name"] for candidate in content["candidates"]]
+    names = [candidate.name for candidate in content.candidates]
     assert names == ["", *trained]
-    assert content["front"] == [point.name for point in front.front(points)]
+    assert content.front == [point.name for point in front.front(points)]
 
 
 @pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])

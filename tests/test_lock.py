@@ -13,6 +13,7 @@ from rice_jax import config as configuration
 from rice_jax import lock, stages
 from rice_jax.errors import UserError
 from rice_jax.lighten import pruning
+from rice_jax.records import PruneRequest
 from rice_jax.run import Run
 
 
@@ -57,7 +58,7 @@ def test_two_prunings_into_one_folder_take_turns(tmp_path):
     out, settings = Run(tmp_path), configuration.default("final")
     (tmp_path / "steps").mkdir()
     with taken(out), pytest.raises(UserError, match="in use by process 4711"):
-        pruning.prune_run(pruning.Request(drop="dead"), settings, Run(tmp_path / "trained"), out)
+        pruning.prune_run(PruneRequest(drop="dead"), settings, Run(tmp_path / "trained"), out)
     assert (tmp_path / "steps").is_dir()
 
 

@@ -1,14 +1,17 @@
+import dataclasses
 import subprocess
 import sys
 
 import matplotlib
 import numpy as np
 import pytest
+import report_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_drawing import assert_clean, drawn_texts, pixels
-from report_runs import DEAD, history_rows, layer
+from report_runs import DEAD, history_rows
 
+from rice_jax.records import DeadFiltersFile, LayerCosts, LayerFilters, Peaks, made
 from rice_jax.report import figures, numbers, style
 from rice_jax.report.figures import pruning
 
@@ -18,29 +21,27 @@ IMAGE = np.full((9, 9, 3), 128, np.uint8)
 
 
 def dead_layer(path="conv", filters=4, **indices):
-    return {
-        "path": path,
-        "filters": filters,
-        "dead_clean": [],
-        "dead_augmented": [],
-        "proven_dead": [],
-        "zero_fraction": [0.5] * filters,
-        **indices,
-    }
+    return LayerFilters(path=path, filters=filters, **{"zero_fraction": [0.5] * filters} | indices)
 
 
 def maps(channels, height=7, width=7):
     return np.random.default_rng(0).random((height, width, channels))
 
 
-PEAKS = {"flops_per_second": 1e12, "bytes_per_second": 1e11}
+PEAKS = Peaks(flops_per_second=1e12, bytes_per_second=1e11, seconds=0.0)
 
 
 def bounded(path, intensity, moved=1000):
     """A layer of profile.json with what the roofline reads."""
     seconds = max(intensity * moved / 1e12, moved / 1e11)
     bound = "compute" if intensity >= 10 else "memory"
-    return {"path": path, "intensity": intensity, "bound": bound, "seconds": seconds}
+    whole = layer(path, 0)
+    return dataclasses.replace(whole, intensity=intensity, bound=bound, seconds=seconds)
+
+
+def layer(path, flops):
+    """A row of profile.json."""
+    return made(LayerCosts, report_runs.layer(path, flops))
 
 
 FIGURES = {
@@ -48,7 +49,7 @@ FIGURES = {
     "confusion": lambda **k: figures.confusion_matrix([[5, 1], [0, 3]], ["a", "b"], **k),
     "feature_maps": lambda **k: figures.feature_maps("conv1", maps(3), [1], **k),
     "classes": lambda **k: figures.classes({"a": [IMAGE], "b": [IMAGE] * 9}, **k),
-    "dead": lambda **k: figures.dead_filters(DEAD["layers"], **k),
+    "dead": lambda **k: figures.dead_filters(made(DeadFiltersFile, DEAD).layers, **k),
 }
 
 SPREAD = [10 ** (-1.5 + place / 15) for place in range(60)]

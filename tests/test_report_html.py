@@ -15,6 +15,7 @@ from report_runs import DEAD, MATRIX, history_rows, layer, make_run, profile, re
 
 from rice_jax import show
 from rice_jax.errors import UserError
+from rice_jax.records import LayerFilters, ProfileFile, Result, made, write
 from rice_jax.report import fates, gallery, record, scales, writing
 from rice_jax.report.html import curves, rendering, tables
 from rice_jax.report.html.run import run_page
@@ -55,7 +56,7 @@ def page_of(run, doing=""):
 
 def run_with_maps(folder, content=None, **parts):
     run = make_run(folder, **parts)
-    run.write_json("feature_maps.json", content or gallery_of())
+    write(run, content or gallery_of())
     (run.path / "feature_maps").mkdir(exist_ok=True)
     run.write_bytes("feature_maps/conv1.png", b"")
     return run
@@ -151,7 +152,7 @@ def test_a_damaged_gallery_is_named(tmp_path, damage):
 
 
 def test_hits_and_errors_of_a_matrix_have_their_own_hue_and_the_title_its_figures():
-    html = tables.matrix(result(), "clean")
+    html = tables.matrix(made(Result, result()), "clean")
     assert "Clean test images: 83.33 % of 30 right (n = 30)" in html
     cells = re.findall(r'<td class="(hit|miss)[^>]*title="[^"]*?: (\d+),[^>]*>(\d+)<', html)
     hits = [str(row[i]) for i, row in enumerate(MATRIX)]
@@ -161,19 +162,21 @@ def test_hits_and_errors_of_a_matrix_have_their_own_hue_and_the_title_its_figure
 
 
 def test_a_bar_is_as_long_as_its_layers_share_of_the_costliest():
-    html = tables.layers(profile(layers=[layer("a", 999, 4), layer("b", 249)]))
+    costs = profile(layers=[layer("a", 999, 4), layer("b", 249)])
+    html = tables.layers(made(ProfileFile, costs))
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
     assert widths[1] / widths[0] == pytest.approx(0.25)
 
 
 def test_the_fate_of_each_filter():
-    found = {
-        "filters": 7,
-        "dead_clean": [0, 1, 2],
-        "dead_augmented": [0, 1, 3],
-        "proven_dead": [0],
-        "zero_fraction": [1, 1, 1, 0.999, 0.99, 0.98, None],
-    }
+    found = LayerFilters(
+        path="conv",
+        filters=7,
+        dead_clean=[0, 1, 2],
+        dead_augmented=[0, 1, 3],
+        proven_dead=[0],
+        zero_fraction=[1, 1, 1, 0.999, 0.99, 0.98, None],
+    )
     assert fates.fates(found) == [
         *("proven", "dead", "clean", "augmented", "nearly", "alive", "alive")
     ]
@@ -208,8 +211,8 @@ def test_percent_axes_end_at_0_and_100(values):
 
 
 def sprites(content, path):
-    found = next(one for one in content["layers"] if one["path"] == path)
-    return found, [Image.open(io.BytesIO(base64.b64decode(text))) for text in found["sprites"]]
+    found = next(one for one in content.layers if one.path == path)
+    return found, [Image.open(io.BytesIO(base64.b64decode(text))) for text in found.sprites]
 
 
 def test_a_sprite_holds_each_map_on_its_own_scale():
@@ -217,13 +220,13 @@ def test_a_sprite_holds_each_map_on_its_own_scale():
     maps[0, 1], maps[1, 2, 0] = (4.0, 0.01, 0.0), 1.0
     one = gallery.Specimen(np.zeros((4, 4, 3)), {"c": gallery.Seen.of(maps)}, [1.0])
     found, (picture,) = sprites(gallery.gallery([one], ["a"], {}), "c")
-    assert found["columns"] == 2
+    assert found.columns == 2
     levels = np.asarray(picture)  # places in the palette of 16
     assert levels.shape == (2 * 2, 2 * 3)
     assert levels[0, 1] == levels[0, 3 + 1] == 15  # the largest of each, however weak
     assert levels[1, 2] == round(15 * (1 / 4) ** 0.5)
     assert levels[2:].max() == 0
-    assert found["ranges"] == [[[0, 4], [0, 0.01], [0, 0]]]
+    assert found.ranges == [[[0, 4], [0, 0.01], [0, 0]]]
 
 
 def test_of_many_filters_the_strongest_are_kept_and_one_pixel_of_a_large_map_shows():
@@ -231,9 +234,9 @@ def test_of_many_filters_the_strongest_are_kept_and_one_pixel_of_a_large_map_sho
     maps[150, 30] = np.arange(80)
     one = gallery.Specimen(np.zeros((4, 4, 3)), {"c": gallery.Seen.of(maps)}, [1.0])
     found, (picture,) = sprites(gallery.gallery([one], ["a"], {}), "c")
-    assert found["shown"] == list(range(16, 80))
-    assert found["drawn"] == [50, 25]  # blocks of 4 x 4
-    assert (found["size"], found["columns"]) == ([200, 100], 8)
+    assert found.shown == list(range(16, 80))
+    assert found.drawn == (50, 25)  # blocks of 4 x 4
+    assert (found.size, found.columns) == ((200, 100), 8)
     bright = np.argwhere(np.asarray(picture) == 15)
     expected = [(150 // 4 + 50 * (i // 8), 30 // 4 + 25 * (i % 8)) for i in range(64)]
     assert sorted(map(tuple, bright.tolist())) == sorted(expected)
@@ -244,9 +247,9 @@ def test_a_kernel_keeps_the_inputs_that_weigh_most():
     weights[0, :, 7, 1], weights[0, :, 30, 1], weights[0, 0, 3, 1] = (0.5, -1.0), 0.25, 0.125
     found = gallery.kernel(weights, [1], inputs=2)
     assert found is not None
-    assert (found["size"], found["inputs"], found["of"]) == ([1, 2], 40, [[7, 30]])
-    values = np.frombuffer(base64.b64decode(found["values"]), np.int8)
-    np.testing.assert_allclose(values * found["scale"][0] / 127, [0.5, -1, 0.25, 0.25], atol=0.004)
+    assert (found.size, found.inputs, found.of) == ((1, 2), 40, [[7, 30]])
+    values = np.frombuffer(base64.b64decode(found.values), np.int8)
+    np.testing.assert_allclose(values * found.scale[0] / 127, [0.5, -1, 0.25, 0.25], atol=0.004)
     assert gallery.kernel(None, [1]) is None
     assert gallery.kernel(weights[0], [1]) is None
 
@@ -271,7 +274,7 @@ def test_sprites_stay_within_their_bound_whatever_the_maps(shapes, images, most)
         for _ in range(images)
     ]
     content = gallery.gallery(specimens, ["a"], {}, most)
-    assert sum(len(text) for one in content["layers"] for text in one["sprites"]) <= most
+    assert sum(len(text) for one in content.layers for text in one.sprites) <= most
 
 
 def test_data_in_a_page_ends_no_element():

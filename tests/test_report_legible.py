@@ -5,6 +5,7 @@ import pytest
 from report_drawing import drawn_texts, pixels
 from report_runs import history_rows, make_run
 
+from rice_jax.records import Candidate, Taken
 from rice_jax.report import confusion, figures, writing
 
 IMAGE = np.full((9, 9, 3), 128, np.uint8)
@@ -55,6 +56,22 @@ def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
     assert 0 <= low < 100 * accuracy <= high <= 100
     costs = [{"cost": c, "clean": accuracy, "augmented": accuracy / 2} for c in (1, 2)]
     assert figures.budgets(costs, measure="FLOPs").axes[0].get_ylim()[1] <= 100
+    tried = [
+        Candidate(
+            name=name,
+            out_of=None,
+            step=None,
+            removed=Taken(),
+            why="",
+            costs={"flops": 1.0 + place},
+            accuracy=accuracy - place / 100,
+        )
+        for place, name in enumerate(("", "channels"))
+    ]
+    drawn = figures.searched(
+        tried, front=[""], chosen=None, measure="flops", floor=accuracy, title="net"
+    )
+    assert drawn.axes[0].get_ylim()[1] <= 100
 
 
 @pytest.mark.parametrize(
@@ -103,9 +120,14 @@ def test_hits_and_errors_of_a_matrix_differ_in_hue():
     assert orange.mean() > 0.1
 
 
+def test_a_class_in_another_script_stands_in_latin_letters():
+    texts = [text for text, _ in drawn_texts(figures.classes({"쌀": [IMAGE]}, ["쌀", "b"]))]
+    assert "Ssal" in texts
+
+
 def test_a_class_that_cannot_be_written_has_its_number_among_all():
     """Also in a picture of some of them."""
-    order = ["a", "\U0001f33e", "b", "\U0001f35a"]
+    order = ["a", "\ue000", "b", "\ue001"]
     shown = figures.classes({order[3]: [IMAGE]}, order)
     assert "class 4" in [text for text, _ in drawn_texts(shown)]
 

@@ -28,7 +28,7 @@ def looked_at(dataset):
 def test_two_images_of_each_class_clean_and_augmented_as_they_are_evaluated():
     dataset = tiny_training.dataset(100)
     trained, content = looked_at(dataset)
-    names = [(image["label"], image["kind"]) for image in content["images"]]
+    names = [(image.label, image.kind) for image in content.images]
     assert names == [
         (name, kind)
         for name in dataset.classes
@@ -43,16 +43,14 @@ def test_two_images_of_each_class_clean_and_augmented_as_they_are_evaluated():
         logits = trained.module.apply({"params": trained.params}, images)
         expected[kind] = np.asarray(nn.softmax(logits))
     # The images' classes go round: those of class c are number c and number c + 5.
-    for number, image in enumerate(content["images"]):
+    for number, image in enumerate(content.images):
         index = number // 4 + 5 * (number % 4 // 2)
-        np.testing.assert_allclose(
-            image["probabilities"], expected[image["kind"]][index], atol=1e-4
-        )
+        np.testing.assert_allclose(image.probabilities, expected[image.kind][index], atol=1e-4)
 
 
 def test_of_many_classes_some_are_shown():
     dataset = tiny_training.dataset(100)
     dataset.classes = tuple(f"class {number}" for number in range(30))
     _, content = looked_at(dataset)
-    shown = {image["label"] for image in content["images"]}
+    shown = {image.label for image in content.images}
     assert shown == {"class 0", "class 3"}  # of every third; the others have no image

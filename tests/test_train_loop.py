@@ -131,8 +131,8 @@ def test_the_best_epoch_is_what_is_loaded(finished, settings):
         image_size=tiny_training.SIZE,
         batch_size=64,
     )
-    assert found["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-6)
-    assert found["accuracy"] == float(best["val_accuracy"])
+    assert found.loss == pytest.approx(float(best["val_loss"]), rel=1e-6)
+    assert found.accuracy == float(best["val_accuracy"])
 
 
 def test_a_finished_run_is_not_trained_again(finished, settings, capsys):

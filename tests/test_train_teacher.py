@@ -167,6 +167,15 @@ def test_images_of_a_size_that_a_teacher_never_saw_get_a_warning(tmp_path, train
     assert "was not trained on images of 8 x 8 pixels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("size", "warned"), [(56, False), (168, False), (40, True)])
+def test_what_a_teacher_averages_to_what_it_saw_is_no_news_to_it(size, warned, capsys, tmp_path):
+    """micro averages 168 pixels to 56 x 56 as those that it learnt from, of which none were 168."""
+    settings = config(teacher="zoo:micro")
+    settings.data.image_size = size
+    teacher.load(settings, dataset(), Run(tmp_path))
+    assert ("was not trained on images" in capsys.readouterr().err) == warned
+
+
 def test_another_net_in_the_teacher_s_place_is_another_run(tmp_path):
     settings = taught_by(begun(Run(tmp_path / "teacher"), config()))
     first = train.origin.describe(settings, dataset(), teacher.load(settings, dataset()))

@@ -12,6 +12,7 @@ from safetensors.flax import save_file
 
 from rice_jax import nets, own_net, train
 from rice_jax.errors import UserError
+from rice_jax.records import WeightsTold
 from rice_jax.train import given
 
 
@@ -115,7 +116,7 @@ def test_layers_that_fit_are_taken_and_the_rest_begins_at_random(
     assert anew == "1 begin at random: head (kernel is (4, 7) there, (4, 3) here)" or (
         anew == "1 begin at random: head (bias is (7,) there, (3,) here)"
     )
-    assert given.about(settings) == {"source": settings.model.weights}
+    assert given.about(settings) == WeightsTold(source=settings.model.weights)
 
 
 def test_a_checkpoint_in_halves_becomes_whole_numbers_of_the_net(config, tmp_path, capsys):

@@ -86,11 +86,11 @@ def test_a_net_does_on_the_sample_as_its_card_says(name, part, photographs):
         batch_size=100,
         augment_seed=None if part == "clean" else 0,
     )
-    n, m = found["images"], told["images"]
-    right = found["accuracy"] * n + told["accuracy"] * m
+    n, m = found.images, told["images"]
+    right = found.accuracy * n + told["accuracy"] * m
     share = min(right / (n + m), 1 - 1 / (n + m))
     deviation = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
-    assert abs(found["accuracy"] - told["accuracy"]) < 5 * deviation + 0.5 / n
+    assert abs(found.accuracy - told["accuracy"]) < 5 * deviation + 0.5 / n
 
 
 def test_a_configuration_takes_its_weights():

@@ -80,11 +80,11 @@ def lighten(
         chosen.train.teacher = str(parent)
 
     def job() -> None:
-        from rice_jax.lighten.request import Request
         from rice_jax.lighten.search import search
+        from rice_jax.records import SearchRequest
         from rice_jax.run import Run
 
-        request = Request(**asked, epochs=finetune_epochs)
+        request = SearchRequest(**asked, epochs=finetune_epochs)
         search(request, chosen, parent, Run(out), estimate_only=estimate)
 
     return job

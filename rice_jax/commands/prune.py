@@ -88,12 +88,13 @@ def prune(
         _hold_together(out, asked)
 
     def job() -> None:
-        from rice_jax.lighten.pruning import Request, prune_run
+        from rice_jax.lighten.pruning import prune_run
         from rice_jax.lighten.suggest import suggest as measure
         from rice_jax.lighten.variants import with_baselines
+        from rice_jax.records import PruneRequest
         from rice_jax.run import Run
 
-        request, target = Request(**_request(asked)), Run(out) if out else None
+        request, target = PruneRequest(**_request(asked)), Run(out) if out else None
         if suggest or target is None:
             measure(request, chosen, parent, target)
         elif asked["baselines"] or asked["seeds"]:
@@ -141,7 +142,7 @@ def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `Request`."""
+    """The fields of a `PruneRequest`."""
     same = ("drop", "criterion", "allocation", "round_to", "tail_margin", "split", "judge_images")
     return {
         **{name: asked[name] for name in (*same, "steps", "finetune_epochs", "on_unknown")},

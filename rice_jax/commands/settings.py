@@ -268,7 +268,7 @@ def _saved(workdir: str | None) -> "ml_collections.ConfigDict":
     from rice_jax.run import Run
 
     if workdir and (files.reached(workdir) / "config.json").exists():
-        return configuration.from_json(configuration.read(Run(workdir))["config"])
+        return configuration.from_json(configuration.read(Run(workdir)).config)
     without = f"{workdir} holds no run yet: " if workdir else ""
     raise UserError(
         f"{without}--config is missing: give --config=NAME ({', '.join(names())}), --config=FILE, "
@@ -281,7 +281,7 @@ def _as_pruned(config: "ml_collections.ConfigDict", workdir: str | None) -> None
     from rice_jax.run import Run
 
     if "narrowed" in config.model and workdir and Run(workdir).has("config.json"):
-        saved = configuration.read(Run(workdir))["config"]["model"]
+        saved = configuration.read(Run(workdir)).config["model"]
         if saved["name"] == config.model.name:
             config.model.narrowed = saved["narrowed"]
 

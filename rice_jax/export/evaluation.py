@@ -1,5 +1,6 @@
 """How well an exported file does: the same images and the same report as of a run."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +10,21 @@ import ml_collections
 import numpy as np
 import scipy.special
 
-from rice_jax import data
+from rice_jax import data, records
 from rice_jax.errors import UserError
 from rice_jax.evaluate import report
 from rice_jax.export import micro, runtimes
 from rice_jax.export.artifact import Artifact
+from rice_jax.records import (
+    EvaluatedOn,
+    EvaluationFile,
+    ExportFile,
+    OnDevice,
+    Result,
+    Seconds,
+    left_out,
+)
+from rice_jax.report import numbers
 from rice_jax.run import Run
 from rice_jax.train.images import Images, load_images
 
@@ -23,20 +34,36 @@ _COMPARED = 100
 """Images on which tflite-micro is held against LiteRT."""
 
 
-def record(artifact: Artifact, found: Mapping[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """How well a file does, and what it takes: what is added to the JSON beside it."""
+
+    evaluation: EvaluationFile
+    dataset: EvaluatedOn
+    bytes: int
+    latency_seconds: dict[str, Seconds]
+    """By runtime, its own alone."""
+    micro: OnDevice | None = left_out()
+    """Of a .tflite."""
+
+
+def record(artifact: Artifact, found: Found) -> None:
     """Write what `evaluate` found into FILE.json beside the file, with all that stands there."""
     folder, name = os.path.split(artifact.path)
     beside, about = Run(folder or "."), f"{name}.json"
-    told = beside.read_json(about) if beside.has(about) else {"file": artifact.path}
-    if not isinstance(told, dict):
-        raise UserError(f"{beside.path / about} is damaged: it holds no object")
-    seconds = {**(told.get("latency_seconds") or {}), **found["latency_seconds"]}
-    merged = {**told, **artifact.about, **found, "latency_seconds": seconds}
-    merged["sha256"] = hashlib.sha256(artifact.content).hexdigest()
-    beside.write_json(about, merged)
+    told = records.read(beside, ExportFile, about) if beside.has(about) else None
+    known = records.plain(told) if told else {"file": artifact.path}
+    seconds = {**(told.latency_seconds or {} if told else {}), **found.latency_seconds}
+    content = {
+        **known,
+        **artifact.about,
+        **records.plain(dataclasses.replace(found, latency_seconds=seconds)),
+        "sha256": hashlib.sha256(artifact.content).hexdigest(),
+    }
+    records.write(beside, records.made(ExportFile, content), about)
 
 
-def table(artifacts: Sequence[Artifact], found: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(artifacts: Sequence[Artifact], found: Sequence[Found]) -> list[str]:
     """What `evaluate` found of each file, as lines of a table and one for each .tflite."""
     header = ("file", "precision", "bytes", "clean", "augmented", "ms an image", "in")
     rows = [header, *(_row(*pair) for pair in zip(artifacts, found, strict=True))]
@@ -49,45 +76,40 @@ def table(artifacts: Sequence[Artifact], found: Sequence[Mapping[str, Any]]) -> 
         for row in rows
     ]
     micros = (
-        f"{artifact.path} in tflite-micro: {_on_device(each['micro'])}"
+        f"{artifact.path} in tflite-micro: {_on_device(each.micro)}"
         for artifact, each in zip(artifacts, found, strict=True)
-        if "micro" in each
+        if each.micro
     )
     return [*lines, *micros]
 
 
-def _row(artifact: Artifact, found: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(artifact: Artifact, found: Found) -> tuple[str, ...]:
     return (
         artifact.path,
         artifact.about["precision"],
-        f"{found['bytes']:,}",
-        *(f"{found['evaluation'][kind]['accuracy']:.4f}" for kind in KINDS),
-        f"{1000 * found['latency_seconds'][artifact.runtime]['median']:.2f}",
+        f"{found.bytes:,}",
+        *(f"{result.accuracy:.4f}" for result in found.evaluation.parts().values()),
+        f"{1000 * found.latency_seconds[artifact.runtime].median:.2f}",
         artifact.runtime,
     )
 
 
-def _on_device(micro: Mapping[str, Any]) -> str:
-    if "lacks" in micro:
-        return f"it lacks {micro['lacks']}"
+def _on_device(micro: OnDevice) -> str:
+    if micro.lacks is not None:
+        return f"it lacks {micro.lacks}"
     return (
-        f"{micro['flash_bytes']:,} bytes of flash, {micro['arena_bytes']:,} of arena; the output "
-        f"is LiteRT's to the last byte on {micro['identical']} of {micro['images']} images"
+        f"{micro.flash_bytes:,} bytes of flash, {numbers.count(micro.arena_bytes)} of arena; the "
+        f"output is LiteRT's to the last byte on {micro.identical} of {micro.images} images"
     )
 
 
-def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> dict[str, Any]:
+def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     """Evaluate a file as the run that it came from is evaluated.
 
     Args:
         artifact: the file.
         config: whose `data` and `eval` say which images; how they are split and augmented, and
             their size, is the file's to tell.
-
-    Returns:
-        evaluation: {clean, augmented: as `rice_jax.evaluate.evaluate`, path}; dataset: {name,
-        synthetic, fingerprint}; latency_seconds: {its runtime: {median, p10, p90}}; bytes;
-        micro: as `micro.measure`, of a .tflite.
 
     Raises:
         UserError: the images are of other classes than the net's.
@@ -103,16 +125,18 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> dict[str,
         )
         for kind in KINDS
     }
-    found = {
-        "evaluation": measured | {"path": config.eval.path or "test split"},
-        "dataset": dataset,
-        "bytes": len(artifact.content),
-        "latency_seconds": {artifact.runtime: runtimes.latency(artifact.net, about["image_size"])},
-    }
+    seconds = runtimes.latency(artifact.net, about["image_size"])
+    found = Found(
+        evaluation=EvaluationFile(**measured, path=config.eval.path or "test split"),
+        dataset=dataset,
+        bytes=len(artifact.content),
+        latency_seconds={artifact.runtime: Seconds(**seconds)},
+    )
     if artifact.suffix == ".tflite":
         few = Images(settings, source, ("augmented",), limit=_COMPARED)
         images = [image for batch, _ in few for image in np.asarray(batch)]
-        found["micro"] = micro.measure(artifact.content, images)
+        measured_there = micro.measure(artifact.content, images)
+        found = dataclasses.replace(found, micro=records.made(OnDevice, measured_there))
     return found
 
 
@@ -126,9 +150,7 @@ def _of_its_run(
     return settings
 
 
-def measure(
-    net: runtimes.Net, images: Iterable[tuple[Any, Any]], classes: Sequence[str]
-) -> dict[str, Any]:
+def measure(net: runtimes.Net, images: Iterable[tuple[Any, Any]], classes: Sequence[str]) -> Result:
     """The report of a net on pairs of images in [0, 1] and labels; what `evaluate.report` says,
     and `loss`: the mean cross-entropy in nats."""
     confusion, loss = np.zeros((len(classes), len(classes)), np.int64), 0.0
@@ -136,21 +158,23 @@ def measure(
         logits = net(np.asarray(batch)).astype(np.float64)
         np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
         loss -= scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].sum()
-    return {**report(confusion, classes), "loss": float(loss / confusion.sum())}
+    return dataclasses.replace(report(confusion, classes), loss=float(loss / confusion.sum()))
 
 
 def _images(
     classes: Sequence[str], config: ml_collections.ConfigDict
-) -> tuple[data.Source, dict[str, Any]]:
+) -> tuple[data.Source, EvaluatedOn]:
     """The images to evaluate on, and what there is to tell of them."""
     if config.eval.path:
         folder = data.folder(config.eval.path, classes)
-        return folder, {"name": config.eval.path, "synthetic": False, "fingerprint": None}
+        return folder, EvaluatedOn(name=config.eval.path)
     dataset = load_images(config)
     if tuple(classes) != dataset.classes:
         raise UserError(
             f"the net is one for {', '.join(classes)}; the images are of "
             f"{', '.join(dataset.classes)}"
         )
-    told = ("name", "synthetic", "fingerprint")
-    return dataset.splits["test"], {name: getattr(dataset, name) for name in told}
+    told = EvaluatedOn(
+        name=dataset.name, synthetic=dataset.synthetic, fingerprint=dataset.fingerprint
+    )
+    return dataset.splits["test"], told

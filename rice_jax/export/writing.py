@@ -11,11 +11,12 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import export, identity, profile, train
+from rice_jax import export, identity, profile, records, train
 from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
+from rice_jax.records import ExportFile
 from rice_jax.run import Run
 from rice_jax.train.images import Images
 
@@ -27,7 +28,7 @@ _JUDGED = 100
 """Images on which a net of int8 is held against the one that it was made of."""
 
 
-def write(run: Run, out: str, calibration: Batches | None = None) -> dict[str, Any]:
+def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     """Export the net of `run` to the file `out`, and what is to be known about it to `out`.json.
 
     Args:
@@ -52,7 +53,7 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> dict[str, A
         raise UserError(f"--out={out}: int8 is for .onnx and .tflite")
     trained = train.load(run)
     net = folded(trained)
-    about = {"file": out} | _about(net, suffix, calibration is not None)
+    about: dict[str, Any] = {"file": out} | _about(net, suffix, calibration is not None)
     content, differences = _made(net, trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
         about["latency_seconds"] = _latencies(trained, RUNTIMES[suffix], _net(suffix, content))
@@ -62,8 +63,9 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> dict[str, A
     target = Run(folder or ".")
     target.create()
     target.write_bytes(name, content)
-    target.write_json(f"{name}.json", about)
-    return about
+    told = records.made(ExportFile, about)
+    records.write(target, told, f"{name}.json")
+    return told
 
 
 def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int) -> Images:
@@ -187,30 +189,31 @@ def _latencies(
     }
 
 
-def tell(about: dict[str, Any]) -> None:
+def tell(about: ExportFile) -> None:
     """Print what `write` wrote."""
-    least = "" if about["flops_complete"] else "≥ "
-    flops = ", ".join(f"{name} {least}{count:,}" for name, count in about["flops"].items())
+    assert about.flops is not None
+    least = "" if about.flops_complete else "≥ "
+    counts = records.plain(about.flops)
+    flops = ", ".join(f"{name} {least}{count:,}" for name, count in counts.items())
     lines = [
-        f"{about['file']}: {about['bytes']:,} bytes",
-        f"net: {about['net']}, {about['params']:,} parameters; FLOPs of an image: {flops}",
-        f"input:  {about['input']}",
-        f"output: {about['output']}",
-        f"bit operations: {least}{about['bit_operations']:,}",
-        f"classes: {', '.join(about['classes'])}",
+        f"{about.file}: {about.bytes:,} bytes",
+        f"net: {about.net}, {about.params:,} parameters; FLOPs of an image: {flops}",
+        f"input:  {about.input}",
+        f"output: {about.output}",
+        f"bit operations: {least}{about.bit_operations:,}",
+        f"classes: {', '.join(about.classes)}",
     ]
-    if "calibrated" in about:
-        judged = about["calibrated"]
+    if about.calibrated:
         lines.append(
-            f"the same class as in float32: {judged['same_class']} of {judged['compared']} of the "
-            "images that it was calibrated on"
+            f"the same class as in float32: {about.calibrated.same_class} of "
+            f"{about.calibrated.compared} of the images that it was calibrated on"
         )
     else:
-        difference = about["max_abs_logit_difference"]
+        difference = about.max_abs_logit_difference
         lines.append(f"largest difference of a logit on random images: {difference:.1e}")
-    for name, seconds in about.get("latency_seconds", {}).items():
-        median, p10, p90 = (1000 * seconds[key] for key in ("median", "p10", "p90"))
-        lines.append(
-            f"one image on the CPU in {name}: {median:.2f} ms (10% to 90%: {p10:.2f} to {p90:.2f})"
-        )
+    for name, seconds in (about.latency_seconds or {}).items():
+        line = f"one image on the CPU in {name}: {1000 * seconds.median:.2f} ms"
+        if seconds.p10 is not None and seconds.p90 is not None:
+            line += f" (10% to 90%: {1000 * seconds.p10:.2f} to {1000 * seconds.p90:.2f})"
+        lines.append(line)
     print("\n".join(lines))

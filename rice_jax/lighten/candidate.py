@@ -1,61 +1,20 @@
 """A candidate of the search: a run's folder of its own, and what came of it."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, profile, train, zoo
-from rice_jax.errors import NotFiniteError, UserError
+from rice_jax import data, evaluate, nets, profile, records, train, zoo
+from rice_jax.errors import NotFiniteError
 from rice_jax.lighten import child, widths
-from rice_jax.lighten.front import Point
 from rice_jax.lighten.moves import Lighter
+from rice_jax.records import Candidate, StepFile
 from rice_jax.run import Run
 
 MEASURES = ("flops", "params", "bytes", "latency")
 """FLOPs of one image from the whole image on (`study`), parameters, bytes that its layers read and
 write, measured seconds of one image."""
-
-_RESULT, _STEP = "candidate.json", "step.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A net that the search has tried."""
-
-    name: str
-    """Of its folder: the steps that led to it."""
-    out_of: str | None
-    """Name of the net it was made from; None for the whole net."""
-    step: str | None
-    removed: Mapping[str, Any]
-    why: str
-    costs: Mapping[str, float]
-    """By measure."""
-    accuracy: float
-    """Of the augmented validation images; 0 for a net whose loss was not finite."""
-    trouble: str = ""
-    """Why it could not be trained."""
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Candidate":
-        """Undo `to_json`; UserError where it lacks something."""
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise UserError(
-                f"what is told of a candidate is damaged ({error}): remove its folder"
-            ) from error
-
-    def to_json(self) -> dict[str, Any]:
-        """The candidate as plain JSON types."""
-        return dataclasses.asdict(self)
-
-    def point(self, measure: str) -> Point:
-        """What the search weighs."""
-        return Point(self.name, self.costs[measure], self.accuracy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +34,7 @@ class Workshop:
 
     def result(self, name: str) -> Candidate | None:
         """What came of a candidate; None where it is not finished."""
-        run = self.folder(name)
-        return Candidate.from_json(run.read_json(_RESULT)) if run.has(_RESULT) else None
+        return records.read_if_there(self.folder(name), Candidate)
 
     def begun(self, name: str) -> bool:
         """Whether the candidate has begun to learn."""
@@ -95,15 +53,17 @@ class Workshop:
         run = self.folder(name)
         run.path.rmtree(missing_ok=True)
         run.create()
-        path = {"name": name, "out_of": out_of, "step": step}
-        run.write_json(_STEP, {**path, "removed": dict(lighter.removed), "why": lighter.why})
+        records.write(
+            run,
+            StepFile(name=name, out_of=out_of, step=step, removed=lighter.removed, why=lighter.why),
+        )
         config = self.recipe(lighter.config, epochs)
         child.begin(run, self.parent, config, lighter.params, self.dataset)
 
     def finish(self, name: str) -> Candidate:
         """Let a candidate learn, from where it stands, and measure it."""
         run = self.folder(name)
-        config = configuration.from_json(configuration.read(run)["config"])
+        config = configuration.from_json(configuration.read(run).config)
         trouble, accuracy = "", 0.0
         try:
             train.train(config, run, self.dataset)
@@ -112,9 +72,9 @@ class Workshop:
         net = train.load(run)
         if not trouble:
             accuracy = self.accuracy(net, "validation", "augmented")
-        told = run.read_json(_STEP)
-        found = Candidate(**told, costs=self.costs(net), accuracy=accuracy, trouble=trouble)
-        run.write_json(_RESULT, found.to_json())
+        step = records.read(run, StepFile)
+        found = Candidate(**vars(step), costs=self.costs(net), accuracy=accuracy, trouble=trouble)
+        records.write(run, found)
         return found
 
     def recipe(self, config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
@@ -138,8 +98,8 @@ class Workshop:
         if source.startswith(zoo.PREFIX):
             model = zoo.card(source.removeprefix(zoo.PREFIX))["config"]["model"]
         else:
-            model = configuration.read(Run(source))["config"]["model"]
-        return max(own, widths.averaged(side, model.get("grid", 0)))
+            model = configuration.read(Run(source)).config["model"]
+        return max(own, nets.averaged(side, model.get("grid", 0)))
 
     def accuracy(self, net: train.Trained, split: str, kind: str) -> float:
         """Share of a split's images that are right, 'clean' or 'augmented'."""
@@ -153,7 +113,7 @@ class Workshop:
             augment_seed=self.whole.seed if kind == "augmented" else None,
             limit=self.whole.train.validation_images if split == "validation" else 0,
         )
-        return measured["accuracy"]
+        return measured.accuracy
 
     def costs(self, net: train.Trained) -> dict[str, float]:
         """By measure; latency only where the search goes by it."""

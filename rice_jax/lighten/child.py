@@ -1,18 +1,19 @@
 """A run made out of another: its configuration, on the same splits, and its first checkpoint."""
 
+import dataclasses
 from typing import Any
 
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, train
+from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
 
 def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The configuration on the splits of `parent`; UserError where it is of another net."""
-    theirs = configuration.from_json(configuration.read(parent)["config"])
+    theirs = configuration.from_json(configuration.read(parent).config)
     if dict(theirs.model) != dict(config.model):
         raise UserError("--config.model fields are the run's own: pruning decides the new widths")
     own = configuration.split_seed(theirs)
@@ -39,4 +40,4 @@ def begin(
     content = configuration.read(parent)
     train.begin(config, run, dataset, params)
     plain = configuration.to_json(config)
-    run.write_json("config.json", content | {"config": plain, "seed": config.seed})
+    records.write(run, dataclasses.replace(content, config=plain, seed=config.seed))

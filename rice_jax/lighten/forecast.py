@@ -1,61 +1,32 @@
 """What a search will take, told before it begins."""
 
-import dataclasses
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import ml_collections
 
 from rice_jax import data, train
 from rice_jax.lighten.candidate import Workshop
-from rice_jax.lighten.request import Request
+from rice_jax.records import Forecast, SearchRequest
 from rice_jax.train import schedule
 
 _PROGRAMS = 3
 """Of a candidate, besides that of training: the judge's and those of the two measurements."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Forecast:
-    """At most so much: a search ends sooner where nothing hopeful is left."""
-
-    candidates: int
-    images: int
-    """That are learnt from, all candidates and epochs together."""
-    minutes: float
-    """Estimated."""
-    images_per_second: float
-    """As the whole net learns from its own answers: what the estimate begins with."""
-    compiling_seconds: float
-    """Of one candidate."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The forecast as lighten.json holds it."""
-        return dataclasses.asdict(self)
-
-    def __str__(self) -> str:
-        return (
-            f"At most {self.candidates} candidates, which learn from {self.images:,} images in "
-            f"all: about {self.minutes:.0f} min, at {self.images_per_second:.0f} images/s for the "
-            "whole net and more for lighter ones. Ctrl-C stops; the same command goes on."
-        )
-
-
 def forecast(
-    request: Request, workshop: Workshop, measured: Mapping[str, Any] | None = None
+    request: SearchRequest, workshop: Workshop, measured: Forecast | None = None
 ) -> Forecast:
     """Measure a few training steps of the whole net, and reckon with them.
 
-    Where they were `measured` before, by an earlier forecast in JSON, that is reckoned with.
+    Where they were `measured` before, by an earlier forecast, that is reckoned with.
 
     A candidate is taken to cost the share of its round, that of the last round where it is trained
     longer. Of four passes in a taught step, the three of the net that learns shrink with it, the
     teacher's stays.
     """
     config = workshop.recipe(workshop.whole, request.epochs)
-    if measured and "compiling_seconds" in measured:
-        speed, compiling = measured["images_per_second"], measured["compiling_seconds"]
+    if measured and measured.compiling_seconds is not None:
+        speed, compiling = measured.images_per_second, measured.compiling_seconds
     else:
         speed, compiling = _measured(config, workshop)
     splits = workshop.dataset.splits

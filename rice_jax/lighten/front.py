@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from rice_jax.records import Candidate
 from rice_jax.report.comparison import choice
 
 
@@ -14,6 +15,11 @@ class Point(NamedTuple):
     """In the measure that is to be small."""
     accuracy: float
     """Share of the augmented validation images that it has right."""
+
+    @classmethod
+    def of(cls, candidate: Candidate, measure: str) -> "Point":
+        """A candidate's, by one of its costs."""
+        return cls(candidate.name, candidate.costs[measure], candidate.accuracy)
 
 
 def front(points: Sequence[Point]) -> list[Point]:

@@ -14,6 +14,7 @@ from rice_jax import train
 from rice_jax.errors import UserError
 from rice_jax.lighten import own, widths
 from rice_jax.prune.pruner import prune, totals
+from rice_jax.records import Taken
 from rice_jax.train import schedule
 from rice_jax.train.images import Images
 
@@ -24,8 +25,8 @@ class Lighter:
 
     config: ml_collections.ConfigDict
     params: Any
-    removed: Mapping[str, Any]
-    """What is gone, as lighten.json tells it."""
+    removed: Taken
+    """What is gone."""
     why: str
     """Why this and nothing else of its kind."""
 
@@ -70,7 +71,7 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | str:
     return Lighter(
         smaller,
         cut.variables["params"],
-        {"filters": removed},
+        Taken(filters=removed),
         f"least by {judge.criterion} for what they cost",
     )
 
@@ -95,7 +96,7 @@ def layer(net: train.Trained, judge: Judge) -> Lighter | str:
         why = (
             f"without it {right:.4f} instead of {whole:.4f} are right, for {100 * saved:.0f}% less"
         )
-        removed = {"layer": path, "started_anew": anew}
+        removed = Taken(layer=path, started_anew=anew)
         if best is None or lost / saved < best[0]:
             best = lost / saved, Lighter(smaller, params, removed, why)
     return best[1] if best else "without any of its blocks it costs as much"
@@ -106,7 +107,7 @@ def resolution(net: train.Trained, judge: Judge) -> Lighter | str:
     del judge
     side = widths.looks_at(net.config)
     smaller = widths.changed(net.config, {"grid": side // 2})
-    return _coarser(net, smaller, {"resolution": [side, side // 2]})
+    return _coarser(net, smaller, Taken(resolution=(side, side // 2)))
 
 
 def stem(net: train.Trained, judge: Judge) -> Lighter | str:
@@ -122,12 +123,12 @@ def stem(net: train.Trained, judge: Judge) -> Lighter | str:
         smaller = widths.changed(net.config, {"stem_stride": 2 * stride})
     else:
         return "the stride of its first convolution is no field of the net's"
-    return _coarser(net, smaller, {"stem_stride": [stride, 2 * stride]})
+    return _coarser(net, smaller, Taken(stem_stride=(stride, 2 * stride)))
 
 
 def longer(net: train.Trained) -> Lighter:
     """Nothing: the net as it is, to learn more."""
-    return Lighter(net.config, net.params, {}, "near to what is wanted")
+    return Lighter(net.config, net.params, Taken(), "near to what is wanted")
 
 
 MOVES: Mapping[str, Move] = {
@@ -139,7 +140,7 @@ MOVES: Mapping[str, Move] = {
 
 
 def _coarser(
-    net: train.Trained, smaller: ml_collections.ConfigDict, removed: Mapping[str, Any]
+    net: train.Trained, smaller: ml_collections.ConfigDict, removed: Taken
 ) -> Lighter | str:
     """The same layers on smaller maps."""
     side = smaller.data.image_size

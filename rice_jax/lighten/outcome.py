@@ -1,35 +1,23 @@
 """What a search leaves: the chosen run, the front on the test split, lighten.json, a figure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 from etils import epath
 
 from rice_jax import config as configuration
-from rice_jax import report, stages, train
+from rice_jax import records, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front
 from rice_jax.lighten.candidate import Workshop
+from rice_jax.records import Candidate, ConfigFile, EvaluationFile, LightenFile, OnTest, StepFile
 from rice_jax.report import figures
 from rice_jax.report.record import PARTS
 from rice_jax.run import Run
 
-FILE = "lighten.json"
-
-
-_KEYS = ("request", "config", "forecast", "candidates", "finished")
-
-
-def read(out: Run) -> dict[str, Any]:
-    """lighten.json of a folder; UserError where it is damaged."""
-    content = out.read_json(FILE)
-    if not isinstance(content, dict) or any(key not in content for key in _KEYS):
-        raise UserError(f"{out.path / FILE} is damaged: it is incomplete; give another --out")
-    return content
-
 
 def finish(
-    workshop: Workshop, content: Mapping[str, Any], points: Sequence[front.Point], floor: float
+    workshop: Workshop, content: LightenFile, points: Sequence[front.Point], floor: float
 ) -> None:
     """Choose among `points`, measure the front on the test split, and make the run of the choice.
 
@@ -46,32 +34,34 @@ def finish(
     chosen = front.lightest(lighter, floor)
     if chosen is None or chosen.cost >= whole.cost:
         raise UserError(_nothing(workshop, lighter, floor))
-    on, least = front.front(points), floor - content["request"]["slack"]
+    on, least = front.front(points), floor - content.request.slack
     names = [point.name for point in on]
     hopeful = [point.name for point in on if point.accuracy >= least]
     test = {name: _tested(workshop, name) for name in dict.fromkeys([*hopeful, chosen.name])}
     out = workshop.out
     _copy(workshop.folder(chosen.name), out)
-    config = configuration.from_json(configuration.read(out)["config"])
+    config = configuration.from_json(configuration.read(out).config)
     stages.run_stages(config, str(out), ["profile", "inspect"])
-    finished = {**content, "front": names, "chosen": chosen.name, "test": test, "finished": True}
-    out.write_json(FILE, finished)
+    finished = dataclasses.replace(
+        content, front=names, chosen=chosen.name, test=test, finished=True
+    )
+    records.write(out, finished)
     _draw(workshop, finished)
     report.write(out)
     print(
         f"chosen: {chosen.name}, with {chosen.cost / whole.cost:.1%} of the whole net's "
         f"{workshop.measure} and {100 * chosen.accuracy:.2f} % of augmented validation images "
-        f"right, {100 * test[chosen.name]['augmented']:.2f} % of augmented test images"
+        f"right, {100 * (test[chosen.name].augmented or 0.0):.2f} % of augmented test images"
     )
 
 
-def _draw(workshop: Workshop, content: Mapping[str, Any]) -> None:
+def _draw(workshop: Workshop, content: LightenFile) -> None:
     figure = figures.searched(
-        content["candidates"],
-        front=content["front"],
-        chosen=content["chosen"],
+        content.candidates,
+        front=content.front,
+        chosen=content.chosen,
         measure=workshop.measure,
-        floor=content["floor"],
+        floor=content.floor,
         title=f"{workshop.whole.model.name}: lighter nets",
         synthetic=workshop.dataset.synthetic,
     )
@@ -86,29 +76,31 @@ def _nothing(workshop: Workshop, lighter: Sequence[front.Point], floor: float) -
     return f"{told}; the same --out goes on with a wider --within, more --slack or --rounds"
 
 
-def _tested(workshop: Workshop, name: str) -> dict[str, float]:
+def _tested(workshop: Workshop, name: str) -> OnTest:
     """Accuracies on the test split; nothing is written to the folder of the whole net."""
     run = workshop.folder(name)
-    done = run.has("evaluation.json") and run.read_json("evaluation.json")
-    if not name and not (done and done.get("path") == "test split"):
+    done = records.read_if_there(run, EvaluationFile)
+    if not name and not (done and done.path == "test split"):
         net = train.load(run)
-        return {part: workshop.accuracy(net, "test", part) for part in PARTS}
-    if not done:
-        config = configuration.from_json(configuration.read(run)["config"])
+        clean, augmented = (workshop.accuracy(net, "test", part) for part in PARTS)
+        return OnTest(clean=clean, augmented=augmented)
+    if done is None:
+        config = configuration.from_json(configuration.read(run).config)
         stages.run_stages(config, str(run), ["evaluate"])
-        done = run.read_json("evaluation.json")
-    return {part: done[part]["accuracy"] for part in PARTS}
+        done = records.read(run, EvaluationFile)
+    results = done.parts()
+    return OnTest(clean=results["clean"].accuracy, augmented=results["augmented"].accuracy)
 
 
 def _copy(run: Run, out: Run) -> None:
     """Make `out` the run: config.json last, with which it is one."""
-    config = out.path / "config.json"
+    config = out.path / ConfigFile.FILE
     config.unlink(missing_ok=True)
     out.checkpoints.rmtree(missing_ok=True)
     for child in run.path.iterdir():
-        if child.name not in ("config.json", "candidate.json", "step.json", ".lock"):
+        if child.name not in (ConfigFile.FILE, Candidate.FILE, StepFile.FILE, ".lock"):
             _copy_into(child, out.path / child.name)
-    out.write_bytes("config.json", (run.path / "config.json").read_bytes())
+    out.write_bytes(ConfigFile.FILE, (run.path / ConfigFile.FILE).read_bytes())
 
 
 def _copy_into(source: epath.Path, target: epath.Path) -> None:

@@ -9,12 +9,13 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, identity, inspection, lock, stages, train
+from rice_jax import data, identity, inspection, lock, records, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import child, widths
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
+from rice_jax.records import PruneFile, PruneRequest
 from rice_jax.report import figures
 from rice_jax.run import Run
 from rice_jax.train.images import Images
@@ -22,32 +23,6 @@ from rice_jax.train.origin import changes
 
 _UNDER_WAY = "pruning.json"
 """A file that is there as long as prune.json is not: the folder holds half a pruning."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to remove, and how."""
-
-    drop: str | None = None
-    budgets: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    criterion: str = "taylor"
-    allocation: str = "global"
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    round_to: int = 1
-    drop_layers: tuple[str, ...] = ()
-    """Paths of blocks, or 'auto' alone: those after which no block tells the classes better."""
-    tail_margin: float = 0.002
-    split: str = "validation"
-    kinds: tuple[str, ...] = ("clean", "augmented")
-    judge_images: int = 2000
-    steps: int = 1
-    finetune_epochs: int = 0
-    on_unknown: str = "error"
-
-    def to_json(self) -> dict[str, Any]:
-        """The request as prune.json holds it."""
-        return dataclasses.asdict(self) | {"budgets": dict(self.budgets)}
 
 
 @dataclasses.dataclass
@@ -73,7 +48,9 @@ class Net:
         return (1, side, side, 3)
 
 
-def prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
+def prune_run(
+    request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run
+) -> None:
     """Prune the run in `parent`, and train, evaluate, profile and inspect what remains in `out`.
 
     A run that was pruned already by the same request goes on where it stands.
@@ -89,32 +66,31 @@ def prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, 
         _prune_run(request, config, parent, out)
 
 
-def _prune_run(request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
-    asked = request.to_json() | {"parent": str(parent)}
+def _prune_run(
+    request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run
+) -> None:
+    request = dataclasses.replace(request, parent=str(parent))
     config = child.for_the_net_of(parent, config)
-    if out.has("prune.json"):
-        made = out.read_json("prune.json")["request"]
-        usual = Request().to_json()  # for what an older version did not ask
-        differing = [n for n in asked if _plain(made.get(n, usual.get(n))) != _plain(asked[n])]
-        if differing:
-            name = differing[0]
-            raise UserError(
-                f"{out} was pruned with {name}={made.get(name)}, not {asked[name]}: give another "
-                "--out, or remove that folder"
-            )
+    if out.has(PruneFile.FILE):
+        made = records.read(out, PruneFile).request
+        for field in dataclasses.fields(made):
+            before, now = (getattr(each, field.name) for each in (made, request))
+            if before != now:
+                raise UserError(
+                    f"{out} was pruned with {field.name}={before}, not {now}: give another "
+                    "--out, or remove that folder"
+                )
         saved = _resumed(request, config, out)
         print(f"{out} is pruned already: going on from there", flush=True)
     else:
         _refuse_other_run(out, parent)
-        _prune(request, config, parent, out, asked)
-        saved = configuration.from_json(configuration.read(out)["config"])
+        _prune(request, config, parent, out)
+        saved = configuration.from_json(configuration.read(out).config)
     todo = ["evaluate", "profile", "inspect"]
     stages.run_stages(saved, str(out), ["train", *todo] if request.finetune_epochs else todo)
 
 
-def _prune(
-    request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run, asked: Any
-) -> None:
+def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     trained = train.load(parent)
     dataset = identity.load_own(config, parent)
     whole = _whole(config, trained.params)
@@ -127,7 +103,7 @@ def _prune(
     for number, budgets in enumerate(_schedule(request, whole), 1):
         net, cut = _cut(request, net, dataset, budgets, first=number == 1)
         cuts.append(cut)
-        _begin(out, asked)
+        _begin(out, request)
         if number < request.steps:
             step = Run(out.path / "steps" / str(number))
             _save(step, parent, net, dataset, request.finetune_epochs)
@@ -136,12 +112,12 @@ def _prune(
     final = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers:
         final = certify(whole.pair, net.pair, images)
-    _begin(out, asked)
+    _begin(out, request)
     _save(out, parent, net, dataset, request.finetune_epochs)
     _draw(whole, net, dataset, out)
     assert final is not None
     content = {
-        "request": asked,
+        "request": records.plain(request),
         "before": totals(whole.pair[0], whole.shape),
         "after": totals(net.pair[0], net.shape),
         "removed": _by_original(whole, net, removed=True),
@@ -152,16 +128,17 @@ def _prune(
         "steps": [cut.to_json() for cut in cuts],
         **account,
     }
-    out.write_json("prune.json", content)
+    told = records.made(PruneFile, content)
+    records.write(out, told)
     (out.path / _UNDER_WAY).unlink()
-    _tell(content)
+    _tell(told)
 
 
 def _resumed(
-    request: Request, config: ml_collections.ConfigDict, out: Run
+    request: PruneRequest, config: ml_collections.ConfigDict, out: Run
 ) -> ml_collections.ConfigDict:
     """The lighter run's configuration, with what is given now and may still change."""
-    saved = configuration.from_json(configuration.read(out)["config"])
+    saved = configuration.from_json(configuration.read(out).config)
     given = configuration.from_json(configuration.to_json(config))
     with given.unlocked():
         given.model = saved.model
@@ -175,10 +152,10 @@ def _resumed(
     return given
 
 
-def _begin(out: Run, asked: Any) -> None:
+def _begin(out: Run, request: PruneRequest) -> None:
     """Mark the folder as half a pruning, from its first file on."""
     out.create()
-    out.write_json(_UNDER_WAY, asked)
+    out.write_json(_UNDER_WAY, records.plain(request))
 
 
 def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:
@@ -201,7 +178,7 @@ def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _drop_layers(
-    request: Request, net: Net, images: Images, dataset: data.Dataset
+    request: PruneRequest, net: Net, images: Images, dataset: data.Dataset
 ) -> tuple[Net, dict[str, Any]]:
     paths, probes = list(request.drop_layers), []
     if paths == ["auto"]:
@@ -232,7 +209,7 @@ def _drop_layers(
     return Net(config, params, {path: net.kept[origin[path]] for path in smaller}, origin), account
 
 
-def _schedule(request: Request, whole: Net) -> list[dict[str, int]]:
+def _schedule(request: PruneRequest, whole: Net) -> list[dict[str, int]]:
     """The budgets of each step, in equal ratios from what there is to what is asked for."""
     if not request.budgets and not request.drop:
         return []
@@ -249,7 +226,7 @@ def _schedule(request: Request, whole: Net) -> list[dict[str, int]]:
 
 
 def _cut(
-    request: Request, net: Net, dataset: data.Dataset, budgets: Mapping[str, int], first: bool
+    request: PruneRequest, net: Net, dataset: data.Dataset, budgets: Mapping[str, int], first: bool
 ) -> tuple[Net, Pruned]:
     source = dataset.splits[request.split]
     images = Images(net.config, source, request.kinds, task="removing filters")
@@ -287,7 +264,7 @@ def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -
         if epochs:
             configuration.set_epochs(net.config, epochs)
         net.config.data.split_seed = configuration.split_seed(
-            configuration.from_json(configuration.read(parent)["config"])
+            configuration.from_json(configuration.read(parent).config)
         )
     child.begin(run, parent, net.config, net.params, dataset)
 
@@ -340,30 +317,26 @@ def _draw(whole: Net, net: Net, dataset: data.Dataset, out: Run) -> None:
         out.write_bytes(figures.side_by_side_file(old), figures.png(figure))
 
 
-def _tell(content: Mapping[str, Any]) -> None:
-    before, after = content["before"], content["after"]
+def _tell(account: PruneFile) -> None:
+    before, after, certificate = account.before, account.after, account.certificate
+    assert certificate is not None
     for name, label in (
         ("study", "FLOPs (study)"),
         ("params", "parameters"),
         ("filters", "filters"),
     ):
-        share = 100 * after[name] / before[name]
-        lacking = " of what can be counted" if name == "study" and before["uncounted"] else ""
-        print(f"{label}{lacking}: {before[name]:,} to {after[name]:,} ({share:.1f}%)")
-    for measure, budget in content["budgets"].items():
-        print(f"budget of {budget['asked']:,} ({measure}): undershot by {budget['under']:,}")
-    certificate = content["certificate"]
-    claim = "on every possible image" if certificate["proven"] else "on these images"
-    if certificate["departure"]:
-        claim += f", for {certificate['departure']}"
+        share = 100 * after.of(name) / before.of(name)
+        lacking = " of what can be counted" if name == "study" and before.uncounted else ""
+        print(f"{label}{lacking}: {before.of(name):,} to {after.of(name):,} ({share:.1f}%)")
+    for measure, budget in account.budgets.items():
+        print(f"budget of {budget.asked:,} ({measure}): undershot by {budget.under:,}")
+    claim = "on every possible image" if certificate.proven else "on these images"
+    if certificate.departure:
+        claim += f", for {certificate.departure}"
     print(
-        f"logits differ by {certificate['max_abs_logit_difference']:.2e} at most "
-        f"({certificate['max_relative_logit_difference']:.1e} of the largest logit) on "
-        f"{certificate['images']:,} images, {certificate['changed_predictions']:,} predictions "
+        f"logits differ by {certificate.max_abs_logit_difference:.2e} at most "
+        f"({certificate.max_relative_logit_difference:.1e} of the largest logit) on "
+        f"{certificate.images:,} images, {certificate.changed_predictions:,} predictions "
         f"change; this holds {claim}",
         flush=True,
     )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,20 +1,28 @@
 """The lightest net within a margin of a trained one's accuracy: a search that keeps a front."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import identity, lock, train
+from rice_jax import identity, lock, records, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front, outcome
-from rice_jax.lighten.candidate import Candidate, Workshop
+from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.child import for_the_net_of
-from rice_jax.lighten.forecast import Forecast, forecast
+from rice_jax.lighten.forecast import forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
-from rice_jax.lighten.request import Request
+from rice_jax.records import (
+    Candidate,
+    ConfigFile,
+    Forecast,
+    LearntFrom,
+    LightenFile,
+    SearchRequest,
+    Taken,
+)
 from rice_jax.run import Run
 from rice_jax.train import schedule
 from rice_jax.train.images import Images
@@ -22,7 +30,7 @@ from rice_jax.train.origin import changes
 
 
 def search(
-    request: Request,
+    request: SearchRequest,
     config: ml_collections.ConfigDict,
     parent: Run,
     out: Run,
@@ -46,16 +54,17 @@ def search(
         UserError: a run without training, images or classes that are not its own, a folder that
             holds something else, or nothing lighter within the margin: what came nearest is told.
     """
+    request = dataclasses.replace(request, parent=str(parent))
     trained = train.load(parent)
     config = for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
     workshop = Workshop(out, parent, config, dataset, request.measure)
     train.check(workshop.recipe(config, request.epochs), dataset)
     saved = _own_search(request, workshop)
-    if saved and saved["finished"] and not estimate_only:
-        print(f"{out} is finished: {saved['chosen']} was chosen; read {out.path / 'report.md'}")
+    if saved and saved.finished and not estimate_only:
+        print(f"{out} is finished: {saved.chosen} was chosen; read {out.path / 'report.md'}")
         return
-    expected = forecast(request, workshop, saved and saved["forecast"])
+    expected = forecast(request, workshop, saved.forecast if saved else None)
     print(expected, flush=True)
     if estimate_only:
         return
@@ -70,7 +79,7 @@ class _Search:
     """The candidates that there are, and what is tried next."""
 
     def __init__(
-        self, request: Request, workshop: Workshop, trained: train.Trained, expected: Forecast
+        self, request: SearchRequest, workshop: Workshop, trained: train.Trained, expected: Forecast
     ) -> None:
         self._request, self._workshop, self._expected = request, workshop, expected
         self._tried: dict[str, Candidate] = {}
@@ -99,36 +108,44 @@ class _Search:
 
     def points(self) -> list[front.Point]:
         """All candidates as they are weighed, the whole net first."""
-        return [candidate.point(self._request.measure) for candidate in self._tried.values()]
+        measure = self._request.measure
+        return [front.Point.of(candidate, measure) for candidate in self._tried.values()]
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> LightenFile:
         """What lighten.json holds of a search that is not finished."""
         recipe, splits = self._workshop.whole.train, self._workshop.dataset.splits
-        return {
-            "request": self._request.to_json() | {"parent": str(self._workshop.parent)},
-            "config": configuration.to_json(self._workshop.whole),
-            "synthetic": self._workshop.dataset.synthetic,
-            "images": {
-                "train": schedule.images(recipe, len(splits["train"])),
-                "validation": schedule.validation_images(recipe, len(splits["validation"])),
-            },
-            "forecast": self._expected.to_json(),
-            "floor": self.floor,
-            "candidates": [candidate.to_json() for candidate in self._tried.values()],
-            "front": [point.name for point in front.front(self.points())],
-            "chosen": None,
-            "finished": False,
-        }
+        return LightenFile(
+            request=self._request,
+            config=configuration.to_json(self._workshop.whole),
+            synthetic=self._workshop.dataset.synthetic,
+            images=LearntFrom(
+                train=schedule.images(recipe, len(splits["train"])),
+                validation=schedule.validation_images(recipe, len(splits["validation"])),
+            ),
+            forecast=self._expected,
+            floor=self.floor,
+            candidates=list(self._tried.values()),
+            front=[point.name for point in front.front(self.points())],
+            finished=False,
+        )
 
     def _whole(self, trained: train.Trained) -> Candidate:
         """The run itself, measured once."""
         out = self._workshop.out
-        if out.has(outcome.FILE):
-            return Candidate.from_json(outcome.read(out)["candidates"][0])
+        if saved := records.read_if_there(out, LightenFile):
+            return saved.candidates[0]
         print("=== the run itself ===", flush=True)
         accuracy = self._workshop.accuracy(trained, "validation", "augmented")
         costs = self._workshop.costs(trained)
-        return Candidate("", None, None, {}, "", costs, accuracy)
+        return Candidate(
+            name="",
+            out_of=None,
+            step=None,
+            removed=Taken(),
+            why="",
+            costs=costs,
+            accuracy=accuracy,
+        )
 
     def _try(
         self,
@@ -180,10 +197,10 @@ class _Search:
         print(f"{found.name or 'the run itself'}: {costs}; {told}", flush=True)
 
     def _write(self) -> None:
-        self._workshop.out.write_json(outcome.FILE, self.content())
+        records.write(self._workshop.out, self.content())
 
 
-def _own_search(request: Request, workshop: Workshop) -> dict[str, Any] | None:
+def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | None:
     """What lighten.json holds of this search, where it has begun.
 
     Raises:
@@ -192,21 +209,18 @@ def _own_search(request: Request, workshop: Workshop) -> dict[str, Any] | None:
     out, parent = workshop.out, workshop.parent
     if out.path.resolve() == parent.path.resolve():
         raise UserError(f"--out={out} is the run itself: give another folder")
-    if not out.has(outcome.FILE):
-        if out.has("config.json"):
+    saved = records.read_if_there(out, LightenFile)
+    if saved is None:
+        if out.has(ConfigFile.FILE):
             raise UserError(f"{out} holds a run that no search made: give another --out")
         return None
-    saved = outcome.read(out)
-    wanted = request.of_a_candidate() | {"parent": str(parent)}
-    if saved["finished"]:
-        wanted |= request.to_json()
-    for name, value in wanted.items():
-        if saved["request"].get(name) != value:
-            raise UserError(
-                f"{out} holds a search with {name}={saved['request'].get(name)}, not {value}: "
-                "give the same, or another --out"
-            )
-    for path, before, now in changes(saved["config"], configuration.to_json(workshop.whole)):
+    name = request.differs(saved.request, finished=saved.finished)
+    if name:
+        before, now = (getattr(each, name) for each in (saved.request, request))
+        raise UserError(
+            f"{out} holds a search with {name}={before}, not {now}: give the same, or another --out"
+        )
+    for path, before, now in changes(saved.config, configuration.to_json(workshop.whole)):
         raise UserError(
             f"{out} holds a search with config.{path}={before!r}, not {now!r}: give the same, or "
             "another --out"

@@ -7,8 +7,8 @@ import ml_collections
 from rice_jax import evaluate, identity, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import widths
-from rice_jax.lighten.pruning import Request
 from rice_jax.prune.pruner import prune, totals
+from rice_jax.records import PruneRequest
 from rice_jax.report import figures
 from rice_jax.run import Run
 from rice_jax.train.images import Images
@@ -18,7 +18,7 @@ SHARES = (0.5, 0.25, 0.1, 0.05, 0.02)
 
 
 def suggest(
-    request: Request, config: ml_collections.ConfigDict, parent: Run, out: Run | None
+    request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run | None
 ) -> None:
     """Print a table of budgets; with `out` leave it there as suggestions.json and a Pareto plot.
 
@@ -92,7 +92,7 @@ def _measured(
             image_size=config.data.image_size,
             batch_size=config.eval.batch_size,
             augment_seed=seed,
-        )["accuracy"]
+        ).accuracy
         for kind, seed in (("clean", None), ("augmented", config.seed))
     }
     return {"cost": left["study"], "params": left["params"], "filters_removed": gone, **accuracy}

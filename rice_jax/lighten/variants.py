@@ -2,17 +2,16 @@
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import profile, report, stages, train
+from rice_jax import profile, records, report, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten.pruning import Request, prune_run
+from rice_jax.lighten.pruning import prune_run
 from rice_jax.prune import ALLOCATIONS, CRITERIA
-from rice_jax.report.record import PARTS
+from rice_jax.records import PruneRequest
 from rice_jax.run import Run
 
 BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
@@ -20,7 +19,7 @@ BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
 
 
 def with_baselines(
-    request: Request,
+    request: PruneRequest,
     config: ml_collections.ConfigDict,
     parent: Run,
     out: Run,
@@ -48,7 +47,7 @@ def with_baselines(
     own = request.criterion if request.budgets else request.drop or "drop_layers"
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    rows: dict[str, list[records.SeedTold]] = {name: [] for name in names}
     for seed in dict.fromkeys(seeds):
         seeded = _with_seed(config, seed)
         for name in names:
@@ -59,20 +58,21 @@ def with_baselines(
                 _from_scratch(out, run, seed)
             else:
                 prune_run(_otherwise(request, name), seeded, parent, run)
-            rows[name].append({"seed": seed, **_measured(run)})
+            rows[name].append(_measured(run, seed))
     table = {name: _summary(each) for name, each in rows.items()}
-    content = {"epochs": request.finetune_epochs, "variants": table}
-    out.write_json("variants.json", content | {"whole_latency_seconds": _latency(parent)})
+    variants = records.VariantsFile(
+        epochs=request.finetune_epochs, variants=table, whole_latency_seconds=_latency(parent)
+    )
+    records.write(out, variants)
     report.write(out)
     for name, row in table.items():
-        clean, augmented = (_told(row[part]) for part in PARTS)
         print(
-            f"{name}: clean {clean}, augmented {augmented}, {row['runs'][0]['flops']:,} FLOPs, "
-            f"seed {', '.join(str(run['seed']) for run in row['runs'])}"
+            f"{name}: clean {_told(row.clean)}, augmented {_told(row.augmented)}, "
+            f"{row.runs[0].flops:,} FLOPs, seed {', '.join(str(run.seed) for run in row.runs)}"
         )
 
 
-def _otherwise(request: Request, name: str) -> Request:
+def _otherwise(request: PruneRequest, name: str) -> PruneRequest:
     """The request with the criterion or the allocation that a baseline is called by."""
     if name in ALLOCATIONS:
         return dataclasses.replace(request, allocation=name)
@@ -97,30 +97,38 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
 
 def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
     """Train the shape of the run in `pruned` from random weights, for as many epochs."""
-    config = _with_seed(configuration.from_json(configuration.read(pruned)["config"]), seed)
+    config = _with_seed(configuration.from_json(configuration.read(pruned).config), seed)
     config.model.weights = train.RANDOM
     stages.run_stages(config, str(run), list(stages.STAGES))
 
 
-def _measured(run: Run) -> dict[str, float]:
-    evaluation, profiled = run.read_json("evaluation.json"), run.read_json("profile.json")
-    return {
-        "clean": evaluation["clean"]["accuracy"],
-        "augmented": evaluation["augmented"]["accuracy"],
-        "flops": profiled["totals"]["flops"]["study"],
-        "latency": profiled["time"]["measured"]["median"],
-    }
+def _measured(run: Run, seed: int) -> records.SeedTold:
+    evaluation = records.read(run, records.EvaluationFile).parts()
+    profiled = records.read(run, records.ProfileFile)
+    time = profiled.time or records.Timed()
+    return records.SeedTold(
+        seed=seed,
+        clean=evaluation["clean"].accuracy,
+        augmented=evaluation["augmented"].accuracy,
+        flops=profiled.totals.flops.by("study"),
+        latency=time.measured.median,
+    )
 
 
-def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"runs": runs}
-    for part in (*PARTS, "latency"):
-        values = [run[part] for run in runs]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        summary[part] = {"mean": statistics.fmean(values), "spread": spread}
-    return summary
+def _summary(runs: list[records.SeedTold]) -> records.VariantTold:
+    return records.VariantTold(
+        runs=runs,
+        clean=_mean([run.clean for run in runs]),
+        augmented=_mean([run.augmented for run in runs]),
+        latency=_mean([run.latency for run in runs if run.latency is not None]),
+    )
 
 
-def _told(accuracy: Mapping[str, float | None]) -> str:
-    spread = "" if accuracy["spread"] is None else f" +- {accuracy['spread']:.4f}"
-    return f"{accuracy['mean']:.4f}{spread}"
+def _mean(values: Sequence[float]) -> records.Mean:
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return records.Mean(mean=statistics.fmean(values), spread=spread)
+
+
+def _told(accuracy: records.Mean) -> str:
+    spread = "" if accuracy.spread is None else f" +- {accuracy.spread:.4f}"
+    return f"{accuracy.mean:.4f}{spread}"

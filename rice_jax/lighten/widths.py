@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from rice_jax import models, train
+from rice_jax import models, nets, train
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.trace import variable_shapes
@@ -84,12 +84,7 @@ def changed(
 
 def looks_at(config: ml_collections.ConfigDict) -> int:
     """Height and width of what the net's first convolution sees of the image."""
-    return averaged(config.data.image_size, config.model.get("grid", 0))
-
-
-def averaged(side: int, grid: int) -> int:
-    """Height and width of an image of `side` pixels once it is averaged to about `grid`."""
-    return side // max(1, side // grid) if grid else side
+    return nets.averaged(config.data.image_size, config.model.get("grid", 0))
 
 
 def stem_stride(config: ml_collections.ConfigDict) -> int:

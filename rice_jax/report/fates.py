@@ -1,8 +1,8 @@
 """What became of each filter: dead on which images, proven dead, nearly dead, alive."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from rice_jax import records
 from rice_jax.report import numbers
 
 NEAR = 0.99
@@ -22,27 +22,24 @@ WORDS: Mapping[str, str] = {
 """What to call them, in the order in which they are drawn."""
 
 
-def marked(found: Mapping[str, Any] | None) -> dict[str, dict[str, list[int]]]:
-    """What a picture of maps marks of each layer of dead_filters.json: filters dead and nearly so.
+def marked(found: records.DeadFiltersFile | None) -> dict[str, dict[str, list[int]]]:
+    """What a picture of maps marks of each layer: filters dead and nearly so.
 
     {path: {"dead": indices on clean images, "nearly": indices}}; {} for no census.
     """
     return {
-        layer["path"]: {
-            "dead": list(layer["dead_clean"]),
+        layer.path: {
+            "dead": layer.dead_clean,
             "nearly": [index for index, fate in enumerate(fates(layer)) if fate == NEARLY],
         }
-        for layer in (found or {}).get("layers", ())
+        for layer in (found.layers if found else ())
     }
 
 
-def fates(layer: Mapping[str, Any]) -> list[str]:
-    """The fate of each filter of a layer of dead_filters.json, a key of `WORDS`."""
-    clean, augmented, proven = (
-        set(layer.get(name) or ()) for name in ("dead_clean", "dead_augmented", "proven_dead")
-    )
-    zeros = [*(layer.get("zero_fraction") or ())]
-    zeros += [None] * (layer["filters"] - len(zeros))
+def fates(layer: records.LayerFilters) -> list[str]:
+    """The fate of each filter of a layer, a key of `WORDS`."""
+    clean, augmented, proven = map(set, (layer.dead_clean, layer.dead_augmented, layer.proven_dead))
+    zeros = [*layer.zero_fraction, *[None] * (layer.filters - len(layer.zero_fraction))]
 
     def fate(index: int) -> str:
         if index in proven:
@@ -54,4 +51,4 @@ def fates(layer: Mapping[str, Any]) -> list[str]:
         share = zeros[index]
         return NEARLY if numbers.present(share) and share >= NEAR else ALIVE
 
-    return [fate(index) for index in range(layer["filters"])]
+    return [fate(index) for index in range(layer.filters)]

@@ -14,6 +14,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from rice_jax.records import FeatureMapsFile, KernelShown, LayerShown, PictureShown
+
 MOST_MAPS = 64
 """Of a layer; of more the strongest are kept."""
 MOST_BYTES = 5 << 20
@@ -66,7 +68,7 @@ def gallery(
     classes: Sequence[str],
     weights: Mapping[str, np.ndarray],
     most_bytes: int = MOST_BYTES,
-) -> dict[str, Any]:
+) -> FeatureMapsFile:
     """What feature_maps.json holds of these images.
 
     Args:
@@ -74,13 +76,6 @@ def gallery(
         classes: in the order of the probabilities.
         weights: arrays by path, 'conv1/kernel' (height, width, inputs, filters).
         most_bytes: of the sprites.
-
-    Returns:
-        {"classes", "images": [{label, kind, predicted, probabilities, picture}], "layers":
-        [{path, filters, size, drawn, columns, rectified, shown, sprites, ranges, kernel}]}: picture
-        is a JPEG, a sprite a PNG in base64, one an image; `size` is a map's height and width and
-        `drawn` what they are reduced to; `ranges` are the values that are darkest and brightest;
-        `kernel` is None where `weights` has none.
     """
     paths = list(specimens[0].maps)
     stacks = {path: [one.maps[path] for one in specimens] for path in paths}
@@ -90,15 +85,12 @@ def gallery(
         most_bytes - 300 * len(paths) * len(specimens),
     )
     inputs = _inputs([weights.get(f"{path}/kernel") for path in paths], list(shown.values()))
-    return {
-        "classes": list(classes),
-        "images": [_told(specimen, classes) for specimen in specimens],
-        "layers": [
-            _layer(path, stacks[path], shown[path], side)
-            | {"kernel": kernel(weights.get(f"{path}/kernel"), shown[path], inputs)}
-            for path in paths
-        ],
-    }
+    kernels = {path: kernel(weights.get(f"{path}/kernel"), shown[path], inputs) for path in paths}
+    return FeatureMapsFile(
+        classes=list(classes),
+        images=[_told(specimen, classes) for specimen in specimens],
+        layers=[_layer(path, stacks[path], shown[path], side, kernels[path]) for path in paths],
+    )
 
 
 def strongest(stack: Sequence[Seen], most: int = MOST_MAPS) -> list[int]:
@@ -145,20 +137,24 @@ def _side(layers: Sequence[tuple[tuple[int, int], int]], most_bytes: int) -> int
     return side
 
 
-def _layer(path: str, stack: Sequence[Seen], shown: Sequence[int], side: int) -> dict[str, Any]:
+def _layer(
+    path: str, stack: Sequence[Seen], shown: Sequence[int], side: int, kernel: KernelShown | None
+) -> LayerShown:
     rectified = not any((one.low < 0).any() for one in stack)
     columns = math.ceil(math.sqrt(len(shown)))
-    return {
-        "path": path,
-        "filters": len(stack[0].low),
-        "size": list(stack[0].size),
-        "drawn": list(reduced(stack[0].values[..., :1], side).shape[:2]),
-        "columns": columns,
-        "rectified": rectified,
-        "shown": list(shown),
-        "sprites": [_text(sprite(one, shown, side, columns, rectified)) for one in stack],
-        "ranges": [_ranges(one.low[shown], one.high[shown]) for one in stack],
-    }
+    height, width = reduced(stack[0].values[..., :1], side).shape[:2]
+    return LayerShown(
+        path=path,
+        filters=len(stack[0].low),
+        size=stack[0].size,
+        drawn=(height, width),
+        columns=columns,
+        rectified=rectified,
+        shown=list(shown),
+        sprites=[_text(sprite(one, shown, side, columns, rectified)) for one in stack],
+        ranges=[_ranges(one.low[shown], one.high[shown]) for one in stack],
+        kernel=kernel,
+    )
 
 
 def sprite(seen: Seen, shown: Sequence[int], side: int, columns: int, rectified: bool) -> bytes:
@@ -210,14 +206,8 @@ def _inputs(kernels: Sequence[np.ndarray | None], shown: Sequence[Sequence[int]]
 
 def kernel(
     weights: np.ndarray | None, shown: Sequence[int], inputs: int = _INPUTS[0]
-) -> dict[str, Any] | None:
-    """The kernels of a layer in 8 bits: the inputs of each filter that weigh most.
-
-    Returns:
-        {"size": [height, width], "inputs": n, "of": [[i] by filter], "scale": [x by filter],
-        "values": base64 of int8 (filters, inputs, height, width)}, a weight being its value times
-        the scale over 127; None for what is no kernel of a convolution over two axes.
-    """
+) -> KernelShown | None:
+    """The kernels of a layer; None for what is no kernel of a convolution over two axes."""
     if weights is None or weights.ndim != 4 or max(shown, default=0) >= weights.shape[3]:
         return None
     chosen = np.asarray(weights, float)[..., list(shown)].transpose(3, 2, 0, 1)
@@ -227,25 +217,25 @@ def kernel(
     chosen = np.take_along_axis(chosen, order[:, :, None, None], axis=1)
     scale = np.abs(chosen).max(axis=(1, 2, 3))
     levels = np.rint(127 * chosen / np.where(scale > 0, scale, 1)[:, None, None, None])
-    return {
-        "size": list(weights.shape[:2]),
-        "inputs": int(weights.shape[2]),
-        "of": order.tolist(),
-        "scale": [float(f"{value:.3g}") for value in scale],
-        "values": _text(np.nan_to_num(levels).astype(np.int8).tobytes()),
-    }
+    return KernelShown(
+        size=(weights.shape[0], weights.shape[1]),
+        inputs=weights.shape[2],
+        of=order.tolist(),
+        scale=[float(f"{value:.3g}") for value in scale],
+        values=_text(np.nan_to_num(levels).astype(np.int8).tobytes()),
+    )
 
 
-def _told(specimen: Specimen, classes: Sequence[str]) -> dict[str, Any]:
+def _told(specimen: Specimen, classes: Sequence[str]) -> PictureShown:
     probabilities = np.asarray(specimen.probabilities)
     known = probabilities.size == len(classes) > 0
-    return {
-        "label": specimen.label,
-        "kind": specimen.kind,
-        "predicted": classes[int(np.argmax(probabilities))] if known else "",
-        "probabilities": [round(float(value), 4) for value in probabilities],
-        "picture": _text(_jpeg(specimen.pixels)),
-    }
+    return PictureShown(
+        label=specimen.label,
+        kind=specimen.kind,
+        predicted=classes[int(np.argmax(probabilities))] if known else "",
+        probabilities=[round(float(value), 4) for value in probabilities],
+        picture=_text(_jpeg(specimen.pixels)),
+    )
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

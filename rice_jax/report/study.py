@@ -1,9 +1,10 @@
 """The study's figures, as profile.json repeats them for its nets, and their errata."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import operator
+from collections.abc import Callable
 
 from rice_jax.profile.study import TEST_IMAGES
+from rice_jax.records import SummaryFile
 from rice_jax.report import numbers
 
 
@@ -12,32 +13,29 @@ def tflops(flops: float | None) -> float | None:
     return None if flops is None else flops * TEST_IMAGES / 1e12
 
 
-def reported(summary: Mapping[str, Any], field: str) -> float | None:
+def reported(summary: SummaryFile, field: str) -> float | None:
     """The study's figure called `field` ('flops', 'macro.f1'); None where it has none."""
-    value: Any = summary.get("reported")
-    for key in field.split("."):
-        value = (value or {}).get(key)
-    return value
+    theirs = summary.reported
+    return operator.attrgetter(field)(theirs) if theirs else None
 
 
-def correct(summary: Mapping[str, Any], field: str) -> float | None:
+def correct(summary: SummaryFile, field: str) -> float | None:
     """What the study should have printed; None where it has no figure, or a right one."""
-    found = [entry["correct"] for entry in summary.get("errata") or () if entry["field"] == field]
-    return found[0] if found else None
+    return next((entry.correct for entry in summary.errata if entry.field == field), None)
 
 
 def cell(
-    summary: Mapping[str, Any], field: str, form: Callable[[float | None], str] = numbers.count
+    summary: SummaryFile, field: str, form: Callable[[float | None], str] = numbers.count
 ) -> str:
     """The study's figure as text, and the correct one where it errs."""
     text, correction = form(reported(summary, field)), correct(summary, field)
     return text if correction is None else f"{text} (correct: {form(correction)})"
 
 
-def errata(summary: Mapping[str, Any]) -> list[str]:
+def errata(summary: SummaryFile) -> list[str]:
     """A sentence for each figure that the study has wrong."""
     return [
-        f"The study prints {entry['reported']:,} for {entry['field']} of {entry['model']}; "
-        f"correct is {entry['correct']:,}: {entry['why']}."
-        for entry in summary.get("errata") or ()
+        f"The study prints {entry.reported:,} for {entry.field} of {entry.model}; "
+        f"correct is {entry.correct:,}: {entry.why}."
+        for entry in summary.errata
     ]

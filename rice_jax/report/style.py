@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib.style
+from anyascii import anyascii
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -183,16 +184,22 @@ def _render(figure: Figure, kind: str, **options: Any) -> bytes:
 
 
 def drawable(text: str) -> str:
-    """`text` on one line, with a box for each character that no installed font can draw."""
+    """`text` on one line, letters that no installed font can draw in ASCII, or else as a box."""
     line = " ".join(text.split())
-    return "".join(letter if _has_glyph(letter) else "□" for letter in line)
+    return "".join(letter if _has_glyph(letter) else _written(letter) for letter in line)
+
+
+@functools.cache
+def _written(letter: str) -> str:
+    """A letter of any script as ASCII, by its sound; a box for what has none."""
+    return anyascii(letter) or "□"
 
 
 def labels(names: Sequence[str], inches: float, size: float = SMALL) -> list[str]:
     """Names of classes as labels no wider than `inches`, each different from the others.
 
-    A name that the fonts cannot draw, and one that is cut to the same letters as another,
-    becomes its number: 'class 3'.
+    A name that can neither be drawn nor written in ASCII, and one that is cut to the same letters
+    as another, becomes its number: 'class 3'.
     """
     short = [fit(drawable(name), inches, size) for name in names]
     numbered = [f"class {number}" for number in range(1, len(names) + 1)]

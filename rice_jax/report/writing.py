@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
+from rice_jax import records
 from rice_jax.report import figures, numbers
 from rice_jax.report.html.run import run_page
 from rice_jax.report.page import page
-from rice_jax.report.record import PARTS, Record, load, summarize
+from rice_jax.report.record import Record, load, summarize
 from rice_jax.run import Run
 
 
@@ -19,7 +20,7 @@ def write(run: Run) -> None:
     """
     record = load(run)
     summary = summarize(record)
-    run.write_json("summary.json", summary)
+    records.write(run, summary)
     for name, figure in _figures(record):
         run.write_bytes(name, figures.png(figure))
     run.write_text("report.md", page(run, record, summary))
@@ -42,26 +43,24 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
     if record.history:
         title = f"{model}: training"
         yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
-    for part in PARTS:
-        result = (record.evaluation or {}).get(part)
-        if result:
-            figure = figures.confusion_matrix(
-                result["confusion_matrix"],
-                list(result["per_class"]),
-                f"{model}: {part} test images",
-                f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} right",
-                synthetic=synthetic,
-            )
-            yield f"confusion_matrix_{part}.png", figure
+    for part, result in record.results.items():
+        figure = figures.confusion_matrix(
+            result.confusion_matrix,
+            list(result.per_class),
+            f"{model}: {part} test images",
+            f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} right",
+            synthetic=synthetic,
+        )
+        yield f"confusion_matrix_{part}.png", figure
     if record.profile:
         title = f"{model}: where the compute goes"
-        layers = record.profile["layers"]
+        layers = record.profile.layers
         yield "flops.png", figures.flops(layers, title=title)
-        device = record.profile.get("roofline")
-        if device:
+        if record.profile.roofline:
             title = f"{model}: what bounds each layer"
-            yield "roofline.png", figures.roofline(layers, device, title=title)
+            figure = figures.roofline(layers, record.profile.roofline, title=title)
+            yield "roofline.png", figure
     if record.dead_filters:
         title = f"{model}: dead filters"
-        layers = record.dead_filters["layers"]
-        yield "dead_filters.png", figures.dead_filters(layers, title=title, synthetic=synthetic)
+        found = record.dead_filters.layers
+        yield "dead_filters.png", figures.dead_filters(found, title=title, synthetic=synthetic)

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from rice_jax import inspection, specimens, train
 from rice_jax.data.images import decode_into, plain
-from rice_jax.report import fates, record
+from rice_jax.report import record
 from rice_jax.report.gallery import gallery
 from rice_jax.report.html.viewer import told
 from rice_jax.run import Run
@@ -48,6 +48,4 @@ class Looking:
         with self._lock:
             seen = specimens.specimen(self._see, self._variables, floats)
         found = gallery([seen], self.classes, self._weights)
-        layers = told(found["layers"], self._record)
-        made_of = ", ".join(image.made_of)
-        return {**found, "layers": layers, "words": dict(fates.WORDS), "made_of": made_of}
+        return told(found, self._record) | {"made_of": ", ".join(image.made_of)}

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from rice_jax import zoo
+from rice_jax import nets, zoo
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import schedule, weights
@@ -93,7 +93,7 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     for size in sorted(set(weights.image_sizes(config))):
         if not schedule.fits(module, params, size):
             raise UserError(f"{named} cannot take images of {size} x {size} pixels")
-        if run and size not in _sizes(theirs) and jax.process_index() == 0:
+        if run and _sees(theirs, size) not in _seen(theirs) and jax.process_index() == 0:
             print(
                 f"WARNING: {source} was not trained on images of {size} x {size} pixels: it may "
                 "teach what is wrong",
@@ -102,8 +102,14 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     return Teacher(module, params, distill.temperature, distill.weight)
 
 
-def _sizes(config: Mapping[str, Any]) -> set[int]:
-    """Height and width of the images that a net of this configuration learnt from."""
+def _seen(config: Mapping[str, Any]) -> set[int]:
+    """Height and width of what a net of this configuration saw of the images it learnt from."""
     whole, recipe = config["data"]["image_size"], config["train"]
     quick = recipe.get("schedule") == schedule.QUICK
-    return {whole} | {whole // shrink for shrink in (recipe["quick"]["shrink"] if quick else ())}
+    sizes = {whole // shrink for shrink in (recipe["quick"]["shrink"] if quick else ())}
+    return {_sees(config, size) for size in sizes | {whole}}
+
+
+def _sees(config: Mapping[str, Any], size: int) -> int:
+    """Height and width of an image of `size` pixels once the net has averaged it."""
+    return nets.averaged(size, config["model"].get("grid", 0))

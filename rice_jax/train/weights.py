@@ -90,7 +90,7 @@ def newest(run: Run) -> Checkpoint:
 def _restored(
     run: Run, choose: Callable[..., Checkpoint | None]
 ) -> tuple[ml_collections.ConfigDict, Checkpoint]:
-    config = from_json(configuration.read(run)["config"])
+    config = from_json(configuration.read(run).config)
     image_size, model, module = config.data.image_size, dict(config.model), build(config)
 
     def like(origin: dict[str, Any]) -> state.TrainState:

@@ -56,6 +56,11 @@ def cautions(nets: Sequence[Net]) -> list[str]:
 def incomparable(nets: Sequence[Net]) -> str:
     """Why no net can be told to be better than another; '' where it can."""
     entries = [entry for net in nets for entry in net.entries]
+    if all(entry.record.synthetic for entry in entries):
+        return (
+            "the images are drawn grains, on which no net shows what it is worth. Compare runs on "
+            "photographs: `--config.data.path=sample`, or images of your own."
+        )
     if _of_several_sets(entries):
         return (
             "the runs did not learn from the same images, so that what is better may be the "
@@ -70,36 +75,37 @@ def incomparable(nets: Sequence[Net]) -> str:
 
 
 def _of_several_sets(entries: Sequence[Entry]) -> bool:
-    known = {(entry.record.data or {}).get("fingerprint") for entry in entries} - {None}
+    known = {entry.record.data and entry.record.data.fingerprint for entry in entries} - {None, ""}
     return len(known) > 1
 
 
 def _of_several_tests(entries: Sequence[Entry]) -> bool:
-    images = {(entry.summary["augmented"] or {}).get("images") for entry in entries} - {None}
-    return len(images) > 1 or len({entry.summary["evaluated_on"] for entry in entries} - {None}) > 1
+    images = {entry.summary.augmented and entry.summary.augmented.images for entry in entries}
+    tests = {entry.summary.evaluated_on for entry in entries}
+    return len(images - {None}) > 1 or len(tests - {None}) > 1
 
 
 def _at_chance(record: Record) -> bool:
     """Whether the clean test's accuracy is within two standard errors of one guess a class."""
-    clean = (record.evaluation or {}).get("clean")
+    clean = record.results.get("clean")
     if not clean:
         return False
-    chance = 1 / len(clean["per_class"])
-    error = math.sqrt(chance * (1 - chance) / clean["images"])
-    return clean["accuracy"] <= chance + 2 * error
+    chance = 1 / len(clean.per_class)
+    error = math.sqrt(chance * (1 - chance) / clean.images)
+    return clean.accuracy <= chance + 2 * error
 
 
 def _still_learning(entry: Entry) -> bool:
     """Whether it had fewer epochs than were planned, or than its recipe waits for a better one."""
-    recipe, done = entry.record.config["config"]["train"], entry.summary["epochs"]
+    recipe, done = entry.record.config.config["train"], entry.summary.epochs
     if recipe.get("schedule") == "quick":
         return bool(done < sum(recipe["quick"]["epochs"]))
-    best, patience = entry.summary["best_epoch"], recipe.get("stop_patience")
-    return bool(best and patience) and done - best < patience
+    best, patience = entry.summary.best_epoch, recipe.get("stop_patience")
+    return bool(best and patience and done - best < patience)
 
 
 def _with_epochs(net: Net) -> str:
-    epochs = sorted({entry.summary["epochs"] for entry in net.entries})
+    epochs = sorted({entry.summary.epochs for entry in net.entries})
     return f"{net.label} ({', '.join(map(str, epochs))})"
 
 

@@ -71,9 +71,8 @@ def _weighed(nets: Sequence[Net]) -> list[tuple[Net, float, float]]:
 
 def devices(nets: Sequence[Net]) -> list[str]:
     """The devices on which latency was measured."""
-    return sorted(
-        {entry.summary["latency_device"] for net in nets for entry in net.entries} - {None}
-    )
+    found = {entry.summary.latency_device for net in nets for entry in net.entries}
+    return sorted(device for device in found if device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,7 @@ def standard_error(net: Net) -> float | None:
     right and one wrong answer added, so that all right is not taken for certain.
     """
     accuracy = net.mean(ACCURACY)
-    images = (net.summary["augmented"] or {}).get("images")
+    images = net.summary.augmented.images if net.summary.augmented else None
     if accuracy is None or not images:
         return None
     share = (accuracy * images + 1) / (images + 2)

@@ -100,7 +100,7 @@ def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Pic
 def _comparable(axis: _Axis, nets: Sequence[Net]) -> bool:
     """Whether the axis says something: bits of one precision would be the FLOPs once more."""
     if axis.measure == "bit_operations":
-        return len({entry.summary["precision"] for net in nets for entry in net.entries}) > 1
+        return len({entry.summary.precision for net in nets for entry in net.entries}) > 1
     return axis.measure != "latency_seconds" or len(devices(nets)) == 1
 
 

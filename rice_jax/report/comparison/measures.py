@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rice_jax.profile.study import TEST_IMAGES
+from rice_jax.records import SummaryFile
 from rice_jax.report import numbers, study
 
-Summary = Mapping[str, Any]
 Form = Callable[[float | None], str]
 
 
@@ -17,7 +16,7 @@ class Measure:
     """A figure that a run's summary holds or that follows from it."""
 
     heading: str
-    read: Callable[[Summary], float | None]
+    read: Callable[[SummaryFile], float | None]
     form: Form
     field: str = ""
     """The study's name for it, '' where the study has no such figure."""
@@ -26,32 +25,22 @@ class Measure:
     incomplete: str = ""
     """The sign before the figure where FLOPs lack something; '' where that does not matter."""
 
-    def reported(self, summary: Summary) -> float | None:
+    def reported(self, summary: SummaryFile) -> float | None:
         """The study's figure, as printed."""
         return study.reported(summary, self.field) if self.field else None
 
-    def correct(self, summary: Summary) -> float | None:
+    def correct(self, summary: SummaryFile) -> float | None:
         """What the study should have printed, where that is something else."""
         return study.correct(summary, self.field) if self.field else None
 
-    def study_cell(self, summary: Summary) -> str:
+    def study_cell(self, summary: SummaryFile) -> str:
         """The study's figure as text, with its erratum."""
         if not self.field:
             return numbers.MISSING
         return study.cell(summary, self.field, self.study_form or self.form)
 
 
-def _at(*keys: str) -> Callable[[Summary], float | None]:
-    def read(summary: Summary) -> float | None:
-        value: Any = summary
-        for key in keys:
-            value = (value or {}).get(key)
-        return value
-
-    return read
-
-
-def _accuracy_per_tflop(summary: Summary) -> float | None:
+def _accuracy_per_tflop(summary: SummaryFile) -> float | None:
     accuracy = MEASURES["augmented_accuracy"].read(summary)
     total = MEASURES["tflops_7500"].read(summary)
     return None if accuracy is None or not total else 100 * accuracy / total
@@ -61,55 +50,75 @@ _TWO_DIGITS = functools.partial(numbers.decimal, digits=2)
 _THREE = functools.partial(numbers.short, digits=3)
 
 MEASURES: Mapping[str, Measure] = {
-    "params": Measure("parameters", _at("params"), numbers.count, "params"),
-    "trainable_params": Measure("trainable", _at("trainable_params"), numbers.count, "trainable"),
+    "params": Measure("parameters", lambda it: it.params, numbers.count, "params"),
+    "trainable_params": Measure(
+        "trainable", lambda it: it.trainable_params, numbers.count, "trainable"
+    ),
     "train_accuracy": Measure(
-        "training accuracy", _at("train_accuracy"), numbers.percent, "train_accuracy"
+        "training accuracy", lambda it: it.train_accuracy, numbers.percent, "train_accuracy"
     ),
-    "train_loss": Measure("training loss", _at("train_loss"), numbers.decimal, "train_loss"),
+    "train_loss": Measure("training loss", lambda it: it.train_loss, numbers.decimal, "train_loss"),
     "val_accuracy": Measure(
-        "validation accuracy", _at("val_accuracy"), numbers.percent, "val_accuracy"
+        "validation accuracy", lambda it: it.val_accuracy, numbers.percent, "val_accuracy"
     ),
-    "val_loss": Measure("validation loss", _at("val_loss"), numbers.decimal, "val_loss"),
-    "best_epoch": Measure("best epoch", _at("best_epoch"), _THREE, "best_epoch"),
-    "clean_accuracy": Measure("clean accuracy", _at("clean", "accuracy"), numbers.percent),
+    "val_loss": Measure("validation loss", lambda it: it.val_loss, numbers.decimal, "val_loss"),
+    "best_epoch": Measure("best epoch", lambda it: it.best_epoch, _THREE, "best_epoch"),
+    "clean_accuracy": Measure(
+        "clean accuracy", lambda it: it.clean.accuracy if it.clean else None, numbers.percent
+    ),
     "augmented_accuracy": Measure(
         "augmented accuracy",
-        _at("augmented", "accuracy"),
+        lambda it: it.augmented.accuracy if it.augmented else None,
         numbers.percent,
         "augmented_test_accuracy",
     ),
     "augmented_precision": Measure(
         "macro precision",
-        _at("augmented", "macro_precision"),
+        lambda it: it.augmented.macro_precision if it.augmented else None,
         numbers.decimal,
         "macro.precision",
         _TWO_DIGITS,
     ),
     "augmented_recall": Measure(
         "macro recall",
-        _at("augmented", "macro_recall"),
+        lambda it: it.augmented.macro_recall if it.augmented else None,
         numbers.decimal,
         "macro.recall",
         _TWO_DIGITS,
     ),
     "augmented_f1": Measure(
-        "macro F1", _at("augmented", "macro_f1"), numbers.decimal, "macro.f1", _TWO_DIGITS
+        "macro F1",
+        lambda it: it.augmented.macro_f1 if it.augmented else None,
+        numbers.decimal,
+        "macro.f1",
+        _TWO_DIGITS,
     ),
     "flops_study": Measure(
-        "FLOPs (`study`)", _at("flops", "study"), numbers.count, "flops", incomplete="≥"
+        "FLOPs (`study`)",
+        lambda it: it.flops.study if it.flops else None,
+        numbers.count,
+        "flops",
+        incomplete="≥",
     ),
     "flops_formula": Measure(
-        "FLOPs (`formula`)", _at("flops", "formula"), numbers.count, incomplete="≥"
+        "FLOPs (`formula`)",
+        lambda it: it.flops.formula if it.flops else None,
+        numbers.count,
+        incomplete="≥",
     ),
-    "flops_xla": Measure("FLOPs (`xla`)", _at("flops", "xla"), numbers.count, incomplete="≥"),
+    "flops_xla": Measure(
+        "FLOPs (`xla`)",
+        lambda it: it.flops.xla if it.flops else None,
+        numbers.count,
+        incomplete="≥",
+    ),
     "bit_operations": Measure(
-        "bit operations", _at("bit_operations"), numbers.count, incomplete="≥"
+        "bit operations", lambda it: it.bit_operations, numbers.count, incomplete="≥"
     ),
-    "bytes": Measure("bytes", _at("bytes"), numbers.count),
+    "bytes": Measure("bytes", lambda it: it.bytes, numbers.count),
     "tflops_7500": Measure(
         f"TFLOPs for {TEST_IMAGES:,} images",
-        lambda summary: study.tflops((summary["flops"] or {}).get("study")),
+        lambda it: study.tflops(it.flops.study if it.flops else None),
         functools.partial(numbers.short, digits=5),
         "tflops_7500",
         incomplete="≥",
@@ -117,13 +126,21 @@ MEASURES: Mapping[str, Measure] = {
     "accuracy_per_tflop": Measure(
         "accuracy per TFLOP (%)", _accuracy_per_tflop, _THREE, incomplete="≤"
     ),
-    "filters": Measure("filters", _at("filters"), numbers.count, "filters"),
-    "study_filters": Measure("filters, study's count", _at("study_filters"), numbers.count),
-    "latency_seconds": Measure("latency", _at("latency_seconds"), numbers.seconds),
-    "images_per_second": Measure("images a second", _at("images_per_second"), _THREE),
-    "dead_clean": Measure("dead, clean", _at("dead_filters", "clean"), numbers.count),
-    "dead_augmented": Measure("dead, augmented", _at("dead_filters", "augmented"), numbers.count),
-    "dead_proven": Measure("proven dead", _at("dead_filters", "proven"), numbers.count),
+    "filters": Measure("filters", lambda it: it.filters, numbers.count, "filters"),
+    "study_filters": Measure("filters, study's count", lambda it: it.study_filters, numbers.count),
+    "latency_seconds": Measure("latency", lambda it: it.latency_seconds, numbers.seconds),
+    "images_per_second": Measure("images a second", lambda it: it.images_per_second, _THREE),
+    "dead_clean": Measure(
+        "dead, clean", lambda it: it.dead_filters.clean if it.dead_filters else None, numbers.count
+    ),
+    "dead_augmented": Measure(
+        "dead, augmented",
+        lambda it: it.dead_filters.augmented if it.dead_filters else None,
+        numbers.count,
+    ),
+    "dead_proven": Measure(
+        "proven dead", lambda it: it.dead_filters.proven if it.dead_filters else None, numbers.count
+    ),
 }
 """By name: the columns of comparison.csv. Those called 'augmented' are of the augmented test
 images; FLOPs, latency and images a second are for inference; bytes are of an exported file, or of

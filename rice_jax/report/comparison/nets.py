@@ -5,10 +5,10 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rice_jax.errors import UserError
+from rice_jax.records import SummaryFile
 from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
 from rice_jax.run import Run
@@ -37,14 +37,14 @@ class Entry:
 
     run: Run
     record: Record
-    summary: Mapping[str, Any]
+    summary: SummaryFile
 
     @property
     def name(self) -> str:
         """Name of the net, with ', pruned' where filters were removed; of a file its kind."""
         if self.record.file is not None:
             kind = self.run.path.suffix
-            return f"{self.record.model}, {self.record.file['precision']} {kind}"
+            return f"{self.record.model}, {self.record.file.precision} {kind}"
         return self.record.model + (", pruned" if self.record.prune is not None else "")
 
 
@@ -61,14 +61,14 @@ class Net:
         return self.entries[0].name == "final"
 
     @property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> SummaryFile:
         """The first run's summary, for the study's figures, which are the same in all."""
         return self.entries[0].summary
 
     @property
     def complete(self) -> bool:
         """Whether the FLOPs of all its runs lack nothing."""
-        return all(entry.summary["flops_complete"] for entry in self.entries)
+        return all(entry.summary.flops_complete for entry in self.entries)
 
     def spread(self, measure: str) -> Spread | None:
         """A measure over the runs that have it; None where none has."""
@@ -118,26 +118,15 @@ def _file(path: str) -> Entry:
 
 
 def _entry(run: Run, record: Record) -> Entry:
-    try:
-        entry = Entry(run, record, summarize(record))
-        for measure in MEASURES.values():
-            float(measure.read(entry.summary) or 0)
-        _recipe(entry)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"the JSON in {run} is not as the stages write it ({type(error).__name__}: {error}): "
-            "run them there again"
-        ) from error
-    return entry
+    return Entry(run, record, summarize(record))
 
 
 def _recipe(entry: Entry) -> str:
     """What the runs of one net have in common: all but the seed and where things lie."""
-    config = entry.record.config["config"]
-    data = entry.record.data or {}
-    common = [entry.name, config["model"], config.get("train"), data.get("fingerprint")]
-    common += [entry.record.file and entry.record.file["file"]]
-    common += [(config.get("data") or {}).get("image_size"), entry.summary["evaluated_on"]]
+    config, images = entry.record.config.config, entry.record.data
+    common = [entry.name, config["model"], config.get("train"), images and images.fingerprint]
+    common += [entry.record.file and entry.record.file.file]
+    common += [(config.get("data") or {}).get("image_size"), entry.summary.evaluated_on]
     return json.dumps(common, sort_keys=True)
 
 

@@ -1,9 +1,9 @@
 """The comparison as a page: what report.md and report.html tell."""
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from rice_jax.records import PruneFile
 from rice_jax.report import markdown, numbers, study
 from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
@@ -100,7 +100,8 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
     error = choosing.standard_error(choice.best)
     if error is not None:
-        images = (choice.best.summary["augmented"] or {})["images"]
+        tested = choice.best.summary.augmented
+        images = tested.images if tested else None
         paragraphs.append(
             f"A test of {numbers.count(images)} images tells an accuracy to within "
             f"{100 * error:.1f} points or so (one binomial standard error of the best net): "
@@ -134,8 +135,8 @@ def _lacking(nets: Sequence[Net]) -> list[str]:
         missing = [
             stage
             for stage, there in (
-                ("evaluate", entry.summary["augmented"]),
-                ("profile", entry.summary["flops"]),
+                ("evaluate", entry.summary.augmented),
+                ("profile", entry.summary.flops),
             )
             if not there
         ]
@@ -243,7 +244,7 @@ def _study_table(nets: Sequence[Net], heading: str, names: Sequence[str]) -> lis
 
 def _unreported(nets: Sequence[Net]) -> str:
     """Why some nets have nothing of the study's beside them; '' where all have."""
-    labels = [markdown.escape(net.label) for net in nets if not net.summary.get("reported")]
+    labels = [markdown.escape(net.label) for net in nets if not net.summary.reported]
     if not labels:
         return ""
     return (
@@ -274,16 +275,16 @@ def _runs(nets: Sequence[Net]) -> str:
     rows = []
     for net in nets:
         for entry in net.entries:
-            data, summary = entry.record.data or {}, entry.summary
+            data, summary = entry.record.data, entry.summary
             rows.append(
                 (
                     markdown.escape(net.label),
                     markdown.code(str(entry.run)),
-                    markdown.escape(data.get("name") or numbers.MISSING),
-                    numbers.count((data.get("images") or {}).get("train")),
-                    numbers.count((summary["augmented"] or {}).get("images")),
-                    str(summary["seed"]),
-                    numbers.count(summary["epochs"] or None),
+                    markdown.escape((data and data.name) or numbers.MISSING),
+                    numbers.count(data.images.get("train") if data else None),
+                    numbers.count(summary.augmented.images if summary.augmented else None),
+                    str(summary.seed),
+                    numbers.count(summary.epochs or None),
                     _certificate(entry.record.prune),
                 )
             )
@@ -291,16 +292,17 @@ def _runs(nets: Sequence[Net]) -> str:
     return markdown.table(header[:columns], [row[:columns] for row in rows], left=3)
 
 
-def _certificate(prune: Mapping[str, Any] | None) -> str:
+def _certificate(prune: PruneFile | None) -> str:
     """What pruning proved of the run, in a few words; '' for a run that was not pruned."""
     if prune is None:
         return ""
-    certificate = prune.get("certificate") or {}
-    difference = certificate.get("max_abs_logit_difference")
-    if not numbers.present(difference):
+    certificate = prune.certificate
+    if certificate is None or not numbers.present(certificate.max_abs_logit_difference):
         return numbers.MISSING
-    proven = "proven for every image" if certificate.get("proven") else "measured"
-    images = numbers.count(certificate.get("images"))
-    relative = certificate.get("max_relative_logit_difference")
+    proven = "proven for every image" if certificate.proven else "measured"
+    relative = certificate.max_relative_logit_difference
     share = f" ({relative:.0e} of the largest)" if numbers.present(relative) else ""
-    return f"logits within {difference:.1e}{share} on {images} images, {proven}"
+    return (
+        f"logits within {certificate.max_abs_logit_difference:.1e}{share} on "
+        f"{numbers.count(certificate.images)} images, {proven}"
+    )

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from rice_jax.records import ComparisonFile, FrontTold, Recommendation
 from rice_jax.report import markdown, numbers
 from rice_jax.report.comparison.choice import Choice, Front
 from rice_jax.report.comparison.measures import MEASURES
@@ -61,7 +62,7 @@ def _row(net: Net, front: Front) -> dict[str, Any]:
         "pruned": net.entries[0].record.prune is not None,
         "synthetic": any(entry.record.synthetic for entry in net.entries),
         "runs": len(net.entries),
-        "seeds": " ".join(str(entry.summary["seed"]) for entry in net.entries),
+        "seeds": " ".join(str(entry.summary.seed) for entry in net.entries),
         "pareto_front": net.label in front.labels,
         "flops_complete": net.complete,
     }
@@ -84,28 +85,36 @@ def to_csv(content: Sequence[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def to_json(nets: Sequence[Net], front: Front, choice: Choice | None) -> dict[str, Any]:
-    """comparison.json: the rows with each run's own figures, the front, the recommendation."""
+def to_record(nets: Sequence[Net], front: Front, choice: Choice | None) -> ComparisonFile:
+    """The rows with each run's own figures, the front, the recommendation."""
     content = []
     for net, row in zip(nets, rows(nets, front), strict=True):
         runs = [
-            {"workdir": str(entry.run), "seed": entry.summary["seed"]}
-            | {name: measure.read(entry.summary) for name, measure in MEASURES.items()}
+            {
+                "workdir": str(entry.run),
+                "seed": entry.summary.seed,
+                **{name: measure.read(entry.summary) for name, measure in MEASURES.items()},
+            }
             for entry in net.entries
         ]
         content.append(row | {"runs": runs})
-    return {
-        "nets": content,
-        "pareto_front": {
-            "measures": list(front.measures),
-            "nets": list(front.labels),
-            "why_no_latency": front.why_no_latency or None,
-        },
-        "recommendation": choice
-        and {
-            "net": choice.net.label,
-            "best": choice.best.label,
-            "margin": choice.margin,
-            "within": [net.label for net in choice.within],
-        },
-    }
+    return ComparisonFile(
+        nets=content,
+        pareto_front=FrontTold(
+            measures=list(front.measures),
+            nets=list(front.labels),
+            why_no_latency=front.why_no_latency or None,
+        ),
+        recommendation=_recommended(choice),
+    )
+
+
+def _recommended(choice: Choice | None) -> Recommendation | None:
+    if choice is None:
+        return None
+    return Recommendation(
+        net=choice.net.label,
+        best=choice.best.label,
+        margin=choice.margin,
+        within=[net.label for net in choice.within],
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rice_jax import records
 from rice_jax.errors import UserError
 from rice_jax.report import style
 from rice_jax.report.comparison import choice, nets, tables
@@ -53,7 +54,7 @@ def compare(
             drawn.append(rendering.picture(picture.caption, min(svg, png, key=len)))
     sections = page(compared, front, chosen, captions)
     target.write_text("comparison.csv", tables.to_csv(tables.rows(compared, front)))
-    target.write_json("comparison.json", tables.to_json(compared, front, chosen))
+    records.write(target, tables.to_record(compared, front, chosen))
     target.write_text("report.md", to_markdown(sections))
     blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")

@@ -1,13 +1,13 @@
 """Figures with one row for each layer: where the compute goes, and which filters are dead."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from rice_jax.records import LayerCosts, LayerFilters
 from rice_jax.report import fates, numbers, style
 
 _ROW = 0.26
@@ -32,7 +32,7 @@ _LOOKS = {
 
 @style.styled
 def flops(
-    layers: Sequence[Mapping[str, Any]],
+    layers: Sequence[LayerCosts],
     *,
     convention: str = "study",
     title: str = "Where the compute goes",
@@ -43,7 +43,7 @@ def flops(
     there are still too many the smallest share one bar.
 
     Args:
-        layers: profile.json's: path, type, flops by convention (None where not counted).
+        layers: the rows of profile.json.
         convention: 'formula', 'study' or 'xla'.
         title: the figure's title.
     """
@@ -89,12 +89,11 @@ def kind_of(layer_type: str) -> str:
 
 
 def _flop_rows(
-    layers: Sequence[Mapping[str, Any]], convention: str
+    layers: Sequence[LayerCosts], convention: str
 ) -> tuple[list[tuple[str, str, float]], str]:
     """(label, kind, FLOPs) of each bar, and what became of layers without a bar."""
     rows = [
-        (layer["path"], kind_of(layer["type"]), float(layer["flops"].get(convention) or 0))
-        for layer in layers
+        (layer.path, kind_of(layer.type), float(layer.flops.by(convention))) for layer in layers
     ]
     rows, note = [row for row in rows if row[2]], ""
     if not rows:
@@ -122,7 +121,7 @@ def _by_module(rows: Sequence[tuple[str, str, float]]) -> list[tuple[str, str, f
 
 @style.styled
 def dead_filters(
-    layers: Sequence[Mapping[str, Any]],
+    layers: Sequence[LayerFilters],
     *,
     title: str = "Dead filters",
     synthetic: bool = False,
@@ -130,14 +129,13 @@ def dead_filters(
     """For each layer, the share of its filters that are dead, and how often filters are zero.
 
     Args:
-        layers: dead_filters.json's: path, filters, dead_clean, dead_augmented, proven_dead
-            (indices), zero_fraction (one a filter: share of its values that are zero).
+        layers: those of dead_filters.json.
         title: the figure's title.
         synthetic: whether the data is.
     """
     shown, note = list(layers), ""
     if len(shown) > _DEAD_ROWS:
-        deadest = sorted(shown, key=lambda layer: _counts(layer)[fates.ALIVE] - layer["filters"])
+        deadest = sorted(shown, key=lambda layer: _counts(layer)[fates.ALIVE] - layer.filters)
         shown = [layer for layer in shown if layer in deadest[:_DEAD_ROWS]]
         note = f"{len(layers) - len(shown)} layers with fewer dead filters left out"
     counts = [_counts(layer) for layer in shown]
@@ -152,7 +150,7 @@ def dead_filters(
     )
     bars, spread = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
     _fate_bars(bars, counts)
-    name_rows(bars, [layer["path"] for layer in shown])
+    name_rows(bars, [layer.path for layer in shown])
     bars.set_xlabel("filters of\nthe layer (%)")
     bars.set_xticks((0, 50, 100))
     _zero_spread(spread, shown)
@@ -164,7 +162,7 @@ def dead_filters(
     return figure
 
 
-def _counts(layer: Mapping[str, Any]) -> dict[str, int]:
+def _counts(layer: LayerFilters) -> dict[str, int]:
     """How many filters share each fate; together all of the layer's."""
     found = fates.fates(layer)
     return {name: found.count(name) for name in _LOOKS}
@@ -189,10 +187,10 @@ def _fate_bars(axes: Axes, by_layer: Sequence[Mapping[str, int]]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _zero_spread(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> None:
+def _zero_spread(axes: Axes, layers: Sequence[LayerFilters]) -> None:
     """A line from least to most, a thick one over the middle half, a tick at the median."""
     for place, layer in enumerate(layers):
-        values = [100 * x for x in layer.get("zero_fraction") or () if numbers.present(x)]
+        values = [100 * x for x in layer.zero_fraction if numbers.present(x)]
         if not values:
             continue
         low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))

@@ -1,11 +1,12 @@
 """The figure of a search for lighter nets: all that were tried, and the front."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from rice_jax.records import Candidate
 from rice_jax.report import numbers, style
 from rice_jax.report.comparison.placement import label_points
 
@@ -17,7 +18,7 @@ _DEEP = 0.08
 
 @style.styled
 def searched(
-    candidates: Sequence[Mapping[str, Any]],
+    candidates: Sequence[Candidate],
     *,
     front: Sequence[str],
     chosen: str | None,
@@ -33,7 +34,7 @@ def searched(
     are joined by the border of what they beat.
 
     Args:
-        candidates: name, costs (by measure), accuracy; the run itself first.
+        candidates: the run itself first.
         front: names of those that no other beats.
         chosen: the name of the one that was taken.
         measure: the cost across.
@@ -43,14 +44,14 @@ def searched(
         synthetic: whether the data is.
     """
     lowest = floor - _DEEP
-    drawn = [(i, c) for i, c in enumerate(candidates) if c["accuracy"] >= lowest]
+    drawn = [(i, c) for i, c in enumerate(candidates) if c.accuracy >= lowest]
     below = len(candidates) - len(drawn)
     note = f"{len(candidates) - 1} nets tried" + (f"; {below} lie below" if below else "")
     rows = 2 if studied else 1
     figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=rows, synthetic=synthetic)
     axes = figure.subplots()
-    place = {c["name"]: (c["costs"][measure], 100 * c["accuracy"]) for _, c in drawn}
-    off = [place[c["name"]] for _, c in drawn if c["name"] not in front]
+    place = {c.name: (c.costs[measure], 100 * c.accuracy) for _, c in drawn}
+    off = [place[c.name] for _, c in drawn if c.name not in front]
     on = sorted(place[name] for name in front if name in place)
     axes.axhline(100 * floor, color=style.VERMILION, lw=1, ls=":", label="wanted")
     if off:
@@ -67,7 +68,7 @@ def searched(
     _axes(axes, measure)
     style.legend_above(figure, axes, columns=4)
     figure.draw_without_rendering()  # settles the layout
-    named = [(str(i), place[c["name"]]) for i, c in drawn if c["name"] in front]
+    named = [(str(i), place[c.name]) for i, c in drawn if c.name in front]
     named += [(name, (cost, 100 * accuracy)) for name, cost, accuracy in studied]
     label_points(axes, [point for _, point in named], [text for text, _ in named], avoid=off)
     return figure
@@ -89,3 +90,4 @@ def _axes(axes: Any, measure: str) -> None:
     axes.set_xlabel(f"{named[measure]} (log axis)")
     axes.set_ylabel("accuracy (%), augmented validation images")
     axes.margins(x=0.1, y=0.12)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100))

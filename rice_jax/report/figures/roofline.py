@@ -1,13 +1,13 @@
 """What bounds each layer on a device: its arithmetic, or the bytes that it moves."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from rice_jax.records import LayerCosts, Peaks
 from rice_jax.report import numbers, style
 from rice_jax.report.figures.layers import name_rows
 
@@ -23,8 +23,8 @@ _BOUNDS = (("memory", style.ORANGE, "////", "s"), ("compute", style.BLUE, "", "o
 
 @style.styled
 def roofline(
-    layers: Sequence[Mapping[str, Any]],
-    device: Mapping[str, float],
+    layers: Sequence[LayerCosts],
+    device: Peaks,
     *,
     title: str = "What bounds each layer",
 ) -> Figure:
@@ -35,16 +35,16 @@ def roofline(
     FLOPs has no place above.
 
     Args:
-        layers: profile.json's: path, flops by convention, intensity, bound and seconds.
-        device: profile.json's 'roofline': flops_per_second, bytes_per_second.
+        layers: the rows of profile.json.
+        device: what it can do, of profile.json too.
         title: the figure's title.
     """
-    moving = [layer for layer in layers if layer.get("bound")]
-    total = sum(layer["seconds"] for layer in moving) or 1.0
-    slowest = sorted(moving, key=lambda layer: -layer["seconds"])[:_NAMED]
-    rest = total - sum(layer["seconds"] for layer in slowest)
+    moving = [layer for layer in layers if layer.bound]
+    total = sum(layer.seconds for layer in moving) or 1.0
+    slowest = sorted(moving, key=lambda layer: -layer.seconds)[:_NAMED]
+    rest = total - sum(layer.seconds for layer in slowest)
     rows = len(slowest) + (len(moving) > len(slowest))
-    peaks = device["flops_per_second"], device["bytes_per_second"]
+    peaks = device.flops_per_second, device.bytes_per_second
     figure = style.canvas(
         style.WIDTH,
         _ROOF + _ROW * rows + 1.3,
@@ -70,22 +70,24 @@ def _reachable(intensity: float, peaks: tuple[float, float]) -> float:
 
 def _roof(
     axes: Axes,
-    layers: Sequence[Mapping[str, Any]],
+    layers: Sequence[LayerCosts],
     peaks: tuple[float, float],
     total: float,
 ) -> None:
     ridge = peaks[0] / peaks[1]
-    across = [layer["intensity"] for layer in layers if layer["intensity"] > 0] or [ridge]
+    across = [(layer.intensity or 0.0) for layer in layers if (layer.intensity or 0.0) > 0] or [
+        ridge
+    ]
     low, high = min(*across, ridge) / 3, max(*across, ridge) * 3
     line = np.array([low, ridge, high])
     axes.plot(line, [_reachable(x, peaks) for x in line], color=style.INK, lw=1.4, zorder=2)
     for name, color, _, marker in _BOUNDS:
-        chosen = [layer for layer in layers if layer["bound"] == name and layer["intensity"] > 0]
+        chosen = [layer for layer in layers if layer.bound == name and (layer.intensity or 0.0) > 0]
         if chosen:
             axes.scatter(
-                [layer["intensity"] for layer in chosen],
-                [_reachable(layer["intensity"], peaks) for layer in chosen],
-                s=[18 + 250 * layer["seconds"] / total for layer in chosen],
+                [(layer.intensity or 0.0) for layer in chosen],
+                [_reachable((layer.intensity or 0.0), peaks) for layer in chosen],
+                s=[18 + 250 * layer.seconds / total for layer in chosen],
                 marker=marker,
                 color=color,
                 edgecolor="white",
@@ -108,7 +110,7 @@ def _roof(
     axes.set_ylabel("FLOP/s within reach (log axis)")
 
 
-def _number(axes: Axes, slowest: Sequence[Mapping[str, Any]], peaks: tuple[float, float]) -> None:
+def _number(axes: Axes, slowest: Sequence[LayerCosts], peaks: tuple[float, float]) -> None:
     """Numbers above the roof, neighbours in one label, labels at heights that keep them apart.
 
     A label ends at its point, so that no line from a point further right runs over it.
@@ -116,9 +118,9 @@ def _number(axes: Axes, slowest: Sequence[Mapping[str, Any]], peaks: tuple[float
     figure = axes.get_figure(root=True)
     assert figure is not None
     points = {
-        number: (layer["intensity"], _reachable(layer["intensity"], peaks))
+        number: ((layer.intensity or 0.0), _reachable((layer.intensity or 0.0), peaks))
         for number, layer in enumerate(slowest, 1)
-        if layer["intensity"]
+        if (layer.intensity or 0.0)
     }
     labels: list[tuple[float, list[int]]] = []
     for number, point in sorted(points.items(), key=lambda item: item[1]):
@@ -142,13 +144,13 @@ def _number(axes: Axes, slowest: Sequence[Mapping[str, Any]], peaks: tuple[float
 
 
 def _bars(
-    axes: Axes, slowest: Sequence[Mapping[str, Any]], others: int, rest: float, total: float
+    axes: Axes, slowest: Sequence[LayerCosts], others: int, rest: float, total: float
 ) -> None:
     for place, layer in enumerate(slowest):
-        _, color, hatch, _ = next(look for look in _BOUNDS if look[0] == layer["bound"])
-        axes.barh(place, layer["seconds"], color=color, hatch=hatch, edgecolor="white")
-    names = [f"{n}  {layer['path'] or 'the net'}" for n, layer in enumerate(slowest, 1)]
-    times = [layer["seconds"] for layer in slowest]
+        _, color, hatch, _ = next(look for look in _BOUNDS if look[0] == layer.bound)
+        axes.barh(place, layer.seconds, color=color, hatch=hatch, edgecolor="white")
+    names = [f"{n}  {layer.path or 'the net'}" for n, layer in enumerate(slowest, 1)]
+    times = [layer.seconds for layer in slowest]
     if others:
         axes.barh(len(slowest), rest, color=style.GREY, hatch="....", edgecolor="white")
         names.append(f"{others} others")

@@ -1,11 +1,9 @@
 """report.html: a run as one page, which is watched while the run goes on."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from markupsafe import Markup
 
-from rice_jax.errors import UserError
+from rice_jax import records
+from rice_jax.records import FeatureMapsFile
 from rice_jax.report.html import rendering, tables
 from rice_jax.report.html.curves import curves
 from rice_jax.report.html.rendering import picture, prose
@@ -14,12 +12,11 @@ from rice_jax.report.page import Section, Shown, sections
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 
-GALLERY = "feature_maps.json"
 MOST_PICTURES = 4 << 20
 """Bytes of all pictures that are files of the run; what is beyond is named instead."""
 
 
-def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = "") -> str:
+def run_page(run: Run, record: Record, summary: records.SummaryFile, doing: str = "") -> str:
     """The page: what report.md tells, with tables and a viewer in the place of its pictures.
 
     It has at most 12 MB: sprites 5, kernels 1.4, pictures 5.4, and text.
@@ -46,8 +43,7 @@ def run_page(run: Run, record: Record, summary: Mapping[str, Any], doing: str = 
 
 
 def _narrow(record: Record) -> set[str]:
-    results = [(record.evaluation or {}).get(part) for part in PARTS]
-    most = max((len(result["per_class"]) for result in results if result), default=0)
+    most = max((len(result.per_class) for result in record.results.values()), default=0)
     matrices = {f"confusion_matrix_{part}.png" for part in PARTS}
     return {"classes.png"} | (matrices if most < tables.SMALL else set())
 
@@ -55,30 +51,18 @@ def _narrow(record: Record) -> set[str]:
 def _blocks(run: Run, record: Record) -> dict[str, Markup]:
     """What the page has of its own, by the name of what it stands for."""
     blocks = {"curves.png": curves(record.history)}
-    for part in PARTS:
-        result = (record.evaluation or {}).get(part)
-        if result:
-            blocks[f"confusion_matrix_{part}.png"] = tables.matrix(result, part)
+    for part, result in record.results.items():
+        blocks[f"confusion_matrix_{part}.png"] = tables.matrix(result, part)
     if record.profile is not None:
         blocks["layers"] = tables.layers(record.profile)
     if record.dead_filters is not None:
         blocks["dead_filters"] = tables.dead_filters(record.dead_filters)
     blocks["feature_maps"] = (
-        _viewer(run, record)
-        if run.has(GALLERY)
+        viewer(records.read(run, FeatureMapsFile), record)
+        if run.has(FeatureMapsFile.FILE)
         else prose("They are pictures in the run's folder; `--stages=inspect` makes a viewer.")
     )
     return blocks
-
-
-def _viewer(run: Run, record: Record) -> Markup:
-    content = run.read_json(GALLERY)
-    try:
-        return viewer(content, record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{run.path / GALLERY} is not as inspection writes it: --stages=inspect makes it anew"
-        ) from error
 
 
 def _pictures(run: Run, content: list[Section]) -> dict[str, Markup]:

@@ -1,11 +1,12 @@
 """Confusion matrix, compute and dead filters as tables whose cells are bars and colours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from rice_jax.records import DeadFiltersFile, LayerCosts, LayerFilters, ProfileFile, Result
 from rice_jax.report import fates, numbers
 from rice_jax.report.confusion import gathered
 from rice_jax.report.figures.layers import kind_of
@@ -19,14 +20,12 @@ _ROWS = 400
 _DEEP = 0.6  # strength from which on letters are white
 
 
-def matrix(result: Mapping[str, Any], part: str) -> Markup:
+def matrix(result: Result, part: str) -> Markup:
     """A confusion matrix with its counts, hits and errors in hues of their own."""
-    counts, names, kept = gathered(
-        np.asarray(result["confusion_matrix"]), list(result["per_class"])
-    )
+    counts, names, kept = gathered(np.asarray(result.confusion_matrix), list(result.per_class))
     caption = (
-        f"{part.capitalize()} test images: {numbers.percent(result['accuracy'])} of "
-        f"{numbers.count(result['images'])} right (n = {numbers.count(result['images'])})"
+        f"{part.capitalize()} test images: {numbers.percent(result.accuracy)} of "
+        f"{numbers.count(result.images)} right (n = {numbers.count(result.images)})"
     )
     rows = [
         (name, [_cell(counts[row], row, column, names) for column in range(len(names))])
@@ -54,37 +53,36 @@ def _cell(row: np.ndarray, true: int, given: int, names: Sequence[str]) -> dict[
     }
 
 
-def layers(profile: Mapping[str, Any]) -> Markup:
+def layers(profile: ProfileFile) -> Markup:
     """What each layer costs, in the order of the net, FLOPs as bars."""
-    content = profile["layers"]
-    total = profile["totals"]["flops"]["study"] or 1
-    costliest = sorted(content, key=lambda layer: -(layer["flops"]["study"] or 0))[:_ROWS]
-    most = max((layer["flops"]["study"] or 0 for layer in content), default=0) or 1
+    content = profile.layers
+    total = profile.totals.flops.study or 1
+    costliest = sorted(content, key=lambda layer: -layer.study)[:_ROWS]
+    most = max((layer.study for layer in content), default=0) or 1
     shown = [layer for layer in content if layer in costliest]
     rows = [_layer(layer, total, most) for layer in shown]
     return render("layers.html", rows=rows, left_out=_left_out(len(content) - len(shown)))
 
 
-def _layer(layer: Mapping[str, Any], total: float, most: float) -> dict[str, Any]:
-    flops = layer["flops"]["study"]
+def _layer(layer: LayerCosts, total: float, most: float) -> dict[str, Any]:
     return {
-        "path": layer["path"] or "the net",
-        "kind": kind_of(layer["type"]),
-        "width": round(60 * (flops or 0) / most, 1),
-        "flops": numbers.at_least(numbers.short(flops, 3), layer.get("complete", True)),
-        "share": numbers.percent((flops or 0) / total, 1),
-        "params": numbers.count(layer["params"]),
-        "filters": numbers.count(layer["filters"] or None),
-        "output": " x ".join(str(side) for side in (layer.get("output_shape") or [])[1:]),
-        "type": layer["type"],
-        "bytes": numbers.short(sum(layer["bytes"].values()), 3) if "bytes" in layer else "",
-        "bound": layer.get("bound") or "",
+        "path": layer.path or "the net",
+        "kind": kind_of(layer.type),
+        "width": round(60 * layer.study / most, 1),
+        "flops": numbers.at_least(numbers.short(layer.flops.study, 3), layer.complete),
+        "share": numbers.percent(layer.study / total, 1),
+        "params": numbers.count(layer.params),
+        "filters": numbers.count(layer.filters or None),
+        "output": layer.size,
+        "type": layer.type,
+        "bytes": numbers.short(layer.bytes.total, 3) if layer.bytes else "",
+        "bound": layer.bound or "",
     }
 
 
-def dead_filters(found: Mapping[str, Any]) -> Markup:
+def dead_filters(found: DeadFiltersFile) -> Markup:
     """For each layer a bar of what became of its filters."""
-    content = found["layers"]
+    content = found.layers
     by_layer = [fates.fates(layer) for layer in content]
     doing_nothing = [sum(fate != fates.ALIVE for fate in each) for each in by_layer]
     order = sorted(range(len(content)), key=lambda index: -doing_nothing[index])[:_ROWS]
@@ -95,11 +93,11 @@ def dead_filters(found: Mapping[str, Any]) -> Markup:
     return render("dead_filters.html", rows=rows, legend=legend, left_out=left_out)
 
 
-def _fated(layer: Mapping[str, Any], each: Sequence[str]) -> dict[str, Any]:
+def _fated(layer: LayerFilters, each: Sequence[str]) -> dict[str, Any]:
     counts = {name: each.count(name) for name in fates.WORDS}
-    zeros = [share for share in layer.get("zero_fraction") or () if numbers.present(share)]
+    zeros = [share for share in layer.zero_fraction if numbers.present(share)]
     return {
-        "path": layer["path"] or "the net",
+        "path": layer.path or "the net",
         "filters": len(each),
         "bars": [
             (name, round(100 * number / max(len(each), 1), 2), f"{number} {fates.WORDS[name]}")
@@ -110,7 +108,7 @@ def _fated(layer: Mapping[str, Any], each: Sequence[str]) -> dict[str, Any]:
         "proven": counts[fates.PROVEN],
         "nearly": counts[fates.NEARLY],
         "zeros": numbers.percent(float(np.median(zeros)), 1) if zeros else numbers.MISSING,
-        "which": ranges(layer["dead_clean"]),
+        "which": ranges(layer.dead_clean),
     }
 
 

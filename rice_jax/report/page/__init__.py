@@ -1,8 +1,6 @@
 """A run as a page to read: its sections, and report.md of them."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from rice_jax.records import SummaryFile
 from rice_jax.report.page import layers, lightening, overview, pruning, results
 from rice_jax.report.page.parts import Part, Section, Shown, to_markdown
 from rice_jax.report.record import Record
@@ -11,12 +9,12 @@ from rice_jax.run import Run
 __all__ = ["Part", "Section", "Shown", "page", "sections", "to_markdown"]
 
 
-def page(run: Run, record: Record, summary: Mapping[str, Any]) -> str:
+def page(run: Run, record: Record, summary: SummaryFile) -> str:
     """The page's Markdown; it shows those pictures that are in the run's folder."""
     return to_markdown(sections(run, record, summary))
 
 
-def sections(run: Run, record: Record, summary: Mapping[str, Any]) -> list[Section]:
+def sections(run: Run, record: Record, summary: SummaryFile) -> list[Section]:
     """What any page of the run tells, in order."""
     return [
         overview.opening(record, summary),

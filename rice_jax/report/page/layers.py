@@ -1,8 +1,8 @@
 """The net's inside: where the compute goes, which filters are dead, what the maps look like."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from rice_jax.records import LayerCosts, LayerFilters, ProfileFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.figures import feature_maps_file
 from rice_jax.report.page.overview import stage_command
@@ -21,15 +21,15 @@ def compute(run: Run, record: Record) -> Section:
     if profile is None:
         command = markdown.code(stage_command(run, "profile"))
         return ["## Where the compute goes", f"Not counted yet: {command} does it."]
-    total = profile["totals"]["flops"]["study"] or 1
-    layers = sorted(profile["layers"], key=lambda layer: -(layer["flops"]["study"] or 0))
+    total = profile.totals.flops.study or 1
+    layers = sorted(profile.layers, key=lambda layer: -layer.study)
     costliest = layers[:_COSTLIEST]
     parts: Section = ["## Where the compute goes"]
     if costliest:
         first = costliest[0]
         parts.append(
-            f"{markdown.code(first['path'] or 'the net')} alone does "
-            f"{numbers.percent((first['flops']['study'] or 0) / total, 1)} of the work "
+            f"{markdown.code(first.path or 'the net')} alone does "
+            f"{numbers.percent(first.study / total, 1)} of the work "
             "(FLOPs of one image in the study's convention; one multiply-add is two)."
         )
     image = markdown.image("FLOPs by layer", "flops.png")
@@ -48,81 +48,76 @@ def compute(run: Run, record: Record) -> Section:
     return [part for part in parts if part]
 
 
-def _layer_row(layer: Mapping[str, Any], total: float) -> tuple[str, ...]:
-    shape = " x ".join(str(side) for side in (layer.get("output_shape") or [])[1:])
-    flops = layer["flops"]["study"]
+def _layer_row(layer: LayerCosts, total: float) -> tuple[str, ...]:
     return (
-        markdown.code(layer["path"] or "the net"),
-        markdown.escape(layer["type"]),
-        shape or numbers.MISSING,
-        numbers.count(layer["params"]),
-        numbers.at_least(numbers.count(flops), layer.get("complete", True)),
-        numbers.percent((flops or 0) / total, 1),
-        numbers.short(sum(layer["bytes"].values()), 3) if "bytes" in layer else numbers.MISSING,
-        layer.get("bound") or numbers.MISSING,
+        markdown.code(layer.path or "the net"),
+        markdown.escape(layer.type),
+        layer.size or numbers.MISSING,
+        numbers.count(layer.params),
+        numbers.at_least(numbers.count(layer.flops.study), layer.complete),
+        numbers.percent(layer.study / total, 1),
+        numbers.short(layer.bytes.total, 3) if layer.bytes else numbers.MISSING,
+        layer.bound or numbers.MISSING,
     )
 
 
-def _uncounted(profile: Mapping[str, Any]) -> str:
+def _uncounted(profile: ProfileFile) -> str:
     """Operations without a rule: the totals are too low by them."""
-    names = sorted(
-        {f"{row['operation']} in {row['layer'] or 'the net'}" for row in profile["uncounted"] or ()}
-    )
+    names = sorted({f"{row.operation} in {row.layer or 'the net'}" for row in profile.uncounted})
     if not names:
         return ""
     listed = ", ".join(markdown.code(name) for name in names)
     return f"**Not counted**, so that the totals (≥) are too low by it: {listed}."
 
 
-def _bounds(profile: Mapping[str, Any]) -> Section:
+def _bounds(profile: ProfileFile) -> Section:
     """What bounds the layers on the configured device, as words and as a picture."""
-    device = profile.get("roofline")
-    if not device:
+    device = profile.roofline
+    if device is None:
         return []
-    bounds = [layer["bound"] for layer in profile["layers"] if layer["bound"]]
+    bounds = [layer.bound for layer in profile.layers if layer.bound]
     text = (
-        f"On a device of {numbers.quantity(device['flops_per_second'], 'FLOP/s', 3)} and "
-        f"{numbers.quantity(device['bytes_per_second'], 'B/s', 3)} memory bounds "
+        f"On a device of {numbers.quantity(device.flops_per_second, 'FLOP/s', 3)} and "
+        f"{numbers.quantity(device.bytes_per_second, 'B/s', 3)} memory bounds "
         f"{bounds.count('memory')} of {len(bounds)} layers and arithmetic the others, where each "
         "reads its weights and inputs once and writes its outputs once; one image takes at least "
-        f"{numbers.seconds(device['seconds'])} there."
+        f"{numbers.seconds(device.seconds)} there."
     )
     return [text, picture("What bounds each layer", "roofline.png")]
 
 
-def _costs_beside(profile: Mapping[str, Any]) -> str:
+def _costs_beside(profile: ProfileFile) -> str:
     """Memory at the peak, and what a training step takes."""
-    totals = profile["totals"]
-    memory = totals.get("memory")
-    if not memory:
+    totals, memory = profile.totals, profile.totals.memory
+    if memory is None:
         return ""
-    where = f", in {markdown.code(memory['at'])}" if memory["at"] else ""
-    training = numbers.quantity(totals["training_flops"], "FLOPs")
+    where = f", in {markdown.code(memory.at)}" if memory.at else ""
+    training = numbers.quantity(totals.training_flops, "FLOPs")
     return (
-        f"Inference holds {numbers.quantity(memory['peak'], 'B', 3)} at its peak: "
-        f"{numbers.quantity(memory['weights'], 'B', 3)} of weights and "
-        f"{numbers.quantity(memory['activations'], 'B', 3)} of activations{where}. A forward and a "
-        f"backward pass take {numbers.at_least(training, totals['complete'])} (`formula`)."
+        f"Inference holds {numbers.quantity(memory.peak, 'B', 3)} at its peak: "
+        f"{numbers.quantity(memory.weights, 'B', 3)} of weights and "
+        f"{numbers.quantity(memory.activations, 'B', 3)} of activations{where}. A forward and a "
+        f"backward pass take {numbers.at_least(training, totals.complete)} (`formula`)."
     )
 
 
-def _time(profile: Mapping[str, Any]) -> str:
-    time = profile.get("time")
-    if not time:
+def _time(profile: ProfileFile) -> str:
+    time = profile.time
+    if time is None:
         return ""
-    measured = time["measured"]
-    rate = numbers.quantity(time["device_flops_per_second"], "FLOP/s", 3)
+    measured, batch = time.measured, time.measured.throughput
+    rate = numbers.quantity(time.device_flops_per_second, "FLOP/s", 3)
     way = ""
-    if "from_host" in measured:  # an older version did not measure it
-        way = f", {numbers.seconds(measured['from_host'])} from NumPy's memory and back"
+    if measured.from_host is not None:  # an older version did not measure it
+        way = f", {numbers.seconds(measured.from_host)} from NumPy's memory and back"
     return (
         f"Counted by FLOPs alone (`study`), at {rate}, one image takes "
-        f"{numbers.seconds(time['theoretical_seconds']['study'])}. Measured on "
-        f"{markdown.escape(measured['device'])}: {numbers.seconds(measured['median'])} for one "
-        f"image (middle 80 %: {numbers.seconds(measured['p10'])} to "
-        f"{numbers.seconds(measured['p90'])}){way}, and "
-        f"{numbers.short(measured['throughput']['images_per_second'], 3)} images a second in "
-        f"batches of {measured['throughput']['batch_size']}."
+        f"{numbers.seconds(time.theoretical_seconds.get('study'))}. Measured on "
+        f"{markdown.escape(str(measured.device))}: {numbers.seconds(measured.median)} for one "
+        f"image (middle 80 %: {numbers.seconds(measured.p10)} to "
+        f"{numbers.seconds(measured.p90)}){way}, and "
+        f"{numbers.short(batch.images_per_second, 3)} images a second in "
+        f"batches of {batch.batch_size}."
     )
 
 
@@ -131,13 +126,14 @@ def dead_filters(run: Run, record: Record) -> Section:
     if record.dead_filters is None:
         command = markdown.code(stage_command(run, "inspect"))
         return ["## Dead filters", f"Not inspected yet: {command} does it."]
-    layers = record.dead_filters["layers"]
+    layers = record.dead_filters.layers
     clean, augmented, proven = (
-        sum(len(layer[name]) for layer in layers)
-        for name in ("dead_clean", "dead_augmented", "proven_dead")
+        (sum(map(len, each)) for each in zip(*map(_dead, layers), strict=True))
+        if layers
+        else (0, 0, 0)
     )
-    filters = sum(layer["filters"] for layer in layers)
-    images = numbers.count(record.dead_filters["images"])
+    filters = sum(layer.filters for layer in layers)
+    images = numbers.count(record.dead_filters.images)
     parts: Section = [
         "## Dead filters",
         f"Of {numbers.count(filters)} filters {numbers.count(clean)} are zero on every pixel of "
@@ -150,19 +146,23 @@ def dead_filters(run: Run, record: Record) -> Section:
     return parts
 
 
-def _deadest(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+def _dead(layer: LayerFilters) -> tuple[list[int], list[int], list[int]]:
+    """Filters that are dead on clean images, on augmented ones, and proven dead."""
+    return layer.dead_clean, layer.dead_augmented, layer.proven_dead
+
+
+def _deadest(layers: Sequence[LayerFilters]) -> list[str]:
     """The picture, and the layers with most dead filters in a table."""
     parts = [markdown.image("Dead filters by layer", "dead_filters.png")]
-    kinds = ("dead_clean", "dead_augmented", "proven_dead")
-    affected = [layer for layer in layers if any(layer[kind] for kind in kinds)]
-    deadest = sorted(affected, key=lambda layer: -sum(len(layer[kind]) for kind in kinds))
+    affected = [layer for layer in layers if any(_dead(layer))]
+    deadest = sorted(affected, key=lambda layer: -sum(map(len, _dead(layer))))
     shown = [layer for layer in affected if layer in deadest[:_DEADEST]]
     rows = [
         (
-            markdown.code(layer["path"] or "the net"),
-            numbers.count(layer["filters"]),
-            *(str(len(layer[kind])) for kind in kinds),
-            ranges(layer["dead_clean"]),
+            markdown.code(layer.path or "the net"),
+            numbers.count(layer.filters),
+            *(str(len(dead)) for dead in _dead(layer)),
+            ranges(layer.dead_clean),
         )
         for layer in shown
     ]
@@ -193,7 +193,7 @@ def feature_maps(run: Run, record: Record) -> Section:
     """The grids of maps: all of a small net, the first, a middle and the last of a large one."""
     folder = run.path / "feature_maps"
     found = {f"feature_maps/{file.name}" for file in folder.glob("*.png")}
-    names = [layer["path"] for layer in (record.dead_filters or {}).get("layers", ())]
+    names = [layer.path for layer in record.dead_filters.layers] if record.dead_filters else []
     titles = {file: path for path in names if (file := feature_maps_file(path)) in found}
     titles |= {file: file.split("/")[1] for file in sorted(found - titles.keys())}
     if not titles:

@@ -1,8 +1,8 @@
 """The search that a run came out of: what was tried, the front, and why this net was chosen."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
+from rice_jax.records import Candidate, LightenFile, OnTest, Taken
 from rice_jax.report import figures, markdown, numbers
 from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import PARTS, Record
@@ -16,12 +16,16 @@ _UNITS = {
 }
 
 
+Candidates = Mapping[str, Candidate]
+"""By name."""
+
+
 def lightening(run: Run, record: Record) -> Section:
     """The front, and the steps to the chosen net; nothing for a run of no search."""
     told = record.lighten
-    if told is None or not told["finished"]:
+    if told is None or not told.finished or told.chosen is None:
         return []
-    candidates = {candidate["name"]: candidate for candidate in told["candidates"]}
+    candidates = {candidate.name: candidate for candidate in told.candidates}
     parts: Section = ["## Lightening", _opening(told, candidates), "### The front"]
     parts += [
         "Nets that no other beats in cost and accuracy. Test images were looked at for these "
@@ -33,53 +37,58 @@ def lightening(run: Run, record: Record) -> Section:
     return [*parts, "### What was taken away", _path(told, candidates)]
 
 
-def _opening(told: Mapping[str, Any], candidates: Mapping[str, Any]) -> str:
-    request, measure = told["request"], told["request"]["measure"]
-    whole, chosen = candidates[""], candidates[told["chosen"]]
-    left = chosen["costs"][measure] / whole["costs"][measure]
+def _opening(told: LightenFile, candidates: Candidates) -> str:
+    measure = told.request.measure
+    whole, chosen = candidates[""], candidates[told.chosen or ""]
+    left = chosen.costs[measure] / whole.costs[measure]
     return (
-        f"Made out of {markdown.code(str(request['parent']))}, which has "
-        f"{numbers.percent(whole['accuracy'])} of {told['images']['validation']:,} augmented "
-        f"validation images right. Wanted were {numbers.percent(told['floor'])} or more; of "
-        f"{len(candidates) - 1} nets tried, each trained on {told['images']['train']:,} images an "
+        f"Made out of {markdown.code(told.request.parent)}, which has "
+        f"{numbers.percent(whole.accuracy)} of {told.images.validation:,} augmented "
+        f"validation images right. Wanted were {numbers.percent(told.floor)} or more; of "
+        f"{len(candidates) - 1} nets tried, each trained on {told.images.train:,} images an "
         f"epoch, this is the one with the least {_UNITS[measure]} that has them: "
-        f"{numbers.percent(chosen['accuracy'])} with {numbers.percent(left, 1)} of the cost."
+        f"{numbers.percent(chosen.accuracy)} with {numbers.percent(left, 1)} of the cost."
     )
 
 
-def _front(told: Mapping[str, Any], candidates: Mapping[str, Any]) -> str:
+def _front(told: LightenFile, candidates: Candidates) -> str:
     order = list(candidates)
-    measure = told["request"]["measure"]
+    measure = told.request.measure
     units = list(dict.fromkeys([measure, "flops", "params"]))
     rows = [
         (
             str(order.index(name)),
-            _named(name) + (" (chosen)" if name == told["chosen"] else ""),
-            *(_amount(candidates[name]["costs"], unit) for unit in units),
-            numbers.percent(candidates[name]["accuracy"]),
-            *(numbers.percent(told["test"].get(name, {}).get(part)) for part in PARTS),
+            _named(name) + (" (chosen)" if name == told.chosen else ""),
+            *(_amount(candidates[name].costs, unit) for unit in units),
+            numbers.percent(candidates[name].accuracy),
+            *map(numbers.percent, _on_test(told, name)),
         )
-        for name in told["front"]
+        for name in told.front
     ]
     heading = ("number", "steps", *(_UNITS[unit] for unit in units), "augmented validation")
     return markdown.table((*heading, *(f"{part} test" for part in PARTS)), rows, left=2)
 
 
-def _path(told: Mapping[str, Any], candidates: Mapping[str, Any]) -> str:
+def _on_test(told: LightenFile, name: str) -> tuple[float | None, float | None]:
+    found = (told.test or {}).get(name, OnTest())
+    return found.clean, found.augmented
+
+
+def _path(told: LightenFile, candidates: Candidates) -> str:
     """A row for each step from the whole net to the chosen one."""
-    measure, steps = told["request"]["measure"], []
-    name = told["chosen"]
+    measure, name = told.request.measure, told.chosen
+    steps: list[Candidate] = []
     while name:
         steps.append(candidates[name])
-        name = candidates[name]["out_of"]
+        name = candidates[name].out_of
     rows = [
         (
             str(number),
-            step["step"],
-            _removed(step["removed"]),
-            step["why"],
-            _amount(step["costs"], measure),
-            numbers.percent(step["accuracy"]),
+            str(step.step),
+            _removed(step.removed),
+            step.why,
+            _amount(step.costs, measure),
+            numbers.percent(step.accuracy),
         )
         for number, step in enumerate(reversed(steps), 1)
     ]
@@ -96,18 +105,13 @@ def _amount(costs: Mapping[str, float], measure: str) -> str:
     return numbers.seconds(amount) if measure == "latency" else numbers.count(amount)
 
 
-def _removed(removed: Mapping[str, Any]) -> str:
+def _removed(taken: Taken) -> str:
     """What a step took, in a few words."""
-    told: list[str] = []
-    for path, number in (removed.get("filters") or {}).items():
-        told.append(f"{number} of {markdown.code(path)}")
-    if "layer" in removed:
-        told.append(f"layer {markdown.code(removed['layer'])}")
-    for name in ("resolution", "stem_stride"):
-        if name in removed:
-            told.append(f"{name.replace('_', ' ')} {_change(removed[name])}")
+    told = [f"{number} of {markdown.code(path)}" for path, number in (taken.filters or {}).items()]
+    if taken.layer is not None:
+        told.append(f"layer {markdown.code(taken.layer)}")
+    if taken.resolution:
+        told.append("resolution {} to {}".format(*taken.resolution))
+    if taken.stem_stride:
+        told.append("stem stride {} to {}".format(*taken.stem_stride))
     return ", ".join(told) or "nothing: more training"
-
-
-def _change(pair: Sequence[int]) -> str:
-    return f"{pair[0]} to {pair[1]}"

@@ -1,17 +1,15 @@
 """The page's second line: where the weights are from, and what the sample of photographs is."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rice_jax import data, zoo
+from rice_jax.records import WeightsTold
 from rice_jax.report import markdown, numbers
 from rice_jax.report.record import Record
 
 
 def origin(record: Record) -> str:
     """A line; empty for a net that began at random and learned from images of the user's own."""
-    on_sample = (record.config["config"].get("data") or {}).get("path") == data.SAMPLE
-    weights = record.config.get("weights")
+    on_sample = (record.config.config.get("data") or {}).get("path") == data.SAMPLE
+    weights = record.config.weights
     parts = []
     if weights or on_sample:
         parts.append(_weights(weights, trained_here=bool(record.history)))
@@ -20,23 +18,23 @@ def origin(record: Record) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _weights(weights: Mapping[str, Any] | None, *, trained_here: bool) -> str:
+def _weights(weights: WeightsTold | None, *, trained_here: bool) -> str:
     if weights is None:
         return "The net started from random weights." if trained_here else ""
-    source = weights["source"]
+    source = weights.source
     name = markdown.code(source.removeprefix(zoo.PREFIX))
     what = f"the zoo's {name}" if source.startswith(zoo.PREFIX) else name
     begun = f"The weights are those of {what}"
-    if "epochs" in weights:
+    if weights.recipe and weights.data:
         begun += (
-            f" (recipe {markdown.escape(weights['recipe'])}, epoch {weights['epochs']}, "
-            f"{numbers.count(weights['images'])} images of {markdown.escape(weights['data'])})"
+            f" (recipe {markdown.escape(weights.recipe)}, epoch {weights.epochs}, "
+            f"{numbers.count(weights.images)} images of {markdown.escape(weights.data)})"
         )
     return f"{begun}, trained on here." if trained_here else f"{begun}, as they are."
 
 
 def _sample(record: Record) -> str:
-    images = (record.data or {}).get("images")
+    images = record.data.images if record.data else {}
     if not images:
         return ""
     train, validation, test = (images[part] for part in ("train", "validation", "test"))

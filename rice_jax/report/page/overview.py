@@ -1,10 +1,10 @@
 """What the page begins and ends with: the net, its headline figures, its images, what is next."""
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from rice_jax.profile.study import TEST_IMAGES
+from rice_jax.records import DeadTold, FlopCounts, SummaryFile
 from rice_jax.report import markdown, numbers, study, style
 from rice_jax.report.page.origin import origin
 from rice_jax.report.page.parts import Section, picture
@@ -12,6 +12,8 @@ from rice_jax.report.record import Record
 from rice_jax.run import Run
 
 _MOST_NUMBERED = 12  # classes of which the page says one by one what they are called
+Form = Callable[[float | None], str]
+
 _USES = {"train": "training", "test": "the test"}
 
 
@@ -24,7 +26,7 @@ def _flag(name: str, value: str) -> str:
     return shlex.quote(f"--{name}={value}")
 
 
-def opening(record: Record, summary: Mapping[str, Any]) -> Section:
+def opening(record: Record, summary: SummaryFile) -> Section:
     """The title and a paragraph: what net, what it learned from, how well it does."""
     title = f"# {markdown.escape(record.model)}{', pruned' if record.prune else ''}"
     parts = [f"{title}\n{origin(record)}".rstrip()]
@@ -43,36 +45,36 @@ def opening(record: Record, summary: Mapping[str, Any]) -> Section:
 def _net(record: Record) -> str:
     if record.profile is None:
         return ""
-    totals = record.profile["totals"]
-    convolutions = sum(1 for layer in record.profile["layers"] if layer["filters"])
-    size = " x ".join(str(side) for side in record.profile["input_shape"][1:])
+    totals = record.profile.totals
+    convolutions = sum(1 for layer in record.profile.layers if layer.filters)
+    size = " x ".join(str(side) for side in record.profile.input_shape[1:])
     return (
         f"A net of {_plural(convolutions, 'convolution')} with "
-        f"{_plural(totals['filters'], 'filter')} and {numbers.count(totals['params'])} "
+        f"{_plural(totals.filters or 0, 'filter')} and {numbers.count(totals.params)} "
         f"parameters, for images of {size}. One image takes it "
         f"{'' if record.flops_complete else 'at least '}"
-        f"{numbers.quantity(totals['flops']['study'], 'FLOPs')}."
+        f"{numbers.quantity(totals.flops.study, 'FLOPs')}."
     )
 
 
-def _learned(record: Record, summary: Mapping[str, Any]) -> str:
+def _learned(record: Record, summary: SummaryFile) -> str:
     if not record.history:
         return ""
-    images = (record.data or {}).get("images") or {}
-    text = f"It learned for {_plural(summary['epochs'], 'epoch')}"
+    images = record.data.images if record.data else {}
+    text = f"It learned for {_plural(summary.epochs, 'epoch')}"
     if "train" in images:
         text += f" from {_plural(images['train'], 'image')}"
-    best = summary["best_epoch"]
+    best = summary.best_epoch
     return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
 
 
-def _does(summary: Mapping[str, Any]) -> str:
-    clean, augmented = summary["clean"], summary["augmented"]
+def _does(summary: SummaryFile) -> str:
+    clean, augmented = summary.clean, summary.augmented
     if not clean or not augmented:
         return ""
     return (
-        f"It names the class of {numbers.percent(clean['accuracy'])} of the clean test images, "
-        f"and of {numbers.percent(augmented['accuracy'])} once they are flipped, turned, zoomed, "
+        f"It names the class of {numbers.percent(clean.accuracy)} of the clean test images, "
+        f"and of {numbers.percent(augmented.accuracy)} once they are flipped, turned, zoomed, "
         "shifted and changed in contrast."
     )
 
@@ -81,10 +83,10 @@ def _plural(number: int, noun: str) -> str:
     return f"{numbers.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def headline(summary: Mapping[str, Any]) -> Section:
+def headline(summary: SummaryFile) -> Section:
     """The table of headline figures, the study's beside them where it has the net."""
     rows = _rows(summary)
-    known = bool(summary["reported"])
+    known = summary.reported is not None
     header = ("", "this run", "the study") if known else ("", "this run")
     cells = [row if known else row[:2] for row in rows if row[1] != numbers.MISSING]
     if not cells:
@@ -96,97 +98,104 @@ def headline(summary: Mapping[str, Any]) -> Section:
     return lines
 
 
-def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    clean, augmented = summary["clean"] or {}, summary["augmented"] or {}
-    flops, dead = summary["flops"] or {}, summary["dead_filters"] or {}
+def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
+    clean, augmented = summary.clean, summary.augmented
+    flops, dead = summary.flops or FlopCounts(), summary.dead_filters
 
-    def theirs(field: str, form: Any = numbers.count) -> str:
+    def theirs(field: str, form: Form = numbers.count) -> str:
         return study.cell(summary, field, form)
 
-    def counted(value: float | None, form: Any = numbers.count) -> str:
-        return numbers.at_least(form(value), summary["flops_complete"])
+    def counted(value: float | None, form: Form = numbers.count) -> str:
+        return numbers.at_least(form(value), summary.flops_complete)
+
+    def dying(number: Callable[[DeadTold], int]) -> str:
+        return numbers.count(number(dead) if dead else None)
 
     def two_digits(value: float | None) -> str:
         return numbers.decimal(value, 2)
 
     return [
-        ("accuracy, clean test images", numbers.percent(clean.get("accuracy")), numbers.MISSING),
+        (
+            "accuracy, clean test images",
+            numbers.percent(clean.accuracy if clean else None),
+            numbers.MISSING,
+        ),
         (
             "accuracy, augmented test images",
-            numbers.percent(augmented.get("accuracy")),
+            numbers.percent(augmented.accuracy if augmented else None),
             theirs("augmented_test_accuracy", numbers.percent),
         ),
         (
             "macro F1, augmented test images",
-            numbers.decimal(augmented.get("macro_f1")),
+            numbers.decimal(augmented.macro_f1 if augmented else None),
             theirs("macro.f1", two_digits),
         ),
         (
             "accuracy, validation",
-            numbers.percent(summary["val_accuracy"]),
+            numbers.percent(summary.val_accuracy),
             theirs("val_accuracy", numbers.percent),
         ),
         (
             "loss, validation (nats)",
-            numbers.decimal(summary["val_loss"]),
+            numbers.decimal(summary.val_loss),
             theirs("val_loss", numbers.decimal),
         ),
-        ("best epoch", numbers.count(summary["best_epoch"]), theirs("best_epoch")),
-        ("parameters", numbers.count(summary["params"]), theirs("params")),
-        ("trainable parameters", numbers.count(summary["trainable_params"]), theirs("trainable")),
+        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch")),
+        ("parameters", numbers.count(summary.params), theirs("params")),
+        ("trainable parameters", numbers.count(summary.trainable_params), theirs("trainable")),
         ("filters", _filters(summary), theirs("filters")),
-        ("FLOPs for one image, `study`", counted(flops.get("study")), theirs("flops")),
-        ("FLOPs for one image, `formula`", counted(flops.get("formula")), numbers.MISSING),
-        ("FLOPs for one image, `xla`", counted(flops.get("xla")), numbers.MISSING),
+        ("FLOPs for one image, `study`", counted(flops.study), theirs("flops")),
+        ("FLOPs for one image, `formula`", counted(flops.formula), numbers.MISSING),
+        ("FLOPs for one image, `xla`", counted(flops.xla), numbers.MISSING),
         (
             f"TFLOPs for {numbers.count(TEST_IMAGES)} images, `study`",
-            counted(study.tflops(flops.get("study")), numbers.short),
+            counted(study.tflops(flops.study), numbers.short),
             theirs("tflops_7500", numbers.short),
         ),
         (
-            f"latency of one image, {markdown.escape(str(summary['latency_device']))}",
-            numbers.seconds(summary["latency_seconds"]),
+            f"latency of one image, {markdown.escape(str(summary.latency_device))}",
+            numbers.seconds(summary.latency_seconds),
             numbers.MISSING,
         ),
-        ("throughput, images/s", numbers.short(summary["images_per_second"], 3), numbers.MISSING),
-        ("filters dead on clean images", numbers.count(dead.get("clean")), numbers.MISSING),
-        ("filters dead on augmented images", numbers.count(dead.get("augmented")), numbers.MISSING),
-        ("filters proven dead", numbers.count(dead.get("proven")), numbers.MISSING),
+        ("throughput, images/s", numbers.short(summary.images_per_second, 3), numbers.MISSING),
+        ("filters dead on clean images", dying(lambda told: told.clean), numbers.MISSING),
+        ("filters dead on augmented images", dying(lambda told: told.augmented), numbers.MISSING),
+        ("filters proven dead", dying(lambda told: told.proven), numbers.MISSING),
     ]
 
 
-def _filters(summary: Mapping[str, Any]) -> str:
-    text = numbers.count(summary["filters"])
-    if summary["filters"] == summary["study_filters"]:
+def _filters(summary: SummaryFile) -> str:
+    text = numbers.count(summary.filters)
+    if summary.filters == summary.study_filters:
         return text
-    return f"{text} ({numbers.count(summary['study_filters'])} by the study's count)"
+    return f"{text} ({numbers.count(summary.study_filters)} by the study's count)"
 
 
 def data(run: Run, record: Record) -> Section:
     """The images: where from, how many, what they look like."""
     if record.data is None:
         return []
-    images, classes = record.data["images"], record.data["classes"]
+    images, classes = record.data.images, record.data.classes
     names = ", ".join(markdown.escape(name) for name in classes)
     parts: Section = [
         "## The images",
-        f"{markdown.escape(record.data['name'])}, "
+        f"{markdown.escape(record.data.name)}, "
         + ", ".join(
             f"{numbers.count(number)} for {_USES.get(split, split)}"
             for split, number in images.items()
         )
         + f". {len(classes)} classes: {names}."
-        + _skipped(record.data.get("skipped")),
+        + _skipped(record.data.skipped),
     ]
     numbered = [
         f"{label} is {markdown.escape(name)}"
         for label, name in zip(style.labels(classes, 1.35), classes, strict=True)
-        if label != style.drawable(name)
+        if label != " ".join(name.split())
     ]
     if len(numbered) > _MOST_NUMBERED:
         parts.append(
-            f"In the figures {len(numbered)} classes are cut short, or go by their number in this "
-            "list where no font can write them."
+            f"In the figures {len(numbered)} classes are cut short, or where no font can write "
+            "them, stand in Latin letters or go by their number in this list."
         )
     elif numbered:
         parts.append(f"In the figures {'; '.join(numbered)}.")
@@ -195,7 +204,7 @@ def data(run: Run, record: Record) -> Section:
     return parts
 
 
-def _skipped(skipped: int | None) -> str:
+def _skipped(skipped: int) -> str:
     if not skipped:
         return ""
     return f" {_plural(skipped, 'file')} could not be used and {'was' if skipped == 1 else 'were'}\
@@ -221,13 +230,13 @@ def how_to_go_on(run: Run, record: Record) -> Section:
 
 def provenance(record: Record) -> Section:
     """What it takes to get this run again: seed, recipe, versions."""
-    recipe = record.config["config"].get("train") or {}
+    recipe = record.config.config.get("train") or {}
     rows = [
         ("seed", markdown.code(str(record.seed))),
         *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),
         *(
             (markdown.escape(name), markdown.code(str(value)))
-            for name, value in (record.config.get("versions") or {}).items()
+            for name, value in record.config.versions.items()
             if value
         ),
     ]

@@ -1,11 +1,15 @@
 """What was removed from a net, what that cost, and how sure that is."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from rice_jax.records import (
+    CertificateTold,
+    Left,
+    Mean,
+    PruneFile,
+    VariantsFile,
+)
 from rice_jax.report import figures, markdown, numbers
 from rice_jax.report.page.parts import Section, picture
-from rice_jax.report.record import PARTS, Record
+from rice_jax.report.record import Record
 from rice_jax.run import Run
 
 _UNITS = {"params": "parameters", "filters": "filters"}
@@ -30,101 +34,101 @@ def pruning(run: Run, record: Record) -> Section:
     if record.prune is None:
         return []
     account = record.prune
-    parent = markdown.code(str(account["request"]["parent"]))
+    parent = markdown.code(account.request.parent)
     parts: Section = ["## Pruning", f"Made out of {parent}.", _totals(account)]
-    parts += [_budgets(account), _certificate(account), _removed(account)]
+    parts += [_budgets(account), _certificate(account.certificate), _removed(account)]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
     pictures += [
-        (f"{path} before and after", figures.side_by_side_file(path)) for path in account["kept"]
+        (f"{path} before and after", figures.side_by_side_file(path)) for path in account.kept
     ]
     parts += [picture(text, file) for text, file in pictures if run.has(file)]
     return [part for part in parts if part]
 
 
-def _totals(account: Mapping[str, Any]) -> str:
-    before, after = account["before"], account["after"]
+def _totals(account: PruneFile) -> str:
+    before, after = account.before, account.after
     rows = [
         (
             label,
             *(_count(totals, name) for totals in (before, after)),
-            numbers.percent(after[name] / before[name]),
+            numbers.percent(after.of(name) / before.of(name)),
         )
         for name, label in _TOTALS
     ]
     return markdown.table(("", "before", "after", "left"), rows)
 
 
-def _count(totals: Mapping[str, Any], name: str) -> str:
-    lacks = name == "study" and totals.get("uncounted")
-    return numbers.at_least(numbers.count(totals[name]), not lacks)
+def _count(totals: Left, name: str) -> str:
+    lacks = name == "study" and totals.uncounted
+    return numbers.at_least(numbers.count(totals.of(name)), not lacks)
 
 
-def _budgets(account: Mapping[str, Any]) -> str:
+def _budgets(account: PruneFile) -> str:
     sentences = [
-        f"The budget of {numbers.count(budget['asked'])} "
+        f"The budget of {numbers.count(budget.asked)} "
         f"{_UNITS.get(measure, f'FLOPs (`{measure}`)')} was undershot by "
-        f"{numbers.count(budget['under'])}."
-        for measure, budget in account["budgets"].items()
+        f"{numbers.count(budget.under)}."
+        for measure, budget in account.budgets.items()
     ]
     return " ".join(sentences)
 
 
-def _certificate(account: Mapping[str, Any]) -> str:
-    certificate = account["certificate"]
+def _certificate(certificate: CertificateTold | None) -> str:
+    if certificate is None:
+        return ""
     where = (
         "for every image there can be"
-        if certificate["proven"]
+        if certificate.proven
         else "on these images, and is not proven for others"
     )
-    if certificate.get("departure"):
-        where += f", for {certificate['departure']}"
-    relative = certificate.get("max_relative_logit_difference")
+    if certificate.departure:
+        where += f", for {certificate.departure}"
+    relative = certificate.max_relative_logit_difference
     share = f" ({relative:.1g} of the largest logit)" if numbers.present(relative) else ""
     return (
-        f"On {numbers.count(certificate['images'])} images no logit of the net before training "
-        f"went on differs by more than {certificate['max_abs_logit_difference']:.2g}{share} from "
-        f"the whole net's, and {numbers.count(certificate['changed_predictions'])} predictions "
+        f"On {numbers.count(certificate.images)} images no logit of the net before training "
+        f"went on differs by more than {certificate.max_abs_logit_difference:.2g}{share} from "
+        f"the whole net's, and {numbers.count(certificate.changed_predictions)} predictions "
         f"change. This holds {where}."
     )
 
 
-def _variants(variants: Mapping[str, Any]) -> str:
+def _variants(variants: VariantsFile) -> str:
     rows = [
         (
             f"this one ({markdown.code(name)})" if number == 0 else _WAYS[name],
-            numbers.count(int(row["runs"][0]["flops"])),
-            str(len(row["runs"])),
-            *(_accuracy(row[part]) for part in PARTS),
-            *_speed(row.get("latency"), variants.get("whole_latency_seconds")),
+            numbers.count(row.runs[0].flops),
+            str(len(row.runs)),
+            *map(_accuracy, (row.clean, row.augmented)),
+            *_speed(row.latency, variants.whole_latency_seconds),
         )
-        for number, (name, row) in enumerate(variants["variants"].items())
+        for number, (name, row) in enumerate(variants.variants.items())
     ]
     heading = ("way", "FLOPs, `study`", "seeds", "accuracy, clean", "accuracy, augmented")
     return (
         "### Other ways to as light a net\n\nEach trained for as many epochs "
-        f"({variants['epochs']}); of several seeds the mean and the standard deviation.\n\n"
+        f"({variants.epochs}); of several seeds the mean and the standard deviation.\n\n"
         f"{markdown.table((*heading, 'latency', 'speed-up'), rows, left=1)}"
     )
 
 
-def _speed(latency: Mapping[str, float | None] | None, whole: float | None) -> tuple[str, str]:
+def _speed(latency: Mean | None, whole: float | None) -> tuple[str, str]:
     """Latency, and how many times as fast as the whole net that is."""
-    mean = (latency or {}).get("mean")
+    mean = latency.mean if latency else None
     ratio = numbers.decimal(whole / mean, 2) if mean and whole else numbers.MISSING
     return numbers.seconds(mean), ratio
 
 
-def _accuracy(row: Mapping[str, float | None]) -> str:
-    mean, spread = row["mean"], row["spread"]
-    assert mean is not None
-    return numbers.percent(mean) + ("" if spread is None else f" ± {numbers.percent(spread)}")
+def _accuracy(row: Mean) -> str:
+    spread = "" if row.spread is None else f" ± {numbers.percent(row.spread)}"
+    return numbers.percent(row.mean) + spread
 
 
-def _removed(account: Mapping[str, Any]) -> str:
+def _removed(account: PruneFile) -> str:
     rows = [
         (markdown.code(path), str(len(filters)), ", ".join(map(str, filters)))
-        for path, filters in account["removed"].items()
+        for path, filters in account.removed.items()
     ]
     if not rows:
         return "Nothing was removed."

@@ -1,15 +1,13 @@
 """How the net learned and how well it does, class by class."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from rice_jax.records import Result, Scores, SummaryFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
 from rice_jax.report.page.overview import stage_command
 from rice_jax.report.page.parts import Section, picture
-from rice_jax.report.record import PARTS, Record
+from rice_jax.report.record import Record
 from rice_jax.run import Run
 
 _MISTAKES = 3
@@ -17,18 +15,18 @@ _MOST_PAIRS = 20
 _FEW_RATES = 6  # changes of the learning rate that are told one by one
 
 
-def training(run: Run, record: Record, summary: Mapping[str, Any]) -> Section:
+def training(run: Run, record: Record, summary: SummaryFile) -> Section:
     """The curves, and the best epoch in a sentence."""
     if not record.history:
         command = markdown.code(stage_command(run, "train"))
         return ["## Training", f"Not trained here yet: {command} does it."]
     parts: Section = ["## Training"]
-    if summary["best_epoch"] is not None:
+    if summary.best_epoch is not None:
         parts.append(
-            f"Epoch {summary['best_epoch']} of {summary['epochs']} has the lowest validation "
-            f"loss, {numbers.decimal(summary['val_loss'])} nats, at a validation accuracy of "
-            f"{numbers.percent(summary['val_accuracy'])} (training "
-            f"{numbers.percent(summary['train_accuracy'])}). Its weights are the run's."
+            f"Epoch {summary.best_epoch} of {summary.epochs} has the lowest validation "
+            f"loss, {numbers.decimal(summary.val_loss)} nats, at a validation accuracy of "
+            f"{numbers.percent(summary.val_accuracy)} (training "
+            f"{numbers.percent(summary.train_accuracy)}). Its weights are the run's."
         )
     rates = [row.get("learning_rate") for row in record.history]
     changes = [
@@ -53,17 +51,16 @@ def evaluation(run: Run, record: Record) -> list[Section]:
     if record.evaluation is None:
         command = markdown.code(stage_command(run, "evaluate"))
         return [["## Test images", f"Not evaluated yet: {command} does it."]]
-    results = [(part, record.evaluation.get(part)) for part in PARTS]
-    return [_evaluated(part, result) for part, result in results if result]
+    return [_evaluated(part, result) for part, result in record.results.items()]
 
 
-def _evaluated(part: str, result: Mapping[str, Any]) -> Section:
-    loss = numbers.decimal(result.get("loss"))
+def _evaluated(part: str, result: Result) -> Section:
+    loss = numbers.decimal(result.loss)
     matrix = picture(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
-    many = len(result["per_class"]) > MOST_CLASSES
+    many = len(result.per_class) > MOST_CLASSES
     parts: Section = [
         f"## {part.capitalize()} test images",
-        f"{numbers.percent(result['accuracy'])} of {numbers.count(result['images'])} images "
+        f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} images "
         f"right, a mean loss of {loss} nats. {_mistakes(result)}",
         matrix,
         _most_mistaken(result) if many else "",
@@ -72,10 +69,10 @@ def _evaluated(part: str, result: Mapping[str, Any]) -> Section:
     return [part for part in parts if part]
 
 
-def _worst(result: Mapping[str, Any], most: int) -> list[tuple[str, str, str, str]]:
+def _worst(result: Result, most: int) -> list[tuple[str, str, str, str]]:
     """The most frequent mistakes: true class, predicted one, images, images of the true class."""
-    names = [markdown.escape(name) for name in result["per_class"]]
-    matrix = np.asarray(result["confusion_matrix"])
+    names = [markdown.escape(name) for name in result.per_class]
+    matrix = np.asarray(result.confusion_matrix)
     wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
     ranked = np.argsort(-wrong, axis=None, kind="stable")[:most]
     places = zip(*np.unravel_index(ranked, wrong.shape), strict=True)
@@ -91,7 +88,7 @@ def _worst(result: Mapping[str, Any], most: int) -> list[tuple[str, str, str, st
     ]
 
 
-def _mistakes(result: Mapping[str, Any]) -> str:
+def _mistakes(result: Result) -> str:
     """The most frequent mistakes in words."""
     words = [
         f"{true} for {given} ({number} of {images})"
@@ -102,23 +99,22 @@ def _mistakes(result: Mapping[str, Any]) -> str:
     return f"Most often taken for another class: {', '.join(words)}."
 
 
-def _most_mistaken(result: Mapping[str, Any]) -> str:
+def _most_mistaken(result: Result) -> str:
     """Of more classes than a picture shows one by one, the pairs most often confused."""
     rows = _worst(result, _MOST_PAIRS)
     return markdown.table(("class", "taken for", "images", "of"), rows) if rows else ""
 
 
-def _table(result: Mapping[str, Any]) -> str:
-    by_class = list(result["per_class"].items())
-    lowest = sorted(by_class, key=lambda item: item[1]["f1"])[:MOST_CLASSES]
+def _table(result: Result) -> str:
+    by_class = list(result.per_class.items())
+    lowest = sorted(by_class, key=lambda item: item[1].f1)[:MOST_CLASSES]
     left_out = len(by_class) - len(lowest)
     rows = [
         (markdown.escape(name), *_measures(measures))
         for name, measures in (lowest if left_out else by_class)
     ]
-    for title, name in (("mean of classes", "macro_avg"), ("mean of images", "weighted_avg")):
-        if result.get(name):
-            rows.append((f"**{title}**", *_measures(result[name])))
+    means = (("mean of classes", result.macro_avg), ("mean of images", result.weighted_avg))
+    rows += [(f"**{title}**", *_measures(mean)) for title, mean in means if mean]
     table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
     if not left_out:
         return table
@@ -128,6 +124,6 @@ def _table(result: Mapping[str, Any]) -> str:
     )
 
 
-def _measures(measures: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    precision, recall, f1 = (numbers.decimal(measures[x]) for x in ("precision", "recall", "f1"))
-    return precision, recall, f1, numbers.count(measures.get("support"))
+def _measures(measures: Scores) -> tuple[str, str, str, str]:
+    precision, recall, f1 = map(numbers.decimal, (measures.precision, measures.recall, measures.f1))
+    return precision, recall, f1, numbers.count(measures.support)

@@ -1,0 +1,72 @@
+"""FILE.json beside an exported file."""
+
+import dataclasses
+
+from rice_jax.records.costs import FlopCounts
+from rice_jax.records.evaluation import EvaluationFile
+from rice_jax.records.store import FileRecord, left_out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Of one image on the CPU."""
+
+    median: float
+    p10: float | None = left_out()
+    p90: float | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """On how many images the net of int8 sees the same class as the one it was made of."""
+
+    compared: int
+    same_class: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluatedOn:
+    """The images that a file was evaluated on."""
+
+    name: str | None = None
+    synthetic: bool = False
+    fingerprint: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """What the net takes on a microcontroller, or which operation that lacks."""
+
+    flash_bytes: int
+    arena_bytes: int | None = left_out()
+    images: int | None = left_out()
+    identical: int | None = left_out()
+    lacks: str | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportFile(FileRecord):
+    """An exported file; what only its export knows is None in one that was evaluated alone."""
+
+    file: str | None = left_out()
+    net: str
+    precision: str
+    classes: tuple[str, ...] = ()
+    image_size: int | None = left_out()
+    seed: int
+    split_seed: int | None = left_out()
+    input: str = ""
+    output: str = ""
+    params: int | None = left_out()
+    flops: FlopCounts | None = left_out()
+    flops_complete: bool | None = left_out()
+    bit_operations: int | None = left_out()
+    latency_seconds: dict[str, Seconds] | None = left_out()
+    """By runtime; 'rice_jax' is JAX."""
+    bytes: int | None = left_out()
+    sha256: str | None = left_out()
+    max_abs_logit_difference: float | None = left_out()
+    calibrated: Calibrated | None = left_out()
+    evaluation: EvaluationFile | None = left_out()
+    dataset: EvaluatedOn | None = left_out()
+    micro: OnDevice | None = left_out()

@@ -1,0 +1,147 @@
+"""prune.json and variants.json: what was taken out of a net, and other ways to as light a one."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+from rice_jax.records.store import FileRecord, left_out
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneRequest:
+    """What to remove, and how."""
+
+    drop: str | None = None
+    budgets: dict[str, int] = dataclasses.field(default_factory=dict)
+    criterion: str = "taylor"
+    allocation: str = "global"
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    round_to: int = 1
+    drop_layers: tuple[str, ...] = ()
+    """Paths of blocks, or 'auto' alone: those after which no block tells the classes better."""
+    tail_margin: float = 0.002
+    split: str = "validation"
+    kinds: tuple[str, ...] = ("clean", "augmented")
+    judge_images: int = 2000
+    steps: int = 1
+    finetune_epochs: int = 0
+    on_unknown: str = "error"
+    parent: str = ""
+    """The folder of the run that is made lighter."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Left:
+    """What a net costs, before or after."""
+
+    formula: int = 0
+    study: int = 0
+    xla: int = 0
+    params: int = 0
+    filters: int = 0
+    uncounted: int = 0
+    """Operations that no FLOPs are counted of."""
+
+    def of(self, measure: str) -> int:
+        """A convention's FLOPs, 'params' or 'filters'."""
+        return getattr(self, measure)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BudgetTold:
+    """What was asked for, and how far below it the net is."""
+
+    asked: int
+    met: int | None = None
+    under: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CertificateTold:
+    """How far the logits of the smaller net are from those of the whole one."""
+
+    max_abs_logit_difference: float | None = None
+    max_relative_logit_difference: float | None = None
+    images: int
+    changed_predictions: int | None = None
+    proven: bool = False
+    rounding: float | None = None
+    departure: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundOn:
+    """The images on which filters were judged."""
+
+    split: str
+    kinds: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeTold:
+    """What a linear probe reads of a layer."""
+
+    path: str
+    features: int = 0
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruneFile(FileRecord):
+    """The account of a pruning; filters by their indices in the trained net."""
+
+    FILE: ClassVar[str] = "prune.json"
+
+    request: PruneRequest
+    before: Left = Left()
+    after: Left = Left()
+    removed: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    kept: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    budgets: dict[str, BudgetTold] = dataclasses.field(default_factory=dict)
+    certificate: CertificateTold | None = None
+    found_on: FoundOn | None = None
+    steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """What each cut was, as `prune.Pruned` tells it."""
+    dropped_layers: list[str] | None = left_out()
+    probes: list[ProbeTold] | None = left_out()
+    started_anew: list[str] | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mean:
+    """Of several seeds; without spread of a single one."""
+
+    mean: float
+    spread: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedTold:
+    """A run of a variant."""
+
+    seed: int
+    clean: float
+    augmented: float
+    flops: int
+    latency: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantTold:
+    """A way to a light net, over its seeds."""
+
+    runs: list[SeedTold]
+    clean: Mean
+    augmented: Mean
+    latency: Mean | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VariantsFile(FileRecord):
+    """The way that was asked for first, others after it."""
+
+    FILE: ClassVar[str] = "variants.json"
+
+    epochs: int
+    variants: dict[str, VariantTold]
+    whole_latency_seconds: float | None = None
