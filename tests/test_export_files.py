@@ -155,10 +155,10 @@ def test_a_file_is_evaluated_as_its_run_is(name, file, photographs, expected):
     for kind in ("clean", "augmented"):
         found = told["evaluation"][kind]
         if name in WHOLE:
-            assert found["confusion_matrix"] == expected[kind]["confusion_matrix"]
+            assert found["confusion_matrix"] == expected[kind].confusion_matrix
         # In int8 the loss stays near, where the logits' spread is of a few units.
         near = 1e-5 if name in WHOLE else 0.05
-        assert found["loss"] == pytest.approx(expected[kind]["loss"], rel=near)
+        assert found["loss"] == pytest.approx(expected[kind].loss, rel=near)
         assert f"  {found['accuracy']:.4f}" in done.stdout
     assert told["evaluation"]["clean"]["loss"] != told["evaluation"]["augmented"]["loss"]
     assert told["params"] > 0  # what the export told stays

@@ -10,6 +10,7 @@ from rice_jax.profile.roofline import Device
 from rice_jax.profile.rows import Row
 
 CONVENTIONS = ("formula", "study", "xla")
+"""Of counting FLOPs, each with rules of its own."""
 _WIDTH = 100
 _SHAPE, _PARAMS, _FLOPS, _BYTES, _INTENSITY, _TIME = 17, 12, 17, 8, 8, 10
 _TYPE = 20

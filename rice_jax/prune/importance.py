@@ -154,6 +154,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "random": random,
     }
 )
+"""By name: what a filter is judged by, the least of which goes first."""
 
 
 def importance(criterion: str, evidence: Evidence) -> np.ndarray:
