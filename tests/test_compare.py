@@ -44,7 +44,7 @@ def test_seeds_of_a_net_are_one_row_with_mean_and_sample_deviation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"train": {"augment": True}}, {"fingerprint": "beef"}, {"prune": {}}]
+    "changed", [{"train": {"augment": True}}, {"fingerprint": "beef"}, {"prune": {"request": {}}}]
 )
 def test_runs_of_another_recipe_or_other_images_are_another_net(tmp_path, changed):
     found = read(
@@ -96,11 +96,12 @@ def compared(tmp_path_factory):
     }
     erratum = {"model": "final", "field": "tflops_7500", "reported": 290.54, "correct": 209.54}
     studied = lambda: profile(1000, reported=reported, errata=[erratum | {"why": "times 7500"}])  # noqa: E731
-    certificate = {"certificate": {"max_abs_logit_difference": 2e-7, "images": 30}}
+    certificate = {"max_abs_logit_difference": 2e-7, "images": 30}
+    pruned = {"request": {"parent": "cnn"}, "certificate": certificate}
     runs = [
         run_of(folder / "final_0", "final", 950, 1000, profile=studied()),
         run_of(folder / "final_1", "final", 960, 1000, profile=studied(), seed=1),
-        run_of(folder / "lean", "cnn", 940, 50, prune=certificate),
+        run_of(folder / "lean", "cnn", 940, 50, prune=pruned),
         run_of(folder / "<script>alert(1)</script>", "<script>|net", 700, 10),
     ]
     out = folder / "out"
@@ -326,7 +327,7 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
         ({"out": "run"}, "is one of the runs"),
         ({"margin": 1.5}, r"--margin=1\.5"),
         ({"margin": -0.1}, r"--margin=-0\.1"),
-        ({"workdirs": ["damaged"]}, "not as the stages write it"),
+        ({"workdirs": ["damaged"]}, r"evaluation\.json is damaged"),
         ({"workdirs": ["broken"]}, "cannot read"),
     ],
 )

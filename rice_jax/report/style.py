@@ -191,8 +191,9 @@ def drawable(text: str) -> str:
 
 @functools.cache
 def _written(letter: str) -> str:
-    """A letter of any script as ASCII, by its sound; a box for what has none."""
-    return anyascii(letter) or "□"
+    """A letter of any script as ASCII, by its sound; a box for what has none, or no looks."""
+    written = anyascii(letter)
+    return written if written and written.isprintable() else "□"
 
 
 def labels(names: Sequence[str], inches: float, size: float = SMALL) -> list[str]:
