@@ -1,5 +1,6 @@
 """What a step takes from a net, and the run that a search of real steps leaves."""
 
+import dataclasses
 import types
 
 import jax
@@ -8,6 +9,7 @@ import prunable
 import pytest
 import tiny_training
 from flax import traverse_util
+from report_runs import result
 
 from rice_jax import config as configuration
 from rice_jax import identity, profile, report, train
@@ -15,7 +17,15 @@ from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten import candidate, search, widths
 from rice_jax.lighten.moves import MOVES, Judge
-from rice_jax.records import SearchRequest, Taken, plain
+from rice_jax.records import (
+    EvaluationFile,
+    Result,
+    SearchRequest,
+    Taken,
+    made,
+    plain,
+    write,
+)
 from rice_jax.report import record
 from rice_jax.report.page import lightening, to_markdown
 from rice_jax.run import Run
@@ -143,13 +153,13 @@ def trained(tmp_path, monkeypatch):
     def evaluated(module, params, source, *, augment_seed=None, **_):
         looked_at.append(source is splits["test"])
         size = sum(leaf.size for leaf in traverse_util.flatten_dict(params).values())
-        return {"accuracy": 0.9 - 1 / size}
+        return dataclasses.replace(made(Result, result()), accuracy=0.9 - 1 / size)
 
     def measured(config, workdir, stages):
         net = train.load(Run(workdir))
         told = {kind: evaluated(net.module, net.params, splits["test"]) for kind in record.PARTS}
         if "evaluate" in stages:
-            Run(workdir).write_json("evaluation.json", told)
+            write(Run(workdir), EvaluationFile(**told, path="test split"))
 
     monkeypatch.setattr("rice_jax.lighten.moves._right", lambda *_: 0.5)
     monkeypatch.setattr(identity, "load_own", lambda *_: dataset)
