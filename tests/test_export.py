@@ -65,6 +65,7 @@ def assert_equal(actual, expected):
 
 
 @pytest.mark.parametrize("name", models.NETS)
+@pytest.mark.one_in(2)
 def test_stablehlo_equals_the_net(name):
     exported = jax.export.deserialize(bytearray(export.to_stablehlo(*net(name), IMAGE)))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -96,6 +97,7 @@ def onnxruntime():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 @pytest.mark.parametrize("name", models.NETS)
+@pytest.mark.one_in(2)
 def test_onnx_equals_the_net(name, onnxruntime):
     import onnx
 

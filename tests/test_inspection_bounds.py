@@ -33,6 +33,7 @@ def assert_contained(bounds, maps):
 
 
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.one_in(2)
 def test_bounds_contain_the_maps_of_every_net(name):
     module = NETS[name]()
     variables = random_variables(module, (1, *SHAPE), seed=1)
@@ -156,6 +157,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.one_in(2)
 def test_bounds_contain_functions(name):
     module, shape = Function(FUNCTIONS[name]), (3, 3, 3)
     bounds, unbounded = inspection.map_bounds(module, IDENTITY, shape)

@@ -278,6 +278,7 @@ def given(monkeypatch):
     return accuracies
 
 
+@pytest.mark.thorough
 def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, capsys):
     given += [0.9, 0.5, 0.6, 0.7, 0.3, 0.6]
     reported = []

@@ -53,6 +53,7 @@ def copy(tmp_path):
 
 
 @pytest.mark.parametrize("file", STORED)
+@pytest.mark.one_in(3)
 def test_stored_weights_give_keras_logits(file):
     module, params = net(file)
     loaded = fill(FIXTURES / file, file)
@@ -261,6 +262,7 @@ def nothing_listed(file, path):
         (nothing_listed, "no weights of layers"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_hostile_file(spoil, message, copy):
     with h5py.File(copy, "r+") as file:
         spoil(file, copy)

@@ -84,6 +84,7 @@ def convolved(convolve, x, w, stride, padding):
         ((9, 7), 24, 32, 1, 1, "VALID"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_convolution_of_images_larger_than_a_chunk(
     image, channels, filters, kernel, stride, padding
 ):

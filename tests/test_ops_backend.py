@@ -82,6 +82,7 @@ print(len(jax.devices()) == backend.cores(), *(round(a - b) for a, b in zip(size
 
 @pytest.mark.skipif(not (launch.has_glibc() and Path("/proc").exists()), reason="glibc's malloc")
 @pytest.mark.parametrize(("switch", "given_back"), [("", 100), ("0", 0)])
+@pytest.mark.one_in(2)
 def test_a_process_gets_flags_that_jaxlib_takes_devices_and_its_memory_back(switch, given_back):
     """XLA ends a process with a flag or a value that it does not know."""
     own = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")

@@ -133,6 +133,7 @@ def get_config():
 
 
 @pytest.mark.parametrize("kind", ["Net", "NNXNet"])
+@pytest.mark.one_in(2)
 def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_path, monkeypatch):
     """Where its file is given; nothing that the folder names is imported."""
     mine, out = tmp_path / "mine.py", str(tmp_path / "half")

@@ -100,6 +100,7 @@ STAGES = {
 
 
 @pytest.mark.parametrize("name", STAGES)
+@pytest.mark.one_in(2)
 def test_what_is_cut_equals_the_net_with_those_channels_at_zero(name):
     """The stem goes with the kernels' inputs, each stage with its own filters."""
     make, held = STAGES[name]
@@ -173,6 +174,7 @@ def reading(name):
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.one_in(2)
 def test_a_number_that_came_from_a_shape_stays_what_it_was(name):
     """The layer is left whole and named by a budget, and refused where it is asked for."""
     module, variables, graph = reading(name)

@@ -120,6 +120,7 @@ def pruned(read):
 
 
 @pytest.mark.parametrize("name", STAYS)
+@pytest.mark.one_in(2)
 def test_a_constant_that_no_bias_takes_up_stays(name):
     result = pruned(STAYS[name])
     assert result.refused == {"first": [0]}

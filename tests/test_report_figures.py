@@ -119,6 +119,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
+@pytest.mark.one_in(3)
 def test_texts_of_odd_figures_neither_overlap_nor_leave_the_figure(name):
     assert_clean(ODD[name]())
 

@@ -64,6 +64,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("reading", [115, 190, 215])
+@pytest.mark.one_in(3)
 def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp_path, reading):
     settings, undisturbed = whole
     run = Run(tmp_path / "run")

@@ -119,6 +119,7 @@ def taught_by(run, **fields):
     return settings
 
 
+@pytest.mark.thorough
 def test_a_taught_run_that_was_stopped_ends_as_if_it_never_was(tmp_path, trained):
     settings = taught_by(trained, epochs=2)
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")

@@ -67,7 +67,7 @@ def test_a_card_tells_its_net(name):
 
 @pytest.mark.parametrize("part", ["clean", "augmented"])
 @pytest.mark.parametrize("name", zoo.names())
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 def test_a_net_does_on_the_sample_as_its_card_says(name, part, photographs):
     """Both figures estimate the same share p of right answers, from m and from n images.
 
