@@ -1,13 +1,10 @@
 """One command: what it shows, and a mistake told on one line before anything heavy is loaded."""
 
 import functools
-import gc
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import commands
@@ -249,39 +246,6 @@ def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):
     assert left.value.code == status
     [line] = capsys.readouterr().err.splitlines()
     assert said in line
-
-
-class Interrupted:
-    """An object whose end is when the signal comes."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-
-def in_a_callback_of_the_garbage_collector():
-    def interrupt(phase, info):
-        gc.callbacks.remove(interrupt)
-        signal.raise_signal(signal.SIGINT)
-
-    gc.callbacks.append(interrupt)
-    gc.collect()
-
-
-@pytest.mark.parametrize("dropped", [Interrupted, in_a_callback_of_the_garbage_collector])
-def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "unraisablehook", lambda other: pytest.fail(str(other)))
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    waited = []
-
-    def action():
-        process.heed_interrupts.__wrapped__()
-        dropped()
-        waited.append(threading.Event().wait(20))
-
-    assert process.guarded(action) == 130
-    signal.signal(signal.SIGINT, usual)
-    assert not waited
-    assert "stopped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from rice_jax.commands import process
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import interrupt, loop
+from rice_jax.train import loop
 
 COLUMNS = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
 # A plateau after every epoch, so that a state lost on the way would show.
@@ -345,20 +345,3 @@ def test_a_run_of_another_net_gives_its_frozen_layers_or_is_refused(finished):
     other.train.frozen = ("dense",)
     with pytest.raises(UserError, match="another net"):
         train.initial_params(other, train.build(other))
-
-
-@pytest.mark.parametrize(
-    ("number", "ended"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number, ended):
-    closed = []
-
-    def closing():
-        with interrupt.interruptible() as wish:
-            wish.arm()
-            signal.raise_signal(number)
-            closed.append("all that was open")
-
-    with pytest.raises(ended):
-        closing()
-    assert closed
