@@ -47,10 +47,7 @@ class Own(Narrowed):
                 a text that does not tell widths.
         """
         text, grid = fields.pop("narrowed", ""), fields.pop("grid", 0)
-        try:
-            smaller = narrowed.fields(text)
-        except ValueError as error:
-            raise UserError(f"config.model.narrowed: {error}") from error
+        smaller = what_is_left(text)
         if dtype != jnp.float32 and "dtype" not in _fields(module):
             raise UserError(
                 f"config.train.dtype: {module.__name__} has no field dtype for its activations"
@@ -108,3 +105,11 @@ def _fields(module: type[nn.Module]) -> frozenset[str]:
 
 def _takes_train(module: type[nn.Module]) -> bool:
     return "train" in inspect.signature(module.__call__).parameters  # type: ignore[operator]
+
+
+def what_is_left(text: str) -> dict[str, Any]:
+    """The fields of a narrowed net that config.model.narrowed tells; UserError where it cannot."""
+    try:
+        return dict(narrowed.fields(text))
+    except ValueError as error:
+        raise UserError(f"config.model.narrowed: {error}") from error

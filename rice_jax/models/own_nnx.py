@@ -15,12 +15,12 @@ from flax import nnx, traverse_util
 from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
-from rice_jax.graph import narrowed
 from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
 from rice_jax.graph.layers import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.models.layers import dropped, shrunk
+from rice_jax.models.own import what_is_left
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -77,10 +77,7 @@ class OwnNNX(Bridged):
                 a text that does not tell widths.
         """
         text, grid = fields.pop("narrowed", ""), fields.pop("grid", 0)
-        try:
-            smaller: Any = narrowed.fields(text)
-        except ValueError as error:
-            raise UserError(f"config.model.narrowed: {error}") from error
+        smaller = what_is_left(text)
         takes = inspect.signature(module.__init__).parameters
         if dtype != jnp.float32 and "dtype" not in takes:
             raise UserError(
