@@ -138,6 +138,9 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             "of its memory, which decides what bounds each layer",
             Real(0, 1e24, above=True),
         ),
+        "profile.runtimes": Field(
+            False, "one image is also timed in LiteRT and onnxruntime, exported to them", Switch()
+        ),
     }
 )
 """By name, as 'train.epochs'; all but those of config.model that are a net's own."""

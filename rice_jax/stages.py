@@ -26,6 +26,7 @@ from rice_jax import (
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
+from rice_jax.export import elsewhere
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import fates, figures, writing
 from rice_jax.run import Run
@@ -250,8 +251,25 @@ def _count_and_time(job: Job) -> None:
         f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
         f"{measured['throughput']['batch_size']}"
     )
+    if job.config.profile.runtimes:
+        times["runtimes"] = _elsewhere(job, shapes["params"], measured["from_host"])
     content = counted.to_json(job.config.model.name, device) | {"time": times}
     records.write(job.run, records.made(records.ProfileFile, content))
+
+
+def _elsewhere(job: Job, shapes: Any, ours: float) -> dict[str, Any]:
+    """What other runtimes take for one image, told beside our `ours` seconds."""
+    with Bar("measuring other runtimes"):
+        found, why_not = elsewhere.latencies(job.config, shapes)
+    for runtime, seconds in found.items():
+        out = f"--workdir={job.run} --out=net{elsewhere.FORMATS[runtime]}"
+        print(
+            f"One image in {runtime}: {seconds.median:.2e} s with the way there and back, "
+            f"{ours / seconds.median:.2f} times as fast: rice-jax export {out}"
+        )
+    for runtime, why in why_not.items():
+        print(f"{runtime} was not timed: {why}")
+    return {runtime: records.plain(seconds) for runtime, seconds in found.items()}
 
 
 def _device(config: ml_collections.ConfigDict) -> profile.Device:

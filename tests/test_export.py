@@ -15,10 +15,10 @@ import prunable
 import pytest
 from flax import linen as nn
 
-from rice_jax import export, models
+from rice_jax import config, export, models, train
 from rice_jax.errors import UserError
+from rice_jax.export import elsewhere, runtimes
 from rice_jax.export import onnx as onnx_export
-from rice_jax.export import runtimes
 from rice_jax.graph.trace import variable_shapes
 
 pytest.importorskip("flatbuffers")
@@ -242,3 +242,27 @@ def test_onnx_without_its_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match=r"pip install 'rice_jax\[onnx\]'"):
         export.to_onnx(*net("final"), IMAGE)
+
+
+def test_runtimes_are_timed_or_say_why_not(monkeypatch):
+    def absent(_):
+        raise UserError("it is not installed")
+
+    settings = config.default("nano")
+    settings.data.image_size = 32
+    module = train.build(settings)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    monkeypatch.setattr(runtimes, "onnx_session", absent)
+    monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(export, "to_tflite", lambda *net: net)
+    taken = []
+
+    def computing(net):
+        assert jax.tree.map(np.shape, net[1]) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+        return lambda images: taken.append(images.shape) or np.zeros((1, 5), np.float32)
+
+    monkeypatch.setattr(runtimes, "tflite", computing)
+    found, why_not = elsewhere.latencies(settings, shapes)
+    assert why_not == {"onnxruntime": "it is not installed"}
+    assert set(taken) == {(1, 32, 32, 3)}
+    assert 0 < found["LiteRT"].p10 <= found["LiteRT"].median <= found["LiteRT"].p90

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from processes import ended, start_two
 
-from rice_jax import config, data, train
+from rice_jax import config, data, records, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -283,6 +283,25 @@ def test_nothing_trained_is_not_evaluated(weights, cache, tmp_path):
     run_stages(settings, str(tmp_path / "run"), ["profile"])
     with pytest.raises(UserError, match=r"has no trained net: train it .* or name weights"):
         run_stages(settings, str(tmp_path / "run"), ["evaluate"])
+
+
+def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
+    taken = {"LiteRT": records.Seconds(median=0.001), "onnxruntime": records.Seconds(median=1000.0)}
+    lacking = {"onnxruntime": ".onnx needs a package that is not installed"}
+    for found, why in ((taken, {}), ({"LiteRT": taken["LiteRT"]}, lacking)):
+        monkeypatch.setattr("rice_jax.export.elsewhere.latencies", lambda *_, it=(found, why): it)
+        settings = small("nano", tmp_path, **{"profile.runtimes": True})
+        run_stages(settings, str(tmp_path / "nano"), ["profile"])
+        told, time = capsys.readouterr().out, read(tmp_path / "nano", "profile.json")["time"]
+        report = (tmp_path / "nano" / "report.md").read_text()
+        faster = time["measured"]["from_host"] / 0.001
+        assert {runtime: seconds["median"] for runtime, seconds in time["runtimes"].items()} == {
+            runtime: seconds.median for runtime, seconds in found.items()
+        }
+        assert f"{faster:.2f} times as fast" in told
+        assert f"LiteRT 1 ms ({faster:.2f} times as fast)" in report
+        assert f"--workdir={tmp_path / 'nano'} --out=net.tflite" in told
+        assert ("onnxruntime was not timed: .onnx needs a package" in told) == bool(why)
 
 
 @pytest.mark.parametrize("name", ["final", "vgg16"])

@@ -17,13 +17,14 @@ from rice_jax.records.costs import (
     PrecisionCosts,
     ProfileFile,
     Reported,
+    Seconds,
     Throughput,
     Timed,
     TotalCosts,
     Uncountable,
 )
 from rice_jax.records.evaluation import EvaluationFile, Result, Scores
-from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice, Seconds
+from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
 from rice_jax.records.maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
 from rice_jax.records.pruned import (

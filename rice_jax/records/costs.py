@@ -194,6 +194,15 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """Of one image on the CPU."""
+
+    median: float
+    p10: float | None = left_out()
+    p90: float | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Timed:
     """Seconds in theory, and measured."""
 
@@ -201,6 +210,8 @@ class Timed:
     theoretical_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """By convention."""
     measured: Measured = Measured()
+    runtimes: dict[str, Seconds] | None = left_out()
+    """Of one image, exported, by what else was asked to compute it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,9 @@
 
 import dataclasses
 
-from rice_jax.records.costs import FlopCounts
+from rice_jax.records.costs import FlopCounts, Seconds
 from rice_jax.records.evaluation import EvaluationFile
 from rice_jax.records.store import FileRecord, left_out
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Seconds:
-    """Of one image on the CPU."""
-
-    median: float
-    p10: float | None = left_out()
-    p90: float | None = left_out()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rice_jax.records import LayerCosts, LayerFilters, ProfileFile
+from rice_jax.records import LayerCosts, LayerFilters, ProfileFile, Timed
 from rice_jax.report import markdown, numbers
 from rice_jax.report.figures import feature_maps_file
 from rice_jax.report.page.overview import stage_command
@@ -117,8 +117,21 @@ def _time(profile: ProfileFile) -> str:
         f"image (middle 80 %: {numbers.seconds(measured.p10)} to "
         f"{numbers.seconds(measured.p90)}){way}, and "
         f"{numbers.short(batch.images_per_second, 3)} images a second in "
-        f"batches of {batch.batch_size}."
+        f"batches of {batch.batch_size}.{_elsewhere(time)}"
     )
+
+
+def _elsewhere(time: Timed) -> str:
+    """One image exported to other runtimes, beside the same way in JAX."""
+    ours = time.measured.from_host
+    told = [
+        f"{markdown.escape(runtime)} {numbers.seconds(seconds.median)}"
+        + (f" ({ours / seconds.median:.2f} times as fast)" if ours else "")
+        for runtime, seconds in (time.runtimes or {}).items()
+    ]
+    if not told:
+        return ""
+    return f" Exported, with the same way there and back: {', '.join(told)}."
 
 
 def dead_filters(run: Run, record: Record) -> Section:
