@@ -18,6 +18,9 @@ FILE = ".lock"
 LEASE_SECONDS = 60.0
 """How long a holder of a remote folder is believed in after its last sign of life."""
 
+_LONGEST = 4096
+"""Characters of a lock's file that are read."""
+
 _held: set[str] = set()
 
 
@@ -66,8 +69,8 @@ def _locked(run: Run) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise UserError(
-                f"{run} is in use by {_holder(file.read())}: wait for it, stop it, or give another "
-                "--workdir"
+                f"{run} is in use by {_holder(file.read(_LONGEST))}: wait for it, stop it, or give "
+                "another --workdir"
             ) from error
         except OSError:
             yield  # a file system without locks

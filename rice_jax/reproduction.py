@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, first_run, models, profile, records, train
+from rice_jax import data, first_run, models, profile, records, report, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison, history
 from rice_jax.run import Run
@@ -101,13 +101,14 @@ def plan(
 
 
 def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> bool:
-    """Whether the last stage was done after the run was last begun, and with the same settings."""
+    """Whether all was done and told after the run was last begun, and with the same settings."""
     if not (run.has("config.json") and run.has(_LAST)):
         return False
     saved = records.read(run, records.ConfigFile)
     begun, ended = ((run.path / name).stat().mtime for name in ("config.json", _LAST))
     return (
         begun <= ended
+        and report.is_current(run)
         and saved.config == configuration.to_json(config)
         and saved.data is not None
         and saved.data.fingerprint == dataset.fingerprint

@@ -1,5 +1,6 @@
 """A run's folder: every stage reads its files there and leaves its own."""
 
+import errno
 import json
 import math
 import os
@@ -15,7 +16,10 @@ _PATTERN = "*?[]\\"
 
 
 _LARGEST = 64 << 20
-"""Bytes of JSON that are read: a dead filters' census of 1,000 layers has some 10 MB."""
+"""Bytes of a file that are read: a dead filters' census of 1,000 layers has some 10 MB."""
+_MOST_PARTS = 4_000_000
+"""Lists, objects and ends of texts in JSON: each takes a hundred bytes of memory for two or three
+of the file."""
 
 
 class Run:
@@ -99,9 +103,15 @@ class Run:
         return (self.path / name).exists()
 
     def read_bytes(self, name: str) -> bytes:
-        """The content of a file; OSError where it is missing, closed, or a pipe or device."""
+        """The content of a file.
+
+        OSError where it is missing, closed, a pipe or device, or beyond what any file of a run is.
+        """
         target = files.reached(self.path / name)
         files.require_content(target)
+        size = target.stat().length
+        if size > _LARGEST:
+            raise OSError(errno.EFBIG, _too_large(size), os.fspath(target))
         return target.read_bytes()
 
     def read_json(self, name: str) -> Any:
@@ -117,12 +127,20 @@ class Run:
 
 def parse_json(content: bytes | str) -> Any:
     """What a JSON text holds; ValueError where it is damaged, or beyond what any file here is."""
+    if isinstance(content, str):
+        content = content.encode()
     if len(content) > _LARGEST:
-        raise ValueError(f"it has {len(content) / 1e6:.0f} MB, far more than any file of a run")
+        raise ValueError(_too_large(len(content)))
+    if sum(map(content.count, (b"[", b"{", b'"'))) > _MOST_PARTS:
+        raise ValueError("it has far more lists, objects and texts than any file of a run")
     try:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def _too_large(size: int) -> str:
+    return f"it has {size / 1e6:,.0f} MB, far more than any file of a run"
 
 
 def _remove(path: epath.Path) -> None:

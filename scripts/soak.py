@@ -1,25 +1,30 @@
 """Kill every command that writes, again and again, and show that nothing of it is lost.
 
-  python scripts/soak.py --out=DIR [--commands=train,prune,...] [--kills=40] [--seed=0]
+  python scripts/soak.py --out=DIR [--commands=train,prune,...] [--kills=25] [--minutes=60]
 
 Each command does a small job twice: once in peace, once ended by a signal at random instants
-(start-up, steps, validation, saving, drawing) and given again until it is done. Both must leave
-the same files: parameters and moments bit for bit, each epoch once, JSON, tables, figures and
-exports alike but for what a clock said. DIR/soak.json has the figures of each command.
+(start-up, steps, validation, saving, drawing) and given again until it is done, over and over in
+a folder that is new each time. Both must leave the same files: parameters and moments bit for bit,
+each epoch once, JSON, tables, figures and exports alike but for what a clock said.
+
+DIR/soak.jsonl has a line for each kill and for each job that was done under fire. The same command
+goes on there: it counts the kills that there are, and draws other instants.
 """
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,108 +37,186 @@ from rice_jax.run import Run
 from rice_jax.train.progress import PARTS
 
 _IMAGES = (
-    *("--config.data.path=synthetic", "--config.data.image_size=32"),
-    *("--config.train.batch_size=20", "--config.train.save_seconds=0", "--config.seed=1"),
+    *("--config.data.path=synthetic", "--config.data.synthetic_per_class=8"),
+    *("--config.data.image_size=32", "--config.train.batch_size=10"),
+    *("--config.train.schedule=study", "--config.train.save_seconds=0", "--config.seed=1"),
 )
 """Of a training: a checkpoint is due at every step."""
+_TRAIN = ("train", "--config=nano", "--workdir={work}", *_IMAGES)
+_PRUNE = ("prune", "--workdir={base}", "--out={work}", "--judge_images=20")
 _JOBS = {
-    "train": (
-        *("train", "--config=final", "--workdir={work}", "--stages=train", *_IMAGES),
-        *("--config.train.epochs=40", "--config.train.stop_patience=1000"),
-    ),
-    "stages": (
-        *("train", "--config=cnn_light", "--workdir={work}", *_IMAGES),
-        "--config.train.epochs=3",
-    ),
-    "prune": (
-        *("prune", "--workdir={base}", "--out={work}", "--max_flops=400k", "--steps=3"),
-        *("--finetune_epochs=2", "--judge_images=100", "--seeds=0,1"),
+    "train": (*_TRAIN, "--stages=train", "--config.train.epochs=6"),
+    "stages": (*_TRAIN, "--config.train.epochs=2"),
+    "prune": (*_PRUNE, "--drop=dead"),
+    "steps": (*_PRUNE, "--max_flops=150k", "--steps=2", "--finetune_epochs=1", "--seeds=0,1"),
+    "lighten": (
+        *("lighten", "--workdir={base}", "--out={work}", "--within=1", "--rounds=1", "--beam=1"),
+        *("--final_epochs=1", "--steps=channels,resolution", "--judge_images=20"),
     ),
     "reproduce": (
-        *("reproduce", "--nets=final,cnn_light", "--out={work}", *_IMAGES),
-        "--config.train.epochs=2",
+        *("reproduce", "--nets=nano,micro", "--out={work}", *_IMAGES),
+        "--config.train.epochs=1",
     ),
     "compare": ("compare", "--workdirs={base}", "--out={work}"),
-    "export": ("export", "--workdir={base}", "--out={work}/net.stablehlo"),
+    "stablehlo": ("export", "--workdir={base}", "--out={work}/net.stablehlo"),
     "onnx": ("export", "--workdir={base}", "--out={work}/net.onnx"),
+    "tflite": ("export", "--workdir={base}", "--out={work}/net.tflite"),
 }
 """By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
+_NEEDS = {"onnx": "jax2onnx", "tflite": "litert_converter"}
+"""Packages without which a job is left out."""
+_LIVES = 4
+"""Kills after which a job that begins anew each time is left to come to its end."""
 _CLOCK = {
-    *("seconds", "images_per_second", "date", "measured", "spent"),
+    *("seconds", "images_per_second", "date", "measured", "spent", "forecast"),
     *(f"{part}_seconds" for part in PARTS),
     *("latency", "latency_seconds", "whole_latency_seconds"),
 }
 """Keys and columns that tell how long it took, or when."""
+_HASTE = {
+    # oneDNN's programs cannot be kept, and compiling would be most of the time.
+    "XLA_FLAGS": "--xla_cpu_experimental_onednn_custom_call=false",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
 
-_OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.json.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.jsonl.", required=True)
 _COMMANDS = flags.DEFINE_list("commands", list(_JOBS), "Which jobs.")
-_KILLS = flags.DEFINE_integer("kills", 40, "How often to kill each at most.", lower_bound=1)
+_KILLS = flags.DEFINE_integer("kills", 25, "How often to kill each.", lower_bound=1)
+_MINUTES = flags.DEFINE_float("minutes", 600, "After which no job is begun.")
 _SIGNALS = flags.DEFINE_list("signals", ["KILL", "TERM", "INT"], "Which signals, drawn at random.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the instants and of the signals.")
 
 _ROOT = Path(__file__).parent.parent
 
 
-def main(argv: Sequence[str]) -> None:
-    """Do every job twice and compare; exit status 1 where anything differs."""
-    del argv
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
-    out = Path(_OUT.value).resolve()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    base = (*_JOBS["stages"][:2], f"--workdir={out / 'base'}", *_JOBS["stages"][3:])
-    _finish(_start(base))
-    figures = {name: _soaked(name, out) for name in _COMMANDS.value}
-    (out / "soak.json").write_text(json.dumps(figures, indent=1) + "\n")
-    sys.exit(any(told["differences"] for told in figures.values()))
-
-
 @dataclasses.dataclass
-class _Kill:
+class Kill:
+    """A job ended by a signal."""
+
+    job: str
     signal: str
+    after: float
     exit_seconds: float
     saving: bool
     """Whether a checkpoint was half written then."""
+    status: int
+    said: str
+    """Its last line."""
 
 
-def _soaked(name: str, out: Path) -> dict[str, Any]:
-    """Figures of one job, with every difference between what peace and what kills left."""
-    work, peace = out / "work", out / f"{name}_in_peace"
-    command = [part.format(work=work, base=out / "base") for part in _JOBS[name]]
-    _finish(_start(command))  # what it compiles is kept, as its images
-    again = _finish(_start(command))
-    shutil.rmtree(work)
-    whole = _finish(_start(command))
-    work.rename(peace)  # both runs stand in one place, whose name some files tell
-    kills = _under_fire(name, command, work, startup=min(again, whole), whole=whole)
-    _finish(_start(command))
-    figures = {
+@dataclasses.dataclass
+class Done:
+    """A job that came to its end under fire."""
+
+    job: str
+    kills: int
+    differences: list[str]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Let the jobs take turns until each was killed often enough; status 1 where any differs."""
+    del argv
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
+    out, until = Path(_OUT.value).resolve(), time.monotonic() + 60 * _MINUTES.value
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "base" / "report.html").exists():
+        _finish(_start(_command("stages", out, work=out / "base"), out))
+    left = [name for name in _COMMANDS.value if _installed(name)]
+    while left and time.monotonic() < until:
+        for name in left:
+            if time.monotonic() < until:
+                _soak(name, out)
+        left = [name for name in left if _kills(name, out) < _KILLS.value]
+    log = _log(out)
+    for name in _COMMANDS.value:
+        print(json.dumps({name: _figures([line for line in log if line["job"] == name])}))
+    sys.exit(any(line.get("differences") for line in log))
+
+
+def _installed(name: str) -> bool:
+    return name not in _NEEDS or importlib.util.find_spec(_NEEDS[name]) is not None
+
+
+def _log(out: Path) -> list[dict[str, Any]]:
+    """Of each kill and of each job that was done, the latest last."""
+    file = out / "soak.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _note(out: Path, told: Kill | Done) -> None:
+    line = json.dumps(dataclasses.asdict(told))
+    print(line, flush=True)
+    with (out / "soak.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+def _kills(name: str, out: Path) -> int:
+    return sum(line["job"] == name and "signal" in line for line in _log(out))
+
+
+def _figures(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is told of a job."""
+    kills = [line for line in log if "signal" in line]
+    done = [line for line in log if "differences" in line]
+    return {
         "kills": len(kills),
-        "signals": Counter(kill.signal for kill in kills),
-        "while_saving": sum(kill.saving for kill in kills),
-        "seconds_in_peace": round(whole, 1),
-        "slowest_exit_seconds": max((kill.exit_seconds for kill in kills), default=0.0),
-        "differences": _differences(peace, work),
-    }
-    work.rename(out / f"{name}_under_fire")
-    print(json.dumps({name: figures}), flush=True)
-    return figures
-
-
-def _environment() -> dict[str, str]:
-    """Compiled programs and images are kept, so that most of the time is work."""
-    out = Path(_OUT.value).resolve()
-    return os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "HOME": str(out / "home"),
+        "signals": Counter(kill["signal"] for kill in kills),
+        "while_saving": sum(kill["saving"] for kill in kills),
+        "slowest_exit_seconds": {
+            sort: max((kill["exit_seconds"] for kill in kills if kill["signal"] == sort), default=0)
+            for sort in _SIGNALS.value
+        },
+        "done": len(done),
+        "differences": Counter(name for line in done for name in line["differences"]),
     }
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+def _soak(name: str, out: Path) -> None:
+    """Do a job once under fire, in a folder of its own, and compare."""
+    work, peace = out / "work" / name, out / "peace" / name
+    seconds = _in_peace(name, out, work, peace)
+    shutil.rmtree(work, ignore_errors=True)
+    command = _command(name, out, work)
+    wanted = min(_LIVES, max(1, _KILLS.value - _kills(name, out)))
+    chance = random.Random(f"{name} {len(_log(out))}")
+    kills = 0
+    while kills < wanted and (kill := _killed(name, command, out, work, chance, seconds)):
+        kills += 1
+        _note(out, kill)
+    if kills == wanted:
+        _finish(_start(command, out))
+    differences = _differences(peace, work)
+    _note(out, Done(name, kills, differences))
+    if differences:
+        work.rename(out / f"{name}_differs_{len(_log(out))}")
+
+
+def _in_peace(name: str, out: Path, work: Path, peace: Path) -> float:
+    """Seconds that the undisturbed job takes, which is done where it is not there yet."""
+    told = peace.with_suffix(".seconds")
+    if not told.exists():
+        command = _command(name, out, work)
+        for _ in range(2):  # the first one compiles, and prepares its images
+            shutil.rmtree(work, ignore_errors=True)
+            seconds = _finish(_start(command, out))
+        shutil.rmtree(peace, ignore_errors=True)
+        peace.parent.mkdir(exist_ok=True)
+        work.rename(peace)  # both runs stand in one place, whose name some files tell
+        told.write_text(str(seconds))
+    return float(told.read_text())
+
+
+def _command(name: str, out: Path, work: Path) -> list[str]:
+    return [part.format(work=work, base=out / "base") for part in _JOBS[name]]
+
+
+def _start(command: Sequence[str], out: Path) -> subprocess.Popen[str]:
+    """A job's process; compiled programs and images are kept, so that most of its time is work."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(out / "compiled"), "HOME": str(out / "home")}
     return subprocess.Popen(
         [sys.executable, "-m", "rice_jax", *command],
-        env=_environment(),
+        env=os.environ | _HASTE | kept,
         cwd=_ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -150,33 +233,29 @@ def _finish(process: subprocess.Popen[str]) -> float:
     return time.monotonic() - started
 
 
-def _under_fire(
-    name: str, command: Sequence[str], work: Path, *, startup: float, whole: float
-) -> list[_Kill]:
-    """Start and kill, start and kill: in start-up, or within an attempt's share of the work."""
-    chance = random.Random(f"{_SEED.value} {name}")
-    kills: list[_Kill] = []
-    # What begins anew each time never gets beyond itself; what goes on gets a share further.
-    goes_on = startup < 0.7 * whole
-    latest = startup + (whole - startup) * min(1, 3 / _KILLS.value) if goes_on else whole
-    for _ in range(2 * _KILLS.value):
-        sort = chance.choice(_SIGNALS.value)
-        after = chance.uniform(0.4 * startup, latest)
-        started, process = time.time(), _start(command)
-        try:
-            process.communicate(timeout=after)
-            if goes_on:
-                break  # it is done
-            continue
-        except subprocess.TimeoutExpired:
-            saving, sent = _saving(work, started), time.monotonic()
-            process.send_signal(getattr(signal, f"SIG{sort}"))
-            process.communicate()
-        kills.append(_Kill(sort, round(time.monotonic() - sent, 2), saving))
-        print(f"{name}: kill {len(kills)}, {sort} after {after:.1f} s", flush=True)
-        if len(kills) == _KILLS.value:
-            break
-    return kills
+def _killed(
+    name: str,
+    command: Sequence[str],
+    out: Path,
+    work: Path,
+    chance: random.Random,
+    seconds: float,
+) -> Kill | None:
+    """Start a job and end it within the time that it takes; None where it was done before."""
+    sort, after = chance.choice(_SIGNALS.value), chance.uniform(0, seconds)
+    since, process = time.time(), _start(command, out)
+    try:
+        said, _ = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        saving, sent = _saving(work, since), time.monotonic()
+        process.send_signal(getattr(signal, f"SIG{sort}"))
+        said, _ = process.communicate()
+        last = said.strip().rpartition("\n")[2]
+        took = round(time.monotonic() - sent, 2)
+        return Kill(name, sort, round(after, 1), took, saving, process.returncode, last)
+    if process.returncode:
+        raise SystemExit(f"{process.args} failed:\n{said}") from None
+    return None
 
 
 def _saving(work: Path, since: float) -> bool:
@@ -200,13 +279,17 @@ def _differences(first: Path, second: Path) -> list[str]:
 
 
 def _files(folder: Path) -> set[str]:
-    """Paths of files below, but of checkpoints and of locks."""
+    """Paths of files below, but of what is in a checkpoint, and of locks."""
     inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in inside if "checkpoints" not in path.parts and path.name[0] != "."}
+    return {
+        str(path) for path in inside if "checkpoints" not in path.parts and path.name != ".lock"
+    } | {str(path.relative_to(folder)) for path in folder.glob("**/checkpoints/*")}
 
 
 def _alike(first: Path, second: Path, name: str) -> bool:
     """Whether a file of both folders says the same, but for what a clock said."""
+    if (first / name).is_dir():
+        return True
     contents = [(folder / name).read_bytes() for folder in (first, second)]
     match Path(name).suffix:
         case ".json":
@@ -217,10 +300,15 @@ def _alike(first: Path, second: Path, name: str) -> bool:
                 for content in contents
             )
         case ".md" | ".html":  # the same figures once more, with times
-            return all(contents)
+            a, b = (_headings(content.decode()) for content in contents)
         case _:
             a, b = contents
     return a == b
+
+
+def _headings(page: str) -> list[str]:
+    """What a page consists of: its headings and pictures."""
+    return re.findall(r"^#+ .*|^!\[.*|<h\d.*?</h\d>|<(?:img|svg|figure|table)\b", page, re.M)
 
 
 def _timeless(told: Any) -> Any:
@@ -230,7 +318,11 @@ def _timeless(told: Any) -> Any:
 
 
 def _same_bits(first: Path, second: Path) -> bool:
-    states = [jax.tree.leaves(train.newest(Run(folder)).state) for folder in (first, second)]
+    """Whether the newest step and the best epoch of two runs are alike."""
+    states = [
+        jax.tree.leaves((train.newest(Run(folder)).state, train.load(Run(folder)).params))
+        for folder in (first, second)
+    ]
     return all(
         np.array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8))
         for a, b in zip(*states, strict=True)

@@ -1,13 +1,14 @@
 """A wish to stop is granted wherever it comes."""
 
 import gc
+import os
 import signal
 import sys
 import threading
 
 import pytest
 
-from rice_jax.commands import process
+from rice_jax.commands import interrupts, process
 from rice_jax.train import interrupt
 
 
@@ -34,7 +35,6 @@ def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys
     waited = []
 
     def action():
-        process.heed_interrupts.__wrapped__()
         dropped()
         waited.append(threading.Event().wait(20))
 
@@ -42,6 +42,30 @@ def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys
     signal.signal(signal.SIGINT, usual)
     assert not waited
     assert "stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", interrupts._SIGNALS)
+@pytest.mark.parametrize("second", interrupts._SIGNALS)
+def test_a_second_signal_ends_the_process_though_python_hears_neither(first, second, monkeypatch):
+    statuses, ended, told = [], threading.Event(), threading.Event()
+
+    def leave(status):
+        statuses.append(status)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(interrupts, "_PATIENCE", 0)
+    monkeypatch.setattr(interrupts, "_tell_to_wait", told.set)
+    usual = {number: signal.signal(number, lambda *_: None) for number in interrupts._SIGNALS}
+    with interrupts.heeded():
+        signal.raise_signal(first)
+        assert told.wait(20)
+        assert not ended.is_set()
+        signal.raise_signal(second)
+        assert ended.wait(20)
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+    assert statuses == [128 + second]
 
 
 @pytest.mark.parametrize(

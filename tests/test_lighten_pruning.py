@@ -193,6 +193,15 @@ def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
     assert train.load(out).params["conv1"]["kernel"].shape == (3, 3, 3, 2)
 
 
+def test_a_pruning_killed_at_its_last_file_leaves_no_half_behind(settings, pruned, monkeypatch):
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    _, out = pruned
+    out.write_json("pruning.json", {})
+    prune_run(PruneRequest(drop="proven"), settings, *pruned)
+    assert not out.has("pruning.json")
+    assert out.has("prune.json")
+
+
 def _interrupted(*_):
     raise KeyboardInterrupt
 

@@ -1,6 +1,8 @@
 """A search for lighter nets: what it tries, keeps and chooses, stopped or not; bad input."""
 
+import dataclasses
 import itertools
+import os
 import types
 
 import pytest
@@ -187,6 +189,19 @@ def test_a_stopped_search_ends_as_if_it_never_had_been(plain, asked):
             assert ended[1:] == (content, points, floor)
             assert again.read_json("lighten.json") == run.read_json("lighten.json")
     assert stop_at == len(trained) + 1
+
+
+def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, monkeypatch):
+    run, trained, (_, content, *_) = plain(rounds=1)
+    shown = []
+    monkeypatch.setattr(outcome, "show", lambda workshop, content: shown.append(content))
+    finished = dataclasses.replace(content, chosen=trained[0], finished=True)
+    write(run, finished)
+    plain(rounds=1)
+    assert shown == [read(run, type(finished))]
+    os.utime(run.write_text("report.md", "all of it"), (2e9, 2e9))
+    plain(rounds=1)
+    assert len(shown) == 1
 
 
 def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidates(plain):

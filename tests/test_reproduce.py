@@ -1,6 +1,7 @@
 """Every net after the other: what is done stays, what fails stops no other."""
 
 import json
+import os
 
 import pytest
 
@@ -61,6 +62,15 @@ def test_a_finished_net_is_not_made_again(made, fields, dataset, monkeypatch, ca
     assert plan.hours == 0
     reproduction.make([plan], str(made))
     assert "cnn_light is finished" in capsys.readouterr().out
+
+
+def test_a_net_whose_report_was_not_written_to_its_end_is_not_finished(made, fields, dataset):
+    report, last = (made / "cnn_light" / name for name in ("report.md", "dead_filters.json"))
+    told = report.stat()
+    assert reproduction.plan("cnn_light", str(made), fields, dataset).finished
+    os.utime(report, ns=(told.st_atime_ns, last.stat().st_mtime_ns - 1))
+    assert not reproduction.plan("cnn_light", str(made), fields, dataset).finished
+    os.utime(report, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
 @pytest.mark.parametrize("change", [{"train.epochs": 2}, {"eval.batch_size": 8}])

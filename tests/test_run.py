@@ -53,6 +53,27 @@ def test_what_a_link_points_to_is_not_written_to(tmp_path, name):
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("content", "size", "said"),
+    [
+        (b"{}", 50 << 30, "it has 53,687 MB, far more than any file of a run"),
+        (b"[" * 5_000_000, 0, "it has far more lists, objects and texts than any file of a run"),
+        (b"[" + b'"",' * 2_500_000, 0, "it has far more lists, objects and texts"),
+        (b"[" * 200_000, 0, "it is nested too deep"),
+    ],
+)
+def test_a_file_beyond_any_of_a_run_is_refused_before_it_takes_memory(
+    tmp_path, content, size, said
+):
+    run = Run(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_bytes(content)
+    if size:
+        os.truncate(file, size)
+    with pytest.raises(UserError, match=f"cannot read .*config.json: {said}"):
+        run.read_json("config.json")
+
+
 def test_a_folder_that_is_a_link_is_refused(tmp_path):
     run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
     run.create()

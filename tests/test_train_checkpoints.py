@@ -89,18 +89,31 @@ def test_a_write_cut_short_is_no_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
-def test_a_checkpoint_that_claims_more_than_its_files_can_hold_is_damaged(tmp_path, capsys):
+@pytest.mark.parametrize("hole", [0, 50 << 30])
+def test_a_checkpoint_that_claims_more_than_its_files_can_hold_is_damaged(tmp_path, capsys, hole):
     def hollow(step):
         made = state.create({"head": {"kernel": jnp.zeros((3000, 2000))}}, ())
         progress = Progress(learning_rate=1e-3, step=step)
         return Checkpoint(state.replicate(made, data_mesh()), progress, ORIGIN)
 
     write(tmp_path, hollow(1))
+    with (tmp_path / "1" / "state" / "d" / "hole").open("w") as file:
+        file.truncate(hole)
     checkpoints = Checkpoints(epath.Path(tmp_path), read_only=True)
     shapes = state.replicated(jax.eval_shape(lambda: hollow(1).state), data_mesh())
     with contextlib.closing(checkpoints), pytest.raises(UserError, match="is damaged"):
         checkpoints.newest(lambda origin: shapes)
     assert "it tells of 72 MB and has 0.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["state/_METADATA", "state/manifest.ocdbt", "meta/metadata"])
+def test_a_description_larger_than_any_is_not_read(tmp_path, capsys, name):
+    write(tmp_path, make(1), make(2))
+    with (tmp_path / "2" / name).open("r+") as file:
+        file.truncate(50 << 30)
+    assert read(tmp_path).progress.step == 1
+    assert "2 is damaged" in (said := capsys.readouterr().out)
+    assert "has 53,687 MB" in said
 
 
 def test_a_pipe_in_a_checkpoint_is_damage(tmp_path, capsys):

@@ -1,14 +1,12 @@
 """A command as a process: it begins, ends with a status, and tells a mistake on one line."""
 
-import functools
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from rice_jax.commands import interrupts
 from rice_jax.errors import UserError, line, reason, tell
 
 
@@ -28,7 +26,6 @@ def start() -> None:
 
     from rice_jax.ops import backend
 
-    heed_interrupts()
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)
     if not flags.FLAGS.is_parsed():
@@ -36,32 +33,11 @@ def start() -> None:
     backend.configure()
 
 
-@functools.cache
-def heed_interrupts() -> None:
-    """Let Ctrl-C end the process also where Python drops it.
-
-    What a garbage collector's callback or a destructor raises is told and forgotten, and JAX has
-    such a callback, in which a command may be whenever the signal comes. It is sent once more then,
-    a moment later, from where nothing is dropped.
-    """
-    usual = sys.unraisablehook
-
-    def again(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            usual(unraisable)
-            return
-        main = threading.main_thread().ident or 0
-        retry = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-        retry.daemon = True
-        retry.start()
-
-    sys.unraisablehook = again
-
-
 def guarded(action: Callable[[], Any]) -> int:
     """Do something; the status to end with, after a line for what a user can mend."""
     try:
-        action()
+        with interrupts.heeded():
+            action()
     except (UserError, OSError) as error:
         tell(line(error))
         return 1

@@ -46,8 +46,7 @@ def finish(
         content, front=names, chosen=chosen.name, test=test, finished=True
     )
     records.write(out, finished)
-    _draw(workshop, finished)
-    report.write(out)
+    show(workshop, finished)
     print(
         f"chosen: {chosen.name}, with {chosen.cost / whole.cost:.1%} of the whole net's "
         f"{workshop.measure} and {100 * chosen.accuracy:.2f} % of augmented validation images "
@@ -55,7 +54,8 @@ def finish(
     )
 
 
-def _draw(workshop: Workshop, content: LightenFile) -> None:
+def show(workshop: Workshop, content: LightenFile) -> None:
+    """Draw what a finished search found, and write the report."""
     figure = figures.searched(
         content.candidates,
         front=content.front,
@@ -66,6 +66,7 @@ def _draw(workshop: Workshop, content: LightenFile) -> None:
         synthetic=workshop.dataset.synthetic,
     )
     workshop.out.write_bytes(figures.SEARCHED, figures.png(figure))
+    report.write(workshop.out)
 
 
 def _nothing(workshop: Workshop, lighter: Sequence[front.Point], floor: float) -> str:
@@ -84,7 +85,7 @@ def _tested(workshop: Workshop, name: str) -> OnTest:
         net = train.load(run)
         clean, augmented = (workshop.accuracy(net, "test", part) for part in PARTS)
         return OnTest(clean=clean, augmented=augmented)
-    if done is None:
+    if done is None or not report.is_current(run):
         config = configuration.from_json(configuration.read(run).config)
         stages.run_stages(config, str(run), ["evaluate"])
         done = records.read(run, EvaluationFile)

@@ -81,6 +81,7 @@ def _prune_run(
                     "--out, or remove that folder"
                 )
         saved = _resumed(request, config, out)
+        out.remove(_UNDER_WAY)  # a kill may have come between the one file and the other
         print(f"{out} is pruned already: going on from there", flush=True)
     else:
         _refuse_other_run(out, parent)
@@ -130,7 +131,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     }
     told = records.made(PruneFile, content)
     records.write(out, told)
-    (out.path / _UNDER_WAY).unlink()
+    out.remove(_UNDER_WAY)
     _tell(told)
 
 

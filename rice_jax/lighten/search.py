@@ -7,7 +7,7 @@ from collections.abc import Callable
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import identity, lock, records, train
+from rice_jax import identity, lock, records, report, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front, outcome
 from rice_jax.lighten.candidate import Workshop
@@ -62,6 +62,9 @@ def search(
     train.check(workshop.recipe(config, request.epochs), dataset)
     saved = _own_search(request, workshop)
     if saved and saved.finished and not estimate_only:
+        if not report.is_current(out):
+            with lock.hold(out):
+                outcome.show(workshop, saved)
         print(f"{out} is finished: {saved.chosen} was chosen; read {out.path / 'report.md'}")
         return
     expected = forecast(request, workshop, saved.forecast if saved else None)

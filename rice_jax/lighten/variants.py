@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import profile, records, report, stages, train
+from rice_jax import lock, profile, records, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.prune import ALLOCATIONS, CRITERIA
@@ -44,6 +44,18 @@ def with_baselines(
         raise UserError("--baselines but scratch need a budget, as --max_flops")
     if not request.finetune_epochs:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
+    with lock.hold(out):
+        _compare(request, config, parent, out, baselines, seeds)
+
+
+def _compare(
+    request: PruneRequest,
+    config: ml_collections.ConfigDict,
+    parent: Run,
+    out: Run,
+    baselines: Sequence[str],
+    seeds: Sequence[int],
+) -> None:
     own = request.criterion if request.budgets else request.drop or "drop_layers"
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))

@@ -11,6 +11,12 @@ from rice_jax.run import Run
 
 PARTS = ("clean", "augmented")
 """The two halves of evaluation.json, and of the census."""
+TOLD = (
+    *(records.ConfigFile.FILE, "history.csv", records.EvaluationFile.FILE),
+    *(records.ProfileFile.FILE, records.DeadFiltersFile.FILE, records.PruneFile.FILE),
+    *(records.VariantsFile.FILE, records.LightenFile.FILE),
+)
+"""Files that a record is made of."""
 
 
 @dataclasses.dataclass(frozen=True)

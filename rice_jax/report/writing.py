@@ -8,8 +8,11 @@ from rice_jax import records
 from rice_jax.report import figures, numbers
 from rice_jax.report.html.run import run_page
 from rice_jax.report.page import page
-from rice_jax.report.record import Record, load, summarize
+from rice_jax.report.record import TOLD, Record, load, summarize
 from rice_jax.run import Run
+
+_LAST = "report.md"
+"""What is written last."""
 
 
 def write(run: Run) -> None:
@@ -23,8 +26,17 @@ def write(run: Run) -> None:
     records.write(run, summary)
     for name, figure in _figures(record):
         run.write_bytes(name, figures.png(figure))
-    run.write_text("report.md", page(run, record, summary))
     run.write_text("report.html", run_page(run, record, summary))
+    run.write_text(_LAST, page(run, record, summary))
+
+
+def is_current(run: Run) -> bool:
+    """Whether the report was written whole after all that it tells of: a killed run has none."""
+    if not run.has(_LAST):
+        return False
+    files = [run.path / name for name in TOLD if run.has(name)]
+    written = (run.path / _LAST).stat().mtime
+    return all(file.stat().mtime < written for file in files)
 
 
 def watch(run: Run, doing: str) -> None:

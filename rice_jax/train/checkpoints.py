@@ -1,12 +1,9 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
 import dataclasses
-import errno
 import functools
 import hashlib
 import json
-import os
-import re
 import sys
 import warnings
 from collections import deque
@@ -22,7 +19,9 @@ from etils import epath
 
 from rice_jax import files
 from rice_jax.errors import UserError, reason
+from rice_jax.train import readable
 from rice_jax.train.progress import Progress
+from rice_jax.train.readable import DamagedError
 from rice_jax.train.state import TrainState
 
 _OURS = {"_CHECKPOINT_METADATA", "meta", "state"}
@@ -31,25 +30,12 @@ _ABOUT = ("progress", "origin")
 """What a checkpoint says about its arrays."""
 
 
-_OS_ERROR = re.compile(r"\bOS error (\d+)")
-"""As TensorStore tells it: [OS error 13: EACCES Permission denied]."""
-_REFUSED = {
-    *(errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-    *(errno.EBUSY, errno.ELOOP, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO),
-}
-"""Errors of the system that say nothing of what a file holds."""
-
-
 _DENSEST, _SMALL = 64, 64 << 20
 """Bytes of arrays to one of a file that are believed, and how many are whatever the files have.
 
 Moments at zero are saved in next to nothing, a net's weights at 0.9: a folder from elsewhere that
 claims more than that would be given memory for nothing.
 """
-
-
-class DamagedError(Exception):
-    """A checkpoint that does not hold what was saved."""
 
 
 @dataclasses.dataclass
@@ -199,7 +185,7 @@ class Checkpoints:
         return Checkpoint(state, Progress.from_json(meta["progress"]), meta["origin"])
 
     def _meta(self, number: int) -> dict[str, Any]:
-        _require_readable(self.folder / str(number))
+        readable.require_readable(self.folder / str(number))
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
         if not isinstance(meta, dict) or meta.keys() - {"about"} != {*_ABOUT, "digest"}:
@@ -218,7 +204,7 @@ class Checkpoints:
         if files.is_remote(folder):
             return like
         claimed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
-        held = sum(map(os.path.getsize, _inside(folder)))
+        held = readable.held(folder)
         if claimed > _DENSEST * held + _SMALL:
             raise DamagedError(f"it tells of {claimed / 1e6:,.0f} MB and has {held / 1e6:,.1f}")
         return like
@@ -307,55 +293,9 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
-        if refusal := _of_the_system(error):
-            raise _unread(refusal) from error
+        if refusal := readable.of_the_system(error):
+            raise readable.unread(refusal) from error
         raise DamagedError(_brief(error)) from error
-
-
-def _require_readable(folder: epath.Path) -> None:
-    """UserError where the system does not let a file be read, which Orbax takes for absent.
-
-    DamagedError where one is a pipe or a device, which Orbax would wait for.
-    """
-    try:
-        for path in _inside(folder):
-            files.require_content(epath.Path(path))
-            with open(path, "rb", buffering=0) as file:
-                file.read(1)
-    except OSError as error:
-        if refusal := _of_the_system(error):
-            raise _unread(refusal) from error
-        if error.errno == errno.EINVAL:
-            raise DamagedError(reason(error)) from error
-
-
-def _inside(folder: epath.Path) -> Iterator[str]:
-    """Paths of the files below a local folder; OSError where it cannot be listed."""
-    for place, _, names in os.walk(folder, onerror=_raise):
-        yield from (os.path.join(place, name) for name in names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _unread(refusal: str) -> UserError:
-    return UserError(
-        f"cannot read a checkpoint: {refusal}; it may be whole, so nothing is begun anew"
-    )
-
-
-def _of_the_system(error: BaseException | None) -> str | None:
-    """Why the system did not let a file be read that is there; None where that is no cause."""
-    while error is not None:
-        code = error.errno if isinstance(error, OSError) else None
-        if told := _OS_ERROR.search(str(error)):
-            code = int(told[1])
-        if code in _REFUSED:
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            return where + os.strerror(code)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _described(about: Mapping[str, Any]) -> Any:
