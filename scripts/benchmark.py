@@ -7,7 +7,9 @@ a machine whose speed drifts drifts for all of them. Peers that are not installe
 named: `pip install -e .[peers]` brings those that train, `.[runtimes]` those that only infer, and
 are given the net as rice_jax exports it. A batch of 1 measures inference alone, each image awaited.
 DIR/benchmark.json has the medians, DIR/benchmark.md the table with the spread, DIR/benchmark.png
-the plot. On a GPU --dtypes=float32,bfloat16 measures both, of rice_jax, plain_flax and torch.
+the plot. With --images=FOLDER the way from JPEGs to trained epochs is measured, in seconds to a
+validation accuracy where --accuracy=0.985 names one. On a GPU --dtypes=float32,bfloat16 measures
+both, of rice_jax, plain_flax and torch.
 """
 
 import importlib.util
@@ -24,6 +26,7 @@ from typing import Any
 
 import tqdm
 from absl import app, flags
+from contenders.accuracy import measure_accuracy
 from contenders.epochs import measure_epochs
 
 from rice_jax import launch
@@ -45,6 +48,9 @@ _SECONDS = flags.DEFINE_float("seconds", 3.0, "A turn's seconds, training and in
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Height and width of an image.")
 _IMAGES = flags.DEFINE_string(
     "images", None, "A folder of class folders: measure the way from JPEG to trained epoch instead."
+)
+_ACCURACY = flags.DEFINE_float(
+    "accuracy", None, "With --images: measure the seconds to this validation accuracy.", 0.0, 1.0
 )
 
 # TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
@@ -141,6 +147,10 @@ def main(argv: Sequence[str]) -> None:
     run = Run(_OUT.value)
     run.create()
     names = _installed(_CONTENDERS.value or list(CONTENDERS))
+    if _IMAGES.value and _ACCURACY.value is not None:
+        found = measure_accuracy(_IMAGES.value, _NETS.value, names, _ACCURACY.value)
+        run.write_json("accuracy.json", found)
+        return
     if _IMAGES.value:
         run.write_json("epochs.json", measure_epochs(_IMAGES.value, _NETS.value, names))
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import commands
+import data_files
 import jax
 import keras_nets  # noqa: F401  (sets the backend before Keras is imported)
 import numpy as np
@@ -51,6 +52,25 @@ def test_contenders_are_measured_side_by_side(tmp_path):
         assert len(measured["train_turns"]) == 2
     assert "| cnn_light | 4 | plain_flax |" in done.stdout
     assert (tmp_path / "benchmark.png").stat().st_size > 0
+
+
+@pytest.mark.thorough
+def test_seconds_to_an_accuracy_end_with_the_epoch_that_has_it(tmp_path):
+    data_files.write_folder(tmp_path / "images", data_files.pictures())
+    done = commands.run(
+        BENCHMARK,
+        "--nets=cnn_light",
+        f"--images={tmp_path / 'images'}",
+        "--accuracy=0",
+        "--contenders=rice_jax",
+        f"--out={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    ways = json.loads((tmp_path / "accuracy.json").read_text())["cnn_light"]
+    assert set(ways) == {"rice_jax study", "rice_jax quick"}
+    for (epoch,) in ways.values():
+        assert epoch["seconds"] > 0
+        assert 0 <= epoch["val_accuracy"] <= 1
 
 
 def test_a_runtime_infers_what_was_exported(monkeypatch):

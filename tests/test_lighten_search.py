@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import config as configuration
+from rice_jax import train
 from rice_jax.errors import UserError
-from rice_jax.lighten import front, outcome, search
+from rice_jax.lighten import candidate, front, outcome, search
 from rice_jax.lighten.front import Point
 from rice_jax.lighten.moves import Lighter
 from rice_jax.records import (
@@ -25,6 +26,7 @@ from rice_jax.records import (
     write,
 )
 from rice_jax.run import Run
+from rice_jax.train import schedule
 
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
     lambda pairs: [Point(str(i), cost, right / 10) for i, (cost, right) in enumerate(pairs)]
@@ -222,3 +224,24 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
     run.write_json("lighten.json", content | {"finished": True})
     with pytest.raises(UserError, match=r"within=0\.05, not 0\.1"):
         plain(rounds=2, within=0.1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "augment", "epochs", "sizes"),
+    [
+        (0, True, 8, (224,) * 8),
+        (112, True, 8, (112,) * 6 + (224,) * 2),
+        (56, True, 3, (56,) * 3),
+        (56, True, 5, (56,) * 4 + (112,)),
+        (56, False, 8, (56,) * 8),
+    ],
+)
+def test_a_candidate_learns_from_what_it_looks_at_and_last_from_larger_augmented_images(
+    grid, augment, epochs, sizes
+):
+    config = configuration.default("final").unlock()
+    config.model.grid = grid
+    config.train.augment = augment
+    recipe = candidate.Workshop(None, None, config, None, "flops").recipe(config, epochs)
+    module = train.build(recipe)
+    assert schedule.image_sizes(recipe.train, module, recipe.data.image_size) == sizes

@@ -81,12 +81,20 @@ class Workshop:
         """The configuration of a candidate that learns for so many epochs.
 
         The rate falls to 0 in them. Images are averaged to what the larger-eyed of the two nets,
-        the candidate and its teacher, looks at, which is all that either would see of them.
+        the candidate and its teacher, looks at, which is all that either would see of them. Where
+        they are augmented the last quarter of the epochs has images of twice that size: what is
+        averaged and turned then is less sharp than what is turned whole, as test images are.
         """
         made = ml_collections.ConfigDict(config.to_dict()).unlock()
         made.train.schedule = "quick"
         configuration.set_epochs(made, epochs)
-        made.train.quick.shrink = (made.data.image_size // self.eyes(config),)
+        side, eyes = made.data.image_size, self.eyes(config)
+        made.train.quick.shrink = (side // eyes,)
+        larger = epochs // 4 if config.train.augment and 2 * eyes <= side else 0
+        if larger:
+            made.train.quick.update(
+                shrink=(side // eyes, side // (2 * eyes)), epochs=(epochs - larger, larger)
+            )
         return made.lock()
 
     def eyes(self, config: ml_collections.ConfigDict) -> int:

@@ -172,7 +172,7 @@ class OwnNNX(Bridged):
             values = {path: _cut(path, drawn[path], leaf) for path, leaf in wanted.items()}
         nested = traverse_util.unflatten_dict(values)
         given = {name: self.param(name, lambda _, at=at: at) for name, at in nested.items()}
-        return traverse_util.flatten_dict(jax.tree.map(lambda leaf: leaf, _plain(given)))
+        return traverse_util.flatten_dict(_plain(given))
 
     @nn.nowrap
     def _shapes(self, net: NNXNet) -> Iterator[tuple[Path, jax.ShapeDtypeStruct]]:
