@@ -209,7 +209,7 @@ def _whole(made: Made) -> NNXNet:
         UserError: it has variables of other kinds than parameters and the norms' statistics.
     """
     with jax.ensure_compile_time_eval():
-        module = nnx.eval_shape(lambda: made(jax.random.key(0)))
+        module = nnx.eval_shape(made, jax.random.key(0))
         net = NNXNet(module)
     flat = traverse_util.flatten_dict(net.variables)
     norms = {(*path.split("/"), name) for path, _ in _norms(module) for name in _OF_NNX}
