@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 from rice_jax import profile
 
@@ -235,3 +237,85 @@ def test_no_constant_in_a_loop_is_taken_for_what_it_is_at_first():
 
     counted = profile.count(Weighed(summed), (6, 4))
     assert counted.flops.xla == 7 * (2 * 6 * 4 * 4 + 6 * 4)
+
+
+DEVICES = 4
+
+
+def spread(function, specs, out):
+    """`function` on devices that need not be there to be counted."""
+    mesh = AbstractMesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out)
+
+
+def convolved(x, kernel, bias):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return nn.relu(lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, numbers) + bias)
+
+
+WHOLE, FIRST, LAST = P(), P("d"), P(None, None, None, "d")
+SPREADS = {
+    "images": (convolved, (FIRST, WHOLE, WHOLE), FIRST),
+    "filters": (convolved, (WHOLE, LAST, FIRST), LAST),
+    "a loop inside": (
+        lambda x, w, b: lax.fori_loop(0, 1, lambda _, y: y + convolved(x, w, b), 0 * x),
+        (FIRST, WHOLE, WHOLE),
+        FIRST,
+    ),
+}
+
+
+class Spread(nn.Module):
+    """A convolution that devices share, between a stem and a head."""
+
+    body: object
+
+    @nn.compact
+    def __call__(self, x):
+        width = 4 * DEVICES
+        x = nn.Conv(width, (1, 1), name="stem")(x)
+        kernel = self.param("kernel", nn.initializers.normal(), (3, 3, width, width))
+        x = self.body(x, kernel, self.param("bias", nn.initializers.normal(), (width,)))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_what_devices_share_counts_as_on_one(name):
+    function, specs, out = SPREADS[name]
+    shape = (2 * DEVICES, 6, 6, 4)
+    shared = profile.count(Spread(spread(function, specs, out)), shape, measure_xla=True)
+    alone = profile.count(Spread(function), shape)
+    assert shared.complete
+    # Of each device JAX casts the 0 that a ReLU compares with.
+    assert unequal(shared, alone).items() <= {("xla", DEVICES * n) for n in (1, 2)}
+    assert (shared.params, shared.filters) == (alone.params, alone.filters)
+    (row,) = [row for row in shared.rows if row.params == alone.rows[1].params]
+    assert row.times == DEVICES
+    # XLA has one device's share, and takes one off for each array that is cut or put together.
+    assert 0 <= shared.xla_loops_once - shared.xla_measured <= 2 * len(specs)
+
+
+def test_what_every_device_does_counts_for_each_and_sums_over_them_too():
+    def body(x, kernel):
+        return lax.psum((x @ kernel).sum(0), "d")
+
+    shared = profile.count(
+        Weighed(spread(body, (FIRST, WHOLE), WHOLE)), (6 * DEVICES, 4), softmax=False
+    )
+    products, sums = 2 * 6 * 4 * 4, 5 * 4
+    assert shared.flops.to_json() == {
+        "formula": DEVICES * products,
+        "study": DEVICES * (products + sums),
+        "xla": DEVICES * (products + sums + 4),
+    }
+    same = profile.count(Weighed(spread(jnp.matmul, (WHOLE, WHOLE), WHOLE)), (6, 4))
+    assert same.flops.formula == DEVICES * products
+
+
+def test_a_loop_that_ends_by_what_other_devices_say_is_not_counted():
+    def body(x, kernel):
+        most = lax.psum(1, "d") + lax.axis_index("d")
+        return lax.fori_loop(0, most, lambda _, x: x @ kernel, x)
+
+    counted = profile.count(Weighed(spread(body, (FIRST, WHOLE), FIRST)), (8, 4))
+    assert [operation.operation for operation in counted.uncounted] == ["while"]

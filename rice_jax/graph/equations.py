@@ -42,18 +42,21 @@ class Equation:
     """Path of the innermost module that the operation belongs to; '' for the root."""
     primitive: Any = dataclasses.field(repr=False)
     bodies: tuple["Body", ...] = dataclasses.field(default=(), repr=False)
-    """What a loop ('scan', 'while': condition and body) or a branch ('cond') holds; the equation
-    itself stands for the whole of it."""
+    """What a loop ('scan', 'while': condition and body), a branch ('cond') or a device's share
+    ('shard_map') holds; the equation itself stands for the whole of it."""
 
     def apply(self, *operands: Any) -> list[Any]:
         """Run the operation on arrays, one per input; a list with one array per output."""
-        outputs = self.primitive.bind(*operands, **self.params)
+        params = self.primitive.get_bind_params(self.params)
+        # JAX before 0.10 gives the functions that it holds apart.
+        functions, params = params if isinstance(params, tuple) else ((), params)
+        outputs = self.primitive.bind(*functions, *operands, **params)
         return list(outputs) if self.primitive.multiple_results else [outputs]
 
 
 @dataclasses.dataclass(eq=False)
 class Body:
-    """What a loop repeats or a branch does: a list of equations of its own."""
+    """What a loop repeats, a branch or a device does: a list of equations of its own."""
 
     inputs: list[Value]
     equations: list[Equation]

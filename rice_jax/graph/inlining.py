@@ -12,8 +12,13 @@ from rice_jax.graph.equations import Body, Choice, Equation, Value
 LAYER = "rice_jax layer: "
 INPUT = "rice_jax input: "
 OUTPUT = "rice_jax output: "
-_BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
-"""Loops and branches, and the parameters that hold what they run."""
+_BODIES = {
+    "scan": ("jaxpr",),
+    "while": ("cond_jaxpr", "body_jaxpr"),
+    "cond": ("branches",),
+    "shard_map": ("jaxpr",),
+}
+"""Loops, branches and what each device does, and the parameters that hold what they run."""
 _RUN_OTHERWISE = (*_BODIES, "reduce", "reduce_window")
 """Primitives that hold a jaxpr and do not run it once."""
 
@@ -32,6 +37,7 @@ class Inliner:
         self.layer_outputs: dict[str, Value] = {}
         self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
         self.choices: dict[int, Choice] = {}
+        self._zeros: set[Value] = set()
 
     def inline(
         self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Value], layer: str
@@ -58,6 +64,8 @@ class Inliner:
         if name == "name" and eqn.params["name"].startswith(INPUT):
             self.layer_inputs[eqn.params["name"].removeprefix(INPUT)] = operands[0]
             return operands
+        if name == "pvary":  # what all devices have is a value of each: a type, and no operation
+            return operands
         if name == "cond" and operands[0] in self.platform_indices:
             return self._choose(eqn, operands, layer)
         inner = _called(eqn)
@@ -67,7 +75,9 @@ class Inliner:
         if name == "platform_index":
             self.platform_indices[results[0]] = functools.partial(eqn.primitive.bind, **eqn.params)
             return results
-        if name == "max" and any(_is_zero(operand) for operand in operands):
+        if name == "convert_element_type" and self._is_zero(operands[0]):
+            self._zeros.update(results)
+        if name == "max" and any(map(self._is_zero, operands)):
             name = "relu"
         bodies = self._bodies(eqn, layer)
         self.equations.append(
@@ -76,6 +86,10 @@ class Inliner:
             )
         )
         return results
+
+    def _is_zero(self, value: Value) -> bool:
+        known = value.constant is not None and not np.any(value.constant)
+        return known or value in self._zeros
 
     def _choose(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
         """`lax.platform_dependent`: its last branch is the default, XLA's own operation."""
@@ -140,7 +154,3 @@ def marked_layer(eqn: Any, layer: str) -> str:
 def _constant(value: Any, dtype: Any = None) -> Value:
     array = np.asarray(value, dtype)
     return Value(array.shape, array.dtype, array)
-
-
-def _is_zero(value: Value) -> bool:
-    return value.constant is not None and not np.any(value.constant)

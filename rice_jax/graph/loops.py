@@ -3,13 +3,15 @@
 A loop is replaced by its body, once, with how often it runs; a branch by the dearest of its
 choices. What is left is one flat list of equations in which every value has a maker, joined by
 three equations of our own: `ENTER` is an operand as the body sees it, `CARRY` what one iteration
-hands to the next, `LEAVE` what is seen of the body outside. Their parameter 'of' is the loop or
+hands to the next, `LEAVE` what is seen of the body outside. What `shard_map` spreads over devices
+is a loop over them. Their parameter 'of' is the loop or
 branch, a CARRY's 'update' the value that takes its output's place in the next iteration. A CARRY
 has among its inputs all that the value depends on in some iteration, what it begins with first.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.graph.equations import Body, Equation, Value, needed
+from rice_jax.graph.primitives import COLLECTIVES
 from rice_jax.graph.trace import Trace
 
 ENTER, CARRY, LEAVE = "enter", "carry", "leave"
@@ -51,7 +54,8 @@ def opened(traced: Trace, cost: Cost) -> Opened:
     A `scan` runs its body `length` times. A `while` runs as often as its condition holds, where
     that depends on constants alone (a counter): its condition is run to find out. Where it depends
     on the input or on variables the loop stays one equation. Of a branch whose index is no
-    constant the dearest choice is taken.
+    constant the dearest choice is taken. A `shard_map` runs its body on each device of the mesh's
+    axes that it is over, also where all of them do the same.
 
     Args:
         traced: the trace.
@@ -70,7 +74,7 @@ def opened(traced: Trace, cost: Cost) -> Opened:
 
 @dataclasses.dataclass
 class _Loop:
-    """A loop in terms that `scan` and `while` share."""
+    """A loop in terms that `scan`, `while` and `shard_map` share."""
 
     body: Body
     trips: int
@@ -79,7 +83,7 @@ class _Loop:
     carried: list[tuple[Value, Value, Value, Value]]
     """What goes in first, the body's input, the body's output, the loop's output."""
     leaving: list[tuple[Value, Value]]
-    """The body's outputs and the loop's, where those of all iterations are stacked."""
+    """The body's outputs and the loop's, where those of all iterations are put together."""
 
 
 class _Opening:
@@ -106,9 +110,8 @@ class _Opening:
     def _step(self, equation: Equation, wanted: set[Value], times: int) -> list[Equation]:
         if equation.name == "cond":
             return self._branch(equation, wanted, times)
-        loop = _scan(equation) if equation.name == "scan" else None
-        if equation.name == "while":
-            loop = self._while(equation)
+        shared = {"scan": _scan, "shard_map": _devices, "while": self._while}
+        loop = shared[equation.name](equation) if equation.name in shared else None
         if loop is not None:
             return self._loop(equation, loop, wanted, times)
         wanted.update(equation.inputs)
@@ -227,7 +230,7 @@ class _Opening:
         constants: dict[Value, Any] = {}
         for value in (*operands, *inits.values()):
             constants[value] = self._constant(value)
-        if any(c is None for c in constants.values()) or any("callback" in s.name for s in steps):
+        if any(c is None for c in constants.values()) or any(map(_needs_others, steps)):
             return None
         known = {seen: constants.get(operand) for seen, operand in fixed.items()}
 
@@ -250,7 +253,7 @@ class _Opening:
             same = made.name == ENTER and made.inputs[0].shape == value.shape
             return self._constant(made.inputs[0]) if same else None
         operands = [self._constant(operand) for operand in made.inputs]
-        if made.bodies or "callback" in made.name or any(c is None for c in operands):
+        if made.bodies or _needs_others(made) or any(c is None for c in operands):
             return None
         with jax.ensure_compile_time_eval():
             return np.asarray(made.apply(*operands)[made.outputs.index(value)])
@@ -274,6 +277,25 @@ def _scan(equation: Equation) -> _Loop:
         [(*pair, *result) for pair, result in carried],
         stacks,
     )
+
+
+def _devices(equation: Equation) -> _Loop:
+    """The parts of a `shard_map`: its operands are cut, or go to each device whole."""
+    (body,) = equation.bodies
+    params = equation.params
+    axes = params["newly_manual_axes" if "newly_manual_axes" in params else "manual_axes"]
+    return _Loop(
+        body,
+        math.prod(params["mesh"].shape[axis] for axis in axes),
+        list(zip(equation.inputs, body.inputs, strict=True)),
+        [],
+        list(zip(body.outputs, equation.outputs, strict=True)),
+    )
+
+
+def _needs_others(equation: Equation) -> bool:
+    """Whether it asks the host or other devices, so that it cannot be run here."""
+    return "callback" in equation.name or equation.name in COLLECTIVES
 
 
 def _read(body: Body, wanted: Iterable[Value]) -> set[Value]:

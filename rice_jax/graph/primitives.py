@@ -21,9 +21,20 @@ ARRANGES = frozenset(
 )
 """All numbers of one operand at other places, some of them maybe repeated."""
 
+GATHERS = frozenset(
+    {"all_gather", "all_gather_invariant", "all_to_all", "axis_index", "pbroadcast", "ppermute"}
+)
+"""What devices tell each other, or which of them it is, without computing."""
+
+COLLECTIVES = GATHERS | {
+    *("pmax", "pmin", "psum", "psum2", "psum_invariant", "reduce_scatter", "ragged_all_to_all"),
+}
+"""What one device cannot do alone; they are met within `shard_map`."""
+
 MOVES = (
     RENAMES
     | ARRANGES
+    | GATHERS
     | {
         "concatenate",
         "dynamic_slice",

@@ -170,7 +170,8 @@ def _new_filters(
 ) -> int:
     """Output channels of a convolution whose kernel is not among those met before.
 
-    A loop that takes a slice of stacked kernels in each iteration has as many times the channels.
+    A loop that takes a slice of stacked kernels in each iteration has as many times the channels,
+    devices that share the channels of one have them all.
     """
     if equation.name != "conv_general_dilated":
         return 0
@@ -181,8 +182,11 @@ def _new_filters(
     kernels.add(identity)
     while (producer := traced.producer(kernel)) and producer.inputs:
         source = producer.inputs[0]
-        if producer.name in LINKS and source.shape != kernel.shape:
+        if producer.name in LINKS and len(source.shape) > len(kernel.shape):
             stacked *= source.shape[0]
+        elif producer.name in LINKS:
+            axis = equation.params["dimension_numbers"].rhs_spec[0]
+            stacked *= source.shape[axis] // kernel.shape[axis]
         kernel = source
     channels = equation.params["dimension_numbers"].out_spec[1]
     return stacked * equation.outputs[0].shape[channels]

@@ -55,6 +55,8 @@ _ELEMENTWISE = {
         (0, 0),
     ),
     "rsqrt": (2, 0),
+    # XLA takes an addition an element, however many devices there are.
+    **dict.fromkeys(("psum", "psum2", "psum_invariant", "pmax", "pmin"), (0, 1)),
     # JAX lowers these to several operations.
     "logistic": (0, 3),
     "exp2": (0, 1),

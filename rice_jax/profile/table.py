@@ -179,7 +179,7 @@ def _measured(profile: Profile) -> list[str]:
 def _loops_and_branches(profile: Profile) -> list[str]:
     lines = []
     if any(row.times > 1 for row in profile.rows):
-        lines.append("xN: a loop runs it N times, and all are counted")
+        lines.append("xN: a loop runs it N times, or N devices do, and all are counted")
     branched = [row.path or "the net" for row in profile.rows if row.branches > 1]
     if branched:
         lines.append(f"The dearest of several branches: {', '.join(branched)}")

@@ -7,6 +7,7 @@ import jax
 
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts import Net
+from rice_jax.graph.primitives import COLLECTIVES
 from rice_jax.graph.trace import Equation
 
 
@@ -51,7 +52,8 @@ def operation_flops(equation: Equation) -> int | None:
 
     None where XLA can't know them: foreign code, or a lowering that holds a loop or a branch.
     """
-    if equation.bodies or "callback" in equation.name or "pallas" in equation.name:
+    foreign = "callback" in equation.name or "pallas" in equation.name
+    if equation.bodies or foreign or equation.name in COLLECTIVES:
         return None
     shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in equation.inputs]
     with jax.default_device(_cpu()):
