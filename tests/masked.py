@@ -1,8 +1,8 @@
 """Nets with random variables; the whole net with filters at zero, a smaller one's oracle."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import prunable
 from flax import traverse_util
 
 from rice_jax import prune
@@ -10,10 +10,9 @@ from rice_jax.graph.call import by_path, chosen
 
 
 def initialised(module, call, x, seed=0):
-    variables = jax.jit(lambda: module.init(jax.random.key(seed), x, **call))()
-    draw = np.random.default_rng(seed)
-    noise = lambda leaf: leaf + draw.normal(0, 0.1, leaf.shape).astype(leaf.dtype)  # noqa: E731
-    return jax.tree.map(noise, variables)
+    """Random variables as `init` puts them together; they are NumPy's, where init compiles long."""
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(seed), x, **call))
+    return prunable.random_variables(shapes, seed)
 
 
 def some_filters(graph, seed):
@@ -39,8 +38,12 @@ def masked(module, variables, removed, x, output=None, **call):
         if key.endswith(("bn/scale", "bn/bias")):  # the units of fc are its channels by turns
             flat[key] = np.array(flat[key])
             flat[key][[unit % flat[key].size for unit in removed.get("fc", ())]] = 0
-    zeroed = traverse_util.unflatten_dict(flat, sep="/")
-    return chosen(module.apply(zeroed, x, **call), output)
+    return logits(module, traverse_util.unflatten_dict(flat, sep="/"), x, output, **call)
+
+
+def logits(module, variables, x, output=None, **call):
+    run = prunable.compiled(lambda v, x: chosen(module.apply(v, x, **call), output), variables, x)
+    return run(variables, x)
 
 
 def check_pruned(module, variables, x, seed, **call):
@@ -48,9 +51,9 @@ def check_pruned(module, variables, x, seed, **call):
     graph = prune.dependencies(module, x.shape, batched=True, dtype=x.dtype, **call)
     pruned = prune.prune(module, variables, [x], filters=some_filters(graph, seed), **call)
     output = call.pop("output", None)
-    got = chosen(pruned.module.apply(pruned.variables, x, **call), output)
+    got = logits(pruned.module, pruned.variables, x, output, **call)
     wanted = masked(module, variables, pruned.removed, x, output, **call)
-    scale = float(jnp.max(jnp.abs(wanted)))
+    scale = float(np.max(np.abs(wanted)))
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * scale)
     assert sum(map(len, pruned.removed.values())) > 0
     assert pruned.after["params"] < pruned.before["params"]

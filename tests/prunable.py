@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax import models
+from rice_jax.graph.call import key_name
 from rice_jax.graph.trace import variable_shapes
 
 SHAPE = (2, 32, 32, 3)
@@ -104,7 +105,7 @@ def random_variables(shapes, seed):
     def draw(path, leaf):
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
         values = rng.normal(0, np.sqrt(2 / fan_in) if leaf.ndim > 1 else 0.3, leaf.shape)
-        is_scale = path[-1].key in ("scale", "var")
+        is_scale = key_name(path[-1]) in ("scale", "var")
         return np.float32(np.abs(values) + 0.5 if is_scale else values)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
