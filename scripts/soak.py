@@ -13,26 +13,29 @@ goes on there: it counts the kills that there are, and draws other instants.
 
 import csv
 import dataclasses
+import gc
+import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from absl import app, flags
 
 from rice_jax import train
+from rice_jax.commands.entry import enter
 from rice_jax.run import Run
 from rice_jax.train.progress import PARTS
 
@@ -48,13 +51,13 @@ _JOBS = {
     "train": (*_TRAIN, "--stages=train", "--config.train.epochs=6"),
     "stages": (*_TRAIN, "--config.train.epochs=2"),
     "prune": (*_PRUNE, "--drop=dead"),
-    "steps": (*_PRUNE, "--max_flops=150k", "--steps=2", "--finetune_epochs=1", "--seeds=0,1"),
+    "steps": (*_PRUNE, "--max_flops=150k", "--steps=2", "--finetune_epochs=1"),
     "lighten": (
         *("lighten", "--workdir={base}", "--out={work}", "--within=1", "--rounds=1", "--beam=1"),
-        *("--final_epochs=1", "--steps=channels,resolution", "--judge_images=20"),
+        *("--final_epochs=1", "--steps=channels", "--judge_images=20"),
     ),
     "reproduce": (
-        *("reproduce", "--nets=nano,micro", "--out={work}", *_IMAGES),
+        *("reproduce", "--nets=nano", "--out={work}", *_IMAGES),
         "--config.train.epochs=1",
     ),
     "compare": ("compare", "--workdirs={base}", "--out={work}"),
@@ -65,7 +68,11 @@ _JOBS = {
 """By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
 _NEEDS = {"onnx": "jax2onnx", "tflite": "litert_converter"}
 """Packages without which a job is left out."""
-_LIVES = 4
+_LOADED = ("reproduction", "lighten.search", "lighten.variants", "data.builder", "export.writing")
+"""What the commands load when they compute."""
+_COLD = 0.15
+"""Share of the processes that begin at nothing, as a command does; loading takes some seconds."""
+_LIVES = 6
 """Kills after which a job that begins anew each time is left to come to its end."""
 _CLOCK = {
     *("seconds", "images_per_second", "date", "measured", "spent", "forecast"),
@@ -79,6 +86,7 @@ _HASTE = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    "GLIBC_TUNABLES": "",  # a copy of a process that is ready does not begin again
 }
 
 _OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.jsonl.", required=True)
@@ -88,6 +96,14 @@ _MINUTES = flags.DEFINE_float("minutes", 600, "After which no job is begun.")
 _SIGNALS = flags.DEFINE_list("signals", ["KILL", "TERM", "INT"], "Which signals, drawn at random.")
 
 _ROOT = Path(__file__).parent.parent
+
+
+class _Child(BaseException):
+    """Leads a copy of this process out of all calls: their names stand in exported files."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__()
+        self.command = command
 
 
 @dataclasses.dataclass
@@ -100,9 +116,11 @@ class Kill:
     exit_seconds: float
     saving: bool
     """Whether a checkpoint was half written then."""
-    status: int
+    cold: bool
+    """Whether the process had to load what it computes with."""
+    status: int | None
     said: str
-    """Its last line."""
+    """Its last line; all of it where there is a traceback."""
 
 
 @dataclasses.dataclass
@@ -119,9 +137,13 @@ def main(argv: Sequence[str]) -> None:
     del argv
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
     out, until = Path(_OUT.value).resolve(), time.monotonic() + 60 * _MINUTES.value
+    _be_hasty(out)
+    for module in _LOADED:
+        importlib.import_module(f"rice_jax.{module}")
+    gc.freeze()  # copies of this process need no pages of their own for it
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "base" / "report.html").exists():
-        _finish(_start(_command("stages", out, work=out / "base"), out))
+        _finish(_command("stages", out, work=out / "base"), out)
     left = [name for name in _COMMANDS.value if _installed(name)]
     while left and time.monotonic() < until:
         for name in left:
@@ -132,6 +154,13 @@ def main(argv: Sequence[str]) -> None:
     for name in _COMMANDS.value:
         print(json.dumps({name: _figures([line for line in log if line["job"] == name])}))
     sys.exit(any(line.get("differences") for line in log))
+
+
+def _be_hasty(out: Path) -> None:
+    """Begin again with compiled programs and images kept, so that most of a job's time is work."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(out / "compiled"), "HOME": str(out / "home")}
+    if os.environ.get("HOME") != kept["HOME"]:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | _HASTE | kept)
 
 
 def _installed(name: str) -> bool:
@@ -185,8 +214,9 @@ def _soak(name: str, out: Path) -> None:
         kills += 1
         _note(out, kill)
     if kills == wanted:
-        _finish(_start(command, out))
-    differences = _differences(peace, work)
+        _finish(command, out)
+    with multiprocessing.get_context("fork").Pool(1) as apart:  # a copy of what has run JAX hangs
+        differences = apart.apply(_differences, (peace, work))
     _note(out, Done(name, kills, differences))
     if differences:
         work.rename(out / f"{name}_differs_{len(_log(out))}")
@@ -199,7 +229,7 @@ def _in_peace(name: str, out: Path, work: Path, peace: Path) -> float:
         command = _command(name, out, work)
         for _ in range(2):  # the first one compiles, and prepares its images
             shutil.rmtree(work, ignore_errors=True)
-            seconds = _finish(_start(command, out))
+            seconds = _finish(command, out)
         shutil.rmtree(peace, ignore_errors=True)
         peace.parent.mkdir(exist_ok=True)
         work.rename(peace)  # both runs stand in one place, whose name some files tell
@@ -211,26 +241,47 @@ def _command(name: str, out: Path, work: Path) -> list[str]:
     return [part.format(work=work, base=out / "base") for part in _JOBS[name]]
 
 
-def _start(command: Sequence[str], out: Path) -> subprocess.Popen[str]:
-    """A job's process; compiled programs and images are kept, so that most of its time is work."""
-    kept = {"JAX_COMPILATION_CACHE_DIR": str(out / "compiled"), "HOME": str(out / "home")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "rice_jax", *command],
-        env=os.environ | _HASTE | kept,
-        cwd=_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _start(command: Sequence[str], out: Path, *, cold: bool = False) -> int:
+    """The process of a job: a copy of this one, which has loaded all, or one that begins anew."""
+    sys.stdout.flush()
+    if number := os.fork():
+        return number
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    said = os.open(_said(out), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    os.chdir(_ROOT)
+    if cold:
+        os.environ.pop("GLIBC_TUNABLES", None)  # so that it begins again, as without this
+        os.execv(sys.executable, [sys.executable, "-m", "rice_jax", *command])
+    raise _Child(command)
 
 
-def _finish(process: subprocess.Popen[str]) -> float:
+def _said(out: Path) -> Path:
+    return out / "said.txt"
+
+
+def _ended(number: int, seconds: float = float("inf")) -> int | None:
+    """The status that a process ends with in so many seconds; below 0 it is the signal's number."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(number, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return None
+
+
+def _finish(command: Sequence[str], out: Path) -> float:
     """Seconds that an undisturbed job took."""
     started = time.monotonic()
-    said, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"{process.args} failed:\n{said}")
+    if _ended(_start(command, out)):
+        _give_up(command, out)
     return time.monotonic() - started
+
+
+def _give_up(command: Sequence[str], out: Path) -> NoReturn:
+    raise SystemExit(f"{' '.join(command)} failed:\n{_said(out).read_text()}")
 
 
 def _killed(
@@ -243,19 +294,19 @@ def _killed(
 ) -> Kill | None:
     """Start a job and end it within the time that it takes; None where it was done before."""
     sort, after = chance.choice(_SIGNALS.value), chance.uniform(0, seconds)
-    since, process = time.time(), _start(command, out)
-    try:
-        said, _ = process.communicate(timeout=after)
-    except subprocess.TimeoutExpired:
-        saving, sent = _saving(work, since), time.monotonic()
-        process.send_signal(getattr(signal, f"SIG{sort}"))
-        said, _ = process.communicate()
-        last = said.strip().rpartition("\n")[2]
-        took = round(time.monotonic() - sent, 2)
-        return Kill(name, sort, round(after, 1), took, saving, process.returncode, last)
-    if process.returncode:
-        raise SystemExit(f"{process.args} failed:\n{said}") from None
-    return None
+    cold = chance.random() < _COLD
+    since, number = time.time(), _start(command, out, cold=cold)
+    status = _ended(number, after)
+    if status is not None:
+        return _give_up(command, out) if status else None
+    saving, sent = _saving(work, since), time.monotonic()
+    os.kill(number, getattr(signal, f"SIG{sort}"))
+    status = _ended(number)
+    took = round(time.monotonic() - sent, 2)
+    said = _said(out).read_text(errors="replace").strip()
+    if "Traceback" not in said:
+        said = said.rpartition("\n")[2][:200]
+    return Kill(name, sort, round(after, 1), took, saving, cold, status, said)
 
 
 def _saving(work: Path, since: float) -> bool:
@@ -331,4 +382,8 @@ def _same_bits(first: Path, second: Path) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    try:
+        app.run(main)
+    except _Child as child:
+        sys.argv = ["rice-jax", *child.command]
+    enter(sys.argv[1:])

@@ -235,6 +235,8 @@ def test_the_shell_completes(argument, words, monkeypatch, capsys):
         (UserError("two\nlines"), 1, "error: two lines"),
         (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
         (KeyboardInterrupt(), 130, "goes on"),
+        (MemoryError(), 1, "the memory does not suffice"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 1, "the memory does not suffice"),
     ],
 )
 def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from rice_jax.commands import interrupts, process
+from rice_jax import launch
+from rice_jax.commands import entry, interrupts, process
 from rice_jax.train import interrupt
 
 
@@ -83,3 +84,34 @@ def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number, en
     with pytest.raises(ended):
         closing()
     assert closed
+
+
+def test_a_command_stopped_before_it_began_says_so(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(launch, "open_streams", interrupted)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as left:
+        entry.enter(["zoo"])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "error: stopped\n"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["nonsense"], 1), (["--version"], None)])
+def test_a_command_that_failed_does_not_wait_for_threads(arguments, status, monkeypatch, capsys):
+    """As Orbax's, which after a write that failed wait for ten minutes."""
+    ended = []
+
+    def end(status):
+        ended.append(status)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit):
+        entry.enter(arguments)
+    assert ended == ([status] if status else [])
+    capsys.readouterr()

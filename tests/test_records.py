@@ -103,3 +103,26 @@ def test_a_part_of_another_kind_is_one_line_that_names_file_and_place(tmp_path_f
     with pytest.raises(UserError, match=r"\.json is damaged: Expected `object`") as error:
         records.read(run, kind)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim", "said"),
+    [
+        (
+            records.DeadFiltersFile,
+            {"layers": [{"path": "conv1", "filters": 10**12}]},
+            "tells of 1,000,000,000,000 filters",
+        ),
+        (records.DeadFiltersFile, {"layers": [{"path": "conv1", "filters": -1}]}, "-1 filters"),
+        (
+            records.EvaluationFile,
+            {"clean": report_runs.result() | {"confusion_matrix": [[1, 0], [0]]}},
+            "confusion matrix is not square",
+        ),
+    ],
+)
+def test_a_file_that_claims_what_it_does_not_hold_is_damaged(kind, claim, said, tmp_path):
+    run = Run(tmp_path)
+    run.write_json(kind.FILE, CONTENT[kind] | claim)
+    with pytest.raises(UserError, match=f"{kind.FILE} is damaged: .*{said}"):
+        records.read(run, kind)

@@ -89,6 +89,14 @@ def test_a_write_cut_short_is_no_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
+def test_what_is_saved_already_stays_as_it_is(tmp_path):
+    write(tmp_path, make(1), make(2), make(2))
+    write(tmp_path, make(2))
+    assert read(tmp_path).progress.step == 2
+    write(tmp_path, make(3))
+    assert read(tmp_path).progress.step == 3
+
+
 @pytest.mark.parametrize("hole", [0, 50 << 30])
 def test_a_checkpoint_that_claims_more_than_its_files_can_hold_is_damaged(tmp_path, capsys, hole):
     def hollow(step):

@@ -216,6 +216,14 @@ def test_classes_must_be_those_of_the_images(tmp_path):
         train.train(settings, Run(tmp_path), dataset())
 
 
+def test_a_net_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):
+    settings = config()
+    settings.model.stages = ((65_536,), (65_536,), (65_536,))
+    with pytest.raises(UserError, match=r"moments take 928 GB, and this machine has .* fewer filt"):
+        train.train(settings, Run(tmp_path / "run"), dataset())  # 2 * 9 * 65,536^2 * 3 * 4 bytes
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(settings, tmp_path, monkeypatch):
     compiled = loop.train_step
 

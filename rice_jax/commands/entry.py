@@ -1,5 +1,8 @@
 """Where a command line comes in, as a process of its own."""
 
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -11,9 +14,25 @@ _COMPUTE = ("evaluate", "export", "predict", "prune", "reproduce", "train")
 
 def enter(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process, which may first begin again."""
-    launch.open_streams()
-    if arguments and arguments[0] in _COMPUTE and "--help" not in arguments:
-        launch.begin_again()
-    from rice_jax.commands.app import call
+    try:
+        launch.open_streams()
+        if arguments and arguments[0] in _COMPUTE and "--help" not in arguments:
+            launch.begin_again()
+        from rice_jax.commands.app import call
 
-    call(arguments)
+        call(arguments)
+    except KeyboardInterrupt:  # before anything was begun
+        print("error: stopped", file=sys.stderr)
+        _end(130)
+    except SystemExit as left:
+        if left.code:
+            _end(left.code)
+        raise
+
+
+def _end(status: int | str) -> NoReturn:
+    """End without waiting for threads: after a write that failed some of Orbax's go on for long."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(status if isinstance(status, int) else 1)

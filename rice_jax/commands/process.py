@@ -44,15 +44,25 @@ def guarded(action: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from here")
         return 130
-    except Exception:
-        if missing := _missing_platform():
-            tell(missing)
+    except Exception as error:
+        if told := _of_memory(error) or _missing_platform():
+            tell(told)
         elif not _joined():
             raise
         else:
             traceback.print_exc()
         return 1
     return 0
+
+
+def _of_memory(error: Exception) -> str:
+    """What to say where the memory did not suffice; empty where that was not it."""
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        return ""
+    return (
+        f"the memory does not suffice ({reason(error)}): smaller batches "
+        "(--config.train.batch_size, --config.eval.batch_size) or images take less"
+    )
 
 
 def _missing_platform() -> str:

@@ -33,6 +33,10 @@ class Result:
     weighted_avg: Scores | None = None
     """Their mean weighted by support."""
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.confusion_matrix) for row in self.confusion_matrix):
+            raise ValueError("its confusion matrix is not square")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationFile(FileRecord):

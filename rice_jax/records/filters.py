@@ -5,6 +5,9 @@ from typing import ClassVar
 
 from rice_jax.records.store import FileRecord
 
+_MOST_FILTERS = 1_000_000
+"""Each gets a fate: a file from elsewhere may tell of any number of them."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerFilters:
@@ -31,3 +34,8 @@ class DeadFiltersFile(FileRecord):
     images: int
     unseen: list[str] = dataclasses.field(default_factory=list)
     """Convolutions in a loop, which no census counts."""
+
+    def __post_init__(self) -> None:
+        told = sum(layer.filters for layer in self.layers)
+        if told > _MOST_FILTERS or any(layer.filters < 0 for layer in self.layers):
+            raise ValueError(f"it tells of {told:,} filters")

@@ -73,7 +73,7 @@ class Checkpoints:
         self._refuse_others()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Begin to save; the arrays may be donated as soon as this returns.
+        """Begin to save what is not saved yet; the arrays may be donated as soon as this returns.
 
         Raises:
             UserError: this or the save before it failed, as on a full disk.
@@ -84,6 +84,8 @@ class Checkpoints:
         if progress.checkpoint in self._keep.damaged:
             self._guarded(lambda: self._manager.delete(progress.checkpoint))
             self._keep.damaged.discard(progress.checkpoint)
+        if progress.checkpoint in self._numbers():  # stopped in validation, after the step's save
+            return
         self._keep.best.append(progress.best_checkpoint)
         about: dict[str, Any] = {"progress": progress.to_json(), "origin": checkpoint.origin}
         meta = about | {

@@ -385,5 +385,6 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
     weights.image_sizes(config)
-    state.shapes(weights.build(config), weights.input_shape(config), config.train.frozen)
+    net = weights.build(config)
+    state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
     teacher.load(config, dataset)

@@ -1,5 +1,6 @@
 """What training changes: parameters split into trainable and frozen, and Adam's moments."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,17 @@ def create(params: Params, frozen: Sequence[str]) -> TrainState:
 def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str]) -> TrainState:
     """A state of `jax.ShapeDtypeStruct`s for images (N, H, W, C), at no compute."""
     return jax.eval_shape(lambda: create(random_params(module, input_shape, 0), frozen))
+
+
+def require_memory(shapes: TrainState) -> None:
+    """UserError for a net that this machine's memory cannot hold, before the system ends us."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"the net's parameters and their moments take {needed / 1e9:,.0f} GB, and this machine "
+            f"has {there / 1e9:,.0f}: give config.model fewer filters or units, or smaller images"
+        )
 
 
 def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> Params:
