@@ -49,7 +49,7 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
             "inceptions": Field(
                 (),
                 "six widths of each inception (0: no such branch), a tuple for each stage",
-                Several(Several(Several(Whole(0, 65_536), 6, 6), 1, 8), 1, 100),
+                Several(Several(Several(Whole(0, 65_536), 6, 6), 0, 8), 1, 100),
             ),
             "dropout": Field(0.4, "share of units dropped in training", Real(0, 1, below=True)),
             "classes": _CLASSES,

@@ -15,7 +15,7 @@ from rice_jax import config as configuration
 from rice_jax import identity, profile, report, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.lighten import candidate, search, widths
+from rice_jax.lighten import candidate, search, smaller
 from rice_jax.lighten.moves import MOVES, Judge
 from rice_jax.records import (
     EvaluationFile,
@@ -91,7 +91,9 @@ def test_the_whole_image_s_cost_is_counted_however_coarse_the_net_sees_it():
     assert coarse.removed == Taken(resolution=(32, 16))
     assert rows["shrink"].flops.study == 32 * 32 * 3  # each number is added once, or divided
     assert rows["conv1"].output_shape == (1, 16, 16, 4)
-    again = MOVES["resolution"](train.Trained(coarse.config, None, coarse.params, (), 1), judged())
+    again = MOVES["resolution"](
+        train.Trained(coarse.config, train.build(coarse.config), coarse.params, (), 1), judged()
+    )
     assert again.removed == Taken(resolution=(16, 8))
     assert {r.path: r for r in counted(again.config).rows}["shrink"].flops.study == 32 * 32 * 3
 
@@ -118,7 +120,10 @@ def test_the_layer_that_goes_is_the_one_that_loses_least_for_what_it_saves(monke
         "rice_jax.lighten.moves._right", lambda module, *_: right[tuple(module.stages)]
     )
     lighter = MOVES["layer"](whole, judged())
-    cost = {stages: counted(widths.changed(whole.config, {"stages": stages})) for stages in right}
+    cost = {
+        stages: counted(smaller.configured(whole.config, whole.module.of_stages(stages)))
+        for stages in right
+    }
     first, *others = right
     lost = {
         stages: (right[first] - right[stages])

@@ -10,7 +10,7 @@ from flax import nnx
 
 from rice_jax import inspection, nets, own_net, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import widths
+from rice_jax.lighten import smaller
 from rice_jax.lighten.moves import MOVES, Judge
 from rice_jax.prune import prune
 from rice_jax.records import Taken
@@ -88,22 +88,22 @@ def logits(config, params, x=IMAGES):
 def test_a_block_that_keeps_its_map_s_shape_is_left_out(kind, net):
     """After a ReLU a residual block whose convolution is zero gives what it takes."""
     whole = net(kind)
-    assert widths.blocks(whole.config) == ["two", "one"]
-    smaller, params, anew, _ = widths.without(whole.config, whole.params, ["one"])
+    assert whole.module.blocks((1, SIDE, SIDE, 3)) == ["two", "one"]
+    made, params, anew, _ = smaller.without(whole.config, whole.params, ["one"])
     assert not anew
     assert "one" not in params
-    assert smaller.train.frozen == ("stem",)
+    assert made.train.frozen == ("stem",)
     silent = whole.params | {"one": jax.tree.map(np.zeros_like, whole.params["one"])}
     wanted = logits(whole.config, silent)
-    np.testing.assert_allclose(logits(smaller, params), wanted, atol=1e-6)
-    assert widths.blocks(smaller) == ["two"]
-    module = train.build(smaller)
+    np.testing.assert_allclose(logits(made, params), wanted, atol=1e-6)
+    module = train.build(made)
+    assert module.blocks((1, SIDE, SIDE, 3)) == ["two"]
     cut = prune(module, {"params": params}, [IMAGES], filters={"stem": [0]})
-    narrower = widths.left_by(smaller, cut)
+    narrower = smaller.configured(made, cut.module)
     assert train.build(narrower) == cut.module
     assert cut.module.dropped == ("one",)
     with pytest.raises(UserError, match=r"--drop_layers=head: \w+ can drop two, one"):
-        widths.without(whole.config, whole.params, ["head"])
+        smaller.without(whole.config, whole.params, ["head"])
 
 
 @IN_BOTH
@@ -157,4 +157,4 @@ def test_why_no_layer_can_go_is_said(net):
     whole = net(Plain)
     assert "maps of one shape" in MOVES["layer"](whole, JUDGE)
     with pytest.raises(UserError, match="plain can drop none: no layer's input and output"):
-        widths.without(whole.config, whole.params, ["Conv_0"])
+        smaller.without(whole.config, whole.params, ["Conv_0"])

@@ -7,7 +7,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, evaluate, nets, profile, records, train, zoo
 from rice_jax.errors import NotFiniteError
-from rice_jax.lighten import child, widths
+from rice_jax.lighten import child, smaller
 from rice_jax.lighten.moves import Lighter
 from rice_jax.records import Candidate, StepFile
 from rice_jax.run import Run
@@ -100,7 +100,7 @@ class Workshop:
     def eyes(self, config: ml_collections.ConfigDict) -> int:
         """Height and width of the images that a candidate learns from."""
         side, source = config.data.image_size, config.train.teacher
-        own = widths.looks_at(config)
+        own = smaller.looks_at(config)
         if not source or not config.train.distill.weight:
             return own
         if source.startswith(zoo.PREFIX):

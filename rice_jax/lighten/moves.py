@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from rice_jax import train
+from rice_jax import models, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import own, widths
+from rice_jax.lighten import smaller
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import Taken
 from rice_jax.train import schedule
@@ -59,17 +59,16 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | str:
             budgets={judge.measure: int(judge.share * before[judge.measure])},  # type: ignore[dict-item]
             criterion=judge.criterion,
             seed=config.seed,
-            rebuild=widths.rebuild(config),
-            optional=widths.optional(config),
+            rebuild=net.module.with_widths,
+            optional=net.module.optional(),
         )
     except UserError as error:
         if "cannot be met" not in str(error):
             raise
         return str(error)
-    smaller = widths.left_by(config, cut)
     removed = {path: len(filters) for path, filters in cut.removed.items()}
     return Lighter(
-        smaller,
+        smaller.configured(config, cut.module),
         cut.variables["params"],
         Taken(filters=removed),
         f"least by {judge.criterion} for what they cost",
@@ -79,51 +78,44 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | str:
 def layer(net: train.Trained, judge: Judge) -> Lighter | str:
     """The block without which the net loses the fewest images for what it saves."""
     config, before = net.config, _totals(net.config)[judge.measure]
-    blocks = widths.blocks(config)
-    if widths.is_own(config) and not blocks:
-        return "no layer's input and output are maps of one shape"
-    if not widths.is_own(config) and len(blocks) < 2:
-        return "one block has to stay"
+    blocks = net.module.blocks(train.input_shape(config))
+    if len(blocks) <= net.module.least_blocks:
+        kept = "one block has to stay"
+        return kept if blocks else "no layer's input and output are maps of one shape"
     whole = _right(net.module, net.params, judge.images)
     best: tuple[float, Lighter] | None = None
     for path in blocks:
-        smaller, params, anew, _ = widths.without(config, net.params, [path])
-        saved = 1 - _totals(smaller)[judge.measure] / before
+        made, params, anew, _ = smaller.without(config, net.params, [path])
+        saved = 1 - _totals(made)[judge.measure] / before
         if saved <= 0:
             continue
-        right = _right(train.build(smaller), params, judge.images)
+        right = _right(train.build(made), params, judge.images)
         lost = max(whole - right, 1e-3)
         why = (
             f"without it {right:.4f} instead of {whole:.4f} are right, for {100 * saved:.0f}% less"
         )
         removed = Taken(layer=path, started_anew=anew)
         if best is None or lost / saved < best[0]:
-            best = lost / saved, Lighter(smaller, params, removed, why)
+            best = lost / saved, Lighter(made, params, removed, why)
     return best[1] if best else "without any of its blocks it costs as much"
 
 
 def resolution(net: train.Trained, judge: Judge) -> Lighter | str:
     """Half the height and width: the image is averaged to them before anything else."""
     del judge
-    side = widths.looks_at(net.config)
-    smaller = widths.changed(net.config, {"grid": side // 2})
-    return _coarser(net, smaller, Taken(resolution=(side, side // 2)))
+    side = smaller.looks_at(net.config)
+    halved = net.module.clone(grid=side // 2)
+    return _coarser(net, halved, Taken(resolution=(side, side // 2)))
 
 
 def stem(net: train.Trained, judge: Judge) -> Lighter | str:
     """Twice the stride of the first convolution."""
     del judge
-    if widths.is_own(net.config):
-        found = own.with_stem_stride(net.config, 2)
-        if isinstance(found, str):
-            return found
-        smaller, stride, _ = found
-    elif "stem_stride" in net.config.model:
-        stride = widths.stem_stride(net.config)
-        smaller = widths.changed(net.config, {"stem_stride": 2 * stride})
-    else:
-        return "the stride of its first convolution is no field of the net's"
-    return _coarser(net, smaller, Taken(stem_stride=(stride, 2 * stride)))
+    found = net.module.with_stem_stride(2, train.input_shape(net.config))
+    if isinstance(found, str):
+        return found
+    longer, before, after = found
+    return _coarser(net, longer, Taken(stem_stride=(before, after)))
 
 
 def longer(net: train.Trained) -> Lighter:
@@ -139,22 +131,20 @@ MOVES: Mapping[str, Move] = {
 }
 
 
-def _coarser(
-    net: train.Trained, smaller: ml_collections.ConfigDict, removed: Taken
-) -> Lighter | str:
+def _coarser(net: train.Trained, coarser: models.Adjustable, removed: Taken) -> Lighter | str:
     """The same layers on smaller maps."""
-    side = smaller.data.image_size
-    if schedule.vanishes(train.build(smaller), side):
+    shape = train.input_shape(net.config)
+    if schedule.vanishes(coarser, shape[1]):
         return "a map would vanish on the way"
-    params = widths.on_smaller_maps(net.config, smaller, net.params)
-    if not schedule.fits(train.build(smaller), params, side):
+    params = net.module.on_smaller_maps(net.params, coarser, shape)
+    if not schedule.fits(coarser, params, shape[1]):
         return "its layers do not fit smaller maps: a flattened map has another size"
-    return Lighter(smaller, params, removed, "halved, as there is no other step of this kind")
+    config = smaller.configured(net.config, coarser)
+    return Lighter(config, params, removed, "halved, as there is no other step of this kind")
 
 
 def _totals(config: ml_collections.ConfigDict) -> dict[str, int]:
-    side = config.data.image_size
-    return totals(train.build(config), (1, side, side, 3))
+    return totals(train.build(config), train.input_shape(config))
 
 
 def _right(module: nn.Module, params: Any, images: Images) -> float:

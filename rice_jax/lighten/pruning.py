@@ -9,9 +9,9 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, identity, inspection, lock, records, stages, train
+from rice_jax import data, identity, inspection, lock, models, records, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import child, widths
+from rice_jax.lighten import child, smaller
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
@@ -37,15 +37,14 @@ class Net:
     """By path in this net: the layer's path in the trained one."""
 
     @property
-    def pair(self) -> tuple[Any, Any]:
+    def pair(self) -> tuple[models.Adjustable, Any]:
         """The module and its variables."""
         return train.build(self.config), {"params": self.params}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of one image."""
-        side = self.config.data.image_size
-        return (1, side, side, 3)
+        return train.input_shape(self.config)
 
 
 def prune_run(
@@ -188,7 +187,7 @@ def _drop_layers(
             images, source=dataset.splits["train"], limit=few, task="probing layers"
         )
         probes = probe(*net.pair, fitted, dataclasses.replace(images, limit=few))
-        paths = dead_tail(probes, widths.blocks(net.config), request.tail_margin)
+        paths = dead_tail(probes, net.pair[0].blocks(net.shape), request.tail_margin)
         for found in probes:
             print(f"{found.path}: a linear probe reads {found.accuracy:.4f} right", flush=True)
         print(f"blocks that add nothing: {', '.join(paths) or 'none'}", flush=True)
@@ -199,15 +198,14 @@ def _drop_layers(
     }
     if not paths:
         return net, account
-    config, params, anew, names = widths.without(net.config, net.params, paths)
+    config, params, anew, origin = smaller.without(net.config, net.params, paths)
     account["started_anew"] = anew
     if anew and not request.finetune_epochs:
         print(f"{', '.join(anew)} start at random: give --finetune_epochs to train them")
-    origin = {new: old for old, new in names.items() if old in net.kept}
-    origin |= {path: path for path in net.kept if path not in (*names, *paths)}
-    smaller = dict(_layers(params))
-    origin = {path: origin.get(path, path) for path in smaller}
-    return Net(config, params, {path: net.kept[origin[path]] for path in smaller}, origin), account
+    origin = {path: origin[path] for path, _ in _layers(params)}
+    return Net(
+        config, params, {path: net.kept[old] for path, old in origin.items()}, origin
+    ), account
 
 
 def _schedule(request: PruneRequest, whole: Net) -> list[dict[str, int]]:
@@ -234,8 +232,10 @@ def _cut(
     judged = dataclasses.replace(
         images, source=dataset.splits["train"], limit=request.judge_images, task="judging filters"
     )
+    module, variables = net.pair
     cut = prune(  # type: ignore[call-overload]
-        *net.pair,
+        module,
+        variables,
         images,
         drop=request.drop if first else None,
         budgets=budgets or None,
@@ -247,10 +247,10 @@ def _cut(
         judged_on=judged,
         seed=net.config.seed,
         on_unknown=request.on_unknown,
-        rebuild=widths.rebuild(net.config),
-        optional=widths.optional(net.config),
+        rebuild=module.with_widths,
+        optional=module.optional(),
     )
-    config = widths.left_by(net.config, cut)
+    config = smaller.configured(net.config, cut.module)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()

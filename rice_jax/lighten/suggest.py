@@ -6,7 +6,6 @@ import ml_collections
 
 from rice_jax import evaluate, identity, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import widths
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest
 from rice_jax.report import figures
@@ -51,8 +50,8 @@ def suggest(
                 skip=request.skip,
                 round_to=request.round_to,
                 seed=config.seed,
-                rebuild=widths.rebuild(config),
-                optional=widths.optional(config),
+                rebuild=trained.module.with_widths,
+                optional=trained.module.optional(),
             )
         except UserError as error:
             print(f"{100 * share:.0f}%: {error}")

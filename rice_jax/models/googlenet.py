@@ -1,14 +1,27 @@
 """GoogLeNet (Szegedy et al. 2015, arXiv:1409.4842) without its auxiliary heads, in two widths."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rice_jax import ops
+from rice_jax.models.adjustable import Shape
 from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool, Shrink
+from rice_jax.models.staged import Staged
+
+_PARTS = (
+    "branch1/conv",
+    "branch2/reduce",
+    "branch2/conv",
+    "branch3/reduce",
+    "branch3/conv",
+    "branch4/conv",
+)
+"""Of an inception, in the order of its widths."""
+_LETTERS = "abcdefgh"
 
 
 class Branch(nn.Module):
@@ -54,7 +67,7 @@ class Inception(nn.Module):
         return jnp.concatenate([branch(x) for branch in branches if branch], axis=-1)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Staged):
     """googlenet and googlenet_light: a stem, nine (or eight) inceptions, an average, a head.
 
     Layers: `shrink` (where the image is averaged), `conv1`, `pool1`, `conv2`, `conv3`, `pool2`,
@@ -89,7 +102,7 @@ class GoogLeNet(nn.Module):
         for stage, inceptions in enumerate(self.inceptions, 3):
             if stage > 3:
                 x = self._pool(stage - 1)(x)
-            for letter, widths in zip("abcdefgh", inceptions, strict=False):
+            for letter, widths in zip(_LETTERS, inceptions, strict=False):
                 x = Inception(widths, dtype=self.dtype, name=f"inception{stage}{letter}")(x)
         x = GlobalAveragePool(name="average")(x)
         if self.dropout:
@@ -98,3 +111,41 @@ class GoogLeNet(nn.Module):
 
     def _pool(self, number: int) -> MaxPool:
         return MaxPool((3, 3), (2, 2), "SAME", name=f"pool{number}")
+
+    @nn.nowrap
+    def by_stage(self) -> list[list[tuple[str, tuple[int, ...]]]]:
+        """Its inceptions, each with its six widths."""
+        return [
+            [
+                (f"inception{number}{letter}", tuple(widths))
+                for letter, widths in zip(_LETTERS, stage, strict=False)
+            ]
+            for number, stage in enumerate(self.inceptions, 3)
+        ]
+
+    @nn.nowrap
+    def of_stages(self, widths: Sequence[Sequence[Sequence[int]]]) -> Self:
+        """The net with such inceptions."""
+        return self.clone(inceptions=tuple(tuple(map(tuple, stage)) for stage in widths))
+
+    @nn.nowrap
+    def with_widths(self, widths: Mapping[str, int]) -> Self:
+        """The net with so many filters in each convolution; 0, or none told, leaves it out."""
+        inceptions = [
+            [[widths.get(f"{path}/{part}", 0) for part in _PARTS] for path, _ in stage]
+            for stage in self.by_stage()
+        ]
+        stem = tuple(widths[f"conv{number}"] for number in (1, 2, 3))
+        return self.of_stages(inceptions).clone(stem=stem)
+
+    @nn.nowrap
+    def optional(self) -> list[str]:
+        """All of an inception's branches but the first."""
+        return [f"{path}/{part}" for path in self.blocks() for part in (_PARTS[2], *_PARTS[4:])]
+
+    @nn.nowrap
+    def with_stem_stride(self, factor: int, shape: Shape) -> tuple[Self, int, int]:
+        """As `Adjustable` has it, whatever the images' shape."""
+        del shape
+        stride = self.stem_stride
+        return self.clone(stem_stride=factor * stride), stride, factor * stride

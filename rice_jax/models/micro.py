@@ -1,7 +1,7 @@
 """A net for very small devices: it averages the image to a coarse grid before anything else."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rice_jax import ops
 from rice_jax.models.layers import Conv, Dense, Shrink
+from rice_jax.models.staged import Staged
 
 
 class SpatialMeanMax(nn.Module):
@@ -20,7 +21,7 @@ class SpatialMeanMax(nn.Module):
         return jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
 
 
-class Micro(nn.Module):
+class Micro(Staged):
     """micro and nano: a shrunken image, convolutions of stride 2, mean and maximum of each map.
 
     Layers are `shrink`, `conv1`, `conv2`, ..., `pool`, `dense`, `head`. No parameter
@@ -47,3 +48,19 @@ class Micro(nn.Module):
         x = SpatialMeanMax(name="pool")(x)
         x = ops.relu(Dense(self.dense, dtype=self.dtype, name="dense")(x))
         return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+
+    @nn.nowrap
+    def by_stage(self) -> list[list[tuple[str, int]]]:
+        """Its convolutions, which are one stage."""
+        return [[(f"conv{number}", width) for number, width in enumerate(self.convolutions, 1)]]
+
+    @nn.nowrap
+    def of_stages(self, widths: Sequence[Sequence[int]]) -> Self:
+        """The net with such convolutions."""
+        return self.clone(convolutions=tuple(widths[0]))
+
+    @nn.nowrap
+    def with_widths(self, widths: Mapping[str, int]) -> Self:
+        """The net with so many filters in each convolution, and units in `dense`."""
+        filters = [[widths[path] for path, _ in stage] for stage in self.by_stage()]
+        return self.of_stages(filters).clone(dense=widths["dense"])

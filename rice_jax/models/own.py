@@ -15,10 +15,11 @@ from rice_jax.graph import narrowed
 from rice_jax.graph.narrowed import Narrowed, Whole
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import Rows, added, normalised
+from rice_jax.models.traced import Traced
 from rice_jax.nets import SUPPLIED
 
 
-class Own(Narrowed):
+class Own(Narrowed, Traced):
     """Any Linen module with the fields that training and export set, and narrower where pruned.
 
     Its `nn.Dropout` draws by an image's index in the global batch, as ours does: a result depends

@@ -29,6 +29,7 @@ from rice_jax.models.statistics import (
     Rows,
     require_last_axis,
 )
+from rice_jax.models.traced import Traced
 
 _OF_NNX = ("mean", "var")
 """What NNX calls a norm's statistics; training's names are `STATISTICS`."""
@@ -48,7 +49,7 @@ class Made:
         return self.cls(**self.fields, rngs=nnx.Rngs(key))
 
 
-class OwnNNX(Bridged):
+class OwnNNX(Bridged, Traced):
     """Any NNX class with the fields that training and export set, and narrower where pruned.
 
     The parameters are the class's own by the paths of its modules; the statistics of

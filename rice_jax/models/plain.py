@@ -1,17 +1,22 @@
 """A plain CNN: stages of 3x3 convolutions, each stage ended by a max pool, and a dense head."""
 
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rice_jax import ops
+from rice_jax.graph.trace import trace
+from rice_jax.models.adjustable import Adjustable, Shape
 from rice_jax.models.layers import Conv, Dense, Dropout, GlobalAveragePool, MaxPool, Shrink
+from rice_jax.models.staged import Staged
 
 
-class PlainCNN(nn.Module):
+class PlainCNN(Staged):
     """Six of the study's nets: cnn, cnn_light, vgg16, vgg_light, vgg_custom, final.
 
     Layers: `shrink` (where the image is averaged), convolutions, numbered straight through
@@ -57,3 +62,49 @@ class PlainCNN(nn.Module):
         if self.dropout:
             x = Dropout(self.dropout, self.first_image, name="dropout")(x, train)
         return Dense(self.classes, dtype=self.dtype, name="head")(x).astype(jnp.float32)
+
+    @nn.nowrap
+    def by_stage(self) -> list[list[tuple[str, int]]]:
+        """Its convolutions."""
+        numbers = itertools.count(1)
+        return [[(f"conv{next(numbers)}", width) for width in stage] for stage in self.stages]
+
+    @nn.nowrap
+    def of_stages(self, widths: Sequence[Sequence[int]]) -> Self:
+        """The net with such convolutions."""
+        return self.clone(stages=tuple(map(tuple, widths)))
+
+    @nn.nowrap
+    def with_widths(self, widths: Mapping[str, int]) -> Self:
+        """The net with so many filters in each convolution, and units in `dense`."""
+        filters = [[widths[path] for path, _ in stage] for stage in self.by_stage()]
+        return self.of_stages(filters).clone(dense=widths["dense"])
+
+    @nn.nowrap
+    def with_stem_stride(self, factor: int, shape: Shape) -> tuple[Self, int, int]:
+        """As `Adjustable` has it, whatever the images' shape."""
+        del shape
+        stride = self.stem_stride or self.strides
+        return self.clone(stem_stride=factor * stride), stride, factor * stride
+
+    @nn.nowrap
+    def on_smaller_maps(self, params: Any, smaller: Adjustable, shape: Shape) -> Any:
+        """As `Adjustable` has it; where the maps are flattened, `dense` reads smaller ones.
+
+        It reads each place of a map at the place in the smaller one that covers it: rows of its
+        kernel (H, W, C) add up, which gives the output that the smaller map, enlarged by
+        repetition, would have given.
+        """
+        if self.pooling != "flatten":
+            return params
+        last = f"pool{len(self.stages)}"
+        (h, w, c), (lower, narrower, _) = (
+            trace(net, shape).layers[last].output.shape[1:]  # type: ignore[union-attr]
+            for net in (self, smaller)
+        )
+        kernel = np.asarray(params["dense"]["kernel"]).reshape(h, w, c, -1)
+        rows, columns = np.arange(h) * lower // h, np.arange(w) * narrower // w
+        summed = np.zeros((lower, narrower, c, kernel.shape[-1]), kernel.dtype)
+        np.add.at(summed, (rows[:, None], columns[None]), kernel)
+        dense = {**params["dense"], "kernel": summed.reshape(-1, kernel.shape[-1])}
+        return {**params, "dense": dense}

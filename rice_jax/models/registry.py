@@ -4,22 +4,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
-
 from rice_jax.graph.fronts import is_nnx
+from rice_jax.models.adjustable import Adjustable
 from rice_jax.models.googlenet import GoogLeNet
 from rice_jax.models.micro import Micro
 from rice_jax.models.own import Own
 from rice_jax.models.plain import PlainCNN
 from rice_jax.nets import get
 
-MODULES: Mapping[str, type[nn.Module]] = MappingProxyType(
+MODULES: Mapping[str, type[Adjustable]] = MappingProxyType(
     {"plain": PlainCNN, "googlenet": GoogLeNet, "micro": Micro}
 )
 """By kind, a key of `nets.KINDS`."""
 
 
-def build(name: str, **fields: Any) -> nn.Module:
+def build(name: str, **fields: Any) -> Adjustable:
     """The net called `name` as a Linen module, `fields` replacing the study's widths."""
     net = get(name)
     if net.module is not None and is_nnx(net.module):

@@ -7,7 +7,16 @@ from rice_jax.train.schedule import planned
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin, forget
 from rice_jax.train.step import evaluation_inputs
-from rice_jax.train.weights import RANDOM, Trained, build, image_sizes, initial_params, load, newest
+from rice_jax.train.weights import (
+    RANDOM,
+    Trained,
+    build,
+    image_sizes,
+    initial_params,
+    input_shape,
+    load,
+    newest,
+)
 
 __all__ = [
     "RANDOM",
@@ -23,6 +32,7 @@ __all__ = [
     "image_sizes",
     "images_per_second",
     "initial_params",
+    "input_shape",
     "load",
     "newest",
     "planned",

@@ -33,7 +33,7 @@ class Trained:
     """A run's net as its best epoch left it."""
 
     config: ml_collections.ConfigDict
-    module: nn.Module
+    module: models.Adjustable
     params: Params
     """NumPy's arrays, whole in each process."""
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Trained:
     """Number of the best epoch, from 1; 0 for weights that no epoch has changed yet."""
 
 
-def build(config: ml_collections.ConfigDict) -> nn.Module:
+def build(config: ml_collections.ConfigDict) -> models.Adjustable:
     """The net that a configuration names, with its widths and its type of activations."""
     fields = dict(config.model)
     name = fields.pop("name")

@@ -1,0 +1,69 @@
+"""Nets of whose layers nothing is known but what a trace tells: those of the user's own."""
+
+from collections.abc import Collection
+from typing import Any, Self
+
+import flax.linen as nn
+from flax.core import FrozenDict
+
+from rice_jax.graph import narrowed
+from rice_jax.graph.trace import Layer, trace
+from rice_jax.models.adjustable import Adjustable, Shape
+
+
+class Traced(Adjustable):
+    """A net around a class of the user's own: a narrowed or a bridged module (`graph.narrowed`)."""
+
+    @nn.nowrap
+    def settings(self) -> dict[str, Any]:
+        """What is left of the class's net, and how coarse it sees the image."""
+        net: Any = self
+        return {"narrowed": narrowed.to_text(net), "grid": net.grid}
+
+    @nn.nowrap
+    def blocks(self, shape: Shape) -> list[str]:
+        """Paths of the layers that can be left out, in the order in which they run.
+
+        What such a layer gives is a map of the shape of the one that it takes, so that the latter
+        can stand for it; it is called once, and has kernels. Of layers in each other the outermost.
+        """
+        layers = trace(self, shape, train=False).layers
+        kernels = {path for path, layer in layers.items() if "kernel" in layer.params}
+        found: list[str] = []
+        for path, layer in layers.items():
+            inside = path and any(f"{kernel}/".startswith(f"{path}/") for kernel in kernels)
+            below = any(path.startswith(f"{other}/") for other in found)
+            if inside and _keeps_shape(layer) and not below:
+                found.append(path)
+        return found
+
+    @nn.nowrap
+    def without(self, paths: Collection[str]) -> tuple[Self, dict[str, str]]:
+        """The net in which these layers give what they take: all others stay as they are."""
+        net: Any = self
+        return net.clone(dropped=tuple(sorted({*net.dropped, *paths}))), {}
+
+    @nn.nowrap
+    def with_stem_stride(self, factor: int, shape: Shape) -> tuple[Self, int, int] | str:
+        """As `Adjustable` has it, for a layer of Flax's that is called once."""
+        traced = trace(self, shape, train=False)
+        first = next((e for e in traced.equations if e.name == "conv_general_dilated"), None)
+        layer = traced.layers.get(first.layer) if first else None
+        if first is None or layer is None or "kernel" not in layer.params or layer.calls != 1:
+            return "its first convolution is no layer of Flax's that is called once"
+        strides = {int(step) for step in first.params["window_strides"]}
+        if len(strides) != 1:
+            return f"the stride of {layer.path} differs between height and width"
+        stride = strides.pop()
+        longer = (factor * stride,) * len(first.params["window_strides"])
+        net: Any = self
+        fields: Any = FrozenDict({**net.widths.get(layer.path, {}), "strides": longer})
+        widths: Any = FrozenDict({**net.widths, layer.path: fields})
+        return net.clone(widths=widths), stride, factor * stride
+
+
+def _keeps_shape(layer: Layer) -> bool:
+    taken, given = layer.input, layer.output
+    if taken is None or given is None or layer.calls != 1 or taken is given:
+        return False
+    return (taken.shape, taken.dtype) == (given.shape, given.dtype) and len(taken.shape) == 4
