@@ -9,7 +9,7 @@ import numpy as np
 
 from rice_jax.records import Result, Scores
 from rice_jax.train.display import Display
-from rice_jax.train.measure import Measure, on_devices
+from rice_jax.train.evaluator import Evaluator, on_devices
 from rice_jax.train.state import Params
 
 
@@ -42,7 +42,7 @@ def evaluate(
     """
     display = Display(epochs=1)
     display.begin("evaluation", min(len(source), limit or len(source)))
-    measure = Measure(
+    measure = Evaluator(
         module,
         len(classes),
         batch_size=batch_size,

@@ -82,7 +82,7 @@ def _start_from_zoo(config: ml_collections.ConfigDict, *, any_size: bool) -> Non
     name, side = config.model.name, config.data.image_size
     if name not in zoo.names():
         return
-    theirs = zoo.card(name)["config"]["data"]["image_size"]
+    theirs = zoo.card(name).image_size
     config.data.image_size = theirs if any_size else side
     if config.data.image_size == theirs and train.zoo_fits(config):
         config.model.weights = f"{zoo.PREFIX}{name}"

@@ -11,7 +11,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, first_run, models, profile, records, report, train
 from rice_jax.errors import UserError, line, tell
-from rice_jax.report import comparison, history
+from rice_jax.report import comparison
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
 from rice_jax.train.images import load_images
@@ -125,7 +125,7 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
     print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
     for each in plans:
         whole = each.config.data.image_size
-        sizes = train.image_sizes(each.config)[len(history.read(each.run)) :]
+        sizes = train.image_sizes(each.config)[len(records.read_history(each.run)) :]
         epochs = len(sizes)
         if each.finished or not epochs:
             print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)

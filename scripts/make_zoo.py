@@ -28,9 +28,9 @@ _NOTE = flags.DEFINE_string("note", "", "What else is to be known of it.")
 
 def card(
     run: Run, trained: train.Trained, *, machine: str = "", recipe: str = "", note: str = ""
-) -> dict[str, Any]:
-    """All that a card holds but name and digest; UserError where the run is not finished."""
-    saved, rows = configuration.read(run), history.read(run)
+) -> records.ZooCard:
+    """The card but for name and digest; UserError where the run is not finished."""
+    saved, rows = configuration.read(run), records.read_history(run)
     best, evaluation = history.best_row(rows), records.read(run, records.EvaluationFile)
     images = saved.data
     if not best or images is None or images.synthetic:
@@ -40,37 +40,35 @@ def card(
     config = _portable(trained.config)
     side = config.data.image_size
     counted = profile.count(trained.module, (side, side, 3), frozen=config.train.frozen)
-    ended = datetime.date.fromtimestamp((run.path / "history.csv").stat().mtime)
+    ended = datetime.date.fromtimestamp((run.path / records.HISTORY).stat().mtime)
     versions = {
         name: version
         for name, version in saved.versions.items()
         if name not in ("command", "devices", "platform")
     }
-    return {
-        "config": configuration.to_json(config),
-        "params": counted.params,
-        "flops": counted.flops.to_json(),
-        "recipe": recipe or _recipe(config),
-        "epochs": len(rows),
-        "best_epoch": int(best["epoch"]),
-        "seed": config.seed,
-        "data": records.plain(images),
-        "accuracy": {
-            "validation": {
-                "accuracy": best["val_accuracy"],
-                "images": images.images["validation"],
-            },
-            **{
-                part: {"accuracy": result.accuracy, "images": result.images}
-                for part, result in evaluation.parts().items()
-            },
-        },
-        "versions": versions,
-        "machine": machine or saved.versions["devices"],
-        "date": ended.isoformat(),
-        "command": _command(config),
-        **({"note": note} if note else {}),
+    tested = {
+        part: records.Share(accuracy=result.accuracy, images=result.images)
+        for part, result in evaluation.parts().items()
     }
+    validated = records.Share(accuracy=best.val_accuracy, images=images.images["validation"])
+    return records.ZooCard(
+        name="",
+        config=configuration.to_json(config),
+        params=counted.params,
+        flops=records.made(records.FlopCounts, counted.flops.to_json()),
+        recipe=recipe or _recipe(config),
+        epochs=len(rows),
+        best_epoch=best.epoch,
+        seed=config.seed,
+        data=images,
+        accuracy=records.CardAccuracy(validation=validated, **tested),
+        versions=versions,
+        machine=machine or saved.versions["devices"],
+        date=ended.isoformat(),
+        command=_command(config),
+        note=note or None,
+        sha256="",
+    )
 
 
 def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

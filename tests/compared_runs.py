@@ -2,7 +2,7 @@
 
 from report_runs import make_run, profile, scored
 
-from rice_jax.report.comparison import nets
+from rice_jax.report.comparison import compared
 
 
 def run_of(
@@ -18,5 +18,5 @@ def run_of(
     return make_run(folder, name, evaluation=evaluation, profile=content, **parts)
 
 
-def read(*runs) -> list[nets.Net]:
-    return nets.read([str(run) for run in runs])
+def read(*runs) -> list[compared.NetRuns]:
+    return compared.read([str(run) for run in runs])

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rice_jax.records import EpochRow
 from rice_jax.run import Run
 
 CLASSES = ("Arborio", "Basmati", "Ipsala")
@@ -153,16 +154,16 @@ def make_run(folder: Path, name: str = "final", **parts: Any) -> Run:
     return run
 
 
-def history_rows(epochs: int) -> list[dict[str, Any]]:
+def history_rows(epochs: int) -> list[EpochRow]:
     """Rows of history in which the loss falls a hundredfold and the rate four times."""
     return [
-        {
-            "epoch": epoch,
-            "train_loss": 1.5 * math.exp(-6 * epoch / epochs),
-            "train_accuracy": 1 - 0.7 * math.exp(-3 * epoch / epochs),
-            "val_loss": 1.6 * math.exp(-5 * epoch / epochs),
-            "val_accuracy": 1 - 0.75 * math.exp(-3 * epoch / epochs),
-            "learning_rate": 1e-3 * 0.2 ** (5 * epoch // (epochs + 1)),
-        }
+        EpochRow(
+            epoch=epoch,
+            train_loss=1.5 * math.exp(-6 * epoch / epochs),
+            train_accuracy=1 - 0.7 * math.exp(-3 * epoch / epochs),
+            val_loss=1.6 * math.exp(-5 * epoch / epochs),
+            val_accuracy=1 - 0.75 * math.exp(-3 * epoch / epochs),
+            learning_rate=1e-3 * 0.2 ** (5 * epoch // (epochs + 1)),
+        )
         for epoch in range(1, epochs + 1)
     ]

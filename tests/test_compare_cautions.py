@@ -8,7 +8,7 @@ from compared_runs import read, run_of
 from report_drawing import drawn_texts
 from report_runs import make_run, profile, scored
 
-from rice_jax.report.comparison import choice, figures, nets, writing
+from rice_jax.report.comparison import choice, compared, comparing, figures
 from rice_jax.report.comparison.cautions import cautions
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
@@ -86,7 +86,7 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
     whole = run_of(tmp_path / "whole", "cnn", 950, 3_000_000)
     content = profile(2_000_000, uncounted=lacking)
     loop = run_of(tmp_path / "loop", "final", 955, 0, profile=content)
-    writing.compare([str(whole), str(loop)], str(tmp_path / "out"))
+    comparing.compare([str(whole), str(loop)], str(tmp_path / "out"))
     text = (tmp_path / "out" / "report.md").read_text()
     assert "> **FLOPs that lack something:** final." in text
     # Fewer FLOPs that may be more are no reason to take a net, nor to be on the front.
@@ -97,7 +97,7 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
     rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").open()))
     assert {row["net"]: row["flops_complete"] for row in rows} == {"cnn": "True", "final": "False"}
     assert {row["net"]: row["pareto_front"] for row in rows} == {"cnn": "True", "final": "False"}
-    drawn = {net.label: net for net in nets.read([str(whole), str(loop)])}
+    drawn = {net.label: net for net in compared.read([str(whole), str(loop)])}
     drawings = pictures(list(drawn.values()), synthetic=False)
     (scatter,) = [each.figure for each in drawings if each.name == "flops_accuracy"]
     assert {"cnn", "final (≥)"} <= {text for text, _ in drawn_texts(scatter)}
@@ -117,10 +117,10 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
 def test_the_verdict_is_withheld_wherever_runs_cannot_be_compared(
     tmp_path, changed, reason, monkeypatch
 ):
-    monkeypatch.setattr(writing, "pictures", lambda *args, **options: ())  # takes seconds
+    monkeypatch.setattr(comparing, "pictures", lambda *args, **options: ())  # takes seconds
     first = make_run(tmp_path / "a", "cnn", evaluation=EVALUATED)
     other = make_run(tmp_path / "b", "final", **{"evaluation": EVALUATED} | changed)
-    assert writing.compare([str(first), str(other)], str(tmp_path / "out")) == ""
+    assert comparing.compare([str(first), str(other)], str(tmp_path / "out")) == ""
     for name in ("report.md", "report.html"):
         text = (tmp_path / "out" / name).read_text()
         assert "No net is recommended" in text

@@ -10,7 +10,7 @@ from report_runs import scored
 
 from rice_jax.errors import UserError
 from rice_jax.report import comparison
-from rice_jax.report.comparison import figures, nets
+from rice_jax.report.comparison import compared, figures
 
 
 def file_of(folder, precision, accuracy, bit_operations, **changes):
@@ -54,13 +54,13 @@ def test_files_stand_beside_runs(tmp_path):
 
 def test_bits_of_one_precision_are_no_axis(tmp_path):
     files = [file_of(tmp_path, "int8", 940, 64_000)]
-    drawn = figures.pictures(nets.read([], files), synthetic=False)
+    drawn = figures.pictures(compared.read([], files), synthetic=False)
     assert "bits_accuracy" not in [picture.name for picture in drawn]
 
 
 def test_a_file_that_was_not_evaluated_has_its_costs(tmp_path):
     path = file_of(tmp_path, "int8", 940, 64_000, evaluation=None, latency_seconds=None)
-    (net,) = nets.read([], [path])
+    (net,) = compared.read([], [path])
     assert net.mean("bit_operations") == 64_000
     assert net.mean("augmented_accuracy") is net.mean("latency_seconds") is None
 
@@ -71,12 +71,12 @@ def test_a_file_that_was_not_evaluated_has_its_costs(tmp_path):
 def test_damage_is_told(changes, tmp_path):
     path = file_of(tmp_path, "int8", 940, 64_000, **changes)
     with pytest.raises(UserError, match=r"int8\.tflite\.json is damaged: Expected"):
-        nets.read([], [path])
+        compared.read([], [path])
 
 
 def test_a_file_without_its_json_or_given_twice_is_told(tmp_path):
     path = file_of(tmp_path, "int8", 940, 64_000)
     with pytest.raises(UserError, match="given twice"):
-        nets.read([], [path, path])
+        compared.read([], [path, path])
     with pytest.raises(UserError, match=r"other\.onnx\.json is missing"):
-        nets.read([], [str(tmp_path / "other.onnx")])
+        compared.read([], [str(tmp_path / "other.onnx")])

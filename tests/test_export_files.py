@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from rice_jax import data, evaluate, export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.export import artifact, evaluation, int8, litert, micro, writing
+from rice_jax.export import artifact, evaluation, exporting, int8, litert, microcontroller
 from rice_jax.run import Run
 from rice_jax.train.images import Images
 
@@ -77,7 +77,7 @@ def file(run):
                 images = Images(tiny_training.config(), source)
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
-                writing.tell(writing.write(run, str(path), images))
+                exporting.tell(exporting.write(run, str(path), images))
             made[name] = path, said.getvalue()
         return made[name]
 
@@ -215,9 +215,9 @@ def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
         asked.append((config.data.keep_decoded, of))
         return tiny_training.dataset(20)
 
-    monkeypatch.setattr(writing.identity, "load_own", load_own)
+    monkeypatch.setattr(exporting.identity, "load_own", load_own)
     config = tiny_training.config(augment=True)
-    images = writing.calibration_images(run, config, 7)
+    images = exporting.calibration_images(run, config, 7)
     assert sum(len(labels) for _, labels in images) == 7
     assert images.kinds == ("augmented",)
     assert asked == [(False, run)]
@@ -227,7 +227,7 @@ def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
 def test_unknown_kind_of_file(name, run, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
-        writing.write(run, str(tmp_path / name))
+        exporting.write(run, str(tmp_path / name))
     assert not list(tmp_path.iterdir())
 
 
@@ -237,7 +237,7 @@ def test_net_that_computes_something_else_is_not_written(run, tmp_path, monkeypa
     wrong = export.to_stablehlo(trained.module, other, 16)
     monkeypatch.setattr(export, "to_stablehlo", lambda *_: wrong)
     with pytest.raises(UserError, match="differ"):
-        writing.write(run, str(tmp_path / "net.stablehlo"))
+        exporting.write(run, str(tmp_path / "net.stablehlo"))
     assert not list(tmp_path.iterdir())
 
 
@@ -345,5 +345,5 @@ def test_the_readers_of_the_docs_read_it(name, file, tmp_path, monkeypatch):
 def test_an_operation_that_tflite_micro_lacks_is_told():
     pytest.importorskip("tflite_micro")
     content = export.to_tflite(Gelu(), {}, 4)
-    found = micro.measure(content, [np.zeros((4, 4, 3), np.float32)])
+    found = microcontroller.measure(content, [np.zeros((4, 4, 3), np.float32)])
     assert found == {"flash_bytes": len(content), "lacks": "GELU"}

@@ -10,7 +10,7 @@ from rice_jax import files, lock
 from rice_jax.data.archive import open_archive
 from rice_jax.errors import UserError
 from rice_jax.export import artifact
-from rice_jax.report import history
+from rice_jax.records import read_history
 from rice_jax.run import Run
 
 
@@ -69,7 +69,7 @@ def test_the_home_is_where_the_tilde_says(monkeypatch):
 def test_a_pipe_among_a_run_s_files_is_refused(tmp_path):
     os.mkfifo(tmp_path / "history.csv")
     with pytest.raises(UserError, match=r"history\.csv is damaged"):
-        history.read(Run(tmp_path))
+        read_history(Run(tmp_path))
     os.mkfifo(tmp_path / lock.FILE)
     with pytest.raises(UserError, match="it is a pipe or a device"), lock.hold(Run(tmp_path)):
         pass

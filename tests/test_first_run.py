@@ -33,7 +33,7 @@ def test_it_starts_from_the_zoos_net_and_says_so():
 
 @pytest.mark.parametrize("name", sorted(set(zoo.names()) & set(models.NETS)))
 def test_an_image_size_left_open_is_the_zoos(name):
-    wanted = zoo.card(name)["config"]["data"]["image_size"]
+    wanted = zoo.card(name).image_size
     made, said = settled(name)
     assert (made.data.image_size, made.model.weights) == (wanted, f"zoo:{name}")
     assert f"{wanted} x {wanted} pixels" in said

@@ -1,6 +1,7 @@
 """The house is as WORKSPACE.md tells it: each room imports only from rooms above it, no circles."""
 
 import ast
+import collections
 import graphlib
 import re
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_a_room_imports_only_from_rooms_above_it(here):
         if room(other) not in allowed
     ]
     assert not below
+
+
+def test_a_class_has_a_name_of_its_own():
+    named = collections.defaultdict(list)
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse((ROOT / "rice_jax" / path).read_text())):
+            if isinstance(node, ast.ClassDef):
+                named[node.name].append(name)
+    assert len(named) > 200
+    assert not {name: where for name, where in named.items() if len(where) > 1}
 
 
 def test_there_is_no_circle():

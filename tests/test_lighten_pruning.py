@@ -10,13 +10,13 @@ import pytest
 from report_runs import result
 
 from rice_jax import config as configuration
-from rice_jax import data, train
+from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.lighten.suggest import suggest
 from rice_jax.lighten.variants import with_baselines
-from rice_jax.records import PruneRequest, plain
+from rice_jax.records import PruneRequest, SuggestionsFile, plain
 from rice_jax.run import Run
 
 
@@ -334,10 +334,10 @@ def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
     out = Run(parent.path.parent / "suggestions")
     suggest(PruneRequest(criterion="l1"), settings, parent, out)
     assert files() == before
-    rows = out.read_json("suggestions.json")["rows"]
-    costs = [row["cost"] for row in rows]
+    rows = records.read(out, SuggestionsFile).rows
+    costs = [row.cost for row in rows]
     assert costs == sorted(costs, reverse=True)
     assert costs[1] <= costs[0] / 2
     assert "cannot be met" in capsys.readouterr().out
-    assert json.dumps(rows[1]["removed"])
+    assert json.dumps(rows[1].removed)
     assert out.has("suggestions.png")

@@ -1,7 +1,8 @@
-"""What a run's JSON files hold: written as it is told, read as any version wrote it."""
+"""What a run's files hold: written as it is told, read as any version wrote it."""
 
 import dataclasses
 import json
+import math
 
 import jax
 import pytest
@@ -10,9 +11,10 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rice_jax import inspection, profile, records
+from rice_jax import inspection, profile, records, zoo
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.zoo.cards import FOLDER
 
 FILES = [kind for kind in vars(records).values() if isinstance(kind, type) and "FILE" in vars(kind)]
 CONTENT = {
@@ -21,6 +23,16 @@ CONTENT = {
     records.ProfileFile: report_runs.profile(),
     records.DeadFiltersFile: report_runs.DEAD,
     records.PruneFile: {"request": {"parent": "runs/final"}},
+    records.SuggestionsFile: {
+        "criterion": "l1",
+        "rows": [
+            {"cost": 9, "params": 4, "filters_removed": 0, "clean": 1.0, "augmented": 0.5},
+            {
+                **{"cost": 4, "params": 2, "filters_removed": 1, "clean": 0.9, "augmented": 0.4},
+                "removed": {"conv": [2]},
+            },
+        ],
+    },
 }
 
 
@@ -76,6 +88,40 @@ def test_no_file_is_none_and_one_of_later_fields_is_read(tmp_path):
     assert found.unseen == []  # which older versions did not write
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.images = 0
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_card_of_the_zoo_is_all_that_its_file_holds(name):
+    content = json.loads((FOLDER / f"{name}.json").read_text())
+    assert records.plain(zoo.card(name)) == content
+
+
+OLDER = "epoch,train_loss,val_loss,seconds\n1,0.5,,2\n2,0.25,0.125,1.5\n"
+
+
+def test_rows_of_older_and_of_later_versions_are_read_and_written(tmp_path):
+    run = Run(tmp_path)
+    assert records.read_history(run) == []
+    run.write_text("history.csv", OLDER)
+    first, second = records.read_history(run)
+    assert (first.epoch, first.train_loss, second.val_loss, second.seed) == (1, 0.5, 0.125, None)
+    assert math.isnan(first.val_loss)
+    assert first.spent() == {}
+    records.write_history(run, [first, dataclasses.replace(second, seed=3, step_seconds=1.0)])
+    again = records.read_history(run)
+    assert again[1].spent() == {"step": 1.0}
+    assert (again[0].seed, again[1].seed) == (None, 3)
+    told = run.read_bytes("history.csv").decode().replace(",seconds", ",of_the_future", 1)
+    run.write_text("history.csv", told)
+    assert math.isnan(records.read_history(run)[1].seconds)
+
+
+@pytest.mark.parametrize("cells", ["3", "3,1,1,1,1", "3,x,1,1", ",1,1,1", "inf,1,1,1", "nan,1,1,1"])
+def test_a_row_that_is_damaged_is_one_line(cells, tmp_path):
+    run = Run(tmp_path)
+    run.write_text("history.csv", f"{OLDER}{cells}\n")
+    with pytest.raises(UserError, match=r"history\.csv is damaged after row 2: give"):
+        records.read_history(run)
 
 
 def places(content, place=()):

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from report_drawing import assert_clean, drawn_texts, pixels
 from report_runs import DEAD, history_rows
 
-from rice_jax.records import DeadFiltersFile, LayerCosts, LayerFilters, Peaks, made
+from rice_jax.records import DeadFiltersFile, EpochRow, LayerCosts, LayerFilters, Peaks, made
 from rice_jax.report import figures, numbers, style
 from rice_jax.report.figures import pruning
 
@@ -74,16 +75,14 @@ ODD = {
     "no epoch": lambda: figures.curves([]),
     "one hundred epochs": lambda: figures.curves(history_rows(100), title="A long title " * 9),
     "gaps": lambda: figures.curves(
-        [r | {"val_loss": None, "train_loss": NAN} for r in history_rows(3)] + history_rows(5)[3:]
+        [replace(r, val_loss=NAN, train_loss=NAN) for r in history_rows(3)] + history_rows(5)[3:]
     ),
-    "nothing finite": lambda: figures.curves(
-        [{"epoch": e, "val_loss": NAN, "train_loss": None} for e in (1, 2)]
-    ),
+    "nothing finite": lambda: figures.curves([EpochRow(epoch=epoch) for epoch in (1, 2)]),
     "a rate that moves all the time": lambda: figures.curves(
-        [row | {"learning_rate": 1e-3 / row["epoch"]} for row in history_rows(16)]
+        [replace(row, learning_rate=1e-3 / row.epoch) for row in history_rows(16)]
     ),
     "collapsed": lambda: figures.curves(
-        [r | {"val_loss": 1.6094, "train_loss": 1.6094} for r in history_rows(9)]
+        [replace(r, val_loss=1.6094, train_loss=1.6094) for r in history_rows(9)]
     ),
     "one class": lambda: figures.confusion_matrix([[7]], ["only"]),
     "one hundred classes": lambda: figures.confusion_matrix(
@@ -164,9 +163,8 @@ def test_svg_and_png_of_one_figure_are_the_same_bytes_each_time():
 
 
 def test_curves_mark_the_first_best_epoch_and_each_change_of_rate():
-    rows = history_rows(4)
-    for row, loss, rate in zip(rows, (0.9, 0.4, 0.4, 0.6), (1.0, 1.0, 0.5, 0.1), strict=True):
-        row |= {"val_loss": loss, "learning_rate": rate}
+    told = zip(history_rows(4), (0.9, 0.4, 0.4, 0.6), (1.0, 1.0, 0.5, 0.1), strict=True)
+    rows = [replace(row, val_loss=loss, learning_rate=rate) for row, loss, rate in told]
     figure = figures.curves(rows)
     texts = [text for text, _ in drawn_texts(figure)]
     assert "best epoch: 2 (lowest validation loss)" in texts

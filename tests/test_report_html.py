@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import browser
@@ -18,7 +20,7 @@ from rice_jax.errors import UserError
 from rice_jax.records import LayerFilters, ProfileFile, Result, made, write
 from rice_jax.report import fates, gallery, record, scales, writing
 from rice_jax.report.html import curves, rendering, tables
-from rice_jax.report.html.run import run_page
+from rice_jax.report.html.run_page import run_page
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
@@ -184,8 +186,8 @@ def test_the_fate_of_each_filter():
 
 def test_curves_break_where_a_number_is_missing_and_show_the_rate_where_it_changes():
     rows = history_rows(9)
-    steady = [row | {"learning_rate": 0.1} for row in rows]
-    steady[4] |= {"val_loss": None}
+    steady = [replace(row, learning_rate=0.1) for row in rows]
+    steady[4] = replace(steady[4], val_loss=math.nan)
     html = curves.curves(steady)
     assert "learning rate" not in html
     assert html.count('<polyline class="validation"') == 3  # two of loss, one of accuracy

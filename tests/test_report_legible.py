@@ -1,12 +1,14 @@
 """Figures that can be read: round ticks, grids that fill, few and many classes, what is marked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from report_drawing import drawn_texts, pixels
+from report_drawing import assert_clean, drawn_texts, pixels
 from report_runs import history_rows, make_run
 
-from rice_jax.records import Candidate, Taken
-from rice_jax.report import confusion, figures, writing
+from rice_jax.records import Candidate, Suggestion, Taken
+from rice_jax.report import confusion, figures, style, writing
 
 IMAGE = np.full((9, 9, 3), 128, np.uint8)
 
@@ -36,7 +38,7 @@ def test_ticks_stand_at_round_epochs(epochs, expected):
 def test_the_rate_is_drawn_where_it_changes_alone():
     rows = history_rows(16)
     assert len(figures.curves(rows).axes) == 3
-    steady = figures.curves([row | {"learning_rate": 0.1} for row in rows])
+    steady = figures.curves([replace(row, learning_rate=0.1) for row in rows])
     assert len(steady.axes) == 2
     assert not any("rate" in text for text, _ in drawn_texts(steady))
 
@@ -44,17 +46,19 @@ def test_the_rate_is_drawn_where_it_changes_alone():
 @pytest.mark.parametrize(("last", "scale"), [(1e-4, "log"), (7e-10, "linear"), (0.0, "linear")])
 def test_a_rate_that_falls_to_nothing_is_on_a_linear_axis(last, scale):
     rows = [
-        r | {"learning_rate": x} for r, x in zip(history_rows(3), (2e-3, 1e-3, last), strict=True)
+        replace(row, learning_rate=rate)
+        for row, rate in zip(history_rows(3), (2e-3, 1e-3, last), strict=True)
     ]
     assert figures.curves(rows).axes[2].get_yscale() == scale
 
 
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
 def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
-    rows = [row | {"val_accuracy": accuracy} for row in history_rows(4)]
+    rows = [replace(row, val_accuracy=accuracy) for row in history_rows(4)]
     low, high = figures.curves(rows).axes[1].get_ylim()
     assert 0 <= low < 100 * accuracy <= high <= 100
-    costs = [{"cost": c, "clean": accuracy, "augmented": accuracy / 2} for c in (1, 2)]
+    told = {"params": 1, "filters_removed": 0, "clean": accuracy, "augmented": accuracy / 2}
+    costs = [Suggestion(cost=cost, **told) for cost in (1, 2)]
     assert figures.budgets(costs, measure="FLOPs").axes[0].get_ylim()[1] <= 100
     tried = [
         Candidate(
@@ -123,6 +127,35 @@ def test_hits_and_errors_of_a_matrix_differ_in_hue():
 def test_a_class_in_another_script_stands_in_latin_letters():
     texts = [text for text, _ in drawn_texts(figures.classes({"쌀": [IMAGE]}, ["쌀", "b"]))]
     assert "Ssal" in texts
+
+
+HANGUL = "쌀 한 톨"
+OF_THE_USER = {
+    "a class": lambda name: figures.confusion_matrix([[3, 1], [0, 8]], ["b", name]),
+    "a folder's class": lambda name: figures.classes({name: [IMAGE]}, [name, "b"]),
+    "an image's file": lambda name: figures.saliency(
+        IMAGE, np.zeros((8, 8)), [("a", 0.7), ("b", 0.3)], f"{name}.png: a, 70.0 %"
+    ),
+    "a class of an image": lambda name: figures.saliency(
+        IMAGE, np.zeros((8, 8)), [("a", 0.7), (name, 0.3)], "x.png: a, 70.0 %"
+    ),
+    "a net": lambda name: figures.curves(history_rows(2), title=f"{name}: training"),
+    "a layer": lambda name: figures.filters_left(
+        [{"path": name, "before": 4, "after": 2}], title="filters"
+    ),
+    "a layer's maps": lambda name: figures.feature_maps(name, maps(4)),
+}
+
+
+@pytest.mark.parametrize("place", OF_THE_USER)
+def test_letters_without_a_font_are_said_once_wherever_a_name_stands(place, monkeypatch):
+    plain = assert_clean(OF_THE_USER[place]("grain"))
+    monkeypatch.setattr(style, "_has_glyph", str.isascii)  # a machine without any other font
+    latin = assert_clean(OF_THE_USER[place]("grain"))
+    told = " ".join(assert_clean(OF_THE_USER[place](HANGUL))).replace("\n", " ")
+    assert told.count("no font here can draw") == 1
+    assert "Ssal" in told
+    assert not any("no font" in text for text in [*plain, *latin])
 
 
 def test_a_class_that_cannot_be_written_has_its_number_among_all():

@@ -2,7 +2,7 @@
 
 import report_runs
 
-from rice_jax.report.page.origin import origin
+from rice_jax.report.page.provenance import origin
 from rice_jax.report.record import load
 
 ZOO = {

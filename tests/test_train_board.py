@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_training import ENDLESS, config, dataset
 
 from rice_jax.errors import UserError
-from rice_jax.report import history
+from rice_jax.records import EpochRow, read_history
 from rice_jax.run import Run
 from rice_jax.train import train
 from rice_jax.train.board import Board
@@ -35,17 +35,17 @@ def test_each_epoch_is_there_once_also_after_going_on(tmp_path):
     run = Run(tmp_path)
     for epochs in (1, 2):
         train(config(epochs=epochs, tensorboard=True, **ENDLESS), run, dataset())
-    rows = history.read(run)
+    rows = read_history(run)
     assert scalars(run) == {
-        tag: [(row["epoch"], pytest.approx(row[column])) for row in rows]
+        tag: [(row.epoch, pytest.approx(getattr(row, column))) for row in rows]
         for tag, column in TAGS.items()
     }
-    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row.epoch for row in rows] == [1, 2]
 
 
 def test_nothing_is_written_unasked(tmp_path):
-    with_rows = Board(Run(tmp_path), [{"epoch": 1}], wanted=False)
-    with_rows.epoch({"epoch": 2})
+    with_rows = Board(Run(tmp_path), [EpochRow(epoch=1)], wanted=False)
+    with_rows.epoch(EpochRow(epoch=2))
     with_rows.close()
     assert not list(tmp_path.iterdir())
 

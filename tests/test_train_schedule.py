@@ -90,7 +90,7 @@ def test_the_study_ignores_what_is_quick_s_alone():
 def test_an_epoch_learns_from_and_ends_with_as_many_images_as_are_asked_for(tmp_path, monkeypatch):
     learnt, looked_at = [], []
 
-    class Measure:
+    class Evaluator:
         def __init__(self, *_, limit, **__):
             looked_at.append(limit)
 
@@ -102,7 +102,7 @@ def test_an_epoch_learns_from_and_ends_with_as_many_images_as_are_asked_for(tmp_
         told = (1.0, 1.0, learnt[-1][1], True, 0)
         return state, Metrics(*map(jnp.asarray, told))
 
-    monkeypatch.setattr(loop, "Measure", Measure)
+    monkeypatch.setattr(loop, "Evaluator", Evaluator)
     monkeypatch.setattr(loop._Training, "_compiled", lambda self: step)
     tiny = config(epochs=2, images=40, validation_images=7, batch_size=32)
     train.train(tiny, Run(tmp_path), dataset())

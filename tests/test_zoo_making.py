@@ -1,5 +1,6 @@
 """The scripts that make the sample and the zoo out of the whole data set and of runs."""
 
+import dataclasses
 import json
 import random
 import zipfile
@@ -13,7 +14,7 @@ import report_runs
 import tiny_training
 
 from rice_jax import config as configuration
-from rice_jax import train, zoo
+from rice_jax import records, train, zoo
 from rice_jax.data.archive import Member
 from rice_jax.data.split import split
 from rice_jax.errors import UserError
@@ -94,19 +95,19 @@ def test_a_run_becomes_a_net_of_the_zoo(run, tmp_path):
     entry = zoo.load("tiny", tmp_path)
     jax.tree.map(np.testing.assert_array_equal, entry.variables["params"], trained.params)
     card = entry.card
-    assert card["params"] == (27 * 4 + 4) + (4 * 8 + 8) + (8 * 5 + 5)
-    assert (card["epochs"], card["best_epoch"]) == (3, 2)
-    assert card["accuracy"] == {
+    assert card.params == (27 * 4 + 4) + (4 * 8 + 8) + (8 * 5 + 5)
+    assert (card.epochs, card.best_epoch) == (3, 2)
+    assert dataclasses.asdict(card.accuracy) == {
         "validation": {"accuracy": 0.7, "images": 20},
         "clean": {"images": 20, "accuracy": 0.9},
         "augmented": {"images": 20, "accuracy": 0.9},
     }
-    assert card["recipe"] == "study, augmented"
-    assert card["machine"] == "3 x abacus"
-    assert "somebody" not in json.dumps(card)
-    assert card["command"].startswith("python -m rice_jax.main --config=configs/final.py ")
+    assert card.recipe == "study, augmented"
+    assert card.machine == "3 x abacus"
+    assert "somebody" not in json.dumps(records.plain(card))
+    assert card.command.startswith("python -m rice_jax.main --config=configs/final.py ")
     for field in ("data.path=Rice_Image_Dataset", "train.augment=True", "train.epochs=3"):
-        assert f"--config.{field}" in card["command"]
+        assert f"--config.{field}" in card.command
 
 
 @pytest.mark.parametrize("how", ["drawn", "untrained", "elsewhere"])

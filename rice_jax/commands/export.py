@@ -55,9 +55,9 @@ def export(
     chosen, _ = settings.chosen(None, workdir, fields)
 
     def job() -> None:
-        from rice_jax.export import writing
+        from rice_jax.export import exporting
 
-        images = writing.calibration_images(run, chosen, calibration_images) if int8 else None
-        writing.tell(writing.write(run, out, images))
+        images = exporting.calibration_images(run, chosen, calibration_images) if int8 else None
+        exporting.tell(exporting.write(run, out, images))
 
     return job

@@ -23,7 +23,7 @@ class Artifact:
     content: bytes
     about: Mapping[str, Any]
     """net, precision, classes, image_size, seed, split_seed, input, output."""
-    net: runtimes.Net
+    net: runtimes.Runnable
 
     @property
     def suffix(self) -> str:
@@ -61,7 +61,7 @@ def read(path: str) -> Artifact:
     return Artifact(path, content, about, net)
 
 
-def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
+def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:
     """Of a .stablehlo: what FILE.json tells, and the net."""
     folder, name = os.path.split(path)
     told = Run(folder or ".").read_json(f"{name}.json")
@@ -71,7 +71,7 @@ def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
     return told, runtimes.stablehlo(content)
 
 
-def _within(path: str, content: bytes) -> tuple[Any, runtimes.Net]:
+def _within(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:
     """Of an .onnx or a .tflite: what the file itself tells, and the net."""
     if not passport.is_sealed(content):
         raise UserError(f"{path} is damaged, or it was not written by rice_jax's export")

@@ -46,7 +46,7 @@ def latencies(
     return found, why_not
 
 
-def _made(runtime: str, net: train.Trained) -> runtimes.Net:
+def _made(runtime: str, net: train.Trained) -> runtimes.Runnable:
     whole = (net.module, net.params, net.config.data.image_size)
     if runtime == "LiteRT":
         return runtimes.tflite(export.to_tflite(*whole))

@@ -13,7 +13,7 @@ import scipy.special
 from rice_jax import data, records
 from rice_jax.errors import UserError
 from rice_jax.evaluate import report
-from rice_jax.export import micro, runtimes
+from rice_jax.export import microcontroller, runtimes
 from rice_jax.export.artifact import Artifact
 from rice_jax.records import (
     EvaluatedOn,
@@ -135,7 +135,7 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     if artifact.suffix == ".tflite":
         few = Images(settings, source, ("augmented",), limit=_COMPARED)
         images = [image for batch, _ in few for image in np.asarray(batch)]
-        measured_there = micro.measure(artifact.content, images)
+        measured_there = microcontroller.measure(artifact.content, images)
         found = dataclasses.replace(found, micro=records.made(OnDevice, measured_there))
     return found
 
@@ -150,7 +150,9 @@ def _of_its_run(
     return settings
 
 
-def measure(net: runtimes.Net, images: Iterable[tuple[Any, Any]], classes: Sequence[str]) -> Result:
+def measure(
+    net: runtimes.Runnable, images: Iterable[tuple[Any, Any]], classes: Sequence[str]
+) -> Result:
     """The report of a net on pairs of images in [0, 1] and labels; what `evaluate.report` says,
     and `loss`: the mean cross-entropy in nats."""
     confusion, loss = np.zeros((len(classes), len(classes)), np.int64), 0.0

@@ -112,7 +112,7 @@ def _made(
     return passport.sealed(annotated(content, passport.NAME, told)), differences
 
 
-def _net(suffix: str, content: bytes) -> runtimes.Net:
+def _net(suffix: str, content: bytes) -> runtimes.Runnable:
     if suffix == ".onnx":
         return runtimes.onnx(runtimes.onnx_session(content))
     return runtimes.stablehlo(content) if suffix == ".stablehlo" else runtimes.tflite(content)
@@ -142,7 +142,7 @@ def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, An
     }
 
 
-def _differences(trained: train.Trained, run: runtimes.Net) -> dict[str, float]:
+def _differences(trained: train.Trained, run: runtimes.Runnable) -> dict[str, float]:
     """Largest difference between the file's logits and the module's, on a few random images."""
     side = trained.config.data.image_size
     images = np.random.default_rng(0).random((3, side, side, 3), dtype=np.float32)
@@ -167,7 +167,7 @@ def _noting(batches: Batches, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _agreement(
-    quantized: runtimes.Net, whole: runtimes.Net, images: list[np.ndarray]
+    quantized: runtimes.Runnable, whole: runtimes.Runnable, images: list[np.ndarray]
 ) -> dict[str, Any]:
     """On how many of the images the net of int8 sees the same class."""
     batch = np.stack(images)
@@ -176,7 +176,7 @@ def _agreement(
 
 
 def _latencies(
-    trained: train.Trained, runtime: str, run: runtimes.Net
+    trained: train.Trained, runtime: str, run: runtimes.Runnable
 ) -> dict[str, dict[str, float]]:
     """Seconds on the CPU for one image: median, p10 and p90, in its own runtime and in JAX."""
     side = trained.config.data.image_size

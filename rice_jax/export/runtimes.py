@@ -11,11 +11,11 @@ from rice_jax.errors import UserError
 from rice_jax.export.litert import interpreter
 from rice_jax.ops.backend import cores
 
-Net = Callable[[np.ndarray], np.ndarray]
+Runnable = Callable[[np.ndarray], np.ndarray]
 """Images float32 (N, H, W, 3) in [0, 1] to logits float32 (N, classes)."""
 
 
-def stablehlo(content: bytes) -> Net:
+def stablehlo(content: bytes) -> Runnable:
     """By JAX, on its first device."""
     call = jax.jit(jax.export.deserialize(bytearray(content)).call)
     return lambda images: np.asarray(call(images))
@@ -32,12 +32,12 @@ def onnx_session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
-def onnx(session: Any) -> Net:
+def onnx(session: Any) -> Runnable:
     """By onnxruntime."""
     return lambda images: session.run(["logits"], {"images": images})[0]
 
 
-def tflite(content: bytes, *, reference: bool = False) -> Net:
+def tflite(content: bytes, *, reference: bool = False) -> Runnable:
     """By LiteRT, as many images at a time as it was made for.
 
     `reference` is as `litert.interpreter` has it.
@@ -76,7 +76,7 @@ def from_integers(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
     return np.float32(scale) * (values.astype(np.float32) - zero)
 
 
-def latency(net: Net, image_size: int, repeats: int = 30) -> dict[str, float]:
+def latency(net: Runnable, image_size: int, repeats: int = 30) -> dict[str, float]:
     """Seconds that the net takes for one image: median, p10 and p90 of `repeats` runs."""
     image = np.random.default_rng(0).random((1, image_size, image_size, 3), dtype=np.float32)
     for _ in range(3):

@@ -39,7 +39,7 @@ class Places:
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class Held:
     """The module that is narrowed, held so that Flax does not make a child with a name of it."""
 
     module: nn.Module
@@ -53,7 +53,7 @@ class Narrowed(nn.Module):
     size between layers, with zeros for channels that are gone; the layers are narrow all the same.
     """
 
-    whole: Whole
+    whole: Held
     widths: Mapping[str, Mapping[str, Any]]
     """By layer path: the layer's fields ('features', 'feature_group_count', 'strides') and their
     values."""

@@ -156,7 +156,7 @@ def trace(
     """Trace a net's call for an input of `input_shape`.
 
     Args:
-        module: a Linen module or an NNX module called with one array; a `fronts.Net`.
+        module: a Linen module or an NNX module called with one array; a `fronts.PureNet`.
         input_shape: shape of x with its batch dimension, (N, H, W, C) for images.
         dtype: dtype of x.
         output: which of several outputs are the logits: a key, an attribute, an index, or a

@@ -3,12 +3,12 @@
 For any net in Flax, or a function; it is traced, never changed.
 """
 
-from rice_jax.inspection.bounds import map_bounds, value_bounds
 from rice_jax.inspection.census import Census, LayerCensus, census
 from rice_jax.inspection.features import feature_maps, seer
 from rice_jax.inspection.findings import to_json
 from rice_jax.inspection.interval import Interval, certain, widened
 from rice_jax.inspection.proof import Proof, prove, proven_dead
+from rice_jax.inspection.ranges import map_bounds, value_bounds
 from rice_jax.inspection.saliency import saliency
 
 __all__ = [

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
-from rice_jax.graph.fronts import Net, takes_variables
+from rice_jax.graph.fronts import PureNet, takes_variables
 from rice_jax.graph.maps import unseen
 from rice_jax.inspection import counts
 from rice_jax.inspection.features import arranged, image_maps, traced_for_images
@@ -121,7 +121,7 @@ class _Program:
 
     def __init__(
         self,
-        net: Net,
+        net: PureNet,
         images: Any,
         transform: Transform | None,
         call_kwargs: dict[str, Any],

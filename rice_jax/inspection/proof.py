@@ -9,7 +9,7 @@ import numpy as np
 
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.fronts import takes_variables
-from rice_jax.inspection.bounds import map_bounds
+from rice_jax.inspection.ranges import map_bounds
 from rice_jax.inspection.rules import Rule
 
 _CONSTANT = 2e-5

@@ -10,8 +10,8 @@ import numpy as np
 from rice_jax.graph.equations import Equation, Value
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Trace
-from rice_jax.inspection.bounds import HASTY
 from rice_jax.inspection.linear import backend_roundoff
+from rice_jax.inspection.ranges import HASTY
 
 CONFIDENCE = 8.0
 """Of sums of independent errors one in 10^13 is larger than this many times the root of the sum of

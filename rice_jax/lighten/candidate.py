@@ -104,7 +104,7 @@ class Workshop:
         if not source or not config.train.distill.weight:
             return own
         if source.startswith(zoo.PREFIX):
-            model = zoo.card(source.removeprefix(zoo.PREFIX))["config"]["model"]
+            model = zoo.card(source.removeprefix(zoo.PREFIX)).model
         else:
             model = configuration.read(Run(source)).config["model"]
         return max(own, nets.averaged(side, model.get("grid", 0)))

@@ -26,7 +26,7 @@ _UNDER_WAY = "pruning.json"
 
 
 @dataclasses.dataclass
-class Net:
+class Remainder:
     """A net on its way to a smaller one."""
 
     config: ml_collections.ConfigDict
@@ -158,10 +158,10 @@ def _begin(out: Run, request: PruneRequest) -> None:
     out.write_json(_UNDER_WAY, records.plain(request))
 
 
-def _whole(config: ml_collections.ConfigDict, params: Any) -> Net:
+def _whole(config: ml_collections.ConfigDict, params: Any) -> Remainder:
     paths = {path: kernel["kernel"] for path, kernel in _layers(params)}
     kept = {path: list(range(kernel.shape[-1])) for path, kernel in paths.items()}
-    return Net(config, params, kept, {path: path for path in paths})
+    return Remainder(config, params, kept, {path: path for path in paths})
 
 
 def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -178,8 +178,8 @@ def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _drop_layers(
-    request: PruneRequest, net: Net, images: Images, dataset: data.Dataset
-) -> tuple[Net, dict[str, Any]]:
+    request: PruneRequest, net: Remainder, images: Images, dataset: data.Dataset
+) -> tuple[Remainder, dict[str, Any]]:
     paths, probes = list(request.drop_layers), []
     if paths == ["auto"]:
         few = request.judge_images
@@ -203,12 +203,12 @@ def _drop_layers(
     if anew and not request.finetune_epochs:
         print(f"{', '.join(anew)} start at random: give --finetune_epochs to train them")
     origin = {path: origin[path] for path, _ in _layers(params)}
-    return Net(
+    return Remainder(
         config, params, {path: net.kept[old] for path, old in origin.items()}, origin
     ), account
 
 
-def _schedule(request: PruneRequest, whole: Net) -> list[dict[str, int]]:
+def _schedule(request: PruneRequest, whole: Remainder) -> list[dict[str, int]]:
     """The budgets of each step, in equal ratios from what there is to what is asked for."""
     if not request.budgets and not request.drop:
         return []
@@ -225,8 +225,12 @@ def _schedule(request: PruneRequest, whole: Net) -> list[dict[str, int]]:
 
 
 def _cut(
-    request: PruneRequest, net: Net, dataset: data.Dataset, budgets: Mapping[str, int], first: bool
-) -> tuple[Net, Pruned]:
+    request: PruneRequest,
+    net: Remainder,
+    dataset: data.Dataset,
+    budgets: Mapping[str, int],
+    first: bool,
+) -> tuple[Remainder, Pruned]:
     source = dataset.splits[request.split]
     images = Images(net.config, source, request.kinds, task="removing filters")
     judged = dataclasses.replace(
@@ -256,10 +260,10 @@ def _cut(
         for path, indices in cut.kept.items()
         if indices
     }
-    return Net(config, cut.variables["params"], kept, net.origin), cut
+    return Remainder(config, cut.variables["params"], kept, net.origin), cut
 
 
-def _save(run: Run, parent: Run, net: Net, dataset: data.Dataset, epochs: int) -> None:
+def _save(run: Run, parent: Run, net: Remainder, dataset: data.Dataset, epochs: int) -> None:
     """A run's folder that training, or any other stage, goes on from."""
     with net.config.unlocked():
         if epochs:
@@ -281,7 +285,7 @@ def _refuse_other_run(out: Run, parent: Run) -> None:
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
 
 
-def _by_original(whole: Net, net: Net, *, removed: bool) -> dict[str, list[int]]:
+def _by_original(whole: Remainder, net: Remainder, *, removed: bool) -> dict[str, list[int]]:
     """By path in the trained net: the filters that are gone, or that are left."""
     left = {net.origin[path]: indices for path, indices in net.kept.items()}
     found = {
@@ -291,7 +295,7 @@ def _by_original(whole: Net, net: Net, *, removed: bool) -> dict[str, list[int]]
     return {path: indices for path, indices in found.items() if indices or not removed}
 
 
-def _draw(whole: Net, net: Net, dataset: data.Dataset, out: Run) -> None:
+def _draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> None:
     left = {net.origin[path]: indices for path, indices in net.kept.items()}
     model, synthetic = whole.config.model.name, dataset.synthetic
     rows = [

@@ -1,13 +1,14 @@
 """What several budgets would remove and what accuracy would be left, measured."""
 
+import dataclasses
 from typing import Any
 
 import ml_collections
 
-from rice_jax import evaluate, identity, train
+from rice_jax import evaluate, identity, records, train
 from rice_jax.errors import UserError
 from rice_jax.prune.pruner import prune, totals
-from rice_jax.records import PruneRequest
+from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures
 from rice_jax.run import Run
 from rice_jax.train.images import Images
@@ -57,21 +58,25 @@ def suggest(
             print(f"{100 * share:.0f}%: {error}")
             continue
         gone = sum(map(len, cut.removed.values()))
+        cheaper = _measured(config, cut.module, cut.variables["params"], dataset, cut.after, gone)
         rows.append(
-            _measured(config, cut.module, cut.variables["params"], dataset, cut.after, gone)
+            dataclasses.replace(
+                cheaper, removed={path: list(filters) for path, filters in cut.removed.items()}
+            )
         )
-        rows[-1]["removed"] = dict(cut.removed)
         _print(rows[-1], whole)
     if out is not None:
-        content = {"criterion": request.criterion, "finetuned": False, "rows": rows}
         title = f"{config.model.name}: budgets by {request.criterion}, no training after"
-        figure = figures.budgets(
-            rows, measure="FLOPs (study)", title=title, synthetic=dataset.synthetic
-        )
-        out.create()
-        out.write_json("suggestions.json", content)
-        out.write_bytes("suggestions.png", figures.png(figure))
-        print(f"the table and its plot are in {out}")
+        found = SuggestionsFile(criterion=request.criterion, rows=rows)
+        _save(out, found, title, synthetic=dataset.synthetic)
+
+
+def _save(out: Run, found: SuggestionsFile, title: str, *, synthetic: bool) -> None:
+    out.create()
+    records.write(out, found)
+    figure = figures.budgets(found.rows, measure="FLOPs (study)", title=title, synthetic=synthetic)
+    out.write_bytes("suggestions.png", figures.png(figure))
+    print(f"the table and its plot are in {out}")
 
 
 def _measured(
@@ -81,7 +86,7 @@ def _measured(
     dataset: Any,
     left: Any,
     gone: int,
-) -> dict[str, Any]:
+) -> Suggestion:
     accuracy = {
         kind: evaluate.evaluate(
             module,
@@ -94,13 +99,19 @@ def _measured(
         ).accuracy
         for kind, seed in (("clean", None), ("augmented", config.seed))
     }
-    return {"cost": left["study"], "params": left["params"], "filters_removed": gone, **accuracy}
+    return Suggestion(
+        cost=left["study"],
+        params=left["params"],
+        filters_removed=gone,
+        clean=accuracy["clean"],
+        augmented=accuracy["augmented"],
+    )
 
 
-def _print(row: dict[str, Any], whole: dict[str, int]) -> None:
+def _print(row: Suggestion, whole: dict[str, int]) -> None:
     print(
-        f"{100 * row['cost'] / whole['study']:6.1f}% of the FLOPs ({row['cost']:,}), "
-        f"{row['params']:,} parameters, {row['filters_removed']} filters and units less: clean "
-        f"{row['clean']:.4f}, augmented {row['augmented']:.4f} on validation",
+        f"{100 * row.cost / whole['study']:6.1f}% of the FLOPs ({row.cost:,}), "
+        f"{row.params:,} parameters, {row.filters_removed} filters and units less: clean "
+        f"{row.clean:.4f}, augmented {row.augmented:.4f} on validation",
         flush=True,
     )

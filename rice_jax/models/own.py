@@ -12,7 +12,7 @@ from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
-from rice_jax.graph.narrowed import Narrowed, Whole
+from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import Rows, added, normalised
 from rice_jax.models.traced import Traced
@@ -54,7 +54,7 @@ class Own(Narrowed, Traced):
                 f"config.train.dtype: {module.__name__} has no field dtype for its activations"
             )
         own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
-        return cls(Whole(module(**fields)), **own, dtype=dtype, grid=grid)
+        return cls(Held(module(**fields)), **own, dtype=dtype, grid=grid)
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""

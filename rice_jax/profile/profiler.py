@@ -23,7 +23,7 @@ from rice_jax.profile.rows import NOT_CALLED, Row, Rule, Uncounted, cost, tabula
 from rice_jax.profile.rules import Flops
 from rice_jax.profile.softmax import ends_in_softmax
 from rice_jax.profile.traffic import Traffic, traffic
-from rice_jax.profile.training import training_flops
+from rice_jax.profile.training_step import training_flops
 from rice_jax.profile.xla import lowered_flops
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 
 from rice_jax.errors import UserError
-from rice_jax.graph.fronts import Net
+from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.primitives import COLLECTIVES
 from rice_jax.graph.trace import Equation
 
 
 def lowered_flops(
-    net: Net,
+    net: PureNet,
     variables: Any,
     input_shape: Sequence[int],
     dtype: Any,

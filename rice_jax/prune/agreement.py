@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.graph.trace import Trace, Value
-from rice_jax.inspection.bounds import HASTY
+from rice_jax.inspection.ranges import HASTY
 from rice_jax.prune.dependencies import Dependencies, among
 
 _CLOSE = 1e-5

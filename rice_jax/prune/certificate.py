@@ -10,7 +10,7 @@ import numpy as np
 from rice_jax.errors import UserError
 from rice_jax.graph import call
 from rice_jax.graph.batches import Batches
-from rice_jax.graph.fronts import Net, opened
+from rice_jax.graph.fronts import PureNet, opened
 from rice_jax.graph.trace import trace
 from rice_jax.inspection.rounding import rounding
 
@@ -133,7 +133,7 @@ def _shape(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(array), array.dtype)
 
 
-def _explained(nets: Sequence[tuple[Net, Any]], worst: _Worst, kwargs: Any) -> float | None:
+def _explained(nets: Sequence[tuple[PureNet, Any]], worst: _Worst, kwargs: Any) -> float | None:
     """What rounding explains of the largest difference; UserError where that is less than it."""
     explained = 0.0
     for net, variables in nets:

@@ -8,7 +8,7 @@ from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
-from rice_jax.graph.narrowed import Narrowed, Whole
+from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.places import reads_and_writes
 
@@ -35,7 +35,7 @@ def narrow(
     before = (module.reads, module.writes) if isinstance(module, Narrowed) else ({}, {})
     held = graph.by_place if held is None else held
     reads, writes = reads_and_writes(graph, removed, held, before)
-    narrowed = module if isinstance(module, Narrowed) else Narrowed(Whole(module), FrozenDict())
+    narrowed = module if isinstance(module, Narrowed) else Narrowed(Held(module), FrozenDict())
     for path, fields in narrowed.widths.items():
         widths[path] = {**fields, **widths.get(path, {})}
     frozen: Any = FrozenDict({path: FrozenDict(fields) for path, fields in widths.items()})

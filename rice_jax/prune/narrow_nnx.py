@@ -7,7 +7,7 @@ from flax import nnx, traverse_util
 from flax.core import FrozenDict
 
 from rice_jax.graph.arrays import Chosen
-from rice_jax.graph.fronts import Net
+from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.fronts.nnx import NNXNet, modules
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
@@ -16,7 +16,9 @@ from rice_jax.prune.narrow import groupings
 from rice_jax.prune.places import reads_and_writes
 
 
-def narrow(net: Net, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen) -> NNXNet:
+def narrow(
+    net: PureNet, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen
+) -> NNXNet:
     """The module without the `removed` channels (bool, one each); the given one is left as it is.
 
     Args:

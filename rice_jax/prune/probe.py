@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.graph.fronts import Net, takes_variables
+from rice_jax.graph.fronts import PureNet, takes_variables
 from rice_jax.graph.trace import Trace, Value, trace
 
 _RIDGE = 1e-3
@@ -70,7 +70,7 @@ def dead_tail(probes: Sequence[Probe], blocks: Sequence[str], margin: float) -> 
 
 
 def _features(
-    module: Net, variables: Any, batches: Batches, kwargs: Any
+    module: PureNet, variables: Any, batches: Batches, kwargs: Any
 ) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """Of each layer (images, channels) in float64; the labels; the layers' paths."""
     pooled: list[list[np.ndarray]] = []

@@ -129,13 +129,8 @@ def prune(
             filter left, a filter that can't go, an operation without a rule, or a module that
             can't be narrowed.
     """
-    if allocation not in ALLOCATIONS or round_to < 1:
-        raise UserError(
-            f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
-            "and multiples of 1 or more"
-        )
-    if drop is None and not filters and not budgets:
-        raise UserError("nothing says what to remove: give drop, filters or budgets")
+    budgets = budgets or {}
+    _check_asked(allocation, round_to, something=bool(drop or filters or budgets))
     batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
@@ -146,8 +141,8 @@ def prune(
         graph = hold_shapes(module, variables, graph, **called)
     whole = _totals(graph.trace)
     kept = held(graph, only, skip)
-    costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets or {}}
-    for measure, budget in (budgets or {}).items():
+    costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets}
+    for measure, budget in budgets.items():
         check(graph, costs[measure], budget, None, kept, round_to)
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = (found.removed & ~kept) | graph.select(filters or {})
@@ -175,7 +170,7 @@ def prune(
         **called,
     )
     after = _totals(cut.trace)
-    _check_met(after, budgets or {})
+    _check_met(after, budgets)
     unchanged = drop == "proven" and not filters and not budgets
     pairs = (module, variables), (cut.net, cut.variables)
     exact = unchanged and cut.departure is None
@@ -188,10 +183,7 @@ def prune(
         kept=cut.kept,
         before=whole,
         after=after,
-        budgets={
-            measure: {"asked": budget, "met": after[measure], "under": budget - after[measure]}
-            for measure, budget in (budgets or {}).items()
-        },
+        budgets={measure: _met(budget, after[measure]) for measure, budget in budgets.items()},
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
         kept_whole=graph.kept_whole,
@@ -211,6 +203,21 @@ def _totals(traced: Trace) -> dict[str, int]:
         "filters": counted.filters,
         "uncounted": len(counted.uncounted),
     }
+
+
+def _check_asked(allocation: str, round_to: int, *, something: bool) -> None:
+    """UserError for what can't be done, or where nothing is asked for."""
+    if allocation not in ALLOCATIONS or round_to < 1:
+        raise UserError(
+            f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
+            "and multiples of 1 or more"
+        )
+    if not something:
+        raise UserError("nothing says what to remove: give drop, filters or budgets")
+
+
+def _met(asked: int, met: int) -> dict[str, int]:
+    return {"asked": asked, "met": met, "under": asked - met}
 
 
 def _check_met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.graph.fronts import Net, takes_variables
+from rice_jax.graph.fronts import PureNet, takes_variables
 from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.prune.agreement import agree
@@ -46,7 +46,7 @@ def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any)
     return graph.without(kept, reasons)
 
 
-def _can_be_tried(net: Net, graph: Dependencies, group: int) -> bool:
+def _can_be_tried(net: PureNet, graph: Dependencies, group: int) -> bool:
     """Whether one channel of a group can go: a Linen layer without a field for its width can't be
     narrowed, which is told when it is known what is to go."""
     linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
@@ -55,7 +55,7 @@ def _can_be_tried(net: Net, graph: Dependencies, group: int) -> bool:
 
 
 def _other(
-    module: Net, variables: Any, graph: Dependencies, channels: list[int], kwargs: Any
+    module: PureNet, variables: Any, graph: Dependencies, channels: list[int], kwargs: Any
 ) -> str | None:
     """What becomes another number without these channels, if anything does."""
     removed = np.zeros(graph.channels, bool)

@@ -11,7 +11,7 @@ from flax import traverse_util
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
-from rice_jax.graph.fronts import Net, front
+from rice_jax.graph.fronts import PureNet, front
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.narrowed import Bridged
@@ -30,7 +30,7 @@ Rebuild = Callable[[Mapping[str, int]], Any]
 class Cut:
     """A smaller net, and which filters of the whole one it has."""
 
-    net: Net
+    net: PureNet
     variables: Any
     """As the net takes them: plain nested dictionaries."""
     removed: Mapping[str, Sequence[int]]
@@ -108,7 +108,7 @@ def remove(
 class Fit:
     """A smaller net that takes the smaller variables."""
 
-    net: Net
+    net: PureNet
     trace: Trace
     held: Chosen
     """Channels (bool, one each) whose places stay between layers."""
@@ -146,8 +146,8 @@ def narrowed(
 
 
 def _narrowed_to(
-    net: Net, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen
-) -> Net:
+    net: PureNet, variables: Any, graph: Dependencies, removed: Chosen, held: Chosen
+) -> PureNet:
     bridged = net.module if isinstance(net, LinenNet) else None
     if isinstance(net, LinenNet) and not isinstance(bridged, Bridged):
         return net.like(narrow(net.module, graph, removed, held), variables)
@@ -288,7 +288,7 @@ def _without_empty(variables: Any) -> Any:
     )
 
 
-def _rebuilt(net: Net, module: Any, variables: Any) -> Net:
+def _rebuilt(net: PureNet, module: Any, variables: Any) -> PureNet:
     """The net of the module that `rebuild` made; UserError where that is of another kind."""
     made = net.like(module, variables)
     if type(front(module, variables)) is not type(net):
@@ -297,7 +297,7 @@ def _rebuilt(net: Net, module: Any, variables: Any) -> Net:
 
 
 def _fit(
-    net: Net,
+    net: PureNet,
     variables: Any,
     graph: Dependencies,
     kwargs: Any,

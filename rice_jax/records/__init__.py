@@ -1,8 +1,9 @@
-"""What the JSON files of a run hold, as typed records; `read` and `write` are all that touch them.
+"""What the files of a run hold, as typed records; this room alone reads and writes them.
 
 A field with a default is one that files of older versions lack.
 """
 
+from rice_jax.records.cards import CardAccuracy, Share, ZooCard
 from rice_jax.records.comparison import ComparisonFile, FrontTold, Recommendation
 from rice_jax.records.configuration import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.records.costs import (
@@ -23,6 +24,7 @@ from rice_jax.records.costs import (
     TotalCosts,
     Uncountable,
 )
+from rice_jax.records.epochs import HISTORY, EpochRow, read_history, write_history
 from rice_jax.records.evaluation import EvaluationFile, Result, Scores
 from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
@@ -52,18 +54,22 @@ from rice_jax.records.searched import (
     Taken,
 )
 from rice_jax.records.store import FileRecord, left_out, made, plain, read, read_if_there, write
+from rice_jax.records.suggested import Suggestion, SuggestionsFile
 from rice_jax.records.summary import DeadTold, Headline, ImagesSummed, SummaryFile
 
 __all__ = [
+    "HISTORY",
     "STEPS",
     "BudgetTold",
     "Calibrated",
     "Candidate",
+    "CardAccuracy",
     "CertificateTold",
     "ComparisonFile",
     "ConfigFile",
     "DeadFiltersFile",
     "DeadTold",
+    "EpochRow",
     "Errata",
     "EvaluatedOn",
     "EvaluationFile",
@@ -105,7 +111,10 @@ __all__ = [
     "SearchRequest",
     "Seconds",
     "SeedTold",
+    "Share",
     "StepFile",
+    "Suggestion",
+    "SuggestionsFile",
     "SummaryFile",
     "Taken",
     "Throughput",
@@ -115,10 +124,13 @@ __all__ = [
     "VariantTold",
     "VariantsFile",
     "WeightsTold",
+    "ZooCard",
     "left_out",
     "made",
     "plain",
     "read",
+    "read_history",
     "read_if_there",
     "write",
+    "write_history",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rice_jax import records
 from rice_jax.errors import UserError
@@ -24,7 +24,7 @@ class Record:
     """The contents of a run's files; None, or no rows, for a stage that has not run."""
 
     config: records.ConfigFile
-    history: Sequence[Mapping[str, float | None]]
+    history: Sequence[records.EpochRow]
     evaluation: records.EvaluationFile | None = None
     profile: records.ProfileFile | None = None
     dead_filters: records.DeadFiltersFile | None = None
@@ -53,8 +53,8 @@ class Record:
     @property
     def seed(self) -> int | None:
         """The seed that the net ended with: a net that began again has another than its config."""
-        told = self.history[-1].get("seed") if self.history else None
-        return self.config.seed if told is None else int(told)
+        told = self.history[-1].seed if self.history else None
+        return self.config.seed if told is None else told
 
     @property
     def synthetic(self) -> bool:
@@ -71,7 +71,7 @@ def load(run: Run) -> Record:
     """Read a run's folder; UserError where config.json is missing or a file is damaged."""
     return Record(
         config=records.read(run, records.ConfigFile),
-        history=history.read(run),
+        history=records.read_history(run),
         evaluation=records.read_if_there(run, records.EvaluationFile),
         profile=records.read_if_there(run, records.ProfileFile),
         dead_filters=records.read_if_there(run, records.DeadFiltersFile),
@@ -126,7 +126,7 @@ def load_file(path: str) -> Record:
 def summarize(record: Record) -> records.SummaryFile:
     """summary.json: model, images, best epoch, and the headline figures of the other files."""
     data, profile = record.data, record.profile
-    best = history.best_row(record.history) or {}
+    best = history.best_row(record.history)
     totals = profile.totals if profile else None
     measured = profile.time.measured if profile and profile.time else records.Measured()
     results = record.results
@@ -137,11 +137,11 @@ def summarize(record: Record) -> records.SummaryFile:
         dataset=_images(data),
         weights=record.config.weights,
         epochs=len(record.history),
-        best_epoch=int(best["epoch"]) if best else None,
-        train_accuracy=best.get("train_accuracy"),
-        train_loss=best.get("train_loss"),
-        val_accuracy=best.get("val_accuracy"),
-        val_loss=best.get("val_loss"),
+        best_epoch=best.epoch if best else None,
+        train_accuracy=best.train_accuracy if best else None,
+        train_loss=best.train_loss if best else None,
+        val_accuracy=best.val_accuracy if best else None,
+        val_loss=best.val_loss if best else None,
         clean=_headline(results.get("clean")),
         augmented=_headline(results.get("augmented")),
         evaluated_on=record.evaluation.path if record.evaluation else None,

@@ -7,6 +7,8 @@ Figures are narrow with large type, so that they can be read on a phone.
 
 import bisect
 import contextlib
+import contextvars
+import dataclasses
 import functools
 import io
 import textwrap
@@ -40,6 +42,7 @@ _LEGEND_ROW = 0.2  # inches
 _LEADING = 1.35  # height of a line over its letters
 
 SYNTHETIC = "synthetic data: drawn grains, not photographs"
+WRITTEN = "Letters that no font here can draw are written by their sound, as a number or as □."
 
 # Fonts of other scripts, used where they are installed.
 _OTHER_SCRIPTS = (
@@ -48,6 +51,17 @@ _OTHER_SCRIPTS = (
 )
 
 P = ParamSpec("P")
+
+
+@dataclasses.dataclass
+class _Letters:
+    """Of a figure that is being drawn."""
+
+    written: bool = False
+    """Whether letters stand otherwise than they are."""
+
+
+_LETTERS: contextvars.ContextVar[_Letters | None] = contextvars.ContextVar("letters", default=None)
 
 
 @functools.cache
@@ -90,12 +104,22 @@ def _settings() -> dict[str, object]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a function that draws a figure in this style, whatever the user's own settings."""
+    """Run a function that draws a figure in this style, whatever the user's own settings.
+
+    Where a name of the user's has letters that no font can draw, the figure's header says so
+    (`WRITTEN`): the figure is then drawn once more, since the header comes first.
+    """
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with context():
-            return draw(*args, **kwargs)
+        letters = _Letters()
+        before = _LETTERS.set(letters)
+        try:
+            with context():
+                figure = draw(*args, **kwargs)
+                return draw(*args, **kwargs) if letters.written else figure
+        finally:
+            _LETTERS.reset(before)
 
     return wrapper
 
@@ -127,11 +151,13 @@ def canvas(
     Returns:
         A figure with constrained layout, tied to no window and to no pyplot state.
     """
+    letters = _LETTERS.get()
     header: list[tuple[str, float, str, str]] = []
     for text, size, weight, color in (
         (title, TITLE_SIZE, "bold", INK),
         (subtitle, SMALL + 1, "normal", INK),
         (SYNTHETIC if synthetic else "", SMALL + 1, "bold", VERMILION),
+        (WRITTEN if letters and letters.written else "", SMALL, "normal", INK),
     ):
         for line in text.splitlines():
             lines = wrap(drawable(line), width - 2 * _MARGIN, size, weight) if line else []
@@ -186,7 +212,10 @@ def _render(figure: Figure, kind: str, **options: Any) -> bytes:
 def drawable(text: str) -> str:
     """`text` on one line, letters that no installed font can draw in ASCII, or else as a box."""
     line = " ".join(text.split())
-    return "".join(letter if _has_glyph(letter) else _written(letter) for letter in line)
+    drawn = "".join(letter if _has_glyph(letter) else _written(letter) for letter in line)
+    if drawn != line and (letters := _LETTERS.get()):
+        letters.written = True
+    return drawn
 
 
 @functools.cache

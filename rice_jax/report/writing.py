@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from rice_jax import records
 from rice_jax.report import figures, numbers
-from rice_jax.report.html.run import run_page
+from rice_jax.report.html.run_page import run_page
 from rice_jax.report.page import page
 from rice_jax.report.record import TOLD, Record, load, summarize
 from rice_jax.run import Run

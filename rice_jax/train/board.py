@@ -1,23 +1,15 @@
 """history.csv for TensorBoard: an event file in the run's folder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 
 from rice_jax.errors import UserError
+from rice_jax.records import EpochRow
 from rice_jax.run import Run
 
 FOLDER = "tensorboard"
-
-_TAGS = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/validation",
-    "train_accuracy": "accuracy/train",
-    "val_accuracy": "accuracy/validation",
-    "learning_rate": "learning_rate",
-    "images_per_second": "images_per_second",
-}
 
 
 class Board:
@@ -27,7 +19,7 @@ class Board:
     training that was stopped, or that lost an epoch to a crash, has each epoch once.
     """
 
-    def __init__(self, run: Run, history: Iterable[Mapping[str, float]], *, wanted: bool) -> None:
+    def __init__(self, run: Run, history: Iterable[EpochRow], *, wanted: bool) -> None:
         """Begin the run's event file with the rows of history.csv that there are.
 
         Raises:
@@ -37,12 +29,20 @@ class Board:
         for row in history:
             self.epoch(row)
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """Add a row of history.csv."""
         if self._writer is None:
             return
-        for column, tag in _TAGS.items():
-            self._writer.add_scalar(tag, row[column], int(row["epoch"]))
+        scalars = {
+            "loss/train": row.train_loss,
+            "loss/validation": row.val_loss,
+            "accuracy/train": row.train_accuracy,
+            "accuracy/validation": row.val_accuracy,
+            "learning_rate": row.learning_rate,
+            "images_per_second": row.images_per_second,
+        }
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, row.epoch)
         self._writer.flush()
 
     def close(self) -> None:

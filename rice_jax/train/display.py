@@ -1,11 +1,9 @@
 """What a person sees of a training: a line after each epoch, and how far the one under way is."""
 
-from collections.abc import Mapping
-
 import jax
 
 from rice_jax.bar import Bar
-from rice_jax.train.progress import PARTS
+from rice_jax.records import EpochRow
 
 
 class Display:
@@ -33,15 +31,15 @@ class Display:
             self._bar.close()
             self._bar = None
 
-    def epoch(self, row: Mapping[str, float], left: float) -> None:
+    def epoch(self, row: EpochRow, left: float) -> None:
         """Say what a finished epoch came to; what is left takes `left` times as long as it did."""
         self.say(
-            f"epoch {row['epoch']:>3}/{self._epochs}"
-            f"  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.4f}"
-            f"  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}"
-            f"  rate {row['learning_rate']:.2g}"
-            f"  {row['images_per_second']:.0f} images/s  {row['seconds']:.1f} s{_parts(row)}"
-            f"  at most {_duration(left * row['seconds'])} left"
+            f"epoch {row.epoch:>3}/{self._epochs}"
+            f"  loss {row.train_loss:.4f}  accuracy {row.train_accuracy:.4f}"
+            f"  val_loss {row.val_loss:.4f}  val_accuracy {row.val_accuracy:.4f}"
+            f"  rate {row.learning_rate:.2g}"
+            f"  {row.images_per_second:.0f} images/s  {row.seconds:.1f} s{_parts(row)}"
+            f"  at most {_duration(left * row.seconds)} left"
         )
 
     def say(self, text: str) -> None:
@@ -51,9 +49,9 @@ class Display:
             print(text, flush=True)
 
 
-def _parts(row: Mapping[str, float]) -> str:
+def _parts(row: EpochRow) -> str:
     """Where the epoch's time went, the largest part first; nothing below a hundredth."""
-    spent = {part: row[f"{part}_seconds"] for part in PARTS}
+    spent = row.spent()
     whole = sum(spent.values())
     shares = sorted(((seconds, part) for part, seconds in spent.items()), reverse=True)
     told = [f"{part} {s / whole:.0%}" for s, part in shares if s > 0.01 * whole]

@@ -13,7 +13,7 @@ from rice_jax.train.state import Params, replicate
 from rice_jax.train.step import Sums, eval_step
 
 
-class Measure:
+class Evaluator:
     """Measures parameters of one net; compiled once, however often it is called."""
 
     def __init__(
@@ -85,5 +85,5 @@ class Measure:
 
 
 def on_devices(params: Params) -> Params:
-    """Put parameters on every device, as `Measure` takes them."""
+    """Put parameters on every device, as `Evaluator` takes them."""
     return replicate(jax.tree.map(np.asarray, params), data_mesh())

@@ -5,7 +5,7 @@ from flax import traverse_util
 
 from rice_jax import config as configuration
 from rice_jax import files, zoo
-from rice_jax.records import ImagesTold, WeightsTold, made
+from rice_jax.records import ImagesTold, WeightsTold
 from rice_jax.run import Run
 from rice_jax.train import state, weights
 
@@ -21,9 +21,8 @@ def about(config: ml_collections.ConfigDict) -> WeightsTold | None:
         return None
     if source.startswith(zoo.PREFIX):
         card = zoo.card(source.removeprefix(zoo.PREFIX))
-        data: ImagesTold | None = made(ImagesTold, card["data"])
-        recipe, epochs = card["recipe"], card["best_epoch"]
-        side = card["config"]["data"]["image_size"]
+        data: ImagesTold | None = card.data
+        recipe, epochs, side = card.recipe, card.best_epoch, card.image_size
     elif Run(folder := files.reached(source)).has("config.json"):
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder)).data
         recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch

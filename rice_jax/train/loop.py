@@ -1,7 +1,5 @@
 """A recipe from the first step to the best epoch, over every device and process."""
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,18 +12,17 @@ import numpy as np
 from rice_jax import config as configuration
 from rice_jax import data, lock
 from rice_jax.errors import NotFiniteError, UserError
+from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
 from rice_jax.train import diagnosis, once, origin, schedule, state, teacher, weights
 from rice_jax.train.board import Board
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
+from rice_jax.train.evaluator import Evaluator
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.interrupt import Interrupt, interruptible
-from rice_jax.train.measure import Measure
 from rice_jax.train.progress import Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
-
-HISTORY = "history.csv"
 
 _SAVE, _STOP = 1, 2  # signals between processes: a checkpoint is due, a process was told to stop
 
@@ -99,7 +96,7 @@ class _Training:
         self._write_history()
         if not self.progress.finished(self.recipe):
             self.step = self._compiled()
-            self.measure = Measure(
+            self.measure = Evaluator(
                 self.module,
                 self.classes,
                 batch_size=self.config.eval.batch_size,
@@ -262,8 +259,8 @@ class _Training:
         ended = self.progress.epoch
         return sum((size / self.sizes[ended - 1]) ** 2 for size in self.sizes[ended:])
 
-    def _look_for_collapse(self, row: dict[str, float], chance: float) -> None:
-        if not diagnosis.rests_at(chance, row["train_loss"], row["val_loss"]):
+    def _look_for_collapse(self, row: EpochRow, chance: float) -> None:
+        if not diagnosis.rests_at(chance, row.train_loss, row.val_loss):
             self.progress.rest(0, silent=False)
             return
         images, labels = self._next_examples()
@@ -272,12 +269,12 @@ class _Training:
             self._host_params(),
             images / np.float32(255),
             labels,
-            loss=row["val_loss"],
+            loss=row.val_loss,
             chance=chance,
             frozen=self.recipe.frozen,
         )
         self.progress.rest(self.steps // len(self.sizes), silent=bool(found.silent))
-        self.display.say(f"WARNING: epoch {row['epoch']}: {found}")
+        self.display.say(f"WARNING: epoch {row.epoch}: {found}")
 
     def _restart(self, again: Progress) -> None:
         """Begin again with the next seed; the failed net's numbers are dropped."""
@@ -367,12 +364,7 @@ class _Training:
         """Write all rows anew: the checkpoint knows which epochs there are."""
         if jax.process_index() != 0 or not self.progress.history:
             return
-        table = io.StringIO()
-        # An older version's rows may lack the last columns.
-        writer = csv.DictWriter(table, list(self.progress.history[-1]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.progress.history)
-        self.run.write_text(HISTORY, table.getvalue())
+        write_history(self.run, self.progress.history)
         self.has_history = True
 
 

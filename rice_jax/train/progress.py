@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rice_jax import records
+from rice_jax.records import EpochRow
 from rice_jax.train import schedule
 from rice_jax.train.schedule import Recipe
 
@@ -62,7 +64,7 @@ class Progress:
     """Whether the parameters before the first step are no seed's: a restart would lose them."""
     spent: dict[str, float] = dataclasses.field(default_factory=dict)
     """Seconds since the last row, by PARTS."""
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    history: list[EpochRow] = dataclasses.field(default_factory=list)
     """One row for each finished epoch: the columns of history.csv."""
 
     @property
@@ -94,20 +96,21 @@ class Progress:
         val_accuracy: float,
         *,
         seed: int,
-    ) -> dict[str, float]:
+    ) -> EpochRow:
         """Close the epoch under way: a row of history, then plateau and patience, as Keras's."""
-        row = {
-            "epoch": self.epoch + 1,
-            "train_loss": self.loss_sum / self.images,
-            "train_accuracy": self.correct / self.images,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "learning_rate": self.learning_rate,
-            "seconds": round(self.seconds + self.spent.get("validation", 0.0), 3),
-            "images_per_second": round(self.images / max(self.seconds, 1e-9), 1),
-            "seed": seed,
-        }
-        row |= {f"{part}_seconds": round(self.spent.get(part, 0.0), 3) for part in PARTS}
+        spent = {part: round(self.spent.get(part, 0.0), 3) for part in PARTS}
+        row = EpochRow(
+            epoch=self.epoch + 1,
+            train_loss=self.loss_sum / self.images,
+            train_accuracy=self.correct / self.images,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=self.learning_rate,
+            seconds=round(self.seconds + self.spent.get("validation", 0.0), 3),
+            images_per_second=round(self.images / max(self.seconds, 1e-9), 1),
+            seed=seed,
+            **{f"{part}_seconds": seconds for part, seconds in spent.items()},
+        )
         self.history.append(row)
         self.epoch += 1
         self.batch = 0
@@ -169,7 +172,7 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; floats survive the way there and back to the last bit."""
-        return dataclasses.asdict(self)
+        return records.plain(self)
 
     @classmethod
     def is_told_by(cls, content: Mapping[str, Any]) -> bool:
@@ -180,4 +183,5 @@ class Progress:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Progress":
         """Undo `to_json`."""
-        return cls(**content)
+        history = [records.made(EpochRow, row) for row in content["history"]]
+        return cls(**{**content, "history": history})

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import data, lock
+from rice_jax.records import HISTORY
 from rice_jax.run import Run
 from rice_jax.train import origin, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -50,4 +51,4 @@ def forget(run: Run) -> None:
     with lock.hold(run):
         with contextlib.closing(Checkpoints(run.checkpoints)) as checkpoints:
             checkpoints.clear()
-        run.remove("history.csv")
+        run.remove(HISTORY)

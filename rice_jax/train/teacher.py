@@ -74,8 +74,8 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     named = f"config.train.teacher={source!r}"
     if source.startswith(zoo.PREFIX):
         entry = zoo.load(source.removeprefix(zoo.PREFIX))
-        module, params, theirs = entry.module, entry.variables["params"], entry.card["config"]
-        classes = tuple(entry.card["data"]["classes"])
+        module, params, theirs = entry.module, entry.variables["params"], entry.card.config
+        classes = entry.card.data.classes
     else:
         folder = Run(source)
         if not folder.path.is_dir():

@@ -1,29 +1,17 @@
 """The cards of the trained nets: what is told of them without loading any."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rice_jax.bounds import nearest
 from rice_jax.errors import UserError, reason
 
+if TYPE_CHECKING:
+    from rice_jax.records import ZooCard
+
 FOLDER = Path(__file__).parent / "trained"
 PREFIX = "zoo:"
 """What config.model.weights begins with where a name follows."""
-
-_FIELDS = {
-    "name": str,
-    "config": dict,
-    "params": int,
-    "flops": dict,
-    "recipe": str,
-    "epochs": int,
-    "best_epoch": int,
-    "seed": int,
-    "data": dict,
-    "accuracy": dict,
-    "sha256": str,
-}
-"""What every card has; more may stand in it."""
 MEND = "install the package anew"
 
 
@@ -32,13 +20,15 @@ def names(folder: Path = FOLDER) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.safetensors")))
 
 
-def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def card(name: str, folder: Path = FOLDER) -> "ZooCard":
     """What is known of a net: how it was trained, on what, and how well it does.
 
     Raises:
         UserError: no such net (those there are get named), or a card that cannot be read.
     """
-    from rice_jax.run import parse_json  # whoever only asks for names need not wait for it
+    # Whoever only asks for names need not wait for these.
+    from rice_jax.records import ZooCard, made
+    from rice_jax.run import parse_json
 
     if name not in names(folder):
         near = nearest(name, names(folder))
@@ -48,15 +38,9 @@ def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
         )
     path = folder / f"{name}.json"
     try:
-        content = parse_json(path.read_bytes())
-        for field, kind in _FIELDS.items():
-            if not isinstance(content[field], kind):
-                raise ValueError(f"{field} is {content[field]!r}")
-        if content["name"] != name:
-            raise ValueError(f"it is the card of {content['name']}")
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        missing = isinstance(error, KeyError)
-        raise UserError(
-            f"{path} is damaged ({f'no {error}' if missing else reason(error)}): {MEND}"
-        ) from error
-    return content
+        found = made(ZooCard, parse_json(path.read_bytes()))
+        if found.name != name:
+            raise ValueError(f"it is the card of {found.name}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({reason(error)}): {MEND}") from error
+    return found

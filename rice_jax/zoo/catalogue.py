@@ -3,9 +3,9 @@
 Neither holds code. A card has the digest of its weights' file, so that the two cannot part.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from rice_jax import models
 from rice_jax.errors import UserError, reason
+from rice_jax.records import ZooCard, plain
 from rice_jax.zoo.cards import FOLDER, MEND, card
 
 
@@ -27,7 +28,7 @@ class Entry(NamedTuple):
     """Called as `module.apply(variables, images)`: logits (N, classes) of (N, H, W, 3) in [0, 1]"""
     variables: dict[str, Any]
     """{'params': ...}, NumPy's float32 arrays."""
-    card: dict[str, Any]
+    card: ZooCard
 
 
 def load(name: str, folder: Path = FOLDER) -> Entry:
@@ -43,13 +44,13 @@ def load(name: str, folder: Path = FOLDER) -> Entry:
     path = folder / f"{name}.safetensors"
     try:
         content = path.read_bytes()
-        if _digest(content) != about["sha256"]:
+        if _digest(content) != about.sha256:
             raise UserError(f"{path} is not the file that its card {name}.json is of: {MEND}")
         arrays = safetensors.numpy.load(content)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged ({reason(error)}): {MEND}") from error
     try:
-        module, wanted = _described(about["config"])
+        module, wanted = _described(about)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / name}.json does not tell its net ({reason(error)}): {MEND}"
@@ -63,16 +64,16 @@ def load(name: str, folder: Path = FOLDER) -> Entry:
     return Entry(module, {"params": traverse_util.unflatten_dict(arrays, sep="/")}, about)
 
 
-def save(name: str, params: Any, about: Mapping[str, Any], folder: Path = FOLDER) -> None:
-    """Add a net: `params` (a tree of arrays), and of its card all but name and digest."""
+def save(name: str, params: Any, about: ZooCard, folder: Path = FOLDER) -> None:
+    """Add a net: `params` (a tree of arrays), and a card whose name and digest are set."""
     import safetensors.numpy
 
     flat = traverse_util.flatten_dict(params, sep="/")
     arrays = {path: np.ascontiguousarray(flat[path], np.float32) for path in sorted(flat)}
     content = safetensors.numpy.save(arrays)
-    about = {"name": name} | dict(about) | {"name": name, "sha256": _digest(content)}
+    told = plain(dataclasses.replace(about, name=name, sha256=_digest(content)))
     (folder / f"{name}.safetensors").write_bytes(content)
-    text = json.dumps(about, indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n")
 
 
@@ -80,13 +81,12 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _described(config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """The module of a configuration in JSON, and shape and type of each of its parameters."""
-    fields = {name: _hashable(value) for name, value in config["model"].items()}
+def _described(about: ZooCard) -> tuple[nn.Module, dict[str, Any]]:
+    """The module of a card, and shape and type of each of its parameters."""
+    fields = {name: _hashable(value) for name, value in about.model.items()}
     name, _ = fields.pop("name"), fields.pop("weights")
     module = models.build(name, **fields)
-    side = config["data"]["image_size"]
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, about.image_size, about.image_size, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
     flat = traverse_util.flatten_dict(shapes, sep="/")
     return module, {path: (leaf.shape, leaf.dtype) for path, leaf in flat.items()}

@@ -1,7 +1,10 @@
 """The zoo as a table."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rice_jax.records import ZooCard
 
 HEADER = (
     *("net", "parameters", "FLOPs (study)", "recipe", "epochs", "training images"),
@@ -9,19 +12,19 @@ HEADER = (
 )
 
 
-def rows(cards: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def rows(cards: "Iterable[ZooCard]") -> list[tuple[str, ...]]:
     """`HEADER`, and a row of text for each card."""
     return [HEADER, *map(_row, cards)]
 
 
-def _row(card: Mapping[str, Any]) -> tuple[str, ...]:
-    measured = (card["accuracy"][part]["accuracy"] for part in ("validation", "clean", "augmented"))
+def _row(card: "ZooCard") -> tuple[str, ...]:
+    measured = (card.accuracy.validation, card.accuracy.clean, card.accuracy.augmented)
     return (
-        card["name"],
-        f"{card['params']:,}",
-        f"{card['flops']['study']:,}",
-        card["recipe"],
-        str(card["epochs"]),
-        f"{card['data']['images']['train']:,}",
-        *(f"{accuracy:.4f}" for accuracy in measured),
+        card.name,
+        f"{card.params:,}",
+        f"{card.flops.by('study'):,}",
+        card.recipe,
+        str(card.epochs),
+        f"{card.data.images['train']:,}",
+        *(f"{share.accuracy:.4f}" for share in measured),
     )

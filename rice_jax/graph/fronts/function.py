@@ -9,11 +9,11 @@ import numpy as np
 
 from rice_jax.graph import scopes
 from rice_jax.graph.call import key_name
-from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.fronts.pure import PureNet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FunctionNet(Net):
+class FunctionNet(PureNet):
     """A function of params, a tree of arrays, and an array of images."""
 
     function: Callable[..., Any]

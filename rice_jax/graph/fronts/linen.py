@@ -12,12 +12,12 @@ from flax import errors
 
 from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
-from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.layers import Layer, calling, mark
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LinenNet(Net):
+class LinenNet(PureNet):
     """A Linen module, called by `module.apply`."""
 
     module: nn.Module

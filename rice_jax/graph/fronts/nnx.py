@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rice_jax.graph.call import key_name
-from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.keys import carried, is_key
 from rice_jax.graph.layers import CALLING, Layer, calling, mark
 
 
-class NNXNet(Net):
+class NNXNet(PureNet):
     """An NNX module as a function of its variables; its random streams stay as they are."""
 
     def __init__(self, module: nnx.Module) -> None:

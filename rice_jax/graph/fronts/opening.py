@@ -12,7 +12,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.boxes import unboxed
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
-from rice_jax.graph.fronts.net import Net
+from rice_jax.graph.fronts.pure import PureNet
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -21,12 +21,12 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 
-def front(module: Any, params: Any = None) -> Net:
+def front(module: Any, params: Any = None) -> PureNet:
     """The net behind a Linen module, an NNX module, or a function with its `params`.
 
     UserError for anything else.
     """
-    if isinstance(module, Net):
+    if isinstance(module, PureNet):
         return module
     if isinstance(module, nn.Module):
         return LinenNet(module)
@@ -47,7 +47,7 @@ def front(module: Any, params: Any = None) -> Net:
     return FunctionNet(module, params)
 
 
-def opened(module: Any, variables: Any = None) -> tuple[Net, Any]:
+def opened(module: Any, variables: Any = None) -> tuple[PureNet, Any]:
     """The net and its variables as plain nested dictionaries.
 
     Args:
@@ -57,7 +57,7 @@ def opened(module: Any, variables: Any = None) -> tuple[Net, Any]:
     Raises:
         UserError: for what is no net, for variables that are missing or too many.
     """
-    if isinstance(module, Net):
+    if isinstance(module, PureNet):
         return module, variables
     if _is_nnx(module):
         net: Any = front(module)
@@ -86,7 +86,7 @@ class OfNet(Protocol[P, R]):
 
     @overload
     def __call__(
-        self, module: "nn.Module | nnx.Module | Net", /, *args: P.args, **kwargs: P.kwargs
+        self, module: "nn.Module | nnx.Module | PureNet", /, *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
     @overload
     def __call__(
@@ -103,7 +103,7 @@ def takes_variables(function: Callable[Concatenate[Any, Any, P], R]) -> OfVariab
 
     @functools.wraps(function)
     def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(module, Net):
+        if isinstance(module, PureNet):
             return function(module, *args, **kwargs)
         if "variables" in kwargs:
             args = (kwargs.pop("variables"), *args)
@@ -126,7 +126,7 @@ def takes_net(function: Callable[Concatenate[Any, P], R]) -> OfNet[P, R]:
 
     @functools.wraps(function)
     def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(module, Net | nn.Module) or _is_nnx(module):
+        if isinstance(module, PureNet | nn.Module) or _is_nnx(module):
             net = front(module)
             if args and _are_variables(args[0]):
                 raise UserError(
@@ -167,7 +167,7 @@ def _too_few(module: Any) -> UserError:
     )
 
 
-def _too_many(net: Net) -> UserError:
+def _too_many(net: PureNet) -> UserError:
     return UserError(
         f"{net.name} is an NNX module, which holds its variables itself: give no others"
     )

@@ -8,7 +8,7 @@ from rice_jax.graph.inlining import marked_layer
 from rice_jax.graph.layers import Layer
 
 
-class Net(abc.ABC):
+class PureNet(abc.ABC):
     """A net as a pure function of its variables.
 
     Variables are nested dictionaries of arrays, the collection first ('params', 'batch_stats'),
@@ -36,7 +36,7 @@ class Net(abc.ABC):
         """Net and variables as their user has them; None for those of a net that holds its own."""
 
     @abc.abstractmethod
-    def like(self, module: Any, variables: Any) -> "Net":
+    def like(self, module: Any, variables: Any) -> "PureNet":
         """The net of another module of the same kind, with `variables` as `apply` takes them."""
 
     def options(self, rngs: Any = None, *, any_key: bool = False, **kwargs: Any) -> dict[str, Any]:

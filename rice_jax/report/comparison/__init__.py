@@ -1,5 +1,5 @@
 """Several runs side by side: tables, figures, the Pareto front, and which net to take."""
 
-from rice_jax.report.comparison.writing import compare
+from rice_jax.report.comparison.comparing import compare
 
 __all__ = ["compare"]

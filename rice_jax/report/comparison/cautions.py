@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rice_jax.report import markdown
-from rice_jax.report.comparison.nets import Entry, Net
+from rice_jax.report.comparison.compared import Compared, NetRuns
 from rice_jax.report.record import Record
 
 
-def cautions(nets: Sequence[Net]) -> list[str]:
+def cautions(nets: Sequence[NetRuns]) -> list[str]:
     """What a reader must know before comparing: each a quoted paragraph of Markdown.
 
     Images that are drawn or not the same, FLOPs that lack something, other tests, nets that answer
@@ -53,7 +53,7 @@ def cautions(nets: Sequence[Net]) -> list[str]:
     return found
 
 
-def incomparable(nets: Sequence[Net]) -> str:
+def incomparable(nets: Sequence[NetRuns]) -> str:
     """Why no net can be told to be better than another; '' where it can."""
     entries = [entry for net in nets for entry in net.entries]
     if all(entry.record.synthetic for entry in entries):
@@ -74,12 +74,12 @@ def incomparable(nets: Sequence[Net]) -> str:
     return ""
 
 
-def _of_several_sets(entries: Sequence[Entry]) -> bool:
+def _of_several_sets(entries: Sequence[Compared]) -> bool:
     known = {entry.record.data and entry.record.data.fingerprint for entry in entries} - {None, ""}
     return len(known) > 1
 
 
-def _of_several_tests(entries: Sequence[Entry]) -> bool:
+def _of_several_tests(entries: Sequence[Compared]) -> bool:
     images = {entry.summary.augmented and entry.summary.augmented.images for entry in entries}
     tests = {entry.summary.evaluated_on for entry in entries}
     return len(images - {None}) > 1 or len(tests - {None}) > 1
@@ -95,7 +95,7 @@ def _at_chance(record: Record) -> bool:
     return clean.accuracy <= chance + 2 * error
 
 
-def _still_learning(entry: Entry) -> bool:
+def _still_learning(entry: Compared) -> bool:
     """Whether it had fewer epochs than were planned, or than its recipe waits for a better one."""
     recipe, done = entry.record.config.config["train"], entry.summary.epochs
     if recipe.get("schedule") == "quick":
@@ -104,7 +104,7 @@ def _still_learning(entry: Entry) -> bool:
     return bool(best and patience and done - best < patience)
 
 
-def _with_epochs(net: Net) -> str:
+def _with_epochs(net: NetRuns) -> str:
     epochs = sorted({entry.summary.epochs for entry in net.entries})
     return f"{net.label} ({', '.join(map(str, epochs))})"
 

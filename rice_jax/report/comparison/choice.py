@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from rice_jax.report.comparison.nets import Net
+from rice_jax.report.comparison.compared import NetRuns
 
 ACCURACY = "augmented_accuracy"
 _GOALS = ((ACCURACY, -1), ("flops_study", 1), ("latency_seconds", 1))
@@ -37,7 +37,7 @@ class Front:
     why_no_latency: str = ""
 
 
-def pareto_front(nets: Sequence[Net]) -> Front:
+def pareto_front(nets: Sequence[NetRuns]) -> Front:
     """The Pareto front over augmented accuracy, FLOPs and latency, of nets that have them.
 
     A net whose FLOPs lack something has no place among them.
@@ -58,7 +58,7 @@ def pareto_front(nets: Sequence[Net]) -> Front:
     return Front(tuple(measures), tuple(labels), reason)
 
 
-def _weighed(nets: Sequence[Net]) -> list[tuple[Net, float, float]]:
+def _weighed(nets: Sequence[NetRuns]) -> list[tuple[NetRuns, float, float]]:
     """The nets with both accuracy and whole FLOPs, and these."""
     return [
         (net, accuracy, flops)
@@ -69,24 +69,24 @@ def _weighed(nets: Sequence[Net]) -> list[tuple[Net, float, float]]:
     ]
 
 
-def devices(nets: Sequence[Net]) -> list[str]:
+def devices(nets: Sequence[NetRuns]) -> list[str]:
     """The devices on which latency was measured."""
     found = {entry.summary.latency_device for net in nets for entry in net.entries}
     return sorted(device for device in found if device)
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Recommended:
     """The smallest net near enough to the best."""
 
-    net: Net
-    best: Net
+    net: NetRuns
+    best: NetRuns
     margin: float
-    within: tuple[Net, ...]
+    within: tuple[NetRuns, ...]
     """All nets near enough."""
 
 
-def choose(nets: Sequence[Net], margin: float) -> Choice | None:
+def choose(nets: Sequence[NetRuns], margin: float) -> Recommended | None:
     """The net of the fewest FLOPs within `margin` of the best augmented accuracy.
 
     Of equal FLOPs the fewest parameters decide, then accuracy. None where no net has both
@@ -103,10 +103,10 @@ def choose(nets: Sequence[Net], margin: float) -> Choice | None:
     # Rounded so that 0.95 is within 0.01 of 0.96.
     within = [c for c in candidates if round(highest - c[1], 9) <= margin]
     net, *_ = min(within, key=lambda c: (c[2], c[0].mean("params") or math.inf, -c[1]))
-    return Choice(net, best, margin, tuple(c[0] for c in within))
+    return Recommended(net, best, margin, tuple(c[0] for c in within))
 
 
-def standard_error(net: Net) -> float | None:
+def standard_error(net: NetRuns) -> float | None:
     """How far a net's augmented accuracy may be off by the chance of which images are in the test.
 
     The binomial standard error sqrt(p (1 - p) / n) over the n images of one run's test, with one

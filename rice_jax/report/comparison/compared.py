@@ -32,7 +32,7 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Compared:
     """One run, or one exported file."""
 
     run: Run
@@ -49,11 +49,11 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Net:
+class NetRuns:
     """All runs of one net by one recipe on the same images, whatever their seeds."""
 
     label: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Compared, ...]
 
     @property
     def is_final(self) -> bool:
@@ -82,7 +82,7 @@ class Net:
         return None if spread is None else spread.mean
 
 
-def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[Net]:
+def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[NetRuns]:
     """The nets of the runs in `workdirs` and of exported files, the best on augmented images first.
 
     Raises:
@@ -95,11 +95,11 @@ def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[Net]:
     twice = [path for path, times in given.items() if times > 1]
     if twice:
         raise UserError(f"{twice[0]} is given twice: give each run once")
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Compared]] = {}
     for entry in (*map(_run, workdirs), *map(_file, files)):
         groups.setdefault(_recipe(entry), []).append(entry)
     nets = [
-        Net(label, tuple(entries))
+        NetRuns(label, tuple(entries))
         for label, entries in zip(_labels(list(groups.values())), groups.values(), strict=True)
     ]
     return sorted(nets, key=lambda net: -(net.mean("augmented_accuracy") or 0.0))
@@ -109,19 +109,19 @@ def _resolved(folder: str) -> str:
     return str(Run(folder).path.resolve())
 
 
-def _run(folder: str) -> Entry:
+def _run(folder: str) -> Compared:
     return _entry(Run(folder), load(Run(folder)))
 
 
-def _file(path: str) -> Entry:
+def _file(path: str) -> Compared:
     return _entry(Run(path), load_file(path))
 
 
-def _entry(run: Run, record: Record) -> Entry:
-    return Entry(run, record, summarize(record))
+def _entry(run: Run, record: Record) -> Compared:
+    return Compared(run, record, summarize(record))
 
 
-def _recipe(entry: Entry) -> str:
+def _recipe(entry: Compared) -> str:
     """What the runs of one net have in common: all but the seed and where things lie."""
     config, images = entry.record.config.config, entry.record.data
     common = [entry.name, config["model"], config.get("train"), images and images.fingerprint]
@@ -130,7 +130,7 @@ def _recipe(entry: Entry) -> str:
     return json.dumps(common, sort_keys=True)
 
 
-def _labels(groups: Sequence[Sequence[Entry]]) -> list[str]:
+def _labels(groups: Sequence[Sequence[Compared]]) -> list[str]:
     """The net's name, its folder's or its whole path beside it where names are shared."""
     names = [entries[0].name for entries in groups]
     folders = [entries[0].run.path.name for entries in groups]

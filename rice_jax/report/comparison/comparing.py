@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rice_jax import records
 from rice_jax.errors import UserError
 from rice_jax.report import style
-from rice_jax.report.comparison import choice, nets, tables
+from rice_jax.report.comparison import choice, compared, tables
 from rice_jax.report.comparison.cautions import incomparable
 from rice_jax.report.comparison.figures import WITHOUT_FINAL, pictures
 from rice_jax.report.comparison.page import FIGURES, page
@@ -39,22 +39,22 @@ def compare(
     target = Run(out)
     if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
         raise UserError(f"--out={out} is one of the runs: give another folder")
-    compared = nets.read(workdirs, files)
-    synthetic = any(entry.record.synthetic for net in compared for entry in net.entries)
-    front = choice.pareto_front(compared)
-    chosen = None if incomparable(compared) else choice.choose(compared, margin)
+    found = compared.read(workdirs, files)
+    synthetic = any(entry.record.synthetic for net in found for entry in net.entries)
+    front = choice.pareto_front(found)
+    chosen = None if incomparable(found) else choice.choose(found, margin)
     target.create()
     captions, drawn = [], []
-    for picture in pictures(compared, synthetic=synthetic):
+    for picture in pictures(found, synthetic=synthetic):
         svg, png = style.svg(picture.figure), style.png(picture.figure)
         target.write_bytes(f"{picture.name}.svg", svg)
         target.write_bytes(f"{picture.name}.png", png)
         captions.append((picture.name, picture.caption))
         if not picture.name.endswith(WITHOUT_FINAL):
             drawn.append(rendering.picture(picture.caption, min(svg, png, key=len)))
-    sections = page(compared, front, chosen, captions)
-    target.write_text("comparison.csv", tables.to_csv(tables.rows(compared, front)))
-    records.write(target, tables.to_record(compared, front, chosen))
+    sections = page(found, front, chosen, captions)
+    target.write_text("comparison.csv", tables.to_csv(tables.rows(found, front)))
+    records.write(target, tables.to_record(found, front, chosen))
     target.write_text("report.md", to_markdown(sections))
     blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")

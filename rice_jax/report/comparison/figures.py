@@ -12,8 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from rice_jax.report import numbers, style
 from rice_jax.report.comparison.choice import ACCURACY, devices, front
+from rice_jax.report.comparison.compared import NetRuns, Spread
 from rice_jax.report.comparison.measures import MEASURES
-from rice_jax.report.comparison.nets import Net, Spread
 from rice_jax.report.comparison.placement import label_points
 
 WITHOUT_FINAL = "_without_final"
@@ -68,7 +68,7 @@ _AXES = (
 )
 
 
-def pictures(nets: Sequence[Net], *, synthetic: bool) -> Iterator[Picture]:
+def pictures(nets: Sequence[NetRuns], *, synthetic: bool) -> Iterator[Picture]:
     """Each figure over `nets`, and then, where the final net is one of several, without it."""
     yield from _pictures(nets, "", synthetic)
     others = [net for net in nets if not net.is_final]
@@ -76,7 +76,7 @@ def pictures(nets: Sequence[Net], *, synthetic: bool) -> Iterator[Picture]:
         yield from _pictures(others, WITHOUT_FINAL, synthetic)
 
 
-def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Picture]:
+def _pictures(nets: Sequence[NetRuns], suffix: str, synthetic: bool) -> Iterator[Picture]:
     without = " without the final net" if suffix else ""
     with_accuracy = [net for net in nets if net.mean(ACCURACY) is not None]
     if with_accuracy:
@@ -97,7 +97,7 @@ def _pictures(nets: Sequence[Net], suffix: str, synthetic: bool) -> Iterator[Pic
         yield Picture(f"accuracy_per_tflop{suffix}", title, figure)
 
 
-def _comparable(axis: _Axis, nets: Sequence[Net]) -> bool:
+def _comparable(axis: _Axis, nets: Sequence[NetRuns]) -> bool:
     """Whether the axis says something: bits of one precision would be the FLOPs once more."""
     if axis.measure == "bit_operations":
         return len({entry.summary.precision for net in nets for entry in net.entries}) > 1
@@ -105,7 +105,7 @@ def _comparable(axis: _Axis, nets: Sequence[Net]) -> bool:
 
 
 @style.styled
-def accuracy_and_f1(nets: Sequence[Net], *, title: str, synthetic: bool = False) -> Figure:
+def accuracy_and_f1(nets: Sequence[NetRuns], *, title: str, synthetic: bool = False) -> Figure:
     """Accuracy and macro F1 on augmented images, a row for each net, the study's beside them."""
     figure, axes = _rows(nets, ACCURACY, title, synthetic)
     for place, net in enumerate(nets):
@@ -132,7 +132,7 @@ def accuracy_and_f1(nets: Sequence[Net], *, title: str, synthetic: bool = False)
 
 
 @style.styled
-def accuracy_per_tflop(nets: Sequence[Net], *, title: str, synthetic: bool = False) -> Figure:
+def accuracy_per_tflop(nets: Sequence[NetRuns], *, title: str, synthetic: bool = False) -> Figure:
     """Points of augmented accuracy for each TFLOP that 7,500 images take, on a log axis."""
     nets = sorted(nets, key=lambda net: -(net.mean("accuracy_per_tflop") or 0))
     figure, axes = _rows(nets, "accuracy_per_tflop", title, synthetic)
@@ -153,7 +153,9 @@ def accuracy_per_tflop(nets: Sequence[Net], *, title: str, synthetic: bool = Fal
     return figure
 
 
-def _rows(nets: Sequence[Net], measure: str, title: str, synthetic: bool) -> tuple[Figure, Axes]:
+def _rows(
+    nets: Sequence[NetRuns], measure: str, title: str, synthetic: bool
+) -> tuple[Figure, Axes]:
     height = _ROW * len(nets) + 0.9
     figure = style.canvas(style.WIDTH, height, title, legend_rows=1, synthetic=synthetic)
     axes = figure.subplots()
@@ -163,7 +165,7 @@ def _rows(nets: Sequence[Net], measure: str, title: str, synthetic: bool) -> tup
     return figure, axes
 
 
-def _name(net: Net, measure: str) -> str:
+def _name(net: NetRuns, measure: str) -> str:
     """A net's label, with ≥ or ≤ after it where what is drawn is only a bound."""
     sign = MEASURES[measure].incomplete
     mark = f" ({sign})" if sign and not net.complete else ""
@@ -215,7 +217,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 @style.styled
-def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = False) -> Figure:
+def scatter(nets: Sequence[NetRuns], axis: _Axis, *, title: str, synthetic: bool = False) -> Figure:
     """Augmented accuracy against what `axis` measures, on a log axis; the front is marked."""
     figure = style.canvas(style.WIDTH, 4.6, title, legend_rows=1, synthetic=synthetic)
     axes = figure.subplots()
@@ -264,7 +266,7 @@ def scatter(nets: Sequence[Net], axis: _Axis, *, title: str, synthetic: bool = F
 
 
 def _study_points(
-    axes: Axes, nets: Sequence[Net], points: Sequence[tuple[float, float]]
+    axes: Axes, nets: Sequence[NetRuns], points: Sequence[tuple[float, float]]
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """The study's accuracy above or below each net's point, with a line to it; both ends."""
     found = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rice_jax.profile.study import TEST_IMAGES
 from rice_jax.records import SummaryFile
-from rice_jax.report import numbers, study
+from rice_jax.report import numbers, reported
 
 Form = Callable[[float | None], str]
 
@@ -27,17 +27,17 @@ class Measure:
 
     def reported(self, summary: SummaryFile) -> float | None:
         """The study's figure, as printed."""
-        return study.reported(summary, self.field) if self.field else None
+        return reported.reported(summary, self.field) if self.field else None
 
     def correct(self, summary: SummaryFile) -> float | None:
         """What the study should have printed, where that is something else."""
-        return study.correct(summary, self.field) if self.field else None
+        return reported.correct(summary, self.field) if self.field else None
 
     def study_cell(self, summary: SummaryFile) -> str:
         """The study's figure as text, with its erratum."""
         if not self.field:
             return numbers.MISSING
-        return study.cell(summary, self.field, self.study_form or self.form)
+        return reported.cell(summary, self.field, self.study_form or self.form)
 
 
 def _accuracy_per_tflop(summary: SummaryFile) -> float | None:
@@ -118,7 +118,7 @@ MEASURES: Mapping[str, Measure] = {
     "bytes": Measure("bytes", lambda it: it.bytes, numbers.count),
     "tflops_7500": Measure(
         f"TFLOPs for {TEST_IMAGES:,} images",
-        lambda it: study.tflops(it.flops.study if it.flops else None),
+        lambda it: reported.tflops(it.flops.study if it.flops else None),
         functools.partial(numbers.short, digits=5),
         "tflops_7500",
         incomplete="≥",

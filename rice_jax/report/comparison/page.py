@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Sequence
 
 from rice_jax.records import PruneFile
-from rice_jax.report import markdown, numbers, study
+from rice_jax.report import markdown, numbers, reported
 from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
 from rice_jax.report.comparison.cautions import cautions, incomparable
-from rice_jax.report.comparison.choice import ACCURACY, Choice, Front
+from rice_jax.report.comparison.choice import ACCURACY, Front, Recommended
+from rice_jax.report.comparison.compared import NetRuns
 from rice_jax.report.comparison.figures import WITHOUT_FINAL
-from rice_jax.report.comparison.nets import Net
 from rice_jax.report.page import Section, Shown
 from rice_jax.report.page.overview import stage_command
 
@@ -40,9 +40,9 @@ FIGURES = "figures"
 
 
 def page(
-    nets: Sequence[Net],
+    nets: Sequence[NetRuns],
     front: Front,
-    choice: Choice | None,
+    choice: Recommended | None,
     pictures: Sequence[tuple[str, str]],
 ) -> list[Section]:
     """What the page tells.
@@ -89,7 +89,7 @@ def _without_final(pictures: Sequence[tuple[str, str]]) -> str:
     return f"The same without the final net, which would hide differences of the others: {links}."
 
 
-def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
+def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[str]:
     """The net to take in words, why, and what other margins would choose; or why there is none."""
     why_not = incomparable(nets)
     if why_not:
@@ -128,7 +128,7 @@ def recommendation(nets: Sequence[Net], choice: Choice | None) -> list[str]:
     return [*paragraphs, *margins, *(["Not weighed:", *lacking] if lacking else [])]
 
 
-def _lacking(nets: Sequence[Net]) -> list[str]:
+def _lacking(nets: Sequence[NetRuns]) -> list[str]:
     """What keeps a net from being weighed, and the command that mends it."""
     lines = []
     for entry in (entry for net in nets for entry in net.entries):
@@ -152,7 +152,7 @@ def _lacking(nets: Sequence[Net]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _why(choice: Choice) -> str:
+def _why(choice: Recommended) -> str:
     net, best = choice.net, choice.best
     accuracy = numbers.percent(net.mean(ACCURACY))
     flops = tables.marked(net, "flops_study", numbers.quantity(net.mean("flops_study"), "FLOPs", 3))
@@ -172,7 +172,7 @@ def _why(choice: Choice) -> str:
     )
 
 
-def _flops(net: Net) -> str:
+def _flops(net: NetRuns) -> str:
     return tables.marked(net, "flops_study", numbers.short(net.mean("flops_study"), 3))
 
 
@@ -180,12 +180,12 @@ def _points(margin: float) -> str:
     return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
-def _ratio(best: Net, net: Net, measure: str) -> str:
+def _ratio(best: NetRuns, net: NetRuns, measure: str) -> str:
     large, small = best.mean(measure), net.mean(measure)
     return f"{large / small:.3g} times" if large and small else numbers.MISSING
 
 
-def _latency(best: Net, net: Net) -> str:
+def _latency(best: NetRuns, net: NetRuns) -> str:
     if len(choosing.devices([best, net])) != 1:
         return ""
     slow, fast = best.mean("latency_seconds"), net.mean("latency_seconds")
@@ -195,7 +195,7 @@ def _latency(best: Net, net: Net) -> str:
 {numbers.seconds(slow)}"
 
 
-def _glance(nets: Sequence[Net], front: Front) -> str:
+def _glance(nets: Sequence[NetRuns], front: Front) -> str:
     header = ("net", "accuracy, augmented", "F1", "FLOPs", "parameters", "latency", "front")
     rows = [
         (
@@ -212,7 +212,7 @@ def _glance(nets: Sequence[Net], front: Front) -> str:
     return markdown.table(header, rows)
 
 
-def _about_spread(nets: Sequence[Net], runs: int) -> str:
+def _about_spread(nets: Sequence[NetRuns], runs: int) -> str:
     if runs == len(nets):
         return ""
     return (
@@ -237,12 +237,12 @@ def _about_front(front: Front) -> str:
     return text
 
 
-def _study_table(nets: Sequence[Net], heading: str, names: Sequence[str]) -> list[str]:
+def _study_table(nets: Sequence[NetRuns], heading: str, names: Sequence[str]) -> list[str]:
     known = [name for name in names if any(net.mean(name) is not None for net in nets)]
     return [f"### {heading}", tables.table(nets, known)] if known else []
 
 
-def _unreported(nets: Sequence[Net]) -> str:
+def _unreported(nets: Sequence[NetRuns]) -> str:
     """Why some nets have nothing of the study's beside them; '' where all have."""
     labels = [markdown.escape(net.label) for net in nets if not net.summary.reported]
     if not labels:
@@ -253,7 +253,7 @@ def _unreported(nets: Sequence[Net]) -> str:
     )
 
 
-def _about_bits(nets: Sequence[Net]) -> str:
+def _about_bits(nets: Sequence[NetRuns]) -> str:
     if all(net.mean("bit_operations") is None for net in nets):
         return ""
     return (
@@ -263,14 +263,14 @@ def _about_bits(nets: Sequence[Net]) -> str:
     )
 
 
-def _errata(nets: Sequence[Net]) -> list[str]:
-    notes = dict.fromkeys(note for net in nets for note in study.errata(net.summary))
+def _errata(nets: Sequence[NetRuns]) -> list[str]:
+    notes = dict.fromkeys(note for net in nets for note in reported.errata(net.summary))
     if not notes:
         return []
     return ["\n".join(f"- {markdown.escape(note)}" for note in notes)]
 
 
-def _runs(nets: Sequence[Net]) -> str:
+def _runs(nets: Sequence[NetRuns]) -> str:
     header = ("net", "folder", "images", "trained on", "tested on", "seed", "epochs", "certificate")
     rows = []
     for net in nets:

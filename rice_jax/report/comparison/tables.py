@@ -7,12 +7,12 @@ from typing import Any
 
 from rice_jax.records import ComparisonFile, FrontTold, Recommendation
 from rice_jax.report import markdown, numbers
-from rice_jax.report.comparison.choice import Choice, Front
+from rice_jax.report.comparison.choice import Front, Recommended
+from rice_jax.report.comparison.compared import NetRuns
 from rice_jax.report.comparison.measures import MEASURES
-from rice_jax.report.comparison.nets import Net
 
 
-def cell(net: Net, measure: str) -> str:
+def cell(net: NetRuns, measure: str) -> str:
     """A net's figure as text: '95.33 %', or over several runs '95.33 ± 0.41 %'."""
     spread, form = net.spread(measure), MEASURES[measure].form
     if spread is None:
@@ -22,13 +22,13 @@ def cell(net: Net, measure: str) -> str:
     return marked(net, measure, f"{form(spread.mean)} ± {form(spread.deviation)}")
 
 
-def marked(net: Net, measure: str, text: str) -> str:
+def marked(net: NetRuns, measure: str, text: str) -> str:
     """A figure with '≥' or '≤' before it where it hangs on FLOPs that lack something."""
     sign = MEASURES[measure].incomplete
     return text if net.complete or not sign or text == numbers.MISSING else f"{sign} {text}"
 
 
-def table(nets: Sequence[Net], measures: Sequence[str]) -> str:
+def table(nets: Sequence[NetRuns], measures: Sequence[str]) -> str:
     """A Markdown table of `measures`, the study's figure beside each that it reports."""
     header = ["net"]
     for name in measures:
@@ -46,16 +46,16 @@ def table(nets: Sequence[Net], measures: Sequence[str]) -> str:
     return markdown.table(header, rows)
 
 
-def _studied(nets: Sequence[Net], measure: str) -> bool:
+def _studied(nets: Sequence[NetRuns], measure: str) -> bool:
     return any(MEASURES[measure].reported(net.summary) is not None for net in nets)
 
 
-def rows(nets: Sequence[Net], front: Front) -> list[dict[str, Any]]:
+def rows(nets: Sequence[NetRuns], front: Front) -> list[dict[str, Any]]:
     """One flat row for each net: mean, standard deviation, and the study's figure by measure."""
     return [_row(net, front) for net in nets]
 
 
-def _row(net: Net, front: Front) -> dict[str, Any]:
+def _row(net: NetRuns, front: Front) -> dict[str, Any]:
     row: dict[str, Any] = {
         "net": net.label,
         "model": net.entries[0].record.model,
@@ -85,7 +85,7 @@ def to_csv(content: Sequence[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def to_record(nets: Sequence[Net], front: Front, choice: Choice | None) -> ComparisonFile:
+def to_record(nets: Sequence[NetRuns], front: Front, choice: Recommended | None) -> ComparisonFile:
     """The rows with each run's own figures, the front, the recommendation."""
     content = []
     for net, row in zip(nets, rows(nets, front), strict=True):
@@ -109,7 +109,7 @@ def to_record(nets: Sequence[Net], front: Front, choice: Choice | None) -> Compa
     )
 
 
-def _recommended(choice: Choice | None) -> Recommendation | None:
+def _recommended(choice: Recommended | None) -> Recommendation | None:
     if choice is None:
         return None
     return Recommendation(

@@ -1,5 +1,6 @@
 """Figures of one run, drawn from plain data: arrays and what the stages' JSON holds."""
 
+from rice_jax.report.figures.benchmark import speeds
 from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file, saliency
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
@@ -10,7 +11,6 @@ from rice_jax.report.figures.pruning import (
     side_by_side_file,
 )
 from rice_jax.report.figures.roofline import roofline
-from rice_jax.report.figures.speed import speeds
 from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg
 

@@ -8,6 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from rice_jax.records import Suggestion
 from rice_jax.report import numbers, style
 from rice_jax.report.figures.layers import name_rows
 
@@ -109,7 +110,7 @@ def side_by_side_file(path: str) -> str:
 
 @style.styled
 def budgets(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Suggestion],
     *,
     measure: str,
     title: str = "What budgets cost",
@@ -118,16 +119,19 @@ def budgets(
     """Accuracy on validation images against what is left of the cost, and the Pareto front.
 
     Args:
-        rows: cost, clean, augmented (accuracies), the whole net first.
+        rows: the whole net first.
         measure: what the cost is.
         title: the figure's title.
         synthetic: whether the data is.
     """
     figure = style.canvas(style.WIDTH, 3.4, title, legend_rows=1, synthetic=synthetic)
     axes = figure.subplots()
-    cost = [row["cost"] for row in rows]
-    for name, color, marker in (("clean", style.BLUE, "o"), ("augmented", style.VERMILION, "s")):
-        values = [100 * row[name] for row in rows]
+    cost = [row.cost for row in rows]
+    clean, augmented = [100 * row.clean for row in rows], [100 * row.augmented for row in rows]
+    for name, values, color, marker in (
+        ("clean", clean, style.BLUE, "o"),
+        ("augmented", augmented, style.VERMILION, "s"),
+    ):
         axes.plot(cost, values, marker, color=color, label=name)
         axes.step(*_front(cost, values), where="post", color=color, lw=1, alpha=0.6)
     axes.set_xscale("log")

@@ -1,7 +1,7 @@
 """How a net learned, and what it takes for what: curves and confusion matrices."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from rice_jax.records import EpochRow
 from rice_jax.report import history as histories
 from rice_jax.report import numbers, scales, style
 from rice_jax.report.confusion import gathered
@@ -17,13 +18,12 @@ from rice_jax.report.confusion import gathered
 
 @style.styled
 def curves(
-    history: Sequence[Mapping[str, Any]], *, title: str = "Training", synthetic: bool = False
+    history: Sequence[EpochRow], *, title: str = "Training", synthetic: bool = False
 ) -> Figure:
     """Loss and accuracy by epoch, and the learning rate where it changes; the best epoch is marked.
 
     Args:
-        history: rows of history.csv as numbers (epoch, train_loss, train_accuracy, val_loss,
-            val_accuracy, learning_rate); None and NaN leave a gap.
+        history: rows of history.csv; None and NaN leave a gap.
         title: the figure's title.
         synthetic: whether the data is.
     """
@@ -35,16 +35,21 @@ def curves(
     )  # fmt: skip
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     loss, accuracy = panels[:2]
-    epochs = np.array([row["epoch"] for row in history], float)
-    _pair(loss, epochs, history, "loss", 1.0)
-    _scale_loss(loss, history)
-    _pair(accuracy, epochs, history, "accuracy", 100.0)
+    epochs = np.array([row.epoch for row in history], float)
+    losses = _numbers(r.train_loss for r in history), _numbers(r.val_loss for r in history)
+    _pair(loss, epochs, *losses)
+    _scale_loss(loss, np.concatenate(losses))
+    shares = (
+        100 * _numbers(row.train_accuracy for row in history),
+        100 * _numbers(row.val_accuracy for row in history),
+    )
+    _pair(accuracy, epochs, *shares)
     accuracy.set_ylabel("accuracy (%)")
-    shares = np.concatenate([_column(history, f"{part}_accuracy") for part in ("train", "val")])
-    accuracy.set_ylim(scales.percent_limits((100 * shares[np.isfinite(shares)]).tolist()))
+    every = np.concatenate(shares)
+    accuracy.set_ylim(scales.percent_limits(every[np.isfinite(every)].tolist()))
     if changes:
         log = histories.rate_in_steps(history)
-        _learning_rate(panels[2], epochs, _column(history, "learning_rate"), log=log)
+        _learning_rate(panels[2], epochs, _numbers(r.learning_rate for r in history), log=log)
     _mark_rate_changes(panels, history)
     _mark_best((loss, accuracy), histories.best_row(history))
     panels[-1].set_xlabel("epoch")
@@ -58,22 +63,17 @@ def curves(
     return figure
 
 
-def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    values = [row.get(name) for row in history]
+def _numbers(values: Iterable[float | None]) -> np.ndarray:
     return np.array([value if numbers.present(value) else math.nan for value in values], float)
 
 
-def _pair(
-    axes: Axes, epochs: np.ndarray, history: Sequence[Mapping[str, Any]], name: str, scale: float
-) -> None:
-    train, validation = (scale * _column(history, f"{part}_{name}") for part in ("train", "val"))
+def _pair(axes: Axes, epochs: np.ndarray, train: np.ndarray, validation: np.ndarray) -> None:
     axes.plot(epochs, train, "--", color=style.ORANGE, marker="o", mfc="white", label="train")
     axes.plot(epochs, validation, "-", color=style.BLUE, marker="o", label="validation")
 
 
-def _scale_loss(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+def _scale_loss(axes: Axes, losses: np.ndarray) -> None:
     """A log axis where the loss falls far, so that its end shows as well as its start."""
-    losses = np.concatenate([_column(history, name) for name in ("train_loss", "val_loss")])
     losses = losses[np.isfinite(losses)]
     axes.set_ylabel("loss (nats)")
     if scales.is_log(losses.tolist()):
@@ -109,21 +109,22 @@ def _apart(rates: np.ndarray, ratio: float) -> list[float]:
     return chosen
 
 
-def _mark_rate_changes(axes: Sequence[Axes], history: Sequence[Mapping[str, Any]]) -> None:
+def _mark_rate_changes(axes: Sequence[Axes], history: Sequence[EpochRow]) -> None:
     for number, epoch in enumerate(histories.moments(history)):
         for panel in axes:
             label = "rate change" if number == 0 else None
             panel.axvline(epoch, color=style.GREY, lw=1, ls=":", label=label)
 
 
-def _mark_best(axes: Sequence[Axes], best: Mapping[str, Any] | None) -> None:
+def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:
     if best is None:
         return
-    for panel, column, scale in zip(axes, ("val_loss", "val_accuracy"), (1.0, 100.0), strict=True):
-        if numbers.present(best.get(column)):
+    values = (best.val_loss, 1.0), (best.val_accuracy, 100.0)
+    for panel, (value, scale) in zip(axes, values, strict=True):
+        if numbers.present(value):
             panel.scatter(
-                best["epoch"],
-                scale * best[column],
+                best.epoch,
+                scale * value,
                 marker="*",
                 s=225,
                 facecolor="white",

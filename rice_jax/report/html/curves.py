@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from rice_jax.records import EpochRow
 from rice_jax.report import history as histories
 from rice_jax.report import numbers, scales
 from rice_jax.report.html.rendering import render
@@ -15,7 +16,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 428, 10, 222
 _MARKED = 60  # epochs up to which each has a mark
 _STAR = "M0-9 2.1-2.9 8.6-2.8 3.4 1.1 5.3 7.3 0 3.6-5.3 7.3-3.4 1.1-8.6-2.8-2.1-2.9Z"
 
-Row = Mapping[str, float | None]
+Read = Callable[[EpochRow], float | None]
+"""A column of history.csv."""
+_Columns = Mapping[str, tuple[Read, float]]
+"""By the name of its line a column, and its factor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +40,27 @@ class _Panel:
     star: tuple[float, float] | None = None
 
 
-def curves(history: Sequence[Row]) -> Markup:
+def curves(history: Sequence[EpochRow]) -> Markup:
     """The panels with their legend; nothing for a run without epochs."""
     if not history:
         return Markup()
     best = histories.best_row(history)
     changes, moments = histories.rate_changes(history), histories.moments(history)
+    loss: _Columns = {
+        "train": (lambda row: row.train_loss, 1.0),
+        "validation": (lambda row: row.val_loss, 1.0),
+    }
+    accuracy: _Columns = {
+        "train": (lambda row: row.train_accuracy, 100.0),
+        "validation": (lambda row: row.val_accuracy, 100.0),
+    }
     panels = [
-        _pair("loss (nats)", history, "loss", 1.0),
-        _pair("accuracy (%)", history, "accuracy", 100.0),
+        _panel("loss (nats)", history, loss, log=scales.is_log(_values(history, loss))),
+        _panel("accuracy (%)", history, accuracy, log=False),
     ]
     if changes:
-        column, log = {"rate": ("learning_rate", 1.0)}, histories.rate_in_steps(history)
-        panels.append(_panel("learning rate", history, column, log=log))
+        rate: _Columns = {"rate": (lambda row: row.learning_rate, 1.0)}
+        panels.append(_panel("learning rate", history, rate, log=histories.rate_in_steps(history)))
     return render(
         "curves.html",
         panels=panels,
@@ -64,31 +76,20 @@ def curves(history: Sequence[Row]) -> Markup:
     )
 
 
-def _pair(title: str, history: Sequence[Row], name: str, scale: float) -> _Panel:
-    columns = {
-        part: (f"{column}_{name}", scale)
-        for part, column in (("train", "train"), ("validation", "val"))
-    }
-    values = _values(history, columns)
-    return _panel(title, history, columns, log=name == "loss" and scales.is_log(values))
-
-
-def _values(history: Sequence[Row], columns: Mapping[str, tuple[str, float]]) -> list[float]:
+def _values(history: Sequence[EpochRow], columns: _Columns) -> list[float]:
     return [
         scale * value
-        for column, scale in columns.values()
+        for read, scale in columns.values()
         for row in history
-        if numbers.present(value := row.get(column))
+        if numbers.present(value := read(row))
     ]
 
 
-def _panel(
-    title: str, history: Sequence[Row], columns: Mapping[str, tuple[str, float]], *, log: bool
-) -> _Panel:
-    """A panel of some columns, each with its factor, by the name of its line."""
+def _panel(title: str, history: Sequence[EpochRow], columns: _Columns, *, log: bool) -> _Panel:
+    """A panel of some columns."""
     values = [value for value in _values(history, columns) if value > 0 or not log]
     log = log and bool(values)
-    epochs = [float(row["epoch"] or 0) for row in history]
+    epochs = [float(row.epoch) for row in history]
     first, last = epochs[0], max(epochs[-1], epochs[0] + 1)
     low, high = _limits(values, log=log, percent="%" in title)
 
@@ -105,15 +106,15 @@ def _panel(
 
     ticks = scales.log_ticks(low, high) if log else scales.ticks(low, high)
     lines = [
-        _line(name, history, column, scale, x, lambda v: y(v) if v > 0 or not log else None)
-        for name, (column, scale) in columns.items()
+        _line(name, history, read, scale, x, lambda v: y(v) if v > 0 or not log else None)
+        for name, (read, scale) in columns.items()
     ]
     best, star = histories.best_row(history), None
     if "validation" in columns and best is not None:
-        column, scale = columns["validation"]
-        value = best.get(column)
+        read, scale = columns["validation"]
+        value = read(best)
         if numbers.present(value) and (value > 0 or not log):
-            star = x(float(best["epoch"])), y(scale * value)
+            star = x(best.epoch), y(scale * value)
     return _Panel(
         title + (", log axis" if log else ""),
         [(x(tick), f"{tick:g}") for tick in scales.epoch_ticks(first, epochs[-1])],
@@ -138,8 +139,8 @@ def _limits(values: Sequence[float], *, log: bool, percent: bool) -> tuple[float
 
 def _line(
     name: str,
-    history: Sequence[Row],
-    column: str,
+    history: Sequence[EpochRow],
+    read: Read,
     scale: float,
     x: Callable[[float], float],
     y: Callable[[float], float | None],
@@ -148,11 +149,11 @@ def _line(
     stretches: list[list[str]] = [[]]
     points = []
     for row in history:
-        value, epoch = row.get(column), float(row["epoch"] or 0)
+        value = read(row)
         if not numbers.present(value) or (place := y(scale * value)) is None:
             stretches.append([])
             continue
-        stretches[-1].append(f"{x(epoch)},{place}")
-        points.append((x(epoch), place, f"epoch {epoch:g}, {name}: {scale * value:.5g}"))
+        stretches[-1].append(f"{x(row.epoch)},{place}")
+        points.append((x(row.epoch), place, f"epoch {row.epoch}, {name}: {scale * value:.5g}"))
     radius = 3.5 if len(history) <= _MARKED else 1.5
     return _Line(name, [" ".join(s) for s in stretches if s], points, radius)

@@ -13,7 +13,7 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from rice_jax.report.page.parts import Part, Section, Shown
+from rice_jax.report.page.blocks import Part, Section, Shown
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -2,7 +2,7 @@
 
 from rice_jax.records import SummaryFile
 from rice_jax.report.page import layers, lightening, overview, pruning, results
-from rice_jax.report.page.parts import Part, Section, Shown, to_markdown
+from rice_jax.report.page.blocks import Part, Section, Shown, to_markdown
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rice_jax.records import Candidate, LightenFile, OnTest, Taken
 from rice_jax.report import figures, markdown, numbers
-from rice_jax.report.page.parts import Section, picture
+from rice_jax.report.page.blocks import Section, picture
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
 

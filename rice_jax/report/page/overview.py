@@ -1,13 +1,14 @@
 """What the page begins and ends with: the net, its headline figures, its images, what is next."""
 
+import functools
 import shlex
 from collections.abc import Callable
 
 from rice_jax.profile.study import TEST_IMAGES
-from rice_jax.records import DeadTold, FlopCounts, SummaryFile
-from rice_jax.report import markdown, numbers, study, style
-from rice_jax.report.page.origin import origin
-from rice_jax.report.page.parts import Section, picture
+from rice_jax.records import FlopCounts, SummaryFile
+from rice_jax.report import markdown, numbers, reported, style
+from rice_jax.report.page.blocks import Section, picture
+from rice_jax.report.page.provenance import origin
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -92,28 +93,25 @@ def headline(summary: SummaryFile) -> Section:
     if not cells:
         return []
     lines: Section = ["## At a glance", markdown.table(header, cells)]
-    notes = study.errata(summary)
+    notes = reported.errata(summary)
     if notes:
         lines.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
     return lines
 
 
-def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
+Row = tuple[str, str, str]
+"""What it is, the run's figure, the study's."""
+
+
+def _rows(summary: SummaryFile) -> list[Row]:
+    return [*_accuracies(summary), *_costs(summary), *_dead(summary)]
+
+
+def _accuracies(summary: SummaryFile) -> list[Row]:
+    def theirs(field: str, form: Form) -> str:
+        return reported.cell(summary, field, form)
+
     clean, augmented = summary.clean, summary.augmented
-    flops, dead = summary.flops or FlopCounts(), summary.dead_filters
-
-    def theirs(field: str, form: Form = numbers.count) -> str:
-        return study.cell(summary, field, form)
-
-    def counted(value: float | None, form: Form = numbers.count) -> str:
-        return numbers.at_least(form(value), summary.flops_complete)
-
-    def dying(number: Callable[[DeadTold], int]) -> str:
-        return numbers.count(number(dead) if dead else None)
-
-    def two_digits(value: float | None) -> str:
-        return numbers.decimal(value, 2)
-
     return [
         (
             "accuracy, clean test images",
@@ -128,7 +126,7 @@ def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
         (
             "macro F1, augmented test images",
             numbers.decimal(augmented.macro_f1 if augmented else None),
-            theirs("macro.f1", two_digits),
+            theirs("macro.f1", functools.partial(numbers.decimal, digits=2)),
         ),
         (
             "accuracy, validation",
@@ -140,7 +138,20 @@ def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
             numbers.decimal(summary.val_loss),
             theirs("val_loss", numbers.decimal),
         ),
-        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch")),
+        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch", numbers.count)),
+    ]
+
+
+def _costs(summary: SummaryFile) -> list[Row]:
+    flops = summary.flops or FlopCounts()
+
+    def theirs(field: str, form: Form = numbers.count) -> str:
+        return reported.cell(summary, field, form)
+
+    def counted(value: float | None, form: Form = numbers.count) -> str:
+        return numbers.at_least(form(value), summary.flops_complete)
+
+    return [
         ("parameters", numbers.count(summary.params), theirs("params")),
         ("trainable parameters", numbers.count(summary.trainable_params), theirs("trainable")),
         ("filters", _filters(summary), theirs("filters")),
@@ -149,7 +160,7 @@ def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
         ("FLOPs for one image, `xla`", counted(flops.xla), numbers.MISSING),
         (
             f"TFLOPs for {numbers.count(TEST_IMAGES)} images, `study`",
-            counted(study.tflops(flops.study), numbers.short),
+            counted(reported.tflops(flops.study), numbers.short),
             theirs("tflops_7500", numbers.short),
         ),
         (
@@ -158,9 +169,18 @@ def _rows(summary: SummaryFile) -> list[tuple[str, str, str]]:
             numbers.MISSING,
         ),
         ("throughput, images/s", numbers.short(summary.images_per_second, 3), numbers.MISSING),
-        ("filters dead on clean images", dying(lambda told: told.clean), numbers.MISSING),
-        ("filters dead on augmented images", dying(lambda told: told.augmented), numbers.MISSING),
-        ("filters proven dead", dying(lambda told: told.proven), numbers.MISSING),
+    ]
+
+
+def _dead(summary: SummaryFile) -> list[Row]:
+    told = summary.dead_filters
+    return [
+        (f"filters {what}", numbers.count(number), numbers.MISSING)
+        for what, number in (
+            ("dead on clean images", told.clean if told else None),
+            ("dead on augmented images", told.augmented if told else None),
+            ("proven dead", told.proven if told else None),
+        )
     ]
 
 

@@ -8,7 +8,7 @@ from rice_jax.records import (
     VariantsFile,
 )
 from rice_jax.report import figures, markdown, numbers
-from rice_jax.report.page.parts import Section, picture
+from rice_jax.report.page.blocks import Section, picture
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 

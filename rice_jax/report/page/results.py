@@ -5,8 +5,8 @@ import numpy as np
 from rice_jax.records import Result, Scores, SummaryFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
+from rice_jax.report.page.blocks import Section, picture
 from rice_jax.report.page.overview import stage_command
-from rice_jax.report.page.parts import Section, picture
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
@@ -28,9 +28,9 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
             f"{numbers.percent(summary.val_accuracy)} (training "
             f"{numbers.percent(summary.train_accuracy)}). Its weights are the run's."
         )
-    rates = [row.get("learning_rate") for row in record.history]
+    rates = [row.learning_rate for row in record.history]
     changes = [
-        f"to {rate:.2g} at epoch {row['epoch']:.0f}"
+        f"to {rate:.2g} at epoch {row.epoch}"
         for row, before, rate in zip(record.history[1:], rates, rates[1:], strict=False)
         if rate and before and rate != before
     ]

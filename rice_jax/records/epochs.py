@@ -1,0 +1,105 @@
+"""history.csv: a row for each epoch."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rice_jax.errors import UserError
+from rice_jax.records.store import left_out, plain
+
+if TYPE_CHECKING:
+    from rice_jax.run import Run
+
+HISTORY = "history.csv"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """What an epoch came to; NaN or None for a cell that is empty or not there."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float = math.nan
+    """In nats, as the other loss."""
+    train_accuracy: float = math.nan
+    val_loss: float = math.nan
+    val_accuracy: float = math.nan
+    learning_rate: float = math.nan
+    """Of the epoch's last step."""
+    seconds: float = math.nan
+    """Of training and validation."""
+    images_per_second: float = math.nan
+    """Of training."""
+    seed: int | None = left_out()
+    """The seed of this try: a net that begins again has another than its configuration."""
+    decoding_seconds: float | None = left_out()
+    """What the epoch's seconds went to, as all below (`train.progress.PARTS`)."""
+    feeding_seconds: float | None = left_out()
+    step_seconds: float | None = left_out()
+    validation_seconds: float | None = left_out()
+    saving_seconds: float | None = left_out()
+    drawing_seconds: float | None = left_out()
+
+    def spent(self) -> dict[str, float]:
+        """What the epoch's seconds went to, by part; nothing where an older version wrote it."""
+        parts = {
+            "decoding": self.decoding_seconds,
+            "feeding": self.feeding_seconds,
+            "step": self.step_seconds,
+            "validation": self.validation_seconds,
+            "saving": self.saving_seconds,
+            "drawing": self.drawing_seconds,
+        }
+        return {part: seconds for part, seconds in parts.items() if seconds is not None}
+
+
+_WHOLE = ("epoch", "seed")
+_KNOWN = {field.name for field in dataclasses.fields(EpochRow)}
+
+
+def read_history(run: "Run") -> list[EpochRow]:
+    """The rows of a run; none where there is no file. Columns that are not known are passed over.
+
+    Raises:
+        UserError: a row is cut short, or holds what is no number.
+    """
+    if not run.has(HISTORY):
+        return []
+    rows: list[EpochRow] = []
+    try:
+        lines = run.read_bytes(HISTORY).decode().splitlines()
+        for cells in csv.DictReader(lines, strict=True):
+            if None in cells or None in cells.values():
+                raise ValueError("a cell too many, or too few")
+            numbers = {name: float(text) for name, text in cells.items() if text}
+            rows.append(_row(numbers))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, csv.Error) as error:
+        raise UserError(
+            f"{run.path / HISTORY} is damaged after row {len(rows)}: give the training command "
+            "again"
+        ) from error
+    return rows
+
+
+def _row(numbers: dict[str, float]) -> EpochRow:
+    known = {name: value for name, value in numbers.items() if name in _KNOWN}
+    whole = {name: int(known[name]) for name in _WHOLE if name in known}
+    if not math.isfinite(known["epoch"]):
+        raise ValueError("no number of an epoch")
+    return EpochRow(**{**known, **whole})  # type: ignore[arg-type]
+
+
+def write_history(run: "Run", rows: Sequence[EpochRow]) -> None:
+    """Write all rows anew, in the columns that the last one has; UserError as `Run.write_text`."""
+    table = io.StringIO()
+    columns = list(plain(rows[-1]))
+    # An older version's rows may lack the last columns.
+    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: value for name, value in plain(row).items() if not math.isnan(value)} for row in rows
+    )
+    run.write_text(HISTORY, table.getvalue())
