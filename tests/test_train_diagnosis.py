@@ -98,6 +98,16 @@ def test_a_net_in_health_is_said_to_be_so():
     assert "may still begin to learn" in str(found)
 
 
+def test_images_that_are_all_the_same_are_the_reason_said():
+    module, params = net("final")
+    kill(params, "conv2")
+    same = np.broadcast_to(IMAGES[:1], IMAGES.shape)
+    found = diagnosis.collapse(module, params, same, LABELS, loss=1.61, chance=math.log(5))
+    assert found.alike
+    assert "no net can learn from them" in str(found)
+    assert not look(module, params).alike
+
+
 def test_frozen_layers_are_no_news():
     module, params = net("final")
     kill(params, "conv3")

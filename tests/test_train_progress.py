@@ -120,6 +120,16 @@ def test_an_older_version_s_progress_is_gone_on_with():
     assert end(Progress.from_json(older), 0.4).epoch == 2
 
 
+def test_no_other_seed_is_tried_where_none_would_help():
+    for hopeless in (False, True):
+        progress = Progress(learning_rate=1e-3)
+        end(progress, 1.6)
+        progress.rest(9, silent=True, hopeless=hopeless)
+        assert progress.collapsed
+        assert (progress.restarted(RECIPE) is None) == hopeless
+        assert progress.finished(RECIPE) == "the net does not learn"
+
+
 def test_no_two_moments_have_checkpoints_of_one_number():
     progress, numbers = Progress(learning_rate=1e-3), []
     for loss in (0.3, 0.2):

@@ -30,9 +30,15 @@ class Collapse:
     """The first layer whose maps are zero for every image; '' where there is none."""
     silent: tuple[str, ...]
     """The layers none of whose parameters has a gradient."""
+    alike: bool = False
+    """Whether the images that were looked at are all the same."""
 
     def __str__(self) -> str:
         text = f"the loss rests at {self.loss:.4f}, which is chance ({self.chance:.4f})"
+        if self.alike:
+            return (
+                text + "; all images that were looked at are the same: no net can learn from them"
+            )
         if self.dead:
             text += f"; {self.dead} is the first layer whose maps are all dead"
         if self.silent:
@@ -83,7 +89,9 @@ def collapse(
         for layer in traced.layers
         if layer in gradients and not any(np.any(array) for array in gradients[layer])
     )
-    return Collapse(loss, chance, dead, silent)
+    return Collapse(
+        loss, chance, dead, silent, alike=len(images) > 1 and not np.any(np.ptp(images, 0))
+    )
 
 
 def first_not_finite(

@@ -273,7 +273,8 @@ class _Training:
             chance=chance,
             frozen=self.recipe.frozen,
         )
-        self.progress.rest(self.steps // len(self.sizes), silent=bool(found.silent))
+        epoch = self.steps // len(self.sizes)
+        self.progress.rest(epoch, silent=bool(found.silent), hopeless=found.alike)
         self.display.say(f"WARNING: epoch {row.epoch}: {found}")
 
     def _restart(self, again: Progress) -> None:

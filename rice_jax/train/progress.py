@@ -19,6 +19,7 @@ _NEW = {
     "begun",
     "given",
     "spent",
+    "hopeless",
 }  # fields that older checkpoints do not have
 _LONGEST_REST = 900  # steps at chance of a net with gradients: an epoch of the study's
 
@@ -54,6 +55,8 @@ class Progress:
     stop_wait: int = 0
     collapsed: bool = False
     """The net cannot learn, or has rested at chance for too long."""
+    hopeless: bool = False
+    """No seed would help: the images are all the same."""
     rested: int = 0
     """Steps of the epochs in a row that ended at chance."""
     restarts: int = 0
@@ -133,21 +136,23 @@ class Progress:
             return f"all {planned} epochs done"
         return None
 
-    def rest(self, steps: int, *, silent: bool) -> None:
+    def rest(self, steps: int, *, silent: bool, hopeless: bool = False) -> None:
         """Take in an epoch of `steps` steps that ended at chance; 0 steps for one that did not.
 
         Args:
             steps: of the epoch.
             silent: whether no gradient reaches some of the layers.
+            hopeless: whether no other seed would help.
         """
+        self.hopeless = hopeless
         self.rested = self.rested + steps if steps else 0
-        self.collapsed = silent or self.rested >= _LONGEST_REST
+        self.collapsed = silent or hopeless or self.rested >= _LONGEST_REST
 
     def restarted(self, recipe: Recipe) -> "Progress | None":
         """Where the training begins again with the next seed; None where it does not."""
         if not self.collapsed or recipe.on_collapse != "restart":
             return None
-        if self.given or self.restarts == _MOST_RESTARTS:
+        if self.given or self.hopeless or self.restarts == _MOST_RESTARTS:
             return None
         return Progress(recipe.learning_rate, restarts=self.restarts + 1, begun=self.checkpoint)
 
