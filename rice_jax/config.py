@@ -73,6 +73,11 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             "of the validation split, evenly spread over it, that each epoch ends with; 0 for all",
             Whole(0, 1_000_000_000),
         ),
+        "train.validation_augmented": Field(
+            False,
+            "the validation images are augmented as the test's are: the best epoch is so at that",
+            Switch(),
+        ),
         "train.batch_size": Field(64, "images in a step", _COUNT),
         "train.learning_rate": Field(1e-3, "of the study's schedule, as epochs", _RATE),
         "train.augment": Field(False, "train on augmented images", Switch()),

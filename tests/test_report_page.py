@@ -166,6 +166,18 @@ def test_the_study_stands_beside_with_its_erratum(tmp_path):
     assert not any("the study" in row for row in cells(unknown))
 
 
+@pytest.mark.parametrize("augmented", [False, True])
+def test_no_figure_of_the_study_stands_beside_augmented_validation(tmp_path, augmented):
+    content = profile(reported={"val_accuracy": 0.9897, "val_loss": 0.03})
+    train = {"validation_augmented": augmented}
+    text = text_of(make_run(tmp_path, profile=content, train=train))
+    where = "augmented validation images" if augmented else "validation"
+    rows = {row[0]: row[1:] for row in cells(text)}
+    beside = {rows[f"accuracy, {where}"][1], rows[f"loss, {where} (nats)"][1]}
+    assert (beside == {"—"}) == augmented
+    assert ("lowest validation loss on augmented images" in text) == augmented
+
+
 def test_synthetic_data_is_said_on_the_page_in_the_summary_and_in_every_figure_of_data(tmp_path):
     real, drawn = make_run(tmp_path / "a"), make_run(tmp_path / "b", synthetic=True)
     assert "Synthetic" not in text_of(real)

@@ -353,3 +353,25 @@ def test_a_run_of_another_net_gives_its_frozen_layers_or_is_refused(finished):
     other.train.frozen = ("dense",)
     with pytest.raises(UserError, match="another net"):
         train.initial_params(other, train.build(other))
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_validation_is_of_the_images_that_are_asked_for(augmented, tmp_path):
+    settings = config(epochs=1, validation_augmented=augmented)
+    images, run = dataset(), Run(tmp_path / "run")
+    run.create()
+    store_config(run, settings)
+    train.train(settings, run, images)
+    (row,) = rows(run)
+    net = train.load(run)
+    measured = evaluate.evaluate(
+        net.module,
+        net.params,
+        images.splits["validation"],
+        classes=images.classes,
+        image_size=tiny_training.SIZE,
+        batch_size=20,
+        augment_seed=settings.seed if augmented else None,
+    )
+    assert float(row["val_loss"]) == pytest.approx(measured.loss, rel=1e-5)
+    assert float(row["val_accuracy"]) == pytest.approx(measured.accuracy)

@@ -83,10 +83,12 @@ class Workshop:
         The rate falls to 0 in them. Images are averaged to what the larger-eyed of the two nets,
         the candidate and its teacher, looks at, which is all that either would see of them. Where
         they are augmented the last quarter of the epochs has images of twice that size: what is
-        averaged and turned then is less sharp than what is turned whole, as test images are.
+        averaged and turned then is less sharp than what is turned whole, as test images are. The
+        best epoch is the best at what the search weighs, augmented validation images.
         """
         made = ml_collections.ConfigDict(config.to_dict()).unlock()
         made.train.schedule = "quick"
+        made.train.validation_augmented = True
         configuration.set_epochs(made, epochs)
         side, eyes = made.data.image_size, self.eyes(config)
         made.train.quick.shrink = (side // eyes,)

@@ -41,6 +41,11 @@ class Record:
         return self.config.config["model"]["name"]
 
     @property
+    def validated_augmented(self) -> bool:
+        """Whether its validation images were augmented: no figure beside the study's then."""
+        return bool((self.config.config.get("train") or {}).get("validation_augmented"))
+
+    @property
     def data(self) -> records.ImagesTold | None:
         """What config.json says of the images; None for a run that has seen none."""
         return self.config.data

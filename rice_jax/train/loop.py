@@ -101,6 +101,7 @@ class _Training:
                 self.classes,
                 batch_size=self.config.eval.batch_size,
                 image_size=self.config.data.image_size,
+                augment_seed=self.config.seed if self.recipe.validation_augmented else None,
                 limit=self.recipe.validation_images,
                 workers=self.config.data.workers,
             )

@@ -18,7 +18,7 @@ def sections(run: Run, record: Record, summary: SummaryFile) -> list[Section]:
     """What any page of the run tells, in order."""
     return [
         overview.opening(record, summary),
-        overview.headline(summary),
+        overview.headline(record, summary),
         pruning.pruning(run, record),
         lightening.lightening(run, record),
         overview.data(run, record),

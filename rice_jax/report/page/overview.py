@@ -84,9 +84,10 @@ def _plural(number: int, noun: str) -> str:
     return f"{numbers.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def headline(summary: SummaryFile) -> Section:
+def headline(record: Record, summary: SummaryFile) -> Section:
     """The table of headline figures, the study's beside them where it has the net."""
-    rows = _rows(summary)
+    accuracies = _accuracies(summary, validated_augmented=record.validated_augmented)
+    rows = [*accuracies, *_costs(summary), *_dead(summary)]
     known = summary.reported is not None
     header = ("", "this run", "the study") if known else ("", "this run")
     cells = [row if known else row[:2] for row in rows if row[1] != numbers.MISSING]
@@ -103,15 +104,12 @@ Row = tuple[str, str, str]
 """What it is, the run's figure, the study's."""
 
 
-def _rows(summary: SummaryFile) -> list[Row]:
-    return [*_accuracies(summary), *_costs(summary), *_dead(summary)]
-
-
-def _accuracies(summary: SummaryFile) -> list[Row]:
+def _accuracies(summary: SummaryFile, *, validated_augmented: bool) -> list[Row]:
     def theirs(field: str, form: Form) -> str:
         return reported.cell(summary, field, form)
 
     clean, augmented = summary.clean, summary.augmented
+    validation = "augmented validation images" if validated_augmented else "validation"
     return [
         (
             "accuracy, clean test images",
@@ -129,14 +127,14 @@ def _accuracies(summary: SummaryFile) -> list[Row]:
             theirs("macro.f1", functools.partial(numbers.decimal, digits=2)),
         ),
         (
-            "accuracy, validation",
+            f"accuracy, {validation}",
             numbers.percent(summary.val_accuracy),
-            theirs("val_accuracy", numbers.percent),
+            numbers.MISSING if validated_augmented else theirs("val_accuracy", numbers.percent),
         ),
         (
-            "loss, validation (nats)",
+            f"loss, {validation} (nats)",
             numbers.decimal(summary.val_loss),
-            theirs("val_loss", numbers.decimal),
+            numbers.MISSING if validated_augmented else theirs("val_loss", numbers.decimal),
         ),
         ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch", numbers.count)),
     ]

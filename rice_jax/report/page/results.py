@@ -22,9 +22,10 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
         return ["## Training", f"Not trained here yet: {command} does it."]
     parts: Section = ["## Training"]
     if summary.best_epoch is not None:
+        on = " on augmented images" if record.validated_augmented else ""
         parts.append(
             f"Epoch {summary.best_epoch} of {summary.epochs} has the lowest validation "
-            f"loss, {numbers.decimal(summary.val_loss)} nats, at a validation accuracy of "
+            f"loss{on}, {numbers.decimal(summary.val_loss)} nats, at a validation accuracy of "
             f"{numbers.percent(summary.val_accuracy)} (training "
             f"{numbers.percent(summary.train_accuracy)}). Its weights are the run's."
         )
