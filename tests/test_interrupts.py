@@ -1,5 +1,7 @@
 """A wish to stop is granted wherever it comes."""
 
+import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -29,10 +31,33 @@ def in_a_callback_of_the_garbage_collector():
     gc.collect()
 
 
-@pytest.mark.parametrize("dropped", [Interrupted, in_a_callback_of_the_garbage_collector])
+def in_a_task_that_does_not_heed_its_cancelling():
+    async def deaf():
+        signal.raise_signal(signal.SIGINT)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    asyncio.run(deaf())
+
+
+def in_what_catches_all():
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        in_what_catches_all,
+        Interrupted,
+        in_a_callback_of_the_garbage_collector,
+        in_a_task_that_does_not_heed_its_cancelling,
+    ],
+)
 def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", lambda other: pytest.fail(str(other)))
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(interrupts, "_AGAIN", 0.05)
     waited = []
 
     def action():

@@ -21,6 +21,15 @@ def test_json_is_strict_and_reads_back(tmp_path):
     assert run.read_json("a/b.json")["y"] == [0.5, 2]
 
 
+def test_json_that_nobody_reads_by_eye_has_no_spaces(tmp_path):
+    run, large = Run(tmp_path), {"matrix": [[0] * 1000] * 1000}
+    run.write_json("small.json", {"matrix": [[0] * 2]})
+    run.write_json("large.json", large)
+    assert (tmp_path / "small.json").read_text().count("\n") > 4
+    assert (tmp_path / "large.json").stat().st_size < 2.1e6
+    assert run.read_json("large.json") == large
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.write_text("report.md", "old")

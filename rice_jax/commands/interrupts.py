@@ -6,13 +6,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from rice_jax.errors import tell
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 2.0
 """Seconds in which most of what is under way ends."""
+_AGAIN = 1.0
+"""Seconds after which Ctrl-C is sent once more, where the command still goes on."""
 
 
 @contextlib.contextmanager
@@ -23,27 +26,35 @@ def heeded() -> Iterator[None]:
     minute. A thread hears it there, says so, and ends the process at the second one, which costs
     no more than a kill does: files are written whole or not at all, and locks are the kernel's.
 
-    What a garbage collector's callback or a destructor raises is told and forgotten, and JAX has
-    such a callback, in which a command may be whenever the signal comes. It is sent once more
-    then, a moment later, from where nothing is dropped.
+    What Python then raises may be dropped: in a destructor, in a garbage collector's callback, of
+    which JAX has one, by asyncio, whose tasks need not heed it, by a library that catches all. So
+    it is raised again until the command has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     usual, listener = sys.unraisablehook, _Listener()
 
-    def sent_again(unraisable: Any) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        _soon(_AGAIN, listener.send_again)
+        raise KeyboardInterrupt
+
+    def quietly(unraisable: Any) -> None:
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             usual(unraisable)
-            return
-        _soon(0.05, listener.send_again)
 
-    sys.unraisablehook = sent_again
+    sys.unraisablehook = quietly
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:  # a shell's background job ignores it
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         listener.close()
-        if sys.unraisablehook is sent_again:  # else another one stands before it, and calls it
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if sys.unraisablehook is quietly:  # else another one stands before it, and calls it
             sys.unraisablehook = usual
 
 
@@ -55,15 +66,20 @@ class _Listener:
         os.set_blocking(self._writing, False)
         self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._sent_again = 0
+        self._lock, self._open = threading.Lock(), True
         threading.Thread(target=self._listen, daemon=True).start()
 
     def send_again(self) -> None:
         """Let the main thread have a SIGINT once more, which is no second wish."""
-        self._sent_again += 1
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        with self._lock:
+            if self._open:
+                self._sent_again += 1
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Hear and send no more."""
+        with self._lock:
+            self._open = False
         signal.set_wakeup_fd(self._before)
         os.close(self._writing)
 
