@@ -14,7 +14,7 @@ import ml_collections
 from absl import app, flags
 
 from rice_jax import config as configuration
-from rice_jax import profile, records, train, zoo
+from rice_jax import evaluate, identity, profile, records, train, zoo
 from rice_jax.errors import UserError
 from rice_jax.report import history
 from rice_jax.run import Run
@@ -23,11 +23,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=Tr
 _NAME = flags.DEFINE_string("name", None, "The net's name in the zoo; by default the net's own.")
 _MACHINE = flags.DEFINE_string("machine", "", "Where it was trained; by default the devices.")
 _RECIPE = flags.DEFINE_string("recipe", "", "How it was trained; by default the schedule's name.")
+_COMMAND = flags.DEFINE_string("command", "", "What gives such a run again; by default a training.")
 _NOTE = flags.DEFINE_string("note", "", "What else is to be known of it.")
 
 
 def card(
-    run: Run, trained: train.Trained, *, machine: str = "", recipe: str = "", note: str = ""
+    run: Run,
+    trained: train.Trained,
+    *,
+    machine: str = "",
+    recipe: str = "",
+    command: str = "",
+    note: str = "",
 ) -> records.ZooCard:
     """The card but for name and digest; UserError where the run is not finished."""
     saved, rows = configuration.read(run), records.read_history(run)
@@ -50,7 +57,6 @@ def card(
         part: records.Share(accuracy=result.accuracy, images=result.images)
         for part, result in evaluation.parts().items()
     }
-    validated = records.Share(accuracy=best.val_accuracy, images=images.images["validation"])
     return records.ZooCard(
         name="",
         config=configuration.to_json(config),
@@ -61,14 +67,31 @@ def card(
         best_epoch=best.epoch,
         seed=config.seed,
         data=images,
-        accuracy=records.CardAccuracy(validation=validated, **tested),
+        accuracy=records.CardAccuracy(validation=_validated(run, trained, best), **tested),
         versions=versions,
         machine=machine or saved.versions["devices"],
         date=ended.isoformat(),
-        command=_command(config),
+        command=command or _command(config),
         note=note or None,
         sha256="",
     )
+
+
+def _validated(run: Run, trained: train.Trained, best: records.EpochRow) -> records.Share:
+    """Of all clean validation images: as history.csv has it, or measured where it has others."""
+    recipe = trained.config.train
+    images = configuration.read(run).data.images["validation"]
+    if not (recipe.validation_augmented or recipe.validation_images):
+        return records.Share(accuracy=best.val_accuracy, images=images)
+    measured = evaluate.evaluate(
+        trained.module,
+        trained.params,
+        identity.load_own(trained.config, run).splits["validation"],
+        classes=trained.classes,
+        image_size=trained.config.data.image_size,
+        batch_size=trained.config.eval.batch_size,
+    )
+    return records.Share(accuracy=measured.accuracy, images=measured.images)
 
 
 def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -122,11 +145,16 @@ def main(argv: list[str]) -> None:
     run = Run(_WORKDIR.value)
     trained = train.load(run)
     name = _NAME.value or trained.config.model.name
-    said = {"machine": _MACHINE.value, "recipe": _RECIPE.value, "note": _NOTE.value}
+    said = {
+        "machine": _MACHINE.value,
+        "recipe": _RECIPE.value,
+        "command": _COMMAND.value,
+        "note": _NOTE.value,
+    }
     zoo.save(name, trained.params, card(run, trained, **said))
     again = zoo.load(name)
     count = sum(leaf.size for leaf in jax.tree.leaves(again.variables))
-    print(f"{name}: {count:,} parameters; {again.card['accuracy']}")
+    print(f"{name}: {count:,} parameters; {again.card.accuracy}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import report_runs
 import tiny_training
 
 from rice_jax import config as configuration
-from rice_jax import records, train, zoo
+from rice_jax import data, records, train, zoo
 from rice_jax.data.archive import Member
 from rice_jax.data.split import split
 from rice_jax.errors import UserError
@@ -108,6 +108,22 @@ def test_a_run_becomes_a_net_of_the_zoo(run, tmp_path):
     assert card.command.startswith("python -m rice_jax.main --config=configs/final.py ")
     for field in ("data.path=Rice_Image_Dataset", "train.augment=True", "train.epochs=3"):
         assert f"--config.{field}" in card.command
+
+
+def test_a_card_tells_of_all_clean_validation_images_whatever_was_validated_on(run, monkeypatch):
+    told = run.read_json("config.json")
+    told["config"]["train"] |= {"validation_augmented": True, "validation_images": 10}
+    run.write_json("config.json", told)
+    images = tiny_training.dataset()
+    monkeypatch.setattr("rice_jax.identity.load_own", lambda *_: images)
+    trained = train.load(run)
+    card = ZOO.card(run, trained, command="rice-jax lighten")
+    (batch,) = data.batches(images.splits["validation"], 20, image_size=tiny_training.SIZE)
+    x = np.asarray(batch["image"], np.float32) / 255
+    logits = trained.module.apply({"params": trained.params}, x)
+    right = float(np.mean(np.argmax(logits, axis=1) == batch["label"]))
+    assert dataclasses.asdict(card.accuracy.validation) == {"accuracy": right, "images": 20}
+    assert card.command == "rice-jax lighten"
 
 
 @pytest.mark.parametrize("how", ["drawn", "untrained", "elsewhere"])
