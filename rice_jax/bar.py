@@ -22,7 +22,7 @@ class Bar:
     def __init__(self, task: str, images: int | None = None, done: int = 0) -> None:
         """A task of `images` images, `done` of them behind us; None where nothing is counted."""
         self._task, self._images, self._done = task, images, done
-        self._said = ""
+        self._said, self._told_of = "", done
         self._begun = self._told = time.monotonic()
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
@@ -83,8 +83,12 @@ class Bar:
         if self._bar is not None or now - self._told < pause:
             return
         self._told = now
+        seconds = f"{now - self._begun:.0f} s"
         if self._images is None:
-            line = f"{self._task}: {now - self._begun:.0f} s"
+            line = f"{self._task}: {seconds}"
+        elif self._done == self._told_of:  # else the same line would come again and again
+            line = f"{self._task}: {self._done} of {self._images} images, {seconds}"
         else:
             line = f"{self._task}: {self._done} of {self._images} images  {self._said}".rstrip()
+        self._told_of = self._done
         print(line, file=sys.stderr, flush=True)

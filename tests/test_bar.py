@@ -46,6 +46,19 @@ def test_a_long_task_is_told_of_less_often(begun, pause, clock, capsys):
     assert [line.split()[2] for line in capsys.readouterr().err.splitlines()] == ["1", "3"]
 
 
+def test_no_two_lines_of_a_task_that_rests_are_the_same(clock, capsys):
+    clock += [0, 5, 6, 10, 15]
+    with bar.Bar("epoch 1/2", 100) as told:
+        for images in (0, 20, 0, 0):
+            told.advance(images)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "epoch 1/2: 0 of 100 images, 5 s",
+        "epoch 1/2: 20 of 100 images",
+        "epoch 1/2: 20 of 100 images, 15 s",
+    ]
+
+
 def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
     clock += [0, 3, 5, 6]
     assert list(progress("abc", 3, "checking folder")) == ["a", "b", "c"]
@@ -53,7 +66,7 @@ def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
 
 
 @pytest.mark.parametrize(
-    ("images", "line"), [(7, "compiling: 0 of 7 images\n"), (None, "compiling: 5 s\n")]
+    ("images", "line"), [(7, "compiling: 0 of 7 images, 5 s\n"), (None, "compiling: 5 s\n")]
 )
 def test_a_task_that_does_not_move_is_told_of_by_the_thread(images, line, monkeypatch):
     told, written = threading.Event(), []

@@ -42,7 +42,7 @@ _LEGEND_ROW = 0.2  # inches
 _LEADING = 1.35  # height of a line over its letters
 
 SYNTHETIC = "synthetic data: drawn grains, not photographs"
-WRITTEN = "Letters that no font here can draw are written by their sound, as a number or as □."
+WRITTEN = "Letters that no font here can draw are written by sound, number or □."
 
 # Fonts of other scripts, used where they are installed.
 _OTHER_SCRIPTS = (
