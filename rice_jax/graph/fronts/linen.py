@@ -8,6 +8,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import errors
 
 from rice_jax.errors import UserError
@@ -31,9 +33,13 @@ class LinenNet(PureNet):
 
     def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
         """Shapes of the variables that `module.init` would make, at no compute."""
-        keys = any_stream(rngs)
-        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return unboxed(jax.eval_shape(lambda x: self.module.init(keys, x, **kwargs), shape))
+        image = jax.ShapeDtypeStruct(tuple(x.shape), np.dtype(x.dtype))
+        known = self.module, image, tuple(any_stream(rngs)), tuple(kwargs.items())
+        try:
+            hash(known)
+        except TypeError:  # arrays among the module's fields, or in the call
+            return _shapes(self.module, image, any_stream(rngs), kwargs)
+        return jax.tree.map(lambda leaf: leaf, _known_shapes(*known, jnp.result_type(float)))
 
     def apply(self, variables: Any, x: Any, **options: Any) -> Any:
         """`module.apply`; UserError for a random stream that has no key."""
@@ -73,6 +79,25 @@ class LinenNet(PureNet):
 
         with nn.intercept_methods(intercept), calling(functools.partial(mark, layers)):
             yield
+
+
+def _shapes(
+    module: nn.Module, image: jax.ShapeDtypeStruct, keys: dict[str, Any], kwargs: Any
+) -> Any:
+    return unboxed(jax.eval_shape(lambda x: module.init(keys, x, **kwargs), image))
+
+
+@functools.lru_cache(maxsize=32)  # half of a trace's time, and a pruning traces a net many times
+def _known_shapes(
+    module: nn.Module,
+    image: jax.ShapeDtypeStruct,
+    streams: tuple[str, ...],
+    kwargs: tuple[tuple[str, Any], ...],
+    precision: Any,
+) -> Any:
+    """The same of what has been asked for lately; what keys are does not matter to shapes."""
+    del precision
+    return _shapes(module, image, dict.fromkeys(streams, jax.random.key(0)), dict(kwargs))
 
 
 def streams(rngs: Any) -> dict[str, Any]:
