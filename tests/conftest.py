@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gc
 import os
+from unittest import mock
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Programs here run once or twice: compiling them well would take longer than running them.
@@ -11,6 +12,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # The backend starts here, by what stands in the environment and no test's wish, so that a child
 # process with this environment and as many devices computes the same to the last bit.
@@ -77,6 +79,17 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 20, 100)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """The same nets are compiled for test after test: keep what takes long on disk.
+
+    Each process has a folder of its own, since JAX does not write into one whole or not at all.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    compilation_cache.reset_cache()  # something was compiled while tests were collected
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _module_leaves_jax_as_it_was(request):
     with _left_as_found(request.node.name):
@@ -96,3 +109,12 @@ def compiled_well():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def drawn_small():
+    """Figures of few pixels, where nobody looks at them: most of the time to draw goes by these."""
+    from rice_jax.report import style
+
+    with mock.patch.dict(style._settings(), {"figure.dpi": 40, "savefig.dpi": 40}):
+        yield

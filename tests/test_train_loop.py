@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training
-from jax.experimental.compilation_cache import compilation_cache
 from processes import alike
 from tiny_training import config, dataset, newest
 
@@ -67,20 +66,6 @@ def same(first, second):
     """Whether two runs stand at the same point, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
     return first[1] == second[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    """The same steps are compiled for test after test: keep them on disk."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("compiled")), 0), strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

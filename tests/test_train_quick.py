@@ -6,7 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from test_train_loop import _compiled_once, rows, same, watched  # noqa: F401
+from test_train_loop import rows, same, watched
 from tiny_training import config, dataset, newest
 
 from rice_jax import train
@@ -24,9 +24,8 @@ def quick(**fields):
     return tiny
 
 
-@pytest.fixture
-def seen(monkeypatch):
-    """(image size, rate) of each step that is done."""
+def recorded(patch):
+    """A list of (image size, rate) of each step that will be done."""
     compiled, steps = loop.train_step, []
 
     def watching(*args, **kwargs):
@@ -38,35 +37,35 @@ def seen(monkeypatch):
 
         return watch
 
-    monkeypatch.setattr(loop, "train_step", watching)
+    patch.setattr(loop, "train_step", watching)
     return steps
-
-
-def test_images_grow_and_the_rate_follows_the_step(tmp_path, seen):
-    settings = quick(warmup=0.2, weight_decay=0.1)
-    run = Run(tmp_path)
-    train.train(settings, run, dataset())
-    assert [size for size, _ in seen] == [size for size in SIZES for _ in range(STEPS)]
-    rising = [0.02 * (step + 1) / 3 for step in range(3)]
-    falling = [0.01 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
-    assert [rate for _, rate in seen] == pytest.approx(rising + falling)
-    last = [float(row["learning_rate"]) for row in rows(run)]
-    assert last == pytest.approx([(rising + falling)[step] for step in (4, 9, 14)])
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing stopped, and its settings."""
-    settings, run = quick(weight_decay=0.1), Run(tmp_path_factory.mktemp("whole"))
+    """A run that nothing stopped, its settings, and its steps."""
+    settings, run = quick(warmup=0.2, weight_decay=0.1), Run(tmp_path_factory.mktemp("whole"))
     settings.train.augment = True
-    train.train(settings, run, dataset())
-    return settings, run
+    with pytest.MonkeyPatch.context() as patch:
+        steps = recorded(patch)
+        train.train(settings, run, dataset())
+    return settings, run, steps
+
+
+def test_images_grow_and_the_rate_follows_the_step(whole):
+    _, run, steps = whole
+    assert [size for size, _ in steps] == [size for size in SIZES for _ in range(STEPS)]
+    rising = [0.02 * (step + 1) / 3 for step in range(3)]
+    falling = [0.01 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert [rate for _, rate in steps] == pytest.approx(rising + falling)
+    last = [float(row["learning_rate"]) for row in rows(run)]
+    assert last == pytest.approx([(rising + falling)[step] for step in (4, 9, 14)])
 
 
 @pytest.mark.parametrize("reading", [115, 190, 215])
 @pytest.mark.one_in(3)
 def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp_path, reading):
-    settings, undisturbed = whole
+    settings, undisturbed, _ = whole
     run = Run(tmp_path / "run")
     images = watched("train", reading, lambda: signal.raise_signal(signal.SIGTERM))
     images.workers = 1
@@ -78,14 +77,15 @@ def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
-def test_patience_and_plateaus_are_the_study_s_alone(tmp_path, seen):
+def test_patience_and_plateaus_are_the_study_s_alone(tmp_path, monkeypatch):
+    steps = recorded(monkeypatch)
     settings = quick(shrink=(4,), epochs=(4,), warmup=0.0)
     settings.train.update(stop_patience=1, plateau_patience=1, plateau_min_delta=100.0, epochs=1)
     run = Run(tmp_path)
     train.train(settings, run, dataset())
     assert len(rows(run)) == 4
     expected = [0.01 * (1 + math.cos(math.pi * step / 20)) for step in range(20)]
-    assert [rate for _, rate in seen] == pytest.approx(expected)
+    assert [rate for _, rate in steps] == pytest.approx(expected)
 
 
 def test_another_schedule_in_the_same_folder_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from commands import run as command
 from flax import linen as nn
 from inspected import random_variables
-from test_train_loop import _compiled_once, same, watched  # noqa: F401
+from test_train_loop import same, watched
 from tiny_training import CLASSES, SIZE, config, dataset, newest
 
 from rice_jax import ops, train
