@@ -10,6 +10,7 @@ import data_files
 import jax
 import keras_nets  # noqa: F401  (sets the backend before Keras is imported)
 import numpy as np
+import prunable
 import pytest
 
 from rice_jax import models, profile
@@ -82,8 +83,12 @@ def test_a_runtime_infers_what_was_exported(monkeypatch):
     given = argparse.Namespace(net="micro", runtime="onnxruntime")
     contender = of_runtimes.make(given, images, np.zeros(2, np.int32))
     module = models.build("micro")
-    variables = module.init(jax.random.key(0), images[:1] / np.float32(255))
-    ours = module.apply(variables, images / np.float32(255))
+
+    def logits(x):
+        return module.apply(module.init(jax.random.key(0), x[:1]), x)
+
+    x = images / np.float32(255)
+    ours = prunable.compiled(logits, x)(x)
     assert contender.train is None
     np.testing.assert_allclose(contender.infer(1), ours, atol=1e-5)
 

@@ -24,7 +24,7 @@ def small():
 
 def labelled(seed=0, shape=SHAPE):
     x = prunable.images(seed, shape)
-    return [(x[:3], np.zeros(3, int)), (x[3:], np.zeros(1, int))]
+    return [(x[:2], np.zeros(2, int)), (x[2:], np.zeros(2, int))]
 
 
 def variables_of(module, seed=0, shape=SHAPE):
