@@ -13,7 +13,8 @@ from precision import double_precision
 from rice_jax import ops
 from rice_jax.graph.trace import trace
 
-pytestmark = pytest.mark.usefixtures("compiled_well")
+as_users_get_it = pytest.mark.usefixtures("compiled_well")
+"""Compiled with all of XLA's optimisations, and so are all tests after the first of these."""
 
 
 def draw(*shape, seed=0, dtype=np.float64):
@@ -64,6 +65,24 @@ def test_convolution_in_float64(height, width, channels, filters, kernel, paddin
         same(run(ops.conv_general_dilated), run(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=12)
+@given(
+    sides, sides, st.tuples(small, small), st.tuples(small, small),
+    st.sampled_from(["SAME", "VALID"]), st.booleans(),
+)  # fmt: skip
+def test_max_pooling_in_float64_with_ties(height, width, window, strides, padding, ties):
+    height, width = max(height, window[0]), max(width, window[1])
+    with double_precision():
+        x = draw(2, height, width, 2)
+        x = np.round(x) if ties else x
+
+        def run(pool):
+            return jax.jit(lambda x: value_and_gradients(pool, x))(x)
+
+        got = run(lambda x: ops.max_pool(x, window, strides, padding))
+        same(got, run(xla_pool(window, strides, padding)), rtol=1e-13, atol=1e-13)
+
+
 def convolved(convolve, x, w, stride, padding):
     numbers = ("NHWC", "HWIO", "NHWC")
 
@@ -85,6 +104,7 @@ def convolved(convolve, x, w, stride, padding):
     ],
 )
 @pytest.mark.one_in(2)
+@as_users_get_it
 def test_convolution_of_images_larger_than_a_chunk(
     image, channels, filters, kernel, stride, padding
 ):
@@ -95,24 +115,6 @@ def test_convolution_of_images_larger_than_a_chunk(
             for convolve in (ops.conv_general_dilated, lax.conv_general_dilated)
         )
         same(ours, xlas, rtol=1e-11, atol=1e-11)
-
-
-@settings(deadline=None, max_examples=12)
-@given(
-    sides, sides, st.tuples(small, small), st.tuples(small, small),
-    st.sampled_from(["SAME", "VALID"]), st.booleans(),
-)  # fmt: skip
-def test_max_pooling_in_float64_with_ties(height, width, window, strides, padding, ties):
-    height, width = max(height, window[0]), max(width, window[1])
-    with double_precision():
-        x = draw(2, height, width, 2)
-        x = np.round(x) if ties else x
-
-        def run(pool):
-            return jax.jit(lambda x: value_and_gradients(pool, x))(x)
-
-        got = run(lambda x: ops.max_pool(x, window, strides, padding))
-        same(got, run(xla_pool(window, strides, padding)), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,7 @@ def gradients(net, x):
     return jax.jit(jax.grad(lambda p, x: net.apply(p, x), argnums=(0, 1)))(params, x)
 
 
+@as_users_get_it
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
 def test_within_flax_layers(dtype, rtol):
     x = jax.random.uniform(jax.random.key(1), (2, 9, 9, 3))
@@ -185,6 +188,7 @@ def test_relu(shape):
         same(value_and_gradients(ops.relu, x), value_and_gradients(jax.nn.relu, x), rtol=0)
 
 
+@as_users_get_it
 @pytest.mark.parametrize("check", [True, False])
 def test_split_over_devices(check):
     """The gradient of a mean over the devices' shares is that over the whole batch."""
