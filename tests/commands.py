@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from absl import app, flags
+from array_record.python import array_record_data_source  # noqa: F401  (defines flags, but once)
 
 from rice_jax.commands.app import call
 

@@ -14,6 +14,8 @@ from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
 from rice_jax.report.page import to_markdown
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 EVALUATED = {"clean": scored(990), "augmented": scored(900), "path": "test split"}
 
 

@@ -12,6 +12,8 @@ from rice_jax.errors import UserError
 from rice_jax.report import comparison
 from rice_jax.report.comparison import compared, figures
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 
 def file_of(folder, precision, accuracy, bit_operations, **changes):
     """An exported file of the net 'final', by what stands beside it."""

@@ -30,6 +30,8 @@ from rice_jax.report import record
 from rice_jax.report.page import lightening, to_markdown
 from rice_jax.run import Run
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 NETS = {
     "final": {"stages": ((4,), (4, 6)), "dense": 8},
     "cnn_light": {"stages": ((4,), (6,)), "dense": 8},

@@ -16,6 +16,8 @@ from rice_jax.prune import prune
 from rice_jax.records import Taken
 from rice_jax.train import schedule
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 SIDE = 8
 IMAGES = prunable.images(1, (4, SIDE, SIDE, 3))
 JUDGE = Judge([(IMAGES, np.arange(4) % 3)], 0.5, "study", "l1")

@@ -19,6 +19,8 @@ from rice_jax.lighten.variants import with_baselines
 from rice_jax.records import PruneRequest, SuggestionsFile, plain
 from rice_jax.run import Run
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):

@@ -4,16 +4,20 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from data_files import picture, pictures, write_zip
 from markdown_it import MarkdownIt
 
 from rice_jax import config as configuration
+
+pytestmark = pytest.mark.usefixtures("drawn_small")
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -99,26 +103,39 @@ def small(command):
     return f"{command} {more}"
 
 
-def test_every_command_runs(checkout):
-    assert NOT_RUN.keys() < COMMANDS.keys()
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("RICE_IMAGE_DATASET", "PYTHON", "CONSTRAINTS")
-    } | {
+def in_a_shell(command, checkout):
+    environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
+    return subprocess.run(
+        ["bash", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True
+    )
+
+
+def in_this_process(command, checkout):
+    """The same without a process that loads JAX anew."""
+    program, *arguments = shlex.split(command)
+    if program == "scripts/run.sh":
+        arguments.insert(0, "train")
+    with contextlib.chdir(checkout):
+        return commands.run(*arguments)
+
+
+@pytest.mark.parametrize("always", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_every_command_runs(always, checkout, monkeypatch):
+    """A shell begins each program once, or always."""
+    for name in ("RICE_IMAGE_DATASET", "PYTHON", "CONSTRAINTS"):
+        monkeypatch.delenv(name, raising=False)
+    assert NOT_RUN.keys() < COMMANDS.keys()
+    begun = set()
     for command in COMMANDS:
         if command in NOT_RUN:
             continue
-        done = subprocess.run(
-            ["bash", "-c", small(command)],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        program = command.split()[0]
+        run = in_this_process if program in begun and not always else in_a_shell
+        begun.add(program)
+        done = run(small(command), checkout)
         assert done.returncode == 0, f"{command}: {done.stderr}"
     assert [name for name in LEFT_BEHIND if not (checkout / name).is_file()] == []
 

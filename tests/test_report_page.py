@@ -11,6 +11,8 @@ from rice_jax.errors import UserError
 from rice_jax.report import figures, markdown, record
 from rice_jax.report.page import page
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 PRUNED = {
     "request": {"parent": "runs/final"},
     "before": {"study": 400, "params": 40, "filters": 4},

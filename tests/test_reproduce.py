@@ -10,6 +10,8 @@ from rice_jax import reproduction
 from rice_jax.errors import UserError
 from rice_jax.train.images import load_images
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 FIELDS = {
     "data.image_size": 32,
     "data.path": "synthetic",
