@@ -53,6 +53,7 @@ def rows(counted):
 
 
 @NETS
+@pytest.mark.one_in(2)
 def test_the_same_net_in_linen_and_nnx_computes_and_costs_the_same(name):
     """The same operations in the same layers, so that whatever reads a trace says the same."""
     linen, module, _ = built(name)
@@ -114,6 +115,7 @@ def silenced(name, module, removed):
 
 
 @NETS
+@pytest.mark.one_in(2)
 def test_half_an_nnx_net_equals_the_whole_one_with_those_filters_silent(name):
     _, module, _ = built(name)
     before, sizes = jax.tree.map(np.array, front(module).variables), nnx.graphdef(module)

@@ -51,6 +51,7 @@ def test_variables_are_used_for_many_images_at_a_time():
 
 
 @pytest.mark.parametrize("name", NETS)
+@pytest.mark.one_in(2)
 def test_a_part_divides_the_batch(name):
     for images in (1, 7, 12):
         assert images % part(models.build(name), 32, images) == 0

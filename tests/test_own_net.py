@@ -13,6 +13,8 @@ from rice_jax.commands import settings
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NARROW = {
     "resnet18": {"stages": ((8,),)},
@@ -47,6 +49,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NARROW)
+@pytest.mark.one_in(2)
 def test_an_example_trains(name, trained):
     net = train.load(Run(trained(EXAMPLES / f"{name}.py", **NARROW[name])))
     assert net.config.model.name == name

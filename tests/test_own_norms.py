@@ -99,6 +99,7 @@ def of_flax(variables):
 
 @IN_BOTH
 @pytest.mark.parametrize("shards", [1, 8])
+@pytest.mark.one_in(3)
 def test_gradients_and_statistics_are_those_of_the_whole_batch(net, shards):
     variables, params = drawn()
 

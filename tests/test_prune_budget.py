@@ -18,6 +18,7 @@ MEASURES = ("formula", "study", "xla", "params", "filters")
 
 
 @pytest.mark.parametrize("name", prunable.NETS)
+@pytest.mark.one_in(2)
 def test_the_cost_is_what_the_profiler_counts_on_the_smaller_net(name):
     module = prunable.NETS[name]()
     graph = prune.dependencies(module, prunable.SHAPE)

@@ -17,6 +17,8 @@ from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 FILES = [
     "config.json",
     "history.csv",
@@ -304,7 +306,8 @@ def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
         assert ("onnxruntime was not timed: .onnx needs a package" in told) == bool(why)
 
 
-@pytest.mark.parametrize("name", ["final", "vgg16"])
+@pytest.mark.parametrize("name", ["vgg16", "final"])
+@pytest.mark.one_in(2)
 def test_profile_needs_neither_weights_nor_data(name, tmp_path, monkeypatch):
     monkeypatch.setenv("RICE_IMAGE_DATASET", str(tmp_path / "nothing here"))
     run_stages(small(name, tmp_path), str(tmp_path / name), ["profile"])
