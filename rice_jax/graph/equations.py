@@ -47,9 +47,12 @@ class Equation:
 
     def apply(self, *operands: Any) -> list[Any]:
         """Run the operation on arrays, one per input; a list with one array per output."""
-        params = self.primitive.get_bind_params(self.params)
-        # JAX before 0.10 gives the functions that it holds apart.
-        functions, params = params if isinstance(params, tuple) else ((), params)
+        functions: Sequence[Any] = ()
+        params: Any = self.params
+        if self.bodies:
+            params = self.primitive.get_bind_params(params)
+            # JAX before 0.10 gives the functions that it holds apart.
+            functions, params = params if isinstance(params, tuple) else ((), params)
         outputs = self.primitive.bind(*functions, *operands, **params)
         return list(outputs) if self.primitive.multiple_results else [outputs]
 
