@@ -19,6 +19,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import pkgutil
 import random
 import re
 import shutil
@@ -34,6 +35,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+import rice_jax
 from rice_jax import train
 from rice_jax.commands.entry import enter
 from rice_jax.run import Run
@@ -68,8 +70,6 @@ _JOBS = {
 """By name, `rice-jax ...` as it is given; what it leaves is {work}, of what was trained {base}."""
 _NEEDS = {"onnx": "jax2onnx", "tflite": "litert_converter"}
 """Packages without which a job is left out."""
-_LOADED = ("reproduction", "lighten.search", "lighten.variants", "data.builder", "export.writing")
-"""What the commands load when they compute."""
 _COLD = 0.15
 """Share of the processes that begin at nothing, as a command does; loading takes some seconds."""
 _LIVES = 6
@@ -138,8 +138,8 @@ def main(argv: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
     out, until = Path(_OUT.value).resolve(), time.monotonic() + 60 * _MINUTES.value
     _be_hasty(out)
-    for module in _LOADED:
-        importlib.import_module(f"rice_jax.{module}")
+    for module in pkgutil.walk_packages(rice_jax.__path__, "rice_jax."):
+        importlib.import_module(module.name)
     gc.freeze()  # copies of this process need no pages of their own for it
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "base" / "report.html").exists():
