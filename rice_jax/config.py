@@ -88,7 +88,9 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.plateau_patience": Field(
             3, "epochs without a lower validation loss until the rate falls", _COUNT
         ),
-        "train.plateau_factor": Field(0.2, "what the rate is then multiplied by", Real(0, 1)),
+        "train.plateau_factor": Field(
+            0.2, "what the rate is then multiplied by", Real(0, 1, above=True)
+        ),
         "train.plateau_min_delta": Field(1e-4, "how much lower counts as lower", Real(0, 1e6)),
         "train.stop_patience": Field(
             5, "epochs without a lower validation loss until training ends", _COUNT

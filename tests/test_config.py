@@ -50,3 +50,20 @@ def test_an_older_version_s_configuration_keeps_its_meaning(tmp_path, before, no
     train = config.read(run).config["train"]
     assert (train["on_collapse"], train["schedule"]) == (now, "study")
     assert "stop_on_collapse" not in train
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("plateau_factor", 0.0),
+        ("plateau_factor", -1.0),
+        ("plateau_factor", float("nan")),
+        ("plateau_min_delta", float("nan")),
+        ("learning_rate", 0.0),
+    ],
+)
+def test_a_recipe_by_which_nothing_learns_is_refused(field, value):
+    made = config.default("final")
+    made.train[field] = value
+    with pytest.raises(UserError, match=rf"config\.train\.{field}={value}: give a number"):
+        config.check(made)
