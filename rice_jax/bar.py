@@ -66,6 +66,7 @@ class Bar:
         self._ended.set()
         self._thread.join()
         if self._bar is not None:
+            self._bar.clear()  # tqdm leaves what was shown by refresh alone
             self._bar.close()
             self._bar = None
 

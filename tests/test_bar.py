@@ -1,5 +1,7 @@
 """How far a long task is, told in a log."""
 
+import io
+import sys
 import threading
 import types
 
@@ -83,6 +85,31 @@ def test_a_task_that_does_not_move_is_told_of_by_the_thread(images, line, monkey
     with bar.Bar("compiling", images):
         assert told.wait(60)
     assert "".join(written) == line
+
+
+class Terminal(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.shown = threading.Event()
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        if "counting" in text:
+            self.shown.set()
+        return super().write(text)
+
+
+@pytest.mark.parametrize("images", [7, None])
+def test_a_bar_that_the_thread_alone_has_shown_is_taken_away(images, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(bar, "_LOOK_SECONDS", 0.001)
+    with bar.Bar("counting", images):
+        assert terminal.shown.wait(60)
+    *_, last, rest = terminal.getvalue().split("\r")
+    assert (last.strip(), rest) == ("", "")
 
 
 def test_a_failure_within_ends_the_telling():
