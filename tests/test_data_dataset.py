@@ -235,6 +235,25 @@ def test_more_than_one_in_a_hundred_is_refused(tmp_path):
     assert not list(tmp_path.glob("cache/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((), ""),
+        (("train", "val", "test"), "rice: split as its folders are\n"),
+        (("train", "test"), "rice: split as its folders are; validation is cut out of train\n"),
+        (("train", "val"), "rice: split as its folders are; test is cut out of train\n"),
+    ],
+)
+def test_a_split_of_its_own_is_said(tmp_path, capsys, parts, said):
+    above = [f"{part}/" for part in parts] or [""]
+    files = {f"{part}{name}": content for part in above for name, content in FILES.items()}
+    data.load(data_files.write_folder(tmp_path / "rice", files), tmp_path / "cache", seed=0)
+    told = capsys.readouterr().err
+    assert [line for line in told.splitlines(keepends=True) if "split" in line] == (
+        [said] if said else []
+    )
+
+
 def test_without_a_path_the_environment_says_where(prepared, folder, monkeypatch, capsys):
     monkeypatch.setenv("RICE_IMAGE_DATASET", str(folder))
     dataset = data.load("", prepared[1], seed=0)

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rice_jax import files, zoo
 from rice_jax.data.archive import Archive, classes, open_archive
@@ -60,6 +60,8 @@ def load(
     """
     path = chosen(path)
     archive, name = _opened(path, synthetic_per_class, seed)
+    if path != SAMPLE:
+        _tell_own_split({member.split for member in archive.members}, name)
     builder = prepare(archive, cache_dir, seed)
     tell_skipped(builder.skipped, len(archive.members), name)
     return Dataset(
@@ -102,6 +104,14 @@ def _grains(per_class: int, seed: int) -> Grains:
         file=sys.stderr,
     )
     return Grains(per_class, seed)
+
+
+def _tell_own_split(named: Collection[str], name: str) -> None:
+    """Say on standard error that images are split already, and what is cut out of train."""
+    if "train" in named:
+        cut = [split for split in SPLITS if split not in named]
+        rest = f"; {' and '.join(cut)} is cut out of train" if cut else ""
+        print(f"{name}: split as its folders are{rest}", file=sys.stderr)
 
 
 def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
