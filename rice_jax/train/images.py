@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-import tqdm
 
 from rice_jax import config as configuration
 from rice_jax import data
+from rice_jax.bar import Bar
 from rice_jax.train.step import evaluation_inputs
 
 Kinds = Sequence[str]
@@ -52,12 +52,10 @@ class Images:
         workers = self.config.data.workers
         batches = data.batches(self.source, size, image_size=side, limit=total, workers=workers)
         first = 0
-        with tqdm.tqdm(
-            total=total, desc=f"{self.task}, {kind}", unit=" images", leave=False, disable=None
-        ) as bar:
+        with Bar(f"{self.task}, {kind}", total) as bar:
             for batch in batches:
                 real = int(np.sum(batch["weight"] > 0))
                 images = prepare(batch["image"], np.uint32(first))
                 yield images[:real], batch["label"][:real]
                 first += real
-                bar.update(real)
+                bar.advance(real)
