@@ -9,10 +9,11 @@ import numpy as np
 from rice_jax import export, train
 from rice_jax.errors import UserError
 from rice_jax.export import runtimes
+from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
 from rice_jax.records import Seconds
 
-FORMATS = {"LiteRT": ".tflite", "onnxruntime": ".onnx"}
+FORMATS = {name: suffix for suffix, name in RUNTIMES.items() if suffix != ".stablehlo"}
 """What each runtime reads."""
 
 
@@ -35,19 +36,14 @@ def latencies(
     draw = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: draw.random(leaf.shape, np.float32) / 10, shapes)
     net = folded(train.Trained(config, train.build(config), params, classes=(), epoch=0))
-    side = config.data.image_size
+    whole = (net.module, net.params, config.data.image_size)
     found: dict[str, Seconds] = {}
     why_not: dict[str, str] = {}
-    for runtime in FORMATS:
+    for runtime, suffix in FORMATS.items():
         try:
-            found[runtime] = Seconds(**runtimes.latency(_made(runtime, net), side))
+            content = (export.to_onnx if suffix == ".onnx" else export.to_tflite)(*whole)
+            timed = runtimes.latency(runtimes.opened(suffix, content), config.data.image_size)
+            found[runtime] = Seconds(**timed)
         except UserError as error:
             why_not[runtime] = str(error)
     return found, why_not
-
-
-def _made(runtime: str, net: train.Trained) -> runtimes.Runnable:
-    whole = (net.module, net.params, net.config.data.image_size)
-    if runtime == "LiteRT":
-        return runtimes.tflite(export.to_tflite(*whole))
-    return runtimes.onnx(runtimes.onnx_session(export.to_onnx(*whole)))

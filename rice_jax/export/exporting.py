@@ -56,7 +56,9 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     about: dict[str, Any] = {"file": out} | _about(net, suffix, calibration is not None)
     content, differences = _made(net, trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
-        about["latency_seconds"] = _latencies(trained, RUNTIMES[suffix], _net(suffix, content))
+        about["latency_seconds"] = _latencies(
+            trained, RUNTIMES[suffix], runtimes.opened(suffix, content)
+        )
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
     about |= differences
@@ -97,25 +99,21 @@ def _made(
     net = (made_of.module, made_of.params, made_of.config.data.image_size)
     if suffix == ".stablehlo":
         content = export.to_stablehlo(*net)
-        return content, _differences(trained, runtimes.stablehlo(content))
+        return content, _differences(trained, runtimes.opened(suffix, content))
     if suffix == ".onnx":
         content = export.to_onnx(*net)
     else:
         content = export.to_tflite(*net, to_be_quantized=calibration is not None)
-    differences = _differences(trained, _net(suffix, content))
+    differences = _differences(trained, runtimes.opened(suffix, content))
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
         kept: list[np.ndarray] = []
         whole, content = content, quantized(content, _noting(calibration, kept))
-        differences = _agreement(_net(suffix, content), _net(suffix, whole), kept)
+        differences = _agreement(
+            runtimes.opened(suffix, content), runtimes.opened(suffix, whole), kept
+        )
     annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
     return passport.sealed(annotated(content, passport.NAME, told)), differences
-
-
-def _net(suffix: str, content: bytes) -> runtimes.Runnable:
-    if suffix == ".onnx":
-        return runtimes.onnx(runtimes.onnx_session(content))
-    return runtimes.stablehlo(content) if suffix == ".stablehlo" else runtimes.tflite(content)
 
 
 def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, Any]:

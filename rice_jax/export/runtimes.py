@@ -15,6 +15,13 @@ Runnable = Callable[[np.ndarray], np.ndarray]
 """Images float32 (N, H, W, 3) in [0, 1] to logits float32 (N, classes)."""
 
 
+def opened(suffix: str, content: bytes) -> Runnable:
+    """The net of an exported file, by the end of its name: '.stablehlo', '.onnx' or '.tflite'."""
+    if suffix == ".onnx":
+        return onnx(onnx_session(content))
+    return stablehlo(content) if suffix == ".stablehlo" else tflite(content)
+
+
 def stablehlo(content: bytes) -> Runnable:
     """By JAX, on its first device."""
     call = jax.jit(jax.export.deserialize(bytearray(content)).call)

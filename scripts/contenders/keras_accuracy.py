@@ -5,9 +5,7 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from of_keras import build
-
-from rice_jax import models
+from of_keras import learner
 
 _SIZE, _BATCH = 224, 64
 
@@ -23,13 +21,9 @@ def main(net: str, folder: str, history: str) -> None:
         seed=0,
         verbose=False,
     )
-    validation = others.take(len(others) // 2)
-    model = build(models.get(net).widths, _SIZE)
-    model.compile(
-        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    validation = others.take(max(1, len(others) // 2))
     Path(history).parent.mkdir(parents=True, exist_ok=True)
-    model.fit(
+    learner(net, _SIZE).fit(
         train.prefetch(tf.data.AUTOTUNE),
         validation_data=validation.prefetch(tf.data.AUTOTUNE),
         epochs=50,

@@ -6,9 +6,7 @@ import time
 
 import keras
 import tensorflow as tf
-from of_keras import build
-
-from rice_jax import models
+from of_keras import learner
 
 _SIZE, _BATCH = 224, 64
 
@@ -41,11 +39,9 @@ def main(net: str, folder: str, epochs: str) -> None:
         verbose=False,
     )
     rates = Rates(len(images.file_paths))
-    model = build(models.get(net).widths, _SIZE)
-    model.compile(
-        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    learner(net, _SIZE).fit(
+        images.prefetch(tf.data.AUTOTUNE), epochs=int(epochs), verbose=0, callbacks=[rates]
     )
-    model.fit(images.prefetch(tf.data.AUTOTUNE), epochs=int(epochs), verbose=0, callbacks=[rates])
     print(json.dumps({"images": rates.images, "epoch_images_per_second": rates.rates}))
 
 

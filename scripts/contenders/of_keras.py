@@ -41,6 +41,15 @@ def make(given: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> s
     return serving.Contender(train, infer)
 
 
+def learner(net: str, image_size: int) -> keras.Model:
+    """The net as the study trains it."""
+    model = build(models.get(net).widths, image_size)
+    model.compile(
+        keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    return model
+
+
 def build(widths: Any, image_size: int) -> keras.Model:
     """The study's model of these widths, pixels of 0 to 255 in, probabilities out."""
     inputs = keras.Input((image_size, image_size, 3))
