@@ -54,6 +54,10 @@ _JOBS = {
     "stages": (*_TRAIN, "--config.train.epochs=2"),
     "prune": (*_PRUNE, "--drop=dead"),
     "steps": (*_PRUNE, "--max_flops=150k", "--steps=2", "--finetune_epochs=1"),
+    "variants": (
+        *(*_PRUNE, "--max_flops=150k", "--finetune_epochs=1"),
+        *("--baselines=scratch,l1", "--seeds=0,1"),
+    ),
     "lighten": (
         *("lighten", "--workdir={base}", "--out={work}", "--within=1", "--rounds=1", "--beam=1"),
         *("--final_epochs=1", "--steps=channels", "--judge_images=20"),

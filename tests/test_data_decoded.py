@@ -9,6 +9,7 @@ import pytest
 
 from rice_jax import data
 from rice_jax.data import decoded
+from rice_jax.errors import UserError
 
 FILES = data_files.pictures(10)
 
@@ -57,6 +58,48 @@ def test_a_decoded_split_overwritten_in_place_is_made_anew(folder, tmp_path, pla
     found = batch()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
+
+
+def _overwrite(file, content):
+    """In place and with its times kept, until the clock of files, of milliseconds, has ticked."""
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:
+        with file.open("r+b") as open_file:
+            open_file.write(content)
+            open_file.truncate()
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lambda old: bytes(len(old)), lambda old: old[:8], lambda old: bytes([old[0] ^ 1]) + old[1:]],
+    ids=["all of it", "cut", "a pixel"],
+)
+def test_a_decoded_split_changed_while_it_is_read_is_refused_and_then_made_anew(
+    folder, tmp_path, changed
+):
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    expected = next(data.batches(source, 5, image_size=7))["image"]
+    [file] = tmp_path.glob("*/decoded/*")
+    _overwrite(file, changed(file.read_bytes()))
+    with pytest.raises(UserError, match="was changed while images were read from it"):
+        next(data.batches(source, 5, image_size=7))
+    again = data.load(folder, tmp_path, seed=0).splits["test"]
+    np.testing.assert_array_equal(next(data.batches(again, 5, image_size=7))["image"], expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda file: _overwrite(file, file.read_bytes()), os.utime, os.unlink],
+    ids=["written again", "used by another", "removed"],
+)
+def test_a_decoded_split_is_read_on_where_its_pixels_are_still_the_same(folder, tmp_path, change):
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    expected = next(data.batches(source, 5, image_size=7))
+    [file] = tmp_path.glob("*/decoded/*")
+    change(file)
+    found = next(data.batches(source, 5, image_size=7))
+    np.testing.assert_array_equal(found["image"], expected["image"])
 
 
 def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):

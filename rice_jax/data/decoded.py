@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import sys
+import threading
+import time
 import weakref
 import zlib
 from collections.abc import Callable
@@ -27,6 +29,7 @@ MOST_KEPT = 32 << 30  # bytes of all decoded splits in a cache; the least recent
 _CHECKSUM = 4  # bytes at the end of a file: CRC-32 of all before them
 _BLOCK = 1 << 22  # bytes that a checksum reads at a time
 _AHEAD = 64  # images decoded before they are written
+_NOTED = 3600  # seconds between notes that a file is used
 
 _WRITTEN = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+-opencv[0-9.]+\.(uint8|partial)")
 
@@ -34,26 +37,63 @@ Fill = Callable[[int, np.ndarray], int]
 """Writes image i into uint8 (H, W, 3) and returns its label."""
 
 
+class AlteredError(Exception):
+    """A file that is not as it was written."""
+
+
 class Decoded:
     """Pixels and labels of a split at one size."""
 
-    def __init__(self, path: epath.Path, length: int, image_size: int) -> None:
+    def __init__(self, path: epath.Path, length: int, image_size: int, classes: int) -> None:
+        """AlteredError where the file is not as it was written; OSError where there is none."""
         self._path = path
         self._bytes = 3 * image_size**2
-        offset = length * self._bytes
-        self._labels = np.fromfile(path, np.int32, count=length, offset=offset)
+        self._length = length
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
+        self._proving = threading.Lock()
+        self._proved = (-1, -1)
+        self._prove()
+        labels = os.pread(self._file, 4 * length, length * self._bytes)
+        self._labels = np.frombuffer(labels, np.int32)
+        if not np.all((self._labels >= 0) & (self._labels < classes)):
+            raise AlteredError
 
     def fill(self, index: int, pixels: np.ndarray) -> int:
         """Write image `index` into contiguous uint8 (H, W, 3) and return its label.
 
         Read rather than mapped, so that the file does not count as this process's memory.
+
+        Raises:
+            UserError: another program has written to the file since it was opened.
         """
         read = os.preadv(self._file, [pixels.data], index * self._bytes)
-        if read != self._bytes:
-            raise UserError(f"{os.fspath(self._path)} is damaged: delete it and start again")
+        try:
+            if read != self._bytes:
+                raise AlteredError
+            if self._written() != self._proved:
+                self._prove()
+        except AlteredError as error:
+            raise UserError(
+                f"{os.fspath(self._path)} was changed while images were read from it: given again, "
+                "the same command makes it anew"
+            ) from error
         return int(self._labels[index])
+
+    def _written(self) -> tuple[int, int]:
+        """What tells that somebody wrote to the file, whatever times they gave it afterwards."""
+        state = os.fstat(self._file)
+        return state.st_size, state.st_ctime_ns
+
+    def _prove(self) -> None:
+        """AlteredError where the file does not have its size and its checksum."""
+        with self._proving:
+            written = self._written()
+            if written == self._proved:  # by another thread meanwhile
+                return
+            if written[0] != _size(self._length, self._bytes) or not _sound(self._file, written[0]):
+                raise AlteredError
+            self._proved = written
 
 
 def open_decoded(
@@ -64,38 +104,54 @@ def open_decoded(
     One that is not what was written there, by its checksum, is made anew. None, with a line that
     says why, where it would not pay or cannot be written.
     """
-    size = length * (3 * image_size**2 + 4) + _CHECKSUM
+    size = _size(length, 3 * image_size**2)
     # The decoder's version is in the name: another one may round differently.
     path = folder / "decoded" / f"{split}-{image_size}-opencv{cv2.__version__}.uint8"
+
+    def opened() -> Decoded | None:
+        try:
+            return Decoded(path, length, image_size, classes)
+        except (AlteredError, FileNotFoundError):
+            return None
+
     try:
-        if not _sound(path, size, length, classes):
+        if not (found := opened()):
             if why_not := _does_not_pay(size, folder):
                 print(f"{split} is decoded anew each time: {why_not}", file=sys.stderr)
                 return None
             with lock(folder.parent):
-                if not _sound(path, size, length, classes):
+                if not (found := opened()):
                     _make_room(folder.parent, size)
                     _write(path, split, length, image_size, fill)
-        with contextlib.suppress(OSError):  # a read-only cache serves as well
-            os.utime(path)
-        return Decoded(path, length, image_size)
-    except OSError as error:
+                    found = Decoded(path, length, image_size, classes)
+        _note_use(path)
+        return found
+    except (OSError, AlteredError) as error:
         print(f"{split} is decoded anew each time: {reason(error)}", file=sys.stderr)
         return None
 
 
-def _sound(path: epath.Path, size: int, length: int, classes: int) -> bool:
-    """Whether the file is as it was written: its size, its checksum, its labels."""
-    if not path.exists() or os.stat(path).st_size != size:
-        return False
-    checksum, left = 0, size - _CHECKSUM
-    with open(path, "rb") as file:
-        while left:
-            block = file.read(min(left, _BLOCK))
-            checksum, left = zlib.crc32(block, checksum), left - len(block)
-        told = int.from_bytes(file.read(_CHECKSUM), "little")
-    labels = np.fromfile(path, np.int32, count=length, offset=size - _CHECKSUM - 4 * length)
-    return checksum == told and bool(np.all((labels >= 0) & (labels < classes)))
+def _size(length: int, pixels: int) -> int:
+    """Bytes of a file of so many images of so many bytes."""
+    return length * (pixels + 4) + _CHECKSUM
+
+
+def _sound(file: int, size: int) -> bool:
+    """Whether an open file's last bytes are the checksum of all before them."""
+    checksum = place = 0
+    while place < size - _CHECKSUM:
+        block = os.pread(file, min(size - _CHECKSUM - place, _BLOCK), place)
+        if not block:
+            return False
+        checksum, place = zlib.crc32(block, checksum), place + len(block)
+    return checksum == int.from_bytes(os.pread(file, _CHECKSUM, place), "little")
+
+
+def _note_use(path: epath.Path) -> None:
+    """Now and then, since who reads the file has to prove it again after each change."""
+    with contextlib.suppress(OSError):  # a read-only cache serves as well
+        if time.time() - os.path.getmtime(path) > _NOTED:
+            os.utime(path)
 
 
 def _does_not_pay(size: int, folder: epath.Path) -> str:
