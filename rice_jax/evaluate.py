@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from rice_jax.records import Result, Scores
+from rice_jax.records import MOST_ROWS, Cells, Result, Scores
 from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator, on_devices
 from rice_jax.train.state import Params
@@ -76,11 +76,12 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
         ],
         axis=1,
     )
-    images = int(support.sum())
+    images, many = int(support.sum()), len(classes) > MOST_ROWS
     return Result(
         images=images,
         accuracy=float(correct.sum() / images),
-        confusion_matrix=confusion.tolist(),
+        confusion_matrix=None if many else confusion.tolist(),
+        confusion_cells=_cells(confusion) if many else None,
         per_class={
             name: _row(measures[index], support[index]) for index, name in enumerate(classes)
         },
@@ -91,6 +92,15 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return numerator / np.maximum(denominator, 1)
+
+
+def _cells(confusion: np.ndarray) -> Cells:
+    true, predicted = confusion.nonzero()
+    return Cells(
+        true=true.tolist(),
+        predicted=predicted.tolist(),
+        images=confusion[true, predicted].tolist(),
+    )
 
 
 def _row(measures: np.ndarray, support: int) -> Scores:

@@ -89,12 +89,19 @@ class Run:
         return self.write_bytes(name, content.encode())
 
     def write_json(self, name: str, content: Any) -> epath.Path:
-        """Write strict JSON (no NaN, no infinity: they become null), whole or not at all."""
+        """Write strict JSON (no NaN, no infinity: they become null), whole or not at all.
+
+        Raises:
+            UserError: as `write_bytes`; or it is beyond what `read_json` reads.
+        """
         told = _strict(content)
         text = json.dumps(told, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         if len(text) < _TO_BE_LOOKED_AT:
             text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
-        return self.write_text(name, text + "\n")
+        encoded = (text + "\n").encode()
+        if beyond := _beyond_any(encoded):
+            raise UserError(f"cannot write {os.fspath(self.path / name)}: {beyond}")
+        return self.write_bytes(name, encoded)
 
     def remove(self, name: str) -> None:
         """Remove a file, where it is there; UserError where that is not permitted."""
@@ -134,14 +141,21 @@ def parse_json(content: bytes | str) -> Any:
     """What a JSON text holds; ValueError where it is damaged, or beyond what any file here is."""
     if isinstance(content, str):
         content = content.encode()
-    if len(content) > _LARGEST:
-        raise ValueError(_too_large(len(content)))
-    if sum(map(content.count, (b"[", b"{", b'"'))) > _MOST_PARTS:
-        raise ValueError("it has far more lists, objects and texts than any file of a run")
+    if beyond := _beyond_any(content):
+        raise ValueError(beyond)
     try:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def _beyond_any(content: bytes) -> str:
+    """In what JSON is beyond any file of a run; empty where it is not."""
+    if len(content) > _LARGEST:
+        return _too_large(len(content))
+    if sum(map(content.count, (b"[", b"{", b'"'))) > _MOST_PARTS:
+        return "it has far more lists, objects and texts than any file of a run"
+    return ""
 
 
 def _too_large(size: int) -> str:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -248,6 +249,15 @@ def test_what_a_user_can_mend_has_no_traceback(error, status, said, capsys):
     assert left.value.code == status
     [line] = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_with_too_few_addresses_nothing_begins_that_would_wait_for_a_thread(monkeypatch, capsys):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2 << 30, 2 << 30))
+    with pytest.raises(SystemExit) as left:
+        process.run(lambda: pytest.fail("begun"))
+    assert left.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: this process may have 2.1 GB of addresses (ulimit -v)")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import data
+from rice_jax.data import loader
 from rice_jax.errors import UserError
 
 
@@ -154,3 +155,23 @@ def test_an_image_that_does_not_decode_is_named():
     source = [{"image": b"nothing", "label": 0, "name": "a/a (1).jpg"}]
     with pytest.raises(UserError, match=r"a/a \(1\).jpg: does not decode"):
         next(data.batches(source, 1, image_size=2))
+
+
+@pytest.mark.parametrize(("most", "ahead"), [(1 << 30, 5), (300, 4), (99, 1), (0, 1)])
+def test_batches_that_wait_take_a_bounded_room(most, ahead, monkeypatch):
+    """A batch here has 6 * 2 * 2 * 3 = 72 bytes of pixels; three threads would be five ahead."""
+    seen = []
+
+    def in_order(make, indices, *, workers, ahead):
+        seen.append(ahead)
+        return map(make, indices)
+
+    monkeypatch.setattr(loader, "in_order", in_order)
+    monkeypatch.setattr(loader, "_MOST_READY", most)
+    assert labels(collected(workers=3)) == list(range(23))
+    assert seen == [ahead]
+
+
+def test_batches_that_no_memory_holds_are_refused():
+    with pytest.raises(UserError, match=r"takes 50,331.6 GB, 3 of them .* or smaller images"):
+        data.batches(SHADES, 1_000_000, image_size=4096)  # 1e6 * 4,096^2 * 3 bytes

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import classification_report, confusion_matrix
 from tiny_training import CLASSES, SIZE, Images, config
 
+from rice_jax import records
 from rice_jax.evaluate import evaluate, report
+from rice_jax.run import Run
 from rice_jax.train import build, initial_params
 
 AVERAGES = {"macro_avg": "macro avg", "weighted_avg": "weighted avg"}
@@ -96,3 +98,23 @@ def test_the_seed_alone_decides_the_transforms():
     assert len(set(losses.values())) == 3
     evaluation.cache_clear()
     assert evaluation(augment_seed=5).loss == losses[5]
+
+
+@pytest.mark.parametrize("classes", [records.MOST_ROWS, records.MOST_ROWS + 1, 4_500])
+def test_a_matrix_of_any_number_of_classes_is_read_back(classes, tmp_path):
+    """As `confused` tells it; written row by row, that of 4,500 would be too large to be read."""
+    true, predicted = np.random.default_rng(classes).integers(0, classes, (2, 9_000))
+    confusion = np.zeros((classes, classes), np.int8)
+    np.add.at(confusion, (true, predicted), 1)
+    written = report(confusion, [f"class {number}" for number in range(classes)])
+    run = Run(tmp_path)
+    records.write(run, records.EvaluationFile(clean=written, augmented=written))
+    found = records.read(run, records.EvaluationFile)
+    assert found == records.EvaluationFile(clean=written, augmented=written)
+    [result, _] = found.parts().values()
+    assert (result.confusion_matrix is None) == (classes > records.MOST_ROWS)
+    true, predicted, images = result.confused()
+    again = np.zeros_like(confusion)
+    again[true, predicted] = images
+    np.testing.assert_array_equal(again, confusion)
+    assert images.all()

@@ -151,6 +151,16 @@ def test_a_part_of_another_kind_is_one_line_that_names_file_and_place(tmp_path_f
     assert "\n" not in str(error.value)
 
 
+MATRIX = {"confusion_matrix": report_runs.result()["confusion_matrix"]}
+
+
+def _of_cells(true=(), predicted=(), images=()):
+    """A result whose confusion matrix is told by its cells."""
+    cells = {"true": list(true), "predicted": list(predicted), "images": list(images)}
+    told = {name: value for name, value in report_runs.result().items() if name not in MATRIX}
+    return told | {"confusion_cells": cells}
+
+
 @pytest.mark.parametrize(
     ("kind", "claim", "said"),
     [
@@ -165,6 +175,15 @@ def test_a_part_of_another_kind_is_one_line_that_names_file_and_place(tmp_path_f
             {"clean": report_runs.result() | {"confusion_matrix": [[1, 0], [0]]}},
             "confusion matrix is not square",
         ),
+        (
+            records.EvaluationFile,
+            {"clean": _of_cells([0, 1], [2], [5, 5])},
+            "cells that are not whole",
+        ),
+        (records.EvaluationFile, {"clean": _of_cells([0], [3], [5])}, "other than its 3 classes"),
+        (records.EvaluationFile, {"clean": _of_cells([-1], [0], [5])}, "Expected `int` >= 0"),
+        (records.EvaluationFile, {"clean": _of_cells([0], [0], [10**18])}, "Expected `int` <= "),
+        (records.EvaluationFile, {"clean": _of_cells() | MATRIX}, "no confusion matrix, or two"),
     ],
 )
 def test_a_file_that_claims_what_it_does_not_hold_is_damaged(kind, claim, said, tmp_path):

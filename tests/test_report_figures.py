@@ -10,7 +10,7 @@ import report_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_drawing import assert_clean, drawn_texts, pixels
-from report_runs import DEAD, history_rows
+from report_runs import DEAD, cells, history_rows
 
 from rice_jax.records import DeadFiltersFile, EpochRow, LayerCosts, LayerFilters, Peaks, made
 from rice_jax.report import figures, numbers, style
@@ -47,7 +47,7 @@ def layer(path, flops):
 
 FIGURES = {
     "curves": lambda **k: figures.curves(history_rows(30), **k),
-    "confusion": lambda **k: figures.confusion_matrix([[5, 1], [0, 3]], ["a", "b"], **k),
+    "confusion": lambda **k: figures.confusion_matrix(cells([[5, 1], [0, 3]]), ["a", "b"], **k),
     "feature_maps": lambda **k: figures.feature_maps("conv1", maps(3), [1], **k),
     "classes": lambda **k: figures.classes({"a": [IMAGE], "b": [IMAGE] * 9}, **k),
     "dead": lambda **k: figures.dead_filters(made(DeadFiltersFile, DEAD).layers, **k),
@@ -84,14 +84,16 @@ ODD = {
     "collapsed": lambda: figures.curves(
         [replace(r, val_loss=1.6094, train_loss=1.6094) for r in history_rows(9)]
     ),
-    "one class": lambda: figures.confusion_matrix([[7]], ["only"]),
+    "one class": lambda: figures.confusion_matrix(cells([[7]]), ["only"]),
     "one hundred classes": lambda: figures.confusion_matrix(
-        np.arange(10_000).reshape(100, 100) % 7, [f"class called {i}" for i in range(100)]
+        cells(np.arange(10_000).reshape(100, 100) % 7), [f"class called {i}" for i in range(100)]
     ),
     "images of 24 classes": lambda: figures.classes({n: [IMAGE] * 4 for n in (*LONG, *"abcd")}),
-    "twenty classes": lambda: figures.confusion_matrix(np.full((20, 20), 12345), LONG),
-    "names": lambda: figures.confusion_matrix(np.eye(3) * 7, ["쌀", "a$b_{c}$", "two\nlines"]),
-    "nothing evaluated": lambda: figures.confusion_matrix(np.zeros((3, 3)), ["a", "b", "c"]),
+    "twenty classes": lambda: figures.confusion_matrix(cells(np.full((20, 20), 12345)), LONG),
+    "names": lambda: figures.confusion_matrix(
+        cells(np.eye(3) * 7), ["쌀", "a$b_{c}$", "two\nlines"]
+    ),
+    "nothing evaluated": lambda: figures.confusion_matrix(cells(np.zeros((3, 3))), ["a", "b", "c"]),
     "one filter": lambda: figures.feature_maps("conv", maps(1), [0], "One", image=IMAGE),
     "a long path": lambda: figures.feature_maps("a/b/" * 30, maps(13, 3, 3)),
     "wide numbers": lambda: figures.feature_maps("conv", -1e-11 * (1 + maps(70)), range(70)),
@@ -150,7 +152,7 @@ def test_a_figure_is_the_same_whatever_settings_the_user_has_and_leaves_them_alo
 def test_drawing_needs_no_pyplot():
     code = (
         "import sys; from rice_jax.report import figures;"
-        "figures.png(figures.confusion_matrix([[1]], ['a']));"
+        "figures.png(figures.confusion_matrix(([0], [0], [1]), ['a']));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -175,7 +177,9 @@ def test_curves_mark_the_first_best_epoch_and_each_change_of_rate():
 
 
 def test_confusion_matrix_writes_counts_and_shares_of_the_true_class():
-    texts = [text for text, _ in drawn_texts(figures.confusion_matrix([[3, 1], [0, 8]], "ab"))]
+    texts = [
+        text for text, _ in drawn_texts(figures.confusion_matrix(cells([[3, 1], [0, 8]]), "ab"))
+    ]
     assert {"3\n75.0 %", "1\n25.0 %", "8\n100.0 %"} <= set(texts)
     assert not any(text.startswith("0\n") for text in texts)
 

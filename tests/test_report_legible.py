@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from report_drawing import assert_clean, drawn_texts, pixels
-from report_runs import history_rows, make_run
+from report_runs import cells, history_rows, make_run
 
 from rice_jax.records import Candidate, Suggestion, Taken
 from rice_jax.report import confusion, figures, style, writing
@@ -103,7 +103,7 @@ def test_of_many_classes_the_most_mistaken_are_told_apart_and_no_image_is_lost()
     counts = np.diag(np.full(100, 50))
     for mistaken in range(29):
         counts[3 * mistaken, 3 * mistaken + 1] = 40 - mistaken
-    small, rows, kept = confusion.gathered(counts, names)
+    small, rows, kept = confusion.gathered(cells(counts), names)
     assert small.sum() == counts.sum()
     assert rows[-1] == "71 others"
     assert [names[i] for i in kept] == rows[:-1]
@@ -112,12 +112,12 @@ def test_of_many_classes_the_most_mistaken_are_told_apart_and_no_image_is_lost()
         assert small[row, -1] == counts[i].sum() - counts[i, kept].sum()
         assert small[-1, row] == counts[:, i].sum() - counts[kept, i].sum()
     assert {0, 1, 3, 4} <= set(kept)
-    same, all_rows, _ = confusion.gathered(counts[:50, :50], names[:50])
+    same, all_rows, _ = confusion.gathered(cells(counts[:50, :50]), names[:50])
     assert len(same) == len(all_rows) == 50
 
 
 def test_hits_and_errors_of_a_matrix_differ_in_hue():
-    image = pixels(figures.confusion_matrix([[50, 50], [0, 100]], "ab")).astype(int)
+    image = pixels(figures.confusion_matrix(cells([[50, 50], [0, 100]]), "ab")).astype(int)
     bluish = image[..., 2] - image[..., 0] > 60
     orange = image[..., 0] - image[..., 2] > 60
     assert bluish.mean() > 0.1
@@ -131,7 +131,7 @@ def test_a_class_in_another_script_stands_in_latin_letters():
 
 HANGUL = "쌀 한 톨"
 OF_THE_USER = {
-    "a class": lambda name: figures.confusion_matrix([[3, 1], [0, 8]], ["b", name]),
+    "a class": lambda name: figures.confusion_matrix(cells([[3, 1], [0, 8]]), ["b", name]),
     "a folder's class": lambda name: figures.classes({name: [IMAGE]}, [name, "b"]),
     "an image's file": lambda name: figures.saliency(
         IMAGE, np.zeros((8, 8)), [("a", 0.7), ("b", 0.3)], f"{name}.png: a, 70.0 %"

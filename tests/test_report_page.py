@@ -3,11 +3,13 @@ import re
 
 import numpy as np
 import pytest
+import report_runs
 from markdown_it import MarkdownIt
 from report_runs import DEAD, HISTORY, layer, make_run, profile, result
 
 from rice_jax import report
 from rice_jax.errors import UserError
+from rice_jax.records import MOST_ROWS
 from rice_jax.report import figures, markdown, record
 from rice_jax.report.page import page
 
@@ -305,12 +307,16 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "not proven for others." in text
 
 
-@pytest.mark.parametrize("classes", [50, 51, 1000])
+@pytest.mark.parametrize("classes", [50, 51, MOST_ROWS + 1])
 def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes):
     names = [f"class {number}" for number in range(classes)]
     matrix = np.diag(np.full(classes, 9))
     matrix[3, 40], matrix[40, 7], matrix[8, 9] = 5, 2, 6
     scores = result(matrix.tolist(), names)
+    if classes > MOST_ROWS:
+        del scores["confusion_matrix"]
+        told = zip(("true", "predicted", "images"), report_runs.cells(matrix), strict=True)
+        scores["confusion_cells"] = {name: values.tolist() for name, values in told}
     scores["per_class"] = {
         name: measures | {"f1": 1 - number / 2000}
         for number, (name, measures) in enumerate(scores["per_class"].items())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rice_jax import lock
+from rice_jax import run as run_module
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
@@ -81,6 +82,17 @@ def test_a_file_beyond_any_of_a_run_is_refused_before_it_takes_memory(
         os.truncate(file, size)
     with pytest.raises(UserError, match=f"cannot read .*config.json: {said}"):
         run.read_json("config.json")
+
+
+@pytest.mark.parametrize("content", ["x" * 2000, [[]] * 200], ids=["size", "parts"])
+def test_json_that_could_not_be_read_back_is_not_written(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_LARGEST", 1000)
+    monkeypatch.setattr(run_module, "_MOST_PARTS", 100)
+    run = Run(tmp_path)
+    run.write_json("a.json", {})
+    with pytest.raises(UserError, match=r"cannot write .*a\.json: it has"):
+        run.write_json("a.json", content)
+    assert run.read_json("a.json") == {}
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path):

@@ -1,8 +1,13 @@
 """Which checkpoints are kept, and that a damaged one is never taken for a whole one."""
 
 import contextlib
+import gc
+import itertools
 import os
+import resource
 import shutil
+import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax.errors import UserError
-from rice_jax.train import state
+from rice_jax.train import checkpoints, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.progress import Progress
@@ -44,8 +49,8 @@ def write(folder, *saved):
     checkpoints.close()
 
 
-def read(folder, which="newest"):
-    checkpoints = Checkpoints(epath.Path(folder))
+def read(folder, which="newest", **how):
+    checkpoints = Checkpoints(epath.Path(folder), **how)
     try:
         return getattr(checkpoints, which)(like)
     finally:
@@ -217,6 +222,47 @@ def test_what_the_system_refuses_while_it_is_read_is_no_damage(sound, monkeypatc
     with pytest.raises(UserError, match="cannot read a checkpoint"):
         checkpoints.newest(like)
     checkpoints.close()
+
+
+@contextlib.contextmanager
+def able_to_open(files):
+    """Let this process open so many files more."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/dev/fd")))
+    free = (number for number in itertools.count() if number not in taken)
+    limit = next(itertools.islice(free, files, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+
+def refusal(action):
+    """What is told as an error, if anything."""
+    try:
+        action()
+    except (UserError, OSError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("files", range(1, 12, 2))
+def test_where_too_few_files_can_be_opened_one_error_tells_so(sound, tmp_path, files, monkeypatch):
+    """And nothing is lost; Python has nothing to add of event loops that could not be made."""
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    added, saved = [], make(9)
+    monkeypatch.setattr(sys, "unraisablehook", added.append)
+    checkpoints._forget_lost_event_loops.cache_clear()
+    with warnings.catch_warnings(record=True) as warned:
+        with able_to_open(files):
+            told = refusal(lambda: write(tmp_path, saved))
+        gc.collect()
+    checkpoints._forget_lost_event_loops.cache_clear()
+    assert not told or "Too many open files" in told
+    assert not [*added, *warned]
+    # As another process would, for in this one threads of Orbax's may still be writing.
+    assert read(tmp_path, read_only=True).progress.step == (2 if told else 9)
 
 
 def test_where_none_is_whole_training_does_not_begin_anew(sound, tmp_path):

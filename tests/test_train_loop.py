@@ -21,7 +21,7 @@ from rice_jax.commands import process
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import loop
+from rice_jax.train import feed, loop
 
 COLUMNS = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
 # A plateau after every epoch, so that a state lost on the way would show.
@@ -207,6 +207,26 @@ def test_a_net_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path)
     with pytest.raises(UserError, match=r"moments take 928 GB, and this machine has .* fewer filt"):
         train.train(settings, Run(tmp_path / "run"), dataset())  # 2 * 9 * 65,536^2 * 3 * 4 bytes
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", ["train", "eval"])
+def test_batches_that_no_memory_holds_are_refused_before_anything_is_made(part, tmp_path):
+    settings = config()
+    settings[part].batch_size = 1_000_000
+    settings.data.image_size = 2048
+    with pytest.raises(UserError, match=r"takes 12,582.9 GB, 3 of them are in memory at once"):
+        train.train(settings, Run(tmp_path / "run"), dataset())  # 1e6 * 2,048^2 * 3 bytes
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_large_batches_take_is_said_beforehand():
+    settings = config()
+    assert not feed.told_of_large(settings, 224)
+    settings.eval.batch_size = 100
+    assert feed.told_of_large(settings, 1000).startswith(
+        "a batch of 100 images of 1,000 x 1,000 pixels takes 0.3 GB, and a few are in memory at "
+        "once: a smaller --config.eval.batch_size"
+    )
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(settings, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A command as a process: it begins, ends with a status, and tells a mistake on one line."""
 
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -8,6 +9,10 @@ from typing import Any, NoReturn
 
 from rice_jax.commands import interrupts
 from rice_jax.errors import UserError, line, reason, tell
+
+_ADDRESSES = 3 << 30
+"""Bytes of addresses that JAX's and the readers' threads need, little of it memory: with fewer a
+thread is not made, for which array_record waits for ever."""
 
 
 def run(action: Callable[[], Any]) -> NoReturn:
@@ -21,7 +26,10 @@ def run(action: Callable[[], Any]) -> NoReturn:
 
 
 def start() -> None:
-    """What comes before a command loads what computes: quiet logs, the CPU backend's settings."""
+    """What comes before a command loads what computes: quiet logs, the CPU backend's settings.
+
+    UserError where the process may not have the addresses for it.
+    """
     from absl import flags, logging
 
     from rice_jax.ops import backend
@@ -31,6 +39,13 @@ def start() -> None:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # of libraries: all at their defaults
     backend.configure()
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+        raise UserError(
+            f"this process may have {limit / 1e9:.1f} GB of addresses (ulimit -v), of which "
+            f"{_ADDRESSES / 1e9:.1f} are taken though little of it is memory: give it more, and "
+            "bound its memory by the container's or the service's limit"
+        )
 
 
 def guarded(action: Callable[[], Any]) -> int:

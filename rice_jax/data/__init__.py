@@ -12,7 +12,8 @@ from rice_jax.data.dataset import (
     load,
 )
 from rice_jax.data.images import decode
-from rice_jax.data.loader import Batch, batches
+from rice_jax.data.loader import Batch, batches, require_memory
+from rice_jax.data.parallel import memory
 from rice_jax.data.sources import Source
 
 __all__ = [
@@ -29,5 +30,7 @@ __all__ = [
     "decode",
     "folder",
     "load",
+    "memory",
+    "require_memory",
     "transform",
 ]

@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from rice_jax.data.cache import DATASET, lock
-from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.parallel import in_order, memory, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
 
@@ -155,9 +155,8 @@ def _note_use(path: epath.Path) -> None:
 
 
 def _does_not_pay(size: int, folder: epath.Path) -> str:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     free = shutil.disk_usage(folder).free
-    if size > memory // 2:
+    if size > memory() // 2:
         return f"its pixels take {_gb(size)}, more than half of the memory"
     if size > free // 2:
         return f"its pixels take {_gb(size)}, more than half of the {_gb(free)} left on disk"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rice_jax.data.decoded import Fill
-from rice_jax.data.parallel import in_order, threads
+from rice_jax.data.parallel import in_order, memory, threads
 from rice_jax.data.sources import Records, Source, decode_record
 from rice_jax.errors import UserError
 
@@ -14,6 +14,8 @@ Batch = dict[str, np.ndarray]
 
 _WORTH_KEEPING = 4  # of so many images one must be read for all to be decoded once and kept
 _READY = 2  # batches that wait for their use, besides one in the making in each thread
+_MOST_READY = 512 << 20  # bytes of them, but for one
+_HELD = 3  # batches in memory at once whatever their size: in the making, waiting, in use
 
 
 def batches(
@@ -52,8 +54,10 @@ def batches(
       {'image': uint8 (B, image_size, image_size, 3) RGB, 'label': int32 (B,), 'weight': float32
       (B,)}, B = batch_size / n. The last batch is filled up with black images of weight 0.
 
-    Raises UserError where n does not divide the batch size or an image does not decode.
+    Raises UserError where n does not divide the batch size, no memory here holds batches as large,
+    or an image does not decode.
     """
+    size = require_memory(batch_size // shard[1], image_size)
     part, parts = shard
     if batch_size < 1 or batch_size % parts:
         raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
@@ -68,8 +72,21 @@ def batches(
         return _batch(fill, order[start : start + count], count, image_size)
 
     total = -(-read // batch_size)
-    ahead = (workers or threads()) + _READY
+    ahead = max(1, min((workers or threads()) + _READY, _MOST_READY // size))
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
+
+
+def require_memory(batch_size: int, image_size: int) -> int:
+    """Bytes of a batch's pixels; UserError where the memory here cannot hold those of a few."""
+    size = batch_size * 3 * image_size**2
+    if _HELD * size > memory():
+        raise UserError(
+            f"a batch of {batch_size:,} images of {image_size:,} x {image_size:,} pixels takes "
+            f"{size / 1e9:,.1f} GB, {_HELD} of them are in memory at once, and here are "
+            f"{memory() / 1e9:,.0f}: give smaller batches (--config.train.batch_size, "
+            "--config.eval.batch_size) or smaller images"
+        )
+    return size
 
 
 def _fill(source: Source, image_size: int, whole_size: int, few: bool) -> Fill:

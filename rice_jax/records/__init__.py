@@ -25,7 +25,7 @@ from rice_jax.records.costs import (
     Uncountable,
 )
 from rice_jax.records.epochs import HISTORY, EpochRow, read_history, write_history
-from rice_jax.records.evaluation import EvaluationFile, Result, Scores
+from rice_jax.records.evaluation import MOST_ROWS, Cells, EvaluationFile, Result, Scores
 from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
 from rice_jax.records.maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
@@ -59,11 +59,13 @@ from rice_jax.records.summary import DeadTold, Headline, ImagesSummed, SummaryFi
 
 __all__ = [
     "HISTORY",
+    "MOST_ROWS",
     "STEPS",
     "BudgetTold",
     "Calibrated",
     "Candidate",
     "CardAccuracy",
+    "Cells",
     "CertificateTold",
     "ComparisonFile",
     "ConfigFile",

@@ -1,9 +1,18 @@
 """evaluation.json: how well a net does on test images."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
 
 from rice_jax.records.store import FileRecord, left_out
+
+MOST_ROWS = 1_000
+"""Classes of a confusion matrix that is written row by row: of 4,000 it has 32 MB of zeros."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""As every reader of JSON, and an array, can hold it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,6 +27,21 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Those of a confusion matrix that are not zero, row by row."""
+
+    true: list[Count]
+    """Of each its row."""
+    predicted: list[Count]
+    """Its column."""
+    images: list[Count]
+
+    def __post_init__(self) -> None:
+        if not len(self.true) == len(self.predicted) == len(self.images):
+            raise ValueError("its confusion matrix has cells that are not whole")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
     """On one kind of images."""
 
@@ -25,8 +49,10 @@ class Result:
     accuracy: float
     loss: float | None = None
     """The mean cross-entropy in nats; None where it is not finite."""
-    confusion_matrix: list[list[int]]
-    """Rows are the true class."""
+    confusion_matrix: list[list[Count]] | None = left_out()
+    """Rows are the true class; of more than `MOST_ROWS` classes left out."""
+    confusion_cells: Cells | None = left_out()
+    """Of so many classes, in its stead."""
     per_class: dict[str, Scores]
     macro_avg: Scores
     """The plain mean of the classes."""
@@ -34,8 +60,21 @@ class Result:
     """Their mean weighted by support."""
 
     def __post_init__(self) -> None:
-        if any(len(row) != len(self.confusion_matrix) for row in self.confusion_matrix):
-            raise ValueError("its confusion matrix is not square")
+        rows, cells, classes = self.confusion_matrix, self.confusion_cells, len(self.per_class)
+        if (rows is None) == (cells is None):
+            raise ValueError("it has no confusion matrix, or two")
+        if rows is not None and {len(rows), *map(len, rows)} != {classes}:
+            raise ValueError(f"its confusion matrix is not square, of {classes} classes")
+        if cells and max((*cells.true, *cells.predicted), default=0) >= classes:
+            raise ValueError(f"its confusion matrix has other than its {classes} classes")
+
+    def confused(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """True class, predicted class and images of each cell that is not zero, row by row."""
+        if cells := self.confusion_cells:
+            return np.array(cells.true, int), np.array(cells.predicted, int), np.array(cells.images)
+        matrix = np.asarray(self.confusion_matrix)
+        true, predicted = matrix.nonzero()
+        return true, predicted, matrix[true, predicted]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

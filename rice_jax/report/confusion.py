@@ -9,25 +9,31 @@ MOST_CLASSES = 50
 _KEPT = 29
 
 
-def gathered(counts: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str], list[int]]:
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""True class, predicted class and images of each cell that is not zero, as `Result.confused`."""
+
+
+def gathered(cells: Cells, names: Sequence[str]) -> tuple[np.ndarray, list[str], list[int]]:
     """The matrix with all but the most mistaken classes added up, where there are too many.
 
     Args:
-        counts: (classes, classes), rows the true class.
+        cells: of the matrix.
         names: of the classes.
 
     Returns:
-        The matrix; the names of its rows, the last '71 others' where some were added up; and the
-        places of the kept classes. Of 'others' taken for 'others' not all are right.
+        The matrix, rows the true class; the names of its rows, the last '71 others' where some
+        were added up; and the places of the kept classes. Of 'others' taken for 'others' not all
+        are right.
     """
-    if len(names) <= MOST_CLASSES:
-        return counts, list(names), list(range(len(names)))
-    wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    mistakes = wrong.sum(axis=0) + wrong.sum(axis=1)
-    kept = sorted(np.argsort(-mistakes, kind="stable")[:_KEPT].tolist())
+    true, predicted, images = cells
+    kept, labels = list(range(len(names))), list(names)
+    if len(names) > MOST_CLASSES:
+        wrong = np.where(true == predicted, 0, images)
+        mistakes = sum(np.bincount(place, wrong, len(names)) for place in (true, predicted))
+        kept = sorted(np.argsort(-mistakes, kind="stable")[:_KEPT].tolist())
+        labels = [*(names[index] for index in kept), f"{len(names) - _KEPT:,} others"]
     place = np.full(len(names), _KEPT)
-    place[kept] = range(_KEPT)
-    small = np.zeros((_KEPT + 1, _KEPT + 1), counts.dtype)
-    np.add.at(small, (place[:, None], place[None, :]), counts)
-    others = f"{len(names) - _KEPT:,} others"
-    return small, [*(names[index] for index in kept), others], kept
+    place[kept] = range(len(kept))
+    matrix = np.zeros((len(labels), len(labels)), int)
+    np.add.at(matrix, (place[true], place[predicted]), images)
+    return matrix, labels, kept

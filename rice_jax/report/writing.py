@@ -57,7 +57,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
         yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
     for part, result in record.results.items():
         figure = figures.confusion_matrix(
-            result.confusion_matrix,
+            result.confused(),
             list(result.per_class),
             f"{model}: {part} test images",
             f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} right",

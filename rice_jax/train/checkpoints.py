@@ -1,5 +1,6 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
+import asyncio
 import dataclasses
 import functools
 import hashlib
@@ -241,12 +242,13 @@ def _keep_orbax_quiet() -> None:
     """Let its failures be told once, by the exception.
 
     It logs a traceback of each as well, asyncio one of each further write that failed, Python warns
-    of each write that was not begun, and TensorStore complains to an event loop closed by then.
+    of each task that was not begun, and of an event loop that could not be made whole, and
+    TensorStore complains to one closed by then.
     """
     logging.get_absl_logger().addFilter(_not_from_orbax)
     getLogger("asyncio").addFilter(_not_of_a_forgotten_task)
-    warnings.filterwarnings("ignore", ".*write_fragment' was never awaited", RuntimeWarning)
-    _forget_closed_event_loops()
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+    _forget_lost_event_loops()
 
 
 def _not_from_orbax(record: LogRecord) -> bool:
@@ -258,14 +260,15 @@ def _not_of_a_forgotten_task(record: LogRecord) -> bool:
 
 
 @functools.cache
-def _forget_closed_event_loops() -> None:
+def _forget_lost_event_loops() -> None:
     usual = sys.unraisablehook
 
-    def unless_closed(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+    def unless_of_a_loop(unraisable: Any) -> None:
+        closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not (closed or unraisable.object is asyncio.BaseEventLoop.__del__):
             usual(unraisable)
 
-    sys.unraisablehook = unless_closed
+    sys.unraisablehook = unless_of_a_loop
 
 
 def _brief(error: Exception) -> str:

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rice_jax import data
+
 AXIS = "data"
 """Name of the mesh's one axis, over which each batch is split."""
+_LARGE = 256 << 20
+"""Bytes of a batch's pixels that are worth a word."""
 
 
 def data_mesh(most: int | None = None) -> Mesh:
@@ -20,6 +25,20 @@ def data_mesh(most: int | None = None) -> Mesh:
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices[:most]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def told_of_large(config: ml_collections.ConfigDict, image_size: int) -> str:
+    """What to say beforehand of batches that take much memory; empty where they do not."""
+    field = max("train", "eval", key=lambda part: config[part].batch_size)
+    count = config[field].batch_size
+    size = data.require_memory(count, image_size)
+    if size < _LARGE:
+        return ""
+    return (
+        f"a batch of {count:,} images of {image_size:,} x {image_size:,} pixels takes "
+        f"{size / 1e9:.1f} GB, and a few are in memory at once: a smaller "
+        f"--config.{field}.batch_size takes less"
+    )
 
 
 class Feed:

@@ -19,7 +19,7 @@ from rice_jax.train.board import Board
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator
-from rice_jax.train.feed import Feed, Lagged, data_mesh
+from rice_jax.train.feed import Feed, Lagged, data_mesh, told_of_large
 from rice_jax.train.interrupt import Interrupt, interruptible
 from rice_jax.train.progress import Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
@@ -95,6 +95,8 @@ class _Training:
         """Train until the recipe says that it is enough."""
         self._write_history()
         if not self.progress.finished(self.recipe):
+            if heavy := told_of_large(self.config, max(self.sizes)):
+                self.display.say(heavy)
             self.step = self._compiled()
             self.measure = Evaluator(
                 self.module,
@@ -379,6 +381,8 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
     weights.image_sizes(config)
+    for batch_size in (config.train.batch_size, config.eval.batch_size):
+        data.require_memory(batch_size, config.data.image_size)
     net = weights.build(config)
     state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
     teacher.load(config, dataset)

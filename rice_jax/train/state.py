@@ -1,6 +1,5 @@
 """What training changes: parameters split into trainable and frozen, and Adam's moments."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rice_jax import data
 from rice_jax.errors import UserError
 
 Params = dict[str, Any]
@@ -78,7 +78,7 @@ def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str])
 def require_memory(shapes: TrainState) -> None:
     """UserError for a net that this machine's memory cannot hold, before the system ends us."""
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = data.memory()
     if needed > there:
         raise UserError(
             f"the net's parameters and their moments take {needed / 1e9:,.0f} GB, and this machine "

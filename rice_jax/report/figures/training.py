@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from rice_jax.records import EpochRow
 from rice_jax.report import history as histories
 from rice_jax.report import numbers, scales, style
-from rice_jax.report.confusion import gathered
+from rice_jax.report.confusion import Cells, gathered
 
 
 @style.styled
@@ -138,7 +137,7 @@ def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:
 
 @style.styled
 def confusion_matrix(
-    matrix: Any,
+    cells: Cells,
     classes: Sequence[str],
     title: str = "Confusion matrix",
     subtitle: str = "",
@@ -150,17 +149,17 @@ def confusion_matrix(
     Of more than `MOST_CLASSES` those that are most often mistaken, the others added up.
 
     Args:
-        matrix: (classes, classes) counts, rows the true class.
-        classes: names by row.
+        cells: true class, predicted class and images of each pair of classes that there is.
+        classes: names, in the order of the classes' numbers.
         title: the figure's title.
         subtitle: accuracy and number of images.
         synthetic: whether the data is.
     """
-    counts, names, kept = gathered(np.asarray(matrix, float), classes)
+    counts, names, kept = gathered(cells, classes)
     labels = style.labels(classes, 1.35)
     names = [*(labels[index] for index in kept), *names[len(kept) :]]
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     cell = max(0.42, min(1.6, 4.0 / len(names)))
     side = cell * len(names)
     longest = max(style.width_of(name, style.SMALL) for name in names)
@@ -188,12 +187,12 @@ def confusion_matrix(
 
 def _write_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float) -> None:
     """The count in each cell where there is one, and its share below where there is room."""
-    longest = max(len(f"{count:.0f}") for count in counts.flat)
+    longest = max(len(str(count)) for count in counts.flat)
     size = min(style.FONT_SIZE, cell * 72 / (0.68 * max(longest, 3)))
     roomy = cell >= 0.7
     for (row, column), count in np.ndenumerate(counts):
         if not count:
             continue
-        text = f"{count:.0f}" + (f"\n{100 * shares[row, column]:.1f} %" if roomy else "")
+        text = str(count) + (f"\n{100 * shares[row, column]:.1f} %" if roomy else "")
         color = "white" if shares[row, column] > 0.35 else style.INK
         axes.text(column, row, text, ha="center", va="center", size=size, color=color)

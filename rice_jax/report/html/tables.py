@@ -22,7 +22,7 @@ _DEEP = 0.6  # strength from which on letters are white
 
 def matrix(result: Result, part: str) -> Markup:
     """A confusion matrix with its counts, hits and errors in hues of their own."""
-    counts, names, kept = gathered(np.asarray(result.confusion_matrix), list(result.per_class))
+    counts, names, kept = gathered(result.confused(), list(result.per_class))
     caption = (
         f"{part.capitalize()} test images: {numbers.percent(result.accuracy)} of "
         f"{numbers.count(result.images)} right (n = {numbers.count(result.images)})"

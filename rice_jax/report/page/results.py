@@ -73,19 +73,17 @@ def _evaluated(part: str, result: Result) -> Section:
 def _worst(result: Result, most: int) -> list[tuple[str, str, str, str]]:
     """The most frequent mistakes: true class, predicted one, images, images of the true class."""
     names = [markdown.escape(name) for name in result.per_class]
-    matrix = np.asarray(result.confusion_matrix)
-    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    ranked = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    places = zip(*np.unravel_index(ranked, wrong.shape), strict=True)
+    true, given, images = result.confused()
+    totals = np.bincount(true, images, len(names)).astype(int)
+    wrong = (true != given).nonzero()[0]
     return [
         (
-            names[true],
-            names[given],
-            numbers.count(int(wrong[true, given])),
-            numbers.count(int(matrix[true].sum())),
+            names[true[place]],
+            names[given[place]],
+            numbers.count(int(images[place])),
+            numbers.count(int(totals[true[place]])),
         )
-        for true, given in places
-        if wrong[true, given]
+        for place in wrong[np.argsort(-images[wrong], kind="stable")][:most].tolist()
     ]
 
 
