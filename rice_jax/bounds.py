@@ -117,7 +117,7 @@ class Switch:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Any text, as a path; a null character has no place in one."""
+    """Any text, as a path; null characters and halves of letters have no place in one."""
 
     about: str = "a text"
     may_be_empty: bool = True
@@ -127,7 +127,13 @@ class Text:
 
     def allows(self, value: Any) -> bool:
         """Whether it is such a text."""
-        return isinstance(value, str) and "\0" not in value and bool(value or self.may_be_empty)
+        if not isinstance(value, str) or "\0" in value or not (value or self.may_be_empty):
+            return False
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def read(self, text: str) -> str:
         """The text itself."""

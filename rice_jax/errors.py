@@ -1,6 +1,10 @@
 """The one exception that a user can cause and read, and the system's words on one line."""
 
+import re
 import sys
+
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of writing, and bytes that are no text."""
 
 
 class UserError(Exception):
@@ -27,5 +31,6 @@ def line(error: Exception) -> str:
 
 
 def tell(message: object) -> None:
-    """Print an error as one line on standard error."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    """Print an error as one line on standard error, without what would steer a terminal."""
+    text = _STEERING.sub(lambda found: ascii(found[0])[1:-1], " ".join(str(message).split()))
+    print(f"error: {text}", file=sys.stderr)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKETS = ("gs", "s3", "az", "hf")
 """Kinds of buckets that epath knows; each asks for a package of its own."""
+_LONGEST = 4096
+"""Characters of a path that any system takes."""
 
 
 def is_remote(name: str | os.PathLike[str]) -> bool:
@@ -25,11 +27,13 @@ def named(name: str | os.PathLike[str]) -> "epath.Path":
     """The file or folder, whether it is there or not; ~ is the home.
 
     Raises:
-        UserError: it is of a kind that nothing here can read.
+        UserError: it is of a kind that nothing here can read, or longer than any path.
     """
     from etils import epath  # a quarter of a second, which a mistake need not wait for
 
     text = os.fspath(name)
+    if len(text) > _LONGEST:
+        raise UserError(f"{text[:40]}...: no path has {len(text):,} characters")
     remote = _REMOTE.match(text)
     if not remote:
         return epath.Path(os.path.expanduser(text))

@@ -5,6 +5,7 @@ kernel and gives them back each time, and the kernel clears and maps them by pag
 of a training step. With pages of 2 MB that is hardly noticed.
 """
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -29,7 +30,8 @@ def open_streams() -> None:
     """Let standard input, output and error lead nowhere where the caller closed them.
 
     Python has None in their place, which nothing can print to, and the next file that is opened
-    gets their number, with what libraries write to them.
+    gets their number, with what libraries write to them. What a stream cannot write, as a name in
+    other letters than the locale's, is escaped.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -38,6 +40,8 @@ def open_streams() -> None:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(opened, True)
             setattr(sys, name, os.fdopen(opened, mode))
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def begin_again() -> None:

@@ -44,13 +44,20 @@ class Run:
         return self.path / "checkpoints"
 
     def check_name(self) -> None:
-        """UserError where Orbax would not find again what it wrote in the folder."""
+        """UserError where Orbax cannot write in the folder, or would not find it again."""
         special = [character for character in _PATTERN if character in os.fspath(self.path)]
         if special:
             raise UserError(
                 f"{os.fspath(self.path)} has {special[0]!r} in it, with which checkpoints are not "
                 "found again: give the run's folder another name"
             )
+        try:
+            os.fspath(self.path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{os.fspath(self.path)} is not written in UTF-8, and checkpoints cannot be saved "
+                "there: give the run's folder another name"
+            ) from error
 
     def create(self) -> None:
         """Make the folder; UserError where that is not permitted, or its bucket not reached."""
@@ -85,8 +92,8 @@ class Run:
         return target
 
     def write_text(self, name: str, content: str) -> epath.Path:
-        """`write_bytes` of UTF-8 text."""
-        return self.write_bytes(name, content.encode())
+        """`write_bytes` of UTF-8 text; what is no text, in a path of other bytes, is escaped."""
+        return self.write_bytes(name, _encoded(content))
 
     def write_json(self, name: str, content: Any) -> epath.Path:
         """Write strict JSON (no NaN, no infinity: they become null), whole or not at all.
@@ -98,7 +105,7 @@ class Run:
         text = json.dumps(told, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         if len(text) < _TO_BE_LOOKED_AT:
             text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
-        encoded = (text + "\n").encode()
+        encoded = _encoded(text + "\n")
         if beyond := _beyond_any(encoded):
             raise UserError(f"cannot write {os.fspath(self.path / name)}: {beyond}")
         return self.write_bytes(name, encoded)
@@ -147,6 +154,11 @@ def parse_json(content: bytes | str) -> Any:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8, and as JSON reads it back what Python makes of a name that is none (PEP 383)."""
+    return text.encode(errors="backslashreplace")
 
 
 def _beyond_any(content: bytes) -> str:

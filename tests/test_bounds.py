@@ -33,7 +33,7 @@ def out_of_bounds(bounds):
     if isinstance(bounds, Word):
         return ["", "no such word"]
     if isinstance(bounds, Text):
-        return ["a\0b"]
+        return ["a\0b", "\ud800"]
     if isinstance(bounds, Several):
         return [(bad,) for bad in out_of_bounds(bounds.each)] + [()] * bool(bounds.least)
     return []

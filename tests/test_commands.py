@@ -234,6 +234,7 @@ def test_the_shell_completes(argument, words, monkeypatch, capsys):
     ("error", "status", "said"),
     [
         (UserError("two\nlines"), 1, "error: two lines"),
+        (UserError("a\x1b[31mé\0\x9b\u202e\udcffb"), 1, r"a\x1b[31mé\x00\x9b\u202e\udcffb"),
         (OSError(28, "No space left on device", "runs/x"), 1, "runs/x: No space left on device"),
         (KeyboardInterrupt(), 130, "goes on"),
         (MemoryError(), 1, "the memory does not suffice"),

@@ -73,3 +73,9 @@ def test_a_pipe_among_a_run_s_files_is_refused(tmp_path):
     os.mkfifo(tmp_path / lock.FILE)
     with pytest.raises(UserError, match="it is a pipe or a device"), lock.hold(Run(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize("name", ["a/" * 3000, "a" * 5000, "gs://" + "a" * 5000])
+def test_what_is_longer_than_any_path_is_refused(name):
+    with pytest.raises(UserError, match=r"\.\.\.: no path has [56],0"):
+        files.named(name)

@@ -95,6 +95,18 @@ def test_json_that_could_not_be_read_back_is_not_written(content, tmp_path, monk
     assert run.read_json("a.json") == {}
 
 
+@pytest.mark.parametrize("name", ["caf\udce9", "é", "a\nb", "\u202e", "\x1b[0m"])
+def test_a_path_of_any_characters_is_told_and_read_back(name, tmp_path):
+    """Also one that is no UTF-8, whose bytes Python has as halves of letters."""
+    run = Run(tmp_path / name.replace("[", ""))
+    run.create()
+    run.write_json("a.json", {"file": name})
+    assert run.read_json("a.json") == {"file": name}
+    assert json.loads((run.path / "a.json").read_bytes().decode()) == {"file": name}
+    run.write_text("report.md", f"# {name}")
+    assert (run.path / "report.md").read_bytes().decode().startswith("# ")
+
+
 def test_a_folder_that_is_a_link_is_refused(tmp_path):
     run, elsewhere = Run(tmp_path / "run"), tmp_path / "elsewhere"
     run.create()
@@ -105,7 +117,9 @@ def test_a_folder_that_is_a_link_is_refused(tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-@pytest.mark.parametrize("name", ["x[1]", "x]", "a*", "what?", "back\\slash", "in[1]/final"])
+@pytest.mark.parametrize(
+    "name", ["x[1]", "x]", "a*", "what?", "back\\slash", "in[1]/final", "caf\udce9"]
+)
 def test_a_name_with_which_checkpoints_are_not_found_again_is_refused(tmp_path, name):
     run = Run(tmp_path / name)
     with pytest.raises(UserError, match="give the run's folder another name"), lock.hold(run):

@@ -47,6 +47,18 @@ def test_a_closed_stream_changes_no_status_and_no_other_stream(closed, arguments
     assert odd.stderr == (b"" if "stderr" in closed else usual.stderr)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", "caf\\udce9 é"), ("ascii", "caf\\udce9 \\xe9")]
+)
+def test_a_name_that_standard_output_cannot_write_is_escaped(encoding, shown):
+    program = "from rice_jax import launch; launch.open_streams(); print('caf\\udce9 \\xe9')"
+    environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    assert done.stdout.decode(encoding).strip() == shown
+
+
 def test_a_file_opened_later_gets_no_stream_s_number(tmp_path):
     """Or what a library writes to standard error would land in it."""
     program = (
