@@ -144,8 +144,15 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
         "command": " ".join(sys.argv[1:]),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # a copy that runs where it lies

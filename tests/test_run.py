@@ -1,5 +1,6 @@
 """Files of a run are whole or absent, JSON is strict, and what is wrong is said."""
 
+import importlib.metadata
 import json
 import math
 import os
@@ -7,7 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from rice_jax import lock
+from rice_jax import config as configuration
+from rice_jax import identity, lock
 from rice_jax import run as run_module
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -20,6 +22,21 @@ def test_json_is_strict_and_reads_back(tmp_path):
     text = (tmp_path / "run" / "a" / "b.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"x": None, "y": [0.5, 2], "3": [1, 1]}
     assert run.read_json("a/b.json")["y"] == [0.5, 2]
+
+
+def test_a_copy_that_is_not_installed_says_so_and_runs(tmp_path, monkeypatch):
+    asked = importlib.metadata.version
+
+    def version(name):
+        if name == "rice_jax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return asked(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    identity.record(Run(tmp_path), configuration.default("micro"), None)
+    versions = configuration.read(Run(tmp_path)).versions
+    assert versions["rice_jax"] == "not installed"
+    assert versions["jax"] == asked("jax")
 
 
 def test_json_that_nobody_reads_by_eye_has_no_spaces(tmp_path):
