@@ -1,12 +1,15 @@
 """`proven` stands where the smaller trace is the whole one's but for sizes, and nowhere else."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+from jax import lax
 
 from rice_jax import prune
+from rice_jax.graph.equations import Equation
 from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import trace, variable_shapes
 from rice_jax.prune.agreement import agree
@@ -14,6 +17,7 @@ from rice_jax.prune.departure import departure
 from rice_jax.prune.surgery import cut, narrowed
 
 SHAPE = (2, 6, 6, 3)
+APPLY = Equation.apply
 
 
 class Net(nn.Module):
@@ -62,6 +66,29 @@ def test_what_random_images_do_not_tell_is_a_departure(name):
     variables = dying(module)
     graph, removed, fewer, fit = without(module, variables, {"stem": [1, 5]})
     assert "in the whole module" in departure(graph, removed, fit.trace, fit.held)
+    assert agree(graph, removed, (), variables, fit.trace, fewer)
+
+
+def tensor_cores(equation, *operands):
+    """What a GPU gives: products in TF32 where channels come in eights, if it is not told else."""
+    aligned = all(size % 8 == 0 for value in equation.outputs for size in value.shape[-1:])
+    products = equation.name in ("conv_general_dilated", "dot_general")
+    if products and aligned and jax.config.jax_default_device is None:
+        operands = [lax.reduce_precision(jnp.asarray(each), 8, 10) for each in operands]
+    return APPLY(equation, *operands)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_nets_agree_where_a_device_multiplies_in_less_precision(name, monkeypatch):
+    module = Net(HIDDEN[name])
+    variables = dying(module)
+    graph, removed, fewer, fit = without(module, variables, {"stem": [1, 5]})
+    monkeypatch.setattr(Equation, "apply", tensor_cores)
+    (wanted, *_), (got, *_) = (
+        net.evaluate(given, jnp.ones(net.input.shape), net.outputs)
+        for net, given in ((graph.trace, variables), (fit.trace, fewer))
+    )
+    assert np.abs(wanted - got).max() > 1e-5 * np.abs(wanted).max()  # as they come they do not
     assert agree(graph, removed, (), variables, fit.trace, fewer)
 
 

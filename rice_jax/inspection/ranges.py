@@ -103,7 +103,7 @@ def value_bounds(
     arrays = traced.arrays(variables)
     without_rule: list[str] = []
 
-    with jax.default_device(_cpu()):
+    with jax.default_device(cpu()):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
         shape = traced.input.shape
         darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
@@ -123,7 +123,8 @@ def value_bounds(
     return bounds, tuple(dict.fromkeys(without_rule))
 
 
-def _cpu() -> Any:
+def cpu() -> Any:
+    """The device that multiplies float32 as it is; others round it first. UserError without it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
