@@ -21,11 +21,11 @@ FINE_TUNING = {
     "train.quick.shrink": (1,),
     "train.quick.peak_rate": 1e-4,
 }
-"""On the sample, from weights of the zoo."""
+"""On the sample, from weights of the zoo; fewer epochs where the net is heavy."""
 FROM_NOTHING = {"train.epochs": 10, "train.learning_rate": 1e-3, "train.on_collapse": "warn"}
 """On the sample, from random weights; fewer epochs where the net is heavy."""
-_MOST_FLOPS = 5e12
-"""Of training from nothing: half a minute on two cores at 170 GFLOP/s."""
+_MOST_FLOPS = {"from the zoo": 2.5e12, "from nothing": 5e12}
+"""Of training: a quarter and half of a minute on two cores at 170 GFLOP/s."""
 _PHOTOGRAPHS = 500  # that the sample has for training
 _TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 
@@ -53,9 +53,12 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     if is_open("model.weights"):
         _start_from_zoo(config, any_size=is_open("data.image_size"))
     from_zoo = config.model.weights.startswith(zoo.PREFIX)
-    recipe: dict[str, Any] = FINE_TUNING if from_zoo else FROM_NOTHING
-    if not from_zoo and is_open("train.epochs"):
-        recipe = recipe | {"train.epochs": _affordable(config, recipe["train.epochs"])}
+    recipe: dict[str, Any] = dict(FINE_TUNING if from_zoo else FROM_NOTHING)
+    if is_open("train.epochs"):
+        most = _MOST_FLOPS["from the zoo" if from_zoo else "from nothing"]
+        recipe["train.epochs"] = _affordable(config, recipe["train.epochs"], most)
+        if from_zoo:
+            recipe["train.quick.epochs"] = (recipe["train.epochs"],)
     decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:
         decided = {field: value for field, value in decided.items() if field not in _TOGETHER}
@@ -70,11 +73,11 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     )
 
 
-def _affordable(config: ml_collections.ConfigDict, most: int) -> int:
-    """Epochs within `_MOST_FLOPS`, at least one; a step takes three times a forward pass."""
+def _affordable(config: ml_collections.ConfigDict, epochs: int, most: float) -> int:
+    """Of so many epochs those within `most` FLOPs, at least one; a step is three forward passes."""
     shape = (config.data.image_size, config.data.image_size, 3)
     epoch = 3 * _PHOTOGRAPHS * profile.count(train.build(config), shape).flops.formula
-    return max(1, min(most, int(_MOST_FLOPS / epoch)))
+    return max(1, min(epochs, int(most / epoch)))
 
 
 def _start_from_zoo(config: ml_collections.ConfigDict, *, any_size: bool) -> None:

@@ -71,6 +71,14 @@ def test_a_heavy_net_from_nothing_gets_fewer_epochs(stages, epochs):
     assert made.train.epochs == epochs
 
 
+def test_a_heavy_net_of_the_zoos_is_fine_tuned_for_fewer_epochs():
+    """By the study's FLOPs, three times 500 images: 0.25 TFLOPs an epoch of final, and 1.8."""
+    for schedule in ("study", "quick"):
+        light, heavy = (settled(n, train__schedule=schedule)[0] for n in ("final", "vgg_custom"))
+        assert (light.train.epochs, heavy.train.epochs) == (3, 1)
+        assert (light.train.quick.epochs, heavy.train.quick.epochs) == ((3,), (1,))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
