@@ -17,7 +17,7 @@ import test_prune_departure as departures
 import test_prune_folding as folding
 
 from rice_jax.errors import UserError
-from rice_jax.inspection import interval, rounding
+from rice_jax.inspection import interval, rounding, rules
 from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
 
 
@@ -114,8 +114,10 @@ MUTATIONS = {
     ),
     "nearly constant is constant": (
         dead,
-        ("_ROUNDING = 1e-6", "_ROUNDING = 1e-2"),
-        folding.test_a_filter_that_hardly_changes_is_not_constant,
+        ("_AS_ROUNDED = 2.0", "_AS_ROUNDED = 2e9"),
+        lambda: dead_filters.test_what_an_image_changes_is_not_constant_however_faint_it_is(
+            True, (0.0, 1.0)
+        ),
     ),
     "every constant folds": (
         dead,
@@ -262,6 +264,25 @@ MUTATIONS = {
         departure,
         ("size != twin.shape[axis]", "False"),
         departures.test_one_channel_is_not_spread_over_the_places_of_others,
+    ),
+    "repetitions are no number": (
+        departure,
+        ("value.shape[axis] != twin.shape[axis]", "False"),
+        lambda: departures.test_a_number_made_of_as_many_as_there_are_channels_is_a_departure(
+            "sum"
+        ),
+    ),
+    "any number of logits": (
+        certificate,
+        ("if first.shape != second.shape or", "if"),
+        certified(
+            certificates.test_logits_of_another_kind_are_not_compared, lambda logits: logits[:, :1]
+        ),
+    ),
+    "short sums round once": (
+        rules,
+        ("gamma(terms, unit) + gamma(terms)", "2 * gamma(terms)"),
+        lambda: bounds.test_bounds_hold_for_pools_that_round_after_each_term(32),
     ),
     "any output": (
         departure,

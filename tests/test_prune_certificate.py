@@ -75,6 +75,40 @@ def test_what_is_no_number_is_never_equal(variables, odd):
         certify(broken, broken, BATCHES, proven=True)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda logits: logits[:, :1],
+        lambda logits: logits[:, 0],
+        lambda logits: logits[:, None],
+        lambda logits: logits * 1j,
+    ],
+    ids=["fewer", "one each", "in another shape", "complex"],
+)
+def test_logits_of_another_kind_are_not_compared(variables, other):
+    class Other(Net):
+        def __call__(self, x):
+            return other(Net.__call__(self, x))
+
+    for nets in ((Net(), Other()), (Other(), Net())):
+        with pytest.raises(UserError, match="the nets cannot be compared: their logits are"):
+            certify(*((net, variables) for net in nets), BATCHES, proven=True)
+
+
+def test_where_jax_finds_no_derivative_proven_needs_equal_logits(variables):
+    """Of a constant that is padded by a number that is computed."""
+
+    class Padded(Net):
+        def __call__(self, x):
+            ones = jnp.pad(jnp.ones(1), (0, 3), constant_values=jnp.exp(0.0))
+            return Net.__call__(self, x) * ones.sum()
+
+    net = Padded(), variables
+    same = certify(net, net, BATCHES, proven=True)
+    assert (same.proven, same.rounding) == (True, None)
+    assert not certify(net, (Padded(shift=1e-7), variables), BATCHES, proven=True).proven
+
+
 def test_weights_that_are_no_numbers_are_never_equal(variables):
     broken = jax.tree.map(lambda a: a * jnp.nan, variables)
     with pytest.raises(UserError, match="the smaller one gives NaN or infinity on image 0"):

@@ -191,3 +191,35 @@ def test_mistakes_are_named():
         prune.prune(module, variables, labelled(), drop="black")
     with pytest.raises(UserError, match="no images"):
         prune.prune(module, variables, [], drop="dead")
+
+
+class Faint(nn.Module):
+    """Filters of 1 x 1 that say little, which the next layer makes much of."""
+
+    rectified: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(3, (1, 1), name="faint")(x)
+        x = nn.relu(x) if self.rectified else x
+        x = nn.Conv(2, (1, 1), name="loud")(x)
+        return nn.Dense(2, name="head")(nn.relu(x).mean((1, 2)))
+
+
+@pytest.mark.parametrize(("rectified", "pixels"), [(True, (0.0, 1.0)), (False, (-0.5, 0.5))])
+def test_what_an_image_changes_is_not_constant_however_faint_it_is(rectified, pixels):
+    """Here the images alone would not tell: they are what the bounds have in their middle."""
+    module, shape = Faint(rectified), (1, 4, 4, 1)
+    variables = variables_of(module, shape=shape)
+    layer = variables["params"]["faint"]
+    layer["kernel"][..., :] = np.float32([9e-7, 0, 9e-7])
+    layer["bias"][:] = np.float32([0, 4e-7, 0])
+    variables["params"]["loud"]["kernel"] *= np.float32(1e6)
+    grey = [np.full(shape, sum(pixels) / 2, np.float32)]
+    result = prune.prune(module, variables, grey, drop="proven", pixels=pixels)
+    assert result.removed == {"faint": [1]}
+    assert result.certificate.proven
+    other = prunable.images(1, shape) * (pixels[1] - pixels[0]) + pixels[0]
+    np.testing.assert_allclose(
+        result.module.apply(result.variables, other), module.apply(variables, other), rtol=1e-5
+    )

@@ -109,6 +109,39 @@ def test_what_random_images_do_not_tell_is_not_proven():
     assert float(jnp.max(jnp.abs(one - other))) > 1
 
 
+REPEATED = {
+    "sum": lambda c: jnp.ones(c).sum(),
+    "maximum and sum": lambda c: jnp.exp(nn.logsumexp(jnp.zeros(c))),
+    "product": lambda c: jnp.prod(jnp.full(c, 1.1)),
+    "two axes": lambda c: (jnp.ones((c, 1)) * jnp.ones((1, c))).sum(),
+    "one of two axes": lambda c: jnp.ones((2, c)).sum(1)[0],
+    "reshaped": lambda c: jnp.ones((2, c)).reshape(-1).sum(),
+    "by a function": lambda c: lax.reduce(jnp.ones(c), 1.0, lambda a, b: a + b / 2, (0,)),
+}
+"""What is made of one number by repeating it once a channel."""
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_number_made_of_as_many_as_there_are_channels_is_a_departure(name):
+    module = Net(lambda x: x / REPEATED[name](x.shape[-1]))
+    graph, removed, _, fit = without(module, dying(module), {"stem": [1]})
+    found = departure(graph, removed, fit.trace, fit.held)
+    assert found
+    assert "one number" in found
+
+
+def test_repetitions_that_a_channel_meets_are_no_departure():
+    module = Net(lambda x: x * jnp.ones((6, x.shape[-1])).mean(0))
+    graph, removed, _, fit = without(module, dying(module), {"stem": [1]})
+    assert departure(graph, removed, fit.trace, fit.held) is None
+
+
+def test_no_channel_goes_that_changes_a_number_made_of_repetitions():
+    result = proven(module := Net(lambda x: x / jnp.ones(x.shape[-1]).sum()), dying(module))
+    assert "stem" not in result.removed
+    assert any(reason.startswith("stem: reduce_sum") for reason in result.kept_whole)
+
+
 def halves(x):
     return jnp.concatenate([x[..., :4] + 1, x[..., 4:] * 2], -1)
 

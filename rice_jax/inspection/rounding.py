@@ -53,7 +53,8 @@ def rounding(
             default that of JAX's backend in use.
 
     Raises:
-        ValueError, NotImplementedError: where an operation has no derivative (a `while` loop).
+        ValueError, NotImplementedError, TypeError: where an operation has no derivative (a `while`
+            loop), or JAX does not find it.
     """
     short = backend_roundoff() if operand_roundoff is None else operand_roundoff
     rounded = [

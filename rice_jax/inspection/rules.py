@@ -170,8 +170,10 @@ def _reduce_window_sum(equation: Equation, a: Interval) -> Interval:
 
 def _sum(equation: Equation, a: Interval, terms: int) -> Interval:
     (lo,), (hi,), (size,) = (equation.apply(end) for end in (a.lo, a.hi, a.magnitude))
-    # The net's error and that of the sums here, whose sizes are themselves rounded.
-    error = 2 * gamma(terms) * (1 + 2 * gamma(terms)) + roundoff(equation.outputs[0].dtype)
+    # The net's error, which XLA's CPU backend rounds to a short type after each term, and that of
+    # the sums here, whose sizes are themselves rounded.
+    unit = roundoff(equation.outputs[0].dtype)
+    error = (gamma(terms, unit) + gamma(terms)) * (1 + 2 * gamma(terms)) + unit
     return widened(lo, hi, error * size)
 
 

@@ -64,8 +64,9 @@ def certify(
         **kwargs: what else the modules' calls need, such as train=False.
 
     Raises:
-        UserError: no images; a logit that is NaN or infinite, in either net; a difference that
-            float rounding does not explain though it was proven that there is none.
+        UserError: no images; logits of other shapes, or complex; a logit that is NaN or infinite,
+            in either net; a difference that float rounding does not explain though it was proven
+            that there is none.
     """
 
     nets = [opened(*each) if isinstance(each, tuple) else opened(each) for each in (before, after)]
@@ -83,6 +84,7 @@ def certify(
         first, second = (
             np.asarray(each) for each in logits([variables for _, variables in nets], batch)
         )
+        _refuse_unlike(first, second)
         _refuse_not_finite(first, second, images)
         worst.meet(first, second, batch)
         changed += int(np.sum(first.argmax(-1) != second.argmax(-1)))
@@ -118,6 +120,15 @@ class _Worst:
             self.image = np.asarray(images[row : row + 1])
 
 
+def _refuse_unlike(first: np.ndarray, second: np.ndarray) -> None:
+    """UserError where the logits are not as many, or no real numbers."""
+    if first.shape != second.shape or np.iscomplexobj(first) or np.iscomplexobj(second):
+        raise UserError(
+            f"the nets cannot be compared: their logits are {first.dtype} {first.shape} and "
+            f"{second.dtype} {second.shape}"
+        )
+
+
 def _refuse_not_finite(first: np.ndarray, second: np.ndarray, images: int) -> None:
     """UserError where a logit is NaN or infinite: no difference can be told there."""
     for logits, net in ((first, "whole"), (second, "smaller")):
@@ -142,7 +153,11 @@ def _explained(nets: Sequence[tuple[PureNet, Any]], worst: _Worst, kwargs: Any) 
         try:
             logits = traced.the_logits()
             explained += rounding(traced, variables, worst.image, logits, worst.place)
-        except (ValueError, NotImplementedError):
+        except (
+            ValueError,
+            NotImplementedError,
+            TypeError,
+        ):  # the last of `pad`'s, a fault of JAX's
             return None
     if worst.difference > explained:
         raise UserError(

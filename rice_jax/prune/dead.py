@@ -15,6 +15,9 @@ from rice_jax.prune.surgery import folds_exactly, unread
 
 _ROUNDING = 1e-6
 """How far apart, relative to max(1, |value|), the bounds of a constant may lie."""
+_AS_ROUNDED = 2.0
+"""How often as far as rounding alone sets them for one image: what images change, however little,
+a later layer may make large."""
 
 Extremes = list[tuple[np.ndarray, np.ndarray]]
 """For each of `Dependencies.contractions` the least and the largest value at each index."""
@@ -64,14 +67,18 @@ def proven_extremes(
 ) -> Extremes:
     """Bounds of the extremes for every image with pixels from `low` to `high`.
 
-    Where they are no further apart than float rounding they are taken for one value.
+    Where they are no further apart than float rounding sets them they are taken for one value.
     """
-    operands = [_operand(graph, contraction) for contraction in graph.contractions]
-    values = [value for value, _ in operands]
-    bounds, _ = inspection.value_bounds(graph.trace, variables, values, low, high)
+    every = _bounds(graph, variables, low, high)
+    close = [_close(*ends) for ends in every]
+    if not any(np.any(met) for met in close):
+        return every
+    grey = (low + high) / 2
     return [
-        _meeting(_over_others(np.min, least, axis), _over_others(np.max, most, axis))
-        for (least, most), (_, axis) in zip(bounds, operands, strict=True)
+        _meeting(ends, met & (_width(*ends) <= _AS_ROUNDED * _width(*alone)))
+        for ends, met, alone in zip(
+            every, close, _bounds(graph, variables, grey, grey), strict=True
+        )
     ]
 
 
@@ -108,11 +115,33 @@ def _over_others(reduce: Any, array: Any, axis: int) -> Any:
     return reduce(array, axis=tuple(other for other in range(array.ndim) if other != axis))
 
 
-def _meeting(least: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with np.errstate(invalid="ignore"):  # of bounds that are not known there is no middle
+def _bounds(graph: Dependencies, variables: Any, low: float, high: float) -> Extremes:
+    operands = [_operand(graph, contraction) for contraction in graph.contractions]
+    values = [value for value, _ in operands]
+    bounds, _ = inspection.value_bounds(graph.trace, variables, values, low, high)
+    return [
+        (_over_others(np.min, least, axis), _over_others(np.max, most, axis))
+        for (least, most), (_, axis) in zip(bounds, operands, strict=True)
+    ]
+
+
+def _width(least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # nothing is known where both are infinite
+        return most - least
+
+
+def _close(least: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Where bounds do not meet, and are no further apart than rounding may set them."""
+    size = np.maximum(1, np.maximum(np.abs(least), np.abs(most)))
+    apart = _width(least, most)
+    return (apart > 0) & (apart <= _ROUNDING * size)
+
+
+def _meeting(ends: tuple[np.ndarray, np.ndarray], met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    least, most = ends
+    with np.errstate(invalid="ignore"):
         middle = (least + most) / 2
-    close = most - least <= _ROUNDING * np.maximum(1, np.abs(middle))
-    return np.where(close, middle, least), np.where(close, middle, most)
+    return np.where(met, middle, least), np.where(met, middle, most)
 
 
 def _everywhere(graph: Dependencies, holds: Sequence[np.ndarray]) -> np.ndarray:

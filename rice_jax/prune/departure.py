@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rice_jax.graph.arrays import Chosen
-from rice_jax.graph.primitives import ELEMENTWISE
+from rice_jax.graph.primitives import ELEMENTWISE, REDUCTIONS
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.prune.dependencies import BROADCAST, Dependencies, among
 from rice_jax.prune.propagation import Contraction
+from rice_jax.prune.rules import RULES
 
 _SIZES = frozenset({"shape", "new_sizes", "sizes", "slice_sizes", "feature_group_count"})
 """Parameters that follow from the shapes of what goes in and comes out."""
@@ -127,11 +128,31 @@ class _Comparison:
                 return f"{_named(one)} takes {_told(a.constant)} in the whole module, " + (
                     f"{_told(b.constant)} in the smaller one"
                 )
+            if self._repeats_otherwise(one, a, b):
+                return (
+                    f"{_named(one)} takes one number {a.shape} times in the whole module, "
+                    f"{b.shape} times in the smaller one"
+                )
         for each in self.summed.get(one, ()):
             line = self.graph.axes[one.inputs[each.operand]][each.axis]
             if other.inputs[each.operand].shape[each.axis] != self._left(line):
                 return f"{_named(one)} sums over places of channels that are gone"
         return None
+
+    def _repeats_otherwise(self, one: Equation, value: Value, twin: Value) -> bool:
+        """Whether an operation makes one number of a repeated one's repetitions, and of fewer now.
+
+        Elsewhere an axis of repeated numbers may take another size: that of what it meets.
+        """
+        if one.name in RULES and one.name not in REDUCTIONS:
+            return False
+        lines = self.graph.axes.get(value, ())
+        mixed = one.params["axes"] if one.name in REDUCTIONS else range(len(lines))
+        return any(
+            np.any(lines[axis] == BROADCAST) and value.shape[axis] != twin.shape[axis]
+            for axis in mixed
+            if lines
+        )
 
     def _other_params(self, one: Equation, other: Equation) -> str | None:
         wanted = {name: one.params[name] for name in one.params if name not in _SIZES}
