@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import prunable
@@ -50,6 +51,7 @@ CHANNELS = {
     ),
     "take": lambda x: conv(5, jnp.take(x, np.array([3, 1, 0, 6]), axis=-1)),
     "index": lambda x: conv(5, x[..., np.array([7, 6, 5, 4, 3, 2, 1, 0])] + x),
+    "pixels": lambda x: conv(5, x[:, np.array([[0, 2], [5, 1]]), np.array([3, 7])]),
     "flatten, written": lambda x: nn.Dense(6, name="fc")(x[:, ::4, ::4].reshape(-1, 32)),
     "to a map": lambda x: conv(
         5, nn.relu(nn.Dense(96, name="fc")(mean(x))).reshape(-1, 4, 4, 6), name="after"
@@ -89,3 +91,17 @@ def test_channels_that_are_picked_parted_or_arranged_are_followed(body):
     once = check_pruned(module, variables, IMAGES, 4)
     twice = check_pruned(once.module, once.variables, IMAGES, 5)
     assert twice.after["formula"] < once.after["formula"] < once.before["formula"]
+
+
+def test_places_that_the_image_picks_leave_the_channels_as_they_were():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            maps = nn.relu(nn.Conv(8, (3, 3), name="stem")(x))
+            brightest = jnp.argsort(x.sum((2, 3)), axis=1)[:, :3]
+            rows = jax.vmap(lambda one, places: one[places])(maps, brightest)
+            return nn.Dense(3, name="head")(mean(nn.relu(conv(5, rows))))
+
+    module = Net()
+    result = check_pruned(module, initialised(module, {}, IMAGES), IMAGES, 4)
+    assert result.after["formula"] < result.before["formula"]

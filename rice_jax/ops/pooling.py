@@ -113,10 +113,12 @@ def _elements(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
     if any(map(any, pads)):
         lowest = np.array(-np.inf, x.dtype)
         x = lax.pad(x, lowest, ((0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)))
-    rows = (x.shape[1] - height) // down * down + 1
-    columns = (x.shape[2] - width) // across * across + 1
+    images, rows, columns, channels = x.shape
+    rows = (rows - height) // down * down + 1
+    columns = (columns - width) // across * across + 1
+    # By `lax`: of an index with steps older JAX makes a gather.
     return [
-        x[:, i : i + rows : down, j : j + columns : across]
+        lax.slice(x, (0, i, j, 0), (images, i + rows, j + columns, channels), (1, down, across, 1))
         for i, j in itertools.product(range(height), range(width))
     ]
 

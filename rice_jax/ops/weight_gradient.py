@@ -102,9 +102,9 @@ class _Pixels:
         down, across = self.geometry.strides
         for tap, (i, j) in enumerate(_taps(self.geometry)):
             seen = lax.dynamic_slice(self.x, _at(image, row + i, j, 0), self.block)
-            patches = lax.dynamic_update_slice(
-                patches, seen[0, ::down, ::across], _at(0, 0, tap * self.block[3])
-            )
+            # By `lax`: of an index with steps older JAX makes a gather.
+            seen = lax.slice(seen, (0,) * 4, seen.shape, (1, down, across, 1))
+            patches = lax.dynamic_update_slice(patches, seen[0], _at(0, 0, tap * self.block[3]))
         return patches
 
     def product(self, patches: jax.Array, share: jax.Array) -> jax.Array:
@@ -129,9 +129,8 @@ class _Planes:
         down, across = self.geometry.strides
         for tap, (i, j) in enumerate(_taps(self.geometry)):
             seen = lax.dynamic_slice(self.x, _at(image, 0, row + i, j), self.block)
-            patches = lax.dynamic_update_slice(
-                patches, seen[0, :, ::down, ::across], _at(tap * self.block[1], 0, 0)
-            )
+            seen = lax.slice(seen, (0,) * 4, seen.shape, (1, 1, down, across))
+            patches = lax.dynamic_update_slice(patches, seen[0], _at(tap * self.block[1], 0, 0))
         return patches
 
     def product(self, patches: jax.Array, share: jax.Array) -> jax.Array:

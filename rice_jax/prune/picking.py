@@ -50,14 +50,13 @@ def split(p: Propagation, equation: Equation) -> list[Labels]:
 
 
 def gather(p: Propagation, equation: Equation) -> list[Labels]:
-    """The rule of `gather`: places along one axis that are known beforehand; nothing else."""
-    operand, _ = equation.inputs
+    """The rule of `gather`: places along one axis that are known, or whole slices of an axis."""
+    operand, indices = equation.inputs
     taken = _taken(p, equation)
     if taken is None:
-        for value in equation.inputs:
-            for line in p.of(value):
-                p.refuse(equation, line)
-        return [uniform(FIXED, equation.outputs[0].shape)]
+        for line in p.of(indices):
+            p.refuse(equation, line)
+        return [_of_slices(p, equation)]
     along, places = taken
     return [
         tuple(
@@ -65,6 +64,23 @@ def gather(p: Propagation, equation: Equation) -> list[Labels]:
             for axis, line in enumerate(p.of(operand))
         )
     ]
+
+
+def _of_slices(p: Propagation, equation: Equation) -> Labels:
+    """Labels of what is gathered at any places: only axes along which all is taken keep theirs."""
+    operand, (output,) = equation.inputs[0], equation.outputs
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    result = list(uniform(FIXED, output.shape))
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    kept = [axis for axis in range(len(operand.shape)) if axis not in gone]
+    target = dict(zip(kept, numbers.offset_dims, strict=True))
+    for axis, line in enumerate(p.of(operand)):
+        whole = axis not in numbers.start_index_map and sizes[axis] == len(line)
+        if whole and axis in target:
+            result[target[axis]] = line
+        else:
+            p.refuse(equation, line)
+    return tuple(result)
 
 
 def _taken(p: Propagation, equation: Equation) -> tuple[int, np.ndarray] | None:
