@@ -38,6 +38,8 @@ _TOLD = (
     *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE, records.ConfigFile.FILE),
 )
 """What the stages wrote of the net that the folder had; the run's own name last."""
+_EXAMPLES_SIDE = 512
+"""Pixels of an image of the training that is shown: some hundred of them are drawn."""
 _EXAMPLES = 24
 """Classes of which images are drawn."""
 
@@ -368,12 +370,12 @@ def _examples(job: Job, dataset: data.Dataset, each: int = 4) -> dict[str, list[
     """The first images of each class in the training split; of many classes some of them."""
     step = -(-len(dataset.classes) // _EXAMPLES)
     examples: dict[str, list[np.ndarray]] = {name: [] for name in dataset.classes[::step]}
-    source = dataset.splits["train"]
+    source, side = dataset.splits["train"], min(_EXAMPLES_SIDE, job.config.data.image_size)
     for index in range(len(source)):
         record = source[index]
         images = examples.get(dataset.classes[record["label"]])
         if images is not None and len(images) < each:
-            images.append(data.decode(record["image"], job.config.data.image_size))
+            images.append(data.decode(record["image"], side))
         if all(len(images) == each for images in examples.values()):
             break
     return examples

@@ -352,3 +352,17 @@ def test_flipped_or_missing_bytes_of_a_zip_are_refused_or_read_but_nothing_else(
         except UserError:
             continue
         assert found in pictures.values()
+
+
+def test_the_class_folder_that_is_closed_is_named(tmp_path, monkeypatch):
+    folder = data_files.write_folder(tmp_path, data_files.pictures(2))
+    listed = os.scandir
+
+    def closed(place):
+        if os.path.basename(place) == "Basmati":  # the superuser would not be kept out
+            raise PermissionError(13, "Permission denied", os.fspath(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(UserError, match=r"cannot read .*/Basmati: Permission denied"):
+        archive.open_archive(folder)

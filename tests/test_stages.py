@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import types
 from pathlib import Path
 
 import data_files
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from processes import ended, start_two
 
-from rice_jax import config, data, records, train
+from rice_jax import config, data, records, stages, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -369,3 +370,13 @@ def test_what_another_mistake_stops_is_not_begun_anew(finished, cache, tmp_path)
     (run / "prune.json").write_text("{}")
     with pytest.raises(UserError, match="prune that one again"):
         run_stages(small("cnn_light", cache), str(run), ["train"], restart=True)
+
+
+def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):
+    """Twenty of 4,096 pixels would take a gigabyte, and minutes to draw."""
+    settings = config.default("nano")
+    settings.data.image_size = 4096
+    images = [{"image": data_files.picture(i, 2), "label": i % 2, "name": ""} for i in range(8)]
+    dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
+    shown = stages._examples(stages.Job(Run(tmp_path), settings), dataset)
+    assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8

@@ -95,7 +95,8 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
         if place.exists():
             return Zip(place)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {os.fspath(place)}: {reason(error)}") from error
+        closed = error.filename if isinstance(error, OSError) else None
+        raise UserError(f"cannot read {closed or os.fspath(place)}: {reason(error)}") from error
     raise UserError(
         f"{os.fspath(place)} does not exist: give the Kaggle zip, its unpacked folder "
         "or any folder of class folders"
