@@ -126,7 +126,8 @@ def masked_attention(x):
 
 
 def with_ramp(x):
-    ramp = jnp.linspace(0, 1, x.shape[1]) / jnp.arange(1, 1 + x.shape[1])
+    # Of floats: whether the cast of a constant is counted depends on the version of XLA.
+    ramp = jnp.linspace(0, 1, x.shape[1]) / jnp.arange(1.0, 1.0 + x.shape[1])
     return jnp.concatenate([x, jnp.broadcast_to(ramp[:, None, None], (*x.shape[:3], 1))], -1)
 
 
