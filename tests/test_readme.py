@@ -46,6 +46,8 @@ NOT_RUN = {
     TOGETHER.format(0): "waits for the other; test_train_processes starts both",
     TOGETHER.format(1): "waits for the other",
     "scripts/test.sh": "runs these tests",
+    "scripts/setup.sh": "downloads; test_setup runs it",
+    ".venv/bin/pip install -c constraints.txt 'jax[cuda13]'": "downloads what a GPU needs",
     "kaggle datasets download -d muratkokludataset/rice-image-dataset": "downloads",
 }
 # What makes a command small, appended to all that it says itself.
