@@ -1,5 +1,7 @@
 """Values and gradients are XLA's own, whatever the size, stride, padding and type."""
 
+import contextlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,6 +83,16 @@ def test_max_pooling_in_float64_with_ties(height, width, window, strides, paddin
 
         got = run(lambda x: ops.max_pool(x, window, strides, padding))
         same(got, run(xla_pool(window, strides, padding)), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (1, 5), (5, 2), (0, 4)])
+@pytest.mark.parametrize("traced", [contextlib.nullcontext, ops.inference, ops.plain])
+def test_where_no_window_fits_the_map_vanishes_as_by_xla(side, traced):
+    x = jnp.zeros((2, *side, 3))
+    with traced():
+        got = jax.eval_shape(lambda x: ops.max_pool(x, (3, 3), (2, 2), "VALID"), x)
+    assert got.shape == jax.eval_shape(xla_pool((3, 3), (2, 2), "VALID"), x).shape
+    assert got.size == 0
 
 
 def convolved(convolve, x, w, stride, padding):

@@ -1,12 +1,14 @@
 """evaluation.json: how well a net does on test images."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
-import numpy as np
 
 from rice_jax.records.store import FileRecord, left_out
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_ROWS = 1_000
 """Classes of a confusion matrix that is written row by row: of 4,000 it has 32 MB of zeros."""
@@ -68,8 +70,10 @@ class Result:
         if cells and max((*cells.true, *cells.predicted), default=0) >= classes:
             raise ValueError(f"its confusion matrix has other than its {classes} classes")
 
-    def confused(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def confused(self) -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
         """True class, predicted class and images of each cell that is not zero, row by row."""
+        import numpy as np  # what only reads options need not wait
+
         if cells := self.confusion_cells:
             return np.array(cells.true, int), np.array(cells.predicted, int), np.array(cells.images)
         matrix = np.asarray(self.confusion_matrix)
