@@ -153,11 +153,8 @@ def _explained(nets: Sequence[tuple[PureNet, Any]], worst: _Worst, kwargs: Any) 
         try:
             logits = traced.the_logits()
             explained += rounding(traced, variables, worst.image, logits, worst.place)
-        except (
-            ValueError,
-            NotImplementedError,
-            TypeError,
-        ):  # the last of `pad`'s, a fault of JAX's
+        except (ValueError, NotImplementedError, TypeError):
+            # TypeError is JAX's own, of the gradient of a `pad` by a computed number.
             return None
     if worst.difference > explained:
         raise UserError(

@@ -9,11 +9,11 @@ MOST_CLASSES = 50
 _KEPT = 29
 
 
-Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
+Confused = tuple[np.ndarray, np.ndarray, np.ndarray]
 """True class, predicted class and images of each cell that is not zero, as `Result.confused`."""
 
 
-def gathered(cells: Cells, names: Sequence[str]) -> tuple[np.ndarray, list[str], list[int]]:
+def gathered(cells: Confused, names: Sequence[str]) -> tuple[np.ndarray, list[str], list[int]]:
     """The matrix with all but the most mistaken classes added up, where there are too many.
 
     Args:

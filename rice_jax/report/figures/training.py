@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from rice_jax.records import EpochRow
 from rice_jax.report import history as histories
 from rice_jax.report import numbers, scales, style
-from rice_jax.report.confusion import Cells, gathered
+from rice_jax.report.confusion import Confused, gathered
 
 
 @style.styled
@@ -137,7 +137,7 @@ def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:
 
 @style.styled
 def confusion_matrix(
-    cells: Cells,
+    cells: Confused,
     classes: Sequence[str],
     title: str = "Confusion matrix",
     subtitle: str = "",
