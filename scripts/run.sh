@@ -3,8 +3,5 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/setup.sh"
-unset PYTHONDONTWRITEBYTECODE  # set-up leaves the libraries uncompiled: the first run alone compiles them
-if ! compgen -G "$root/.venv/lib/python3*/site-packages/jax/__pycache__" > /dev/null; then
-  echo "The first run compiles the libraries; some ten seconds ..." >&2
-fi
+unset PYTHONDONTWRITEBYTECODE  # what set-up has not compiled is compiled once
 exec "$root/.venv/bin/python" -m rice_jax.main "$@"

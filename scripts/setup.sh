@@ -8,6 +8,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 extras=${1:-}
 constraints=${CONSTRAINTS-$root/constraints.txt}
 venv="$root/.venv"
+log="$venv/install.log"
 say() { echo "$*" >&2; }
 
 usable() { "$1" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -63,16 +64,18 @@ packages() {
   { find "$venv"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' 2>/dev/null || true; } | wc -l
 }
 
-# How far pip is: what it does, or how many packages came to those that were there.
+# How far it is: what the log says last, or how many packages came to those that were there.
 progress() {
   local line total
-  line=$(sed -nE 's/^ *((Collecting|Downloading|Using cached|Building|Installing) .*)/\1/p' "$1" | tail -n 1)
+  line=$(sed -nE 's/^ *((Making|Collecting|Downloading|Using cached|Building|Installing|Compiling) .*)/\1/p' "$log" | tail -n 1)
   if [[ $line == "Installing collected"* ]]; then
     total=$(tr -dc , <<<"$line" | wc -c)
-    line="Installing: $(($(packages) - $2)) of $((total + 1)) packages"
+    line="Installing: $(($(packages) - $1)) of $((total + 1)) packages"
   fi
   printf '%4d s  %.90s\n' "$SECONDS" "${line:-Starting pip}" >&2
 }
+
+ticking() { while sleep 4 >/dev/null 2>&1 9<&- && kill -0 "$1" 2>/dev/null; do progress "$2"; done; }
 
 # Ended with this script, by whatever ends it.
 in_background() {
@@ -80,21 +83,31 @@ in_background() {
   trap "kill $(jobs -p | tr '\n' ' ') 2>/dev/null || true" EXIT
 }
 
-ticking() { while sleep 4 >/dev/null 2>&1 9<&-; do progress "$@"; done; }
-
-install() {
-  local log="$venv/install.log"
-  # Not compiled beforehand: most of these files are never imported, the rest compiles on import.
-  in_background "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
-    --progress-bar off ${constraints:+--constraint "$constraints"} \
-    --editable "$root${extras:+[$extras]}" >"$log" 2>&1
-  local pip=$!
-  in_background ticking "$log" "$(packages)"
-  if ! wait "$pip"; then
+# watched WHAT COMMAND: says how far the command is while it runs; what it prints goes into the log.
+watched() {
+  in_background "$2" >>"$log" 2>&1
+  local command=$!
+  in_background ticking "$command" "$(packages)"
+  if ! wait "$command"; then
     tail -n 15 "$log" >&2
-    say "error: pip could not install; all that it said is in .venv/install.log"
-    return 1
+    say "error: $1; all that was said is in .venv/install.log"
+    exit 1
   fi
+}
+
+make_venv() { echo "Making .venv" && "$python" -m venv "$venv"; }
+
+# Not compiled by pip: most of these files are never imported.
+install() {
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
+    --progress-bar off ${constraints:+--constraint "$constraints"} \
+    --editable "$root${extras:+[$extras]}"
+}
+
+# By one import, so that the first run does not spend its first ten seconds on that.
+compile() {
+  echo "Compiling what a run imports"
+  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import rice_jax.stages'
 }
 
 if ready; then exit 0; fi
@@ -114,10 +127,14 @@ elif [ -e "$venv" ] && ! venv_fits; then
 fi
 if [ ! -e "$venv" ]; then
   say "Setting up .venv with $("$python" --version) ($python); once, a minute or two ..."
-  "$python" -m venv "$venv"
+  mkdir -p "$venv"
+  : >"$log"
+  watched "Python could not make .venv" make_venv
 else
   say "Bringing .venv up to date ..."
+  : >"$log"
 fi
-install
+watched "pip could not install" install
+watched "what was installed does not work" compile
 wanted >"$venv/.installed-${extras:-base}"
 say "Set up in $SECONDS s."

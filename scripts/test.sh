@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
-# Set-up leaves the libraries uncompiled: without this each of a hundred processes would compile them.
+# Most of the libraries are not compiled yet: without this each of a hundred processes would do that.
 unset PYTHONDONTWRITEBYTECODE
 # Each process begins with a share in one piece, so that a module's fixtures are made once.
 exec .venv/bin/python -m pytest --numprocesses=auto --dist=worksteal "$@"

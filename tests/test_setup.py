@@ -22,6 +22,7 @@ case "$1 $2" in
     echo Collecting everything
     rmdir {calls}.busy
     exit ${{PIP_ENDS:-0}} ;;
+  "-c import rice_jax.stages") exit ${{IMPORT_ENDS:-0}} ;;
   *base_prefix*) echo {name} ;;
   *) exec {real} "$@" ;;
 esac
@@ -129,10 +130,17 @@ def test_a_broken_venv_is_made_anew(checkout, damage):
     assert checkout.set_up() == ("", "")
 
 
-def test_what_pip_cannot_do_is_told_and_tried_again(checkout):
-    said, _ = checkout.set_up(status=1, PIP_ENDS="2")
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("PIP_ENDS", "error: pip could not install"),
+        ("IMPORT_ENDS", "error: what was installed does not work"),
+    ],
+)
+def test_a_step_that_fails_is_told_and_tried_again(checkout, step, error):
+    said, _ = checkout.set_up(status=1, **{step: "2"})
     assert "Collecting everything" in said
-    assert said.splitlines()[-1].startswith("error: pip could not install")
+    assert said.splitlines()[-1].startswith(error)
     assert checkout.set_up()[1]
 
 
