@@ -12,8 +12,15 @@ from rice_jax import cluster
 
 
 def alike():
-    """The environment of a process that computes what this one does, to the last bit."""
-    return os.environ | {"JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    """The environment of a process that computes what this one does, to the last bit.
+
+    What this one has compiled it finds on disk, and leaves there as it is: it may be killed.
+    """
+    return os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
+        "JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9",
+    }
 
 
 def start(arguments, devices, **environment):

@@ -162,18 +162,52 @@ def test_an_interrupted_run_ends_as_if_it_never_was(
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
-def test_a_killed_run_ends_as_if_it_never_was(tmp_path):
-    settings = config(epochs=4, save_seconds=0, **tiny_training.ENDLESS)
-    command = [sys.executable, tiny_training.__file__, str(tmp_path / "killed"), "4"]
-    with subprocess.Popen(command, env=alike(), stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any(line.startswith("epoch   1/4") for line in process.stdout)
-        process.kill()
-    for name in ("killed", "whole"):
-        train.train(settings, Run(tmp_path / name), dataset())
-    killed, whole = (newest(Run(tmp_path / name), settings) for name in ("killed", "whole"))
-    assert same(killed, whole)
-    assert [row["epoch"] for row in rows(Run(tmp_path / "killed"))] == ["1", "2", "3", "4"]
+ALONE = """
+import sys
+import test_train_loop as here
+from rice_jax import train
+from rice_jax.commands import process
+from rice_jax.run import Run
+"""
+KILLED = f"""{ALONE}
+train.train(here.config(**here.RECIPE, save_seconds=0), Run(sys.argv[1]), here.dataset())
+"""
+FULL = f"""{ALONE}
+import resource
+
+def fill():  # no file may grow beyond 200 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+
+images = here.watched("train", 140, fill)
+process.run(lambda: train.train(here.config(**here.RECIPE), Run(sys.argv[1]), images))
+"""
+
+
+def begun(program, run):
+    """A process of its own that trains."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(run)],
+        env=alike(),
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_it_went_on(run, settings, finished):
+    train.train(settings, run, dataset())
+    assert same(newest(run, settings), newest(finished, settings))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_a_killed_run_ends_as_if_it_never_was(finished, settings, tmp_path):
+    run = Run(tmp_path / "run")
+    with begun(KILLED, run) as child:
+        assert any(line.startswith("epoch   1/3") for line in child.stdout)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert_it_went_on(run, settings, finished)
 
 
 def test_another_training_is_refused_in_the_same_folder(finished):
@@ -273,45 +307,18 @@ def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, cap
     assert len(rows(run)) == 1
 
 
-FULL = """
-import resource, sys
-import test_train_loop as here
-from rice_jax import train
-from rice_jax.commands import process
-from rice_jax.run import Run
-
-def fill():  # no file may grow beyond 200 bytes
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
-
-images = here.watched("train", 140, fill)
-process.run(lambda: train.train(here.config(**here.RECIPE), Run(sys.argv[1]), images))
-"""
-
-
 def assert_ends_with(line, said):
     *progress, last = said.splitlines()
     assert re.fullmatch(line, last)
     assert all(re.match(r"epoch \d/\d: |validation: ", told) for told in progress)
 
 
-def assert_it_went_on(run, settings, finished):
-    train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(finished, settings))
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
-
-
 def test_a_full_disk_ends_the_run_with_a_line(finished, settings, tmp_path):
     run = Run(tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(run)],
-        env=alike(),
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert_ends_with("error: .*cannot save in .*: .*the same command goes on.*", done.stderr)
+    with begun(FULL, run) as child:
+        _, said = child.communicate()
+    assert child.returncode == 1
+    assert_ends_with("error: .*cannot save in .*: .*the same command goes on.*", said)
     assert_it_went_on(run, settings, finished)
 
 
