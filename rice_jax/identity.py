@@ -14,7 +14,7 @@ from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
-from rice_jax.train.images import load_images
+from rice_jax.train.prepared import load_images
 
 # What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")

@@ -14,7 +14,7 @@ from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
-from rice_jax.train.images import load_images
+from rice_jax.train.prepared import load_images
 
 _LAST = records.DeadFiltersFile.FILE
 """What the last stage writes."""

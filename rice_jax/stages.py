@@ -31,7 +31,7 @@ from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import fates, figures, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
-from rice_jax.train.images import load_images
+from rice_jax.train.prepared import load_images
 
 _TOLD = (
     *(records.EvaluationFile.FILE, records.ProfileFile.FILE, records.DeadFiltersFile.FILE),

@@ -21,8 +21,8 @@ from rice_jax.report import comparison, style
 from rice_jax.report.comparison import choice, tables
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
-from rice_jax.report.comparison.placement import label_points
 from rice_jax.report.page import to_markdown
+from rice_jax.report.placement import label_points
 
 # Runs and nets
 

@@ -21,9 +21,9 @@ from markdown_it import MarkdownIt
 from rice_jax import data, evaluate, export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.export import artifact, evaluation, exporting, int8, litert, microcontroller
+from rice_jax.export import accuracy, artifact, exporting, int8, litert, microcontroller
 from rice_jax.run import Run
-from rice_jax.train.images import Images
+from rice_jax.train.prepared import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 NEEDED = {
@@ -290,9 +290,9 @@ def test_images_of_other_classes_are_told(file, monkeypatch):
     opened = artifact.read(str(file("net.stablehlo")[0]))
     other = tiny_training.dataset()
     other.classes = ("oats", "rye")
-    monkeypatch.setattr(evaluation, "load_images", lambda config: other)
+    monkeypatch.setattr(accuracy, "load_images", lambda config: other)
     with pytest.raises(UserError, match=r"one for Arborio, .*; the images are of oats, rye"):
-        evaluation.evaluate(opened, tiny_training.config())
+        accuracy.evaluate(opened, tiny_training.config())
 
 
 @pytest.mark.parametrize(

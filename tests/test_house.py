@@ -94,6 +94,27 @@ def test_a_class_has_a_name_of_its_own():
     assert not {name: where for name, where in named.items() if len(where) > 1}
 
 
+ONE_SUBJECT = {
+    "cards": "the zoo's cards: as records, and as what is told of a net",
+    "evaluate": "the command is called as what it does",
+    "googlenet": "a net and its configuration",
+    "layers": "a net's layers: their classes, their section of the page, their figures",
+    "lightening": "a search: its section of the page, its figure",
+    "micro": "a net and its configuration",
+    "pruning": "a removal: its section of the page, its figures, the job",
+    "roofline": "what bounds a layer: the figures, their picture",
+    "rules": "what each primitive does, one table for each interpretation",
+    "table": "what a terminal shows, of a profile and of the zoo",
+    "tables": "what a page shows, of a run and of a comparison",
+}
+
+
+def test_a_file_has_a_name_of_its_own_or_shares_its_subject():
+    named = collections.Counter(Path(path).stem for path in MODULES.values())
+    del named["__init__"]
+    assert {name for name, files in named.items() if files > 1} == ONE_SUBJECT.keys()
+
+
 def test_there_is_no_circle():
     in_order = list(graphlib.TopologicalSorter(IMPORTS).static_order())  # refuses a circle
     assert set(in_order) >= set(MODULES)

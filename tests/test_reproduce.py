@@ -8,7 +8,7 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import reproduction
 from rice_jax.errors import UserError
-from rice_jax.train.images import load_images
+from rice_jax.train.prepared import load_images
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
 

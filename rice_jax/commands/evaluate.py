@@ -34,14 +34,14 @@ def evaluate(artifact: tuple[str, ...] | None, fields: tuple[str, ...]) -> Calla
     config, _ = settings.for_all_nets(fields, settings.images())
 
     def job() -> None:
-        from rice_jax.export import evaluation
+        from rice_jax.export import accuracy
         from rice_jax.export.artifact import read
 
         opened = [read(path) for path in artifact]
         found = []
         for each in opened:
-            found.append(evaluation.evaluate(each, config))
-            evaluation.record(each, found[-1])
-        print("\n".join(evaluation.table(opened, found)))
+            found.append(accuracy.evaluate(each, config))
+            accuracy.record(each, found[-1])
+        print("\n".join(accuracy.table(opened, found)))
 
     return job

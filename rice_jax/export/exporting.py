@@ -18,7 +18,7 @@ from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
 from rice_jax.records import ExportFile
 from rice_jax.run import Run
-from rice_jax.train.images import Images
+from rice_jax.train.prepared import Images
 
 Batches = Iterable[tuple[Any, Any]]
 """Pairs of images (N, H, W, 3) in [0, 1] and labels."""

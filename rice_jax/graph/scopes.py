@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rice_jax.graph.equations import Equation, Value, within
-from rice_jax.graph.layers import Layer
+from rice_jax.graph.marks import Layer
 from rice_jax.graph.primitives import ALIASES
 
 

@@ -20,7 +20,7 @@ from rice_jax.graph.equations import Body, Choice, Equation, Value, needed
 from rice_jax.graph.fronts import front
 from rice_jax.graph.inlining import Inliner
 from rice_jax.graph.keys import carried
-from rice_jax.graph.layers import Layer
+from rice_jax.graph.marks import Layer
 
 __all__ = ["Body", "Choice", "Equation", "Layer", "Trace", "Value", "trace", "variable_shapes"]
 

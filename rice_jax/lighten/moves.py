@@ -16,7 +16,7 @@ from rice_jax.lighten import smaller
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import Taken
 from rice_jax.train import schedule
-from rice_jax.train.images import Images
+from rice_jax.train.prepared import Images
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,8 @@ from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.records import PruneFile, PruneRequest
 from rice_jax.report import figures
 from rice_jax.run import Run
-from rice_jax.train.images import Images
 from rice_jax.train.origin import changes
+from rice_jax.train.prepared import Images
 
 _UNDER_WAY = "pruning.json"
 """A file that is there as long as prune.json is not: the folder holds half a pruning."""

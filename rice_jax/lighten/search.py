@@ -25,8 +25,8 @@ from rice_jax.records import (
 )
 from rice_jax.run import Run
 from rice_jax.train import schedule
-from rice_jax.train.images import Images
 from rice_jax.train.origin import changes
+from rice_jax.train.prepared import Images
 
 
 def search(

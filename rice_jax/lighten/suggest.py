@@ -11,7 +11,7 @@ from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures
 from rice_jax.run import Run
-from rice_jax.train.images import Images
+from rice_jax.train.prepared import Images
 
 SHARES = (0.5, 0.25, 0.1, 0.05, 0.02)
 """Of the whole net's FLOPs."""

@@ -16,7 +16,7 @@ from flax.core import FrozenDict
 
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
-from rice_jax.graph.layers import calling
+from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.models.layers import dropped, shrunk

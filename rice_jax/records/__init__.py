@@ -27,8 +27,8 @@ from rice_jax.records.costs import (
 from rice_jax.records.epochs import HISTORY, EpochRow, read_history, write_history
 from rice_jax.records.evaluation import MOST_ROWS, Cells, EvaluationFile, Result, Scores
 from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
+from rice_jax.records.feature_maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
-from rice_jax.records.maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
 from rice_jax.records.pruned import (
     BudgetTold,
     CertificateTold,

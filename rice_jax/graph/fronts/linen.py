@@ -15,7 +15,7 @@ from flax import errors
 from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
 from rice_jax.graph.fronts.pure import PureNet
-from rice_jax.graph.layers import Layer, calling, mark
+from rice_jax.graph.marks import Layer, calling, mark
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from flax import nnx
 from rice_jax.graph.call import key_name
 from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.keys import carried, is_key
-from rice_jax.graph.layers import CALLING, Layer, calling, mark
+from rice_jax.graph.marks import CALLING, Layer, calling, mark
 
 
 class NNXNet(PureNet):

@@ -5,7 +5,7 @@ import contextlib
 from typing import Any
 
 from rice_jax.graph.inlining import marked_layer
-from rice_jax.graph.layers import Layer
+from rice_jax.graph.marks import Layer
 
 
 class PureNet(abc.ABC):

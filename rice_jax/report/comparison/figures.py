@@ -14,7 +14,7 @@ from rice_jax.report import numbers, style
 from rice_jax.report.comparison.choice import ACCURACY, devices, front
 from rice_jax.report.comparison.compared import NetRuns, Spread
 from rice_jax.report.comparison.measures import MEASURES
-from rice_jax.report.comparison.placement import label_points
+from rice_jax.report.placement import label_points
 
 WITHOUT_FINAL = "_without_final"
 """End of the names of figures that leave the final net out."""

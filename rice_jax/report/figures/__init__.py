@@ -1,9 +1,9 @@
 """Figures of one run, drawn from plain data: arrays and what the stages' JSON holds."""
 
 from rice_jax.report.figures.benchmark import speeds
-from rice_jax.report.figures.images import classes, feature_maps, feature_maps_file, saliency
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
+from rice_jax.report.figures.pictures import classes, feature_maps, feature_maps_file, saliency
 from rice_jax.report.figures.pruning import (
     budgets,
     filters_left,

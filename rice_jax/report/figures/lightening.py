@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from rice_jax.records import Candidate
 from rice_jax.report import numbers, style
-from rice_jax.report.comparison.placement import label_points
+from rice_jax.report.placement import label_points
 
 SEARCHED = "front.png"
 """Its name in the run's folder."""

@@ -26,7 +26,7 @@ from rice_jax.records import (
 )
 from rice_jax.report import numbers
 from rice_jax.run import Run
-from rice_jax.train.images import Images, load_images
+from rice_jax.train.prepared import Images, load_images
 
 KINDS = ("clean", "augmented")
 _NUMBERS = ("bytes", *KINDS, "ms an image")
