@@ -17,7 +17,7 @@ from rice_jax.stages import STAGES, run_stages
 from rice_jax.train.prepared import load_images
 
 _LAST = records.DeadFiltersFile.FILE
-"""What the last stage writes."""
+"""What is written last but for the report."""
 
 
 @dataclasses.dataclass
@@ -102,10 +102,11 @@ def plan(
 
 def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> bool:
     """Whether all was done and told after the run was last begun, and with the same settings."""
-    if not (run.has("config.json") and run.has(_LAST)):
+    made = (records.ConfigFile.FILE, records.FeatureMapsFile.FILE, _LAST)
+    if not all(run.has(name) for name in made):
         return False
     saved = records.read(run, records.ConfigFile)
-    begun, ended = ((run.path / name).stat().mtime for name in ("config.json", _LAST))
+    begun, ended = ((run.path / name).stat().mtime for name in (made[0], _LAST))
     return (
         begun <= ended
         and report.is_current(run)

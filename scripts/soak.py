@@ -104,14 +104,6 @@ _SIGNALS = flags.DEFINE_list("signals", ["KILL", "TERM", "INT"], "Which signals,
 _ROOT = Path(__file__).parent.parent
 
 
-class _Child(BaseException):
-    """Leads a copy of this process out of all calls: their names stand in exported files."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        super().__init__()
-        self.command = command
-
-
 @dataclasses.dataclass
 class Kill:
     """A job ended by a signal."""
@@ -260,7 +252,8 @@ def _start(command: Sequence[str], out: Path, *, cold: bool = False) -> int:
     if cold:
         os.environ.pop("GLIBC_TUNABLES", None)  # so that it begins again, as without this
         os.execv(sys.executable, [sys.executable, "-m", "rice_jax", *command])
-    raise _Child(command)
+    sys.argv = ["rice-jax", *command]
+    enter(command)
 
 
 def _said(out: Path) -> Path:
@@ -388,8 +381,4 @@ def _same_bits(first: Path, second: Path) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        app.run(main)
-    except _Child as child:
-        sys.argv = ["rice-jax", *child.command]
-    enter(sys.argv[1:])
+    app.run(main)

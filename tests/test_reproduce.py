@@ -75,6 +75,36 @@ def test_a_net_whose_report_was_not_written_to_its_end_is_not_finished(made, fie
     os.utime(report, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
+_SUMMED = ("summary.json", "evaluation.json", "profile.json", "history.csv")
+"""What each figure of the summary stands in."""
+_DRAWN = ("report.html", "report.md")
+
+
+@pytest.mark.parametrize("name", [*_SUMMED, *_DRAWN, "feature_maps.json", "dead_filters.json"])
+def test_a_net_of_which_a_file_was_lost_afterwards_is_not_finished(name, made, fields, dataset):
+    """Gone, damaged, or with other figures, at its old time."""
+    file = made / "cnn_light" / name
+    whole, told = file.read_bytes(), file.stat()
+
+    def put(content):
+        file.write_bytes(content)
+        os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+    def finished():
+        return reproduction.plan("cnn_light", str(made), fields, dataset).finished
+
+    file.unlink()
+    assert not finished()
+    for content in () if name in _DRAWN else (whole[: len(whole) // 2], b"[]", b"{}"):
+        put(content)
+        assert not finished(), content
+    if name in _SUMMED:
+        put(whole.replace(b"0.", b"0.1"))
+        assert not finished()
+    put(whole)
+    assert finished()
+
+
 @pytest.mark.parametrize("change", [{"train.epochs": 2}, {"eval.batch_size": 8}])
 def test_with_other_settings_it_is_not_finished(change, made, fields, dataset):
     assert not reproduction.plan("cnn_light", str(made), fields | change, dataset).finished

@@ -96,6 +96,25 @@ def test_a_mistake_is_one_line_in_any_environment(environment):
     assert done.stderr.count(b"\n") == 1
 
 
+def test_libraries_say_nothing_of_their_own_where_there_is_no_home():
+    pytest.importorskip("onnxruntime")
+    program = (
+        "from rice_jax.commands import process\n"
+        "process.start()\n"
+        "import matplotlib, onnxruntime\n"
+        "matplotlib.get_configdir(); matplotlib.get_cachedir()\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=variables | {"HOME": "/proc", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_platform_that_is_not_there_is_one_line():
     program = (
         "from rice_jax.commands import process\n"

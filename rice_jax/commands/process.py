@@ -1,5 +1,6 @@
 """A command as a process: it begins, ends with a status, and tells a mistake on one line."""
 
+import logging
 import os
 import resource
 import sys
@@ -30,12 +31,16 @@ def start() -> None:
 
     UserError where the process may not have the addresses for it.
     """
-    from absl import flags, logging
+    import absl.logging
+    from absl import flags
 
     from rice_jax.ops import backend
 
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.WARNING)
+    absl.logging.use_absl_handler()
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where there is no home for its fonts
+    # onnxruntime 1.29 and later tell Microsoft what they run, and keep a number of the machine.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # of libraries: all at their defaults
     backend.configure()

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from rice_jax import records
+from rice_jax.errors import UserError
 from rice_jax.report import figures, numbers
 from rice_jax.report.html.run_page import run_page
 from rice_jax.report.page import page
 from rice_jax.report.record import TOLD, Record, load, summarize
 from rice_jax.run import Run
 
+_PAGE = "report.html"
 _LAST = "report.md"
 """What is written last."""
 
@@ -26,17 +28,29 @@ def write(run: Run) -> None:
     records.write(run, summary)
     for name, figure in _figures(record):
         run.write_bytes(name, figures.png(figure))
-    run.write_text("report.html", run_page(run, record, summary))
+    run.write_text(_PAGE, run_page(run, record, summary))
     run.write_text(_LAST, page(run, record, summary))
 
 
 def is_current(run: Run) -> bool:
-    """Whether the report was written whole after all that it tells of: a killed run has none."""
-    if not run.has(_LAST):
+    """Whether the report is there whole, later than all that it tells of, and both can be read.
+
+    A killed run has none.
+    """
+    if not (run.has(_PAGE) and run.has(_LAST)):
         return False
     files = [run.path / name for name in TOLD if run.has(name)]
     written = (run.path / _LAST).stat().mtime
-    return all(file.stat().mtime < written for file in files)
+    return all(file.stat().mtime < written for file in files) and _agrees(run)
+
+
+def _agrees(run: Run) -> bool:
+    """Whether summary.json says what the other files do, and none of them is damaged."""
+    try:
+        records.read_if_there(run, records.FeatureMapsFile)
+        return records.read(run, records.SummaryFile) == summarize(load(run))
+    except UserError:
+        return False
 
 
 def watch(run: Run, doing: str) -> None:
@@ -46,7 +60,7 @@ def watch(run: Run, doing: str) -> None:
         UserError: as `write`.
     """
     record = load(run)
-    run.write_text("report.html", run_page(run, record, summarize(record), doing))
+    run.write_text(_PAGE, run_page(run, record, summarize(record), doing))
 
 
 def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
