@@ -21,7 +21,15 @@ from markdown_it import MarkdownIt
 from rice_jax import data, evaluate, export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.export import accuracy, artifact, exporting, int8, litert, microcontroller
+from rice_jax.export import (
+    accuracy,
+    artifact,
+    exporting,
+    int8,
+    litert,
+    microcontroller,
+    runtimes,
+)
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 
@@ -35,6 +43,10 @@ NEEDED = {
 }
 WHOLE = ["net.stablehlo", "net.onnx", "net.tflite"]
 INT8 = ["int8.onnx", "int8.tflite"]
+QUANTIZED = {
+    ".onnx": (export.to_onnx, int8.quantized_onnx),
+    ".tflite": (export.to_tflite, int8.quantized_tflite),
+}
 
 
 class Gelu(nn.Module):
@@ -197,15 +209,26 @@ def test_int8_is_smaller_in_most_of_its_bytes(name, file):
 
     images = np.random.default_rng(0).random((4, 8, 8, 3), dtype=np.float32)
     params = Wide().init(jax.random.key(0), images)["params"]
-    make, quantize = {
-        ".onnx": (export.to_onnx, int8.quantized_onnx),
-        ".tflite": (export.to_tflite, int8.quantized_tflite),
-    }[Path(name).suffix]
+    make, quantize = QUANTIZED[Path(name).suffix]
     whole = make(Wide(), params, 8)
     assert len(quantize(whole, [images])) < len(whole) / 3
     for none in ([], [images[:0]]):
         with pytest.raises(UserError, match="calibrated on images, and there are none"):
             quantize(whole, none)
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_int8_takes_what_two_reductions_give_together(name):
+    """As the means and the maxima of maps, in nets that shrink their image: here to one pixel."""
+    pytest.importorskip(NEEDED[name][0])
+    net = models.build("nano", convolutions=(3,), grid=4, dense=4)
+    images = np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32)
+    params = net.init(jax.random.key(0), images)["params"]
+    make, quantize = QUANTIZED[Path(name).suffix]
+    content = quantize(make(net, params, 6), [images])
+    found = runtimes.opened(Path(name).suffix, content)(images)
+    exact = np.asarray(net.apply({"params": params}, images))
+    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
 
 
 def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
@@ -280,6 +303,8 @@ def test_stablehlo_needs_what_stands_beside_it(file, tmp_path):
         (digest, "does not tell its net"),
         (about(whole) | {"classes": "five"}, "does not tell its classes"),
         (about(whole) | {"image_size": 1.5}, "does not tell its image_size"),
+        (about(whole) | {"image_size": 224}, r"of 16 x 16 and .* 5 classes .* says 224 and 5"),
+        (about(whole) | {"classes": ["rye"]}, r"of 16 x 16 and .* 5 classes .* says 16 and 1:"),
     ):
         Path(f"{copy}.json").write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=line):

@@ -58,6 +58,8 @@ def read(path: str) -> Artifact:
         about = passport.checked(told)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if suffix == ".stablehlo":
+        _require_told(path, about, *runtimes.stablehlo_sizes(content))
     return Artifact(path, content, about, net)
 
 
@@ -69,6 +71,15 @@ def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:
     if not isinstance(told, dict) or told.get("sha256") != digest:
         raise UserError(f"{path} is damaged, or {name}.json is of another file")
     return told, runtimes.stablehlo(content)
+
+
+def _require_told(path: str, about: Mapping[str, Any], side: int, classes: int) -> None:
+    """Hold what FILE.json tells, which anyone can edit, against what the net takes and gives."""
+    if (about["image_size"], len(about["classes"])) != (side, classes):
+        raise UserError(
+            f"{path} takes images of {side} x {side} and tells {classes} classes apart, and its "
+            f".json says {about['image_size']} and {len(about['classes'])}: export it again"
+        )
 
 
 def _within(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:

@@ -28,6 +28,13 @@ def stablehlo(content: bytes) -> Runnable:
     return lambda images: np.asarray(call(images))
 
 
+def stablehlo_sizes(content: bytes) -> tuple[int, int]:
+    """Height of the images that a .stablehlo takes, and the number of its classes."""
+    net = jax.export.deserialize(bytearray(content))
+    (images,), (logits,) = net.in_avals, net.out_avals
+    return images.shape[1], logits.shape[1]
+
+
 def onnx_session(content: bytes) -> Any:
     """onnxruntime's session of an .onnx, on the CPU; UserError where it is not installed."""
     try:
