@@ -80,9 +80,9 @@ def test_a_runtime_infers_what_was_exported(monkeypatch):
     import of_runtimes
 
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    given = argparse.Namespace(net="micro", runtime="onnxruntime")
+    given = argparse.Namespace(net="nano", runtime="onnxruntime")
     contender = of_runtimes.make(given, images, np.zeros(2, np.int32))
-    module = models.build("micro")
+    module = models.build("nano")
 
     def logits(x):
         return module.apply(module.init(jax.random.key(0), x[:1]), x)

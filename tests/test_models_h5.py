@@ -334,7 +334,7 @@ def data_of(path):
 
 CONTENT = (FIXTURES / "final.h5").read_bytes()
 SLOW = settings(
-    max_examples=24,
+    max_examples=16,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -45,13 +45,23 @@ def our_logits(module, params, x):
     )
 
 
+LARGE = ("googlenet", "vgg16")
+"""Nets of whose kind another, light one is among those of the study."""
+
+
 def keras_net(name):
     if name.startswith("vgg") and name != "vgg_custom":
         return keras_nets.vgg(IMAGE, cut=name == "vgg_light")
     return keras_nets.build(name, IMAGE, **keras_nets.WIDTHS[name])
 
 
-@pytest.mark.parametrize("name", keras_nets.WIDTHS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] if name in LARGE else [])
+        for name in keras_nets.WIDTHS
+    ],
+)
 @pytest.mark.one_in(2)
 def test_study_net_equals_keras(name, tmp_path):
     model, module = keras_net(name), models.build(name)

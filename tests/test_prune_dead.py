@@ -2,9 +2,11 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+from flax import traverse_util
 
 from rice_jax import models, prune
 from rice_jax.errors import UserError
@@ -82,32 +84,59 @@ def rebuild(widths):
     )
 
 
-def test_a_branch_whose_reduce_filters_are_all_dead_is_folded_away():
+class Branches(nn.Module):
+    """Two branches side by side, read by a pool and by a convolution; one of them may be absent."""
+
+    one: int = 3
+    reduce: int = 2
+    wide: int = 4
+
+    @nn.compact
+    def __call__(self, x):
+        parts = [nn.relu(nn.Conv(self.one, (1, 1), name="one")(x))]
+        if self.wide:
+            y = nn.relu(nn.Conv(self.reduce, (1, 1), name="reduce")(x))
+            parts.append(nn.relu(nn.Conv(self.wide, (3, 3), name="wide")(y)))
+        x = nn.max_pool(jnp.concatenate(parts, axis=-1), (3, 3), padding="SAME")
+        x = nn.relu(nn.Conv(3, (1, 1), name="after")(x))
+        return nn.Dense(2, name="head")(x.mean((1, 2)))
+
+
+def without_branches(widths):
+    return Branches(*(widths[name] for name in ("one", "reduce", "wide")))
+
+
+@pytest.mark.parametrize(
+    ("module", "layers", "rebuilt"),
+    [
+        (Branches(), ("reduce", "wide"), without_branches),
+        pytest.param(
+            googlenet(),
+            ("inception3a/branch2/reduce", "inception3a/branch2/conv"),
+            rebuild,
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_a_branch_whose_reduce_filters_are_all_dead_is_folded_away(module, layers, rebuilt):
     """Its convolution then says its bias everywhere, which the next layers' biases take over."""
-    module = googlenet()
+    reduce, last = layers
     variables = variables_of(module)
-    kill(variables, "inception3a/branch2/reduce", [0, 1])
-    assert (variables["params"]["inception3a"]["branch2"]["conv"]["bias"] > 0).all()
+    kill(variables, reduce, [0, 1])
+    flat = traverse_util.flatten_dict(variables["params"], sep="/")
+    assert (flat[f"{last}/bias"] > 0).all()
 
     result = prune.prune(module, variables, labelled(), drop="proven")
-    assert result.kept["inception3a/branch2/reduce"] == [0]  # a layer can't be empty,
-    assert result.kept["inception3a/branch2/conv"] == [0]
-    assert result.spared == {
-        "inception3a/branch2/reduce": [0],
-        "inception3a/branch2/conv": [0],
-    }
+    assert {path: result.kept[path] for path in layers} == {reduce: [0], last: [0]}
+    assert result.spared == {reduce: [0], last: [0]}  # a layer can't be empty,
     assert result.certificate.max_abs_logit_difference < 1e-5
 
     whole = prune.prune(  # but a branch can be left out.
-        module,
-        variables,
-        labelled(),
-        drop="proven",
-        rebuild=rebuild,
-        optional=["inception3a/branch2/conv"],
+        module, variables, labelled(), drop="proven", rebuild=rebuilt, optional=[last]
     )
-    assert "branch2" not in whole.variables["params"]["inception3a"]
-    assert whole.removed["inception3a/branch2/conv"] == [0, 1, 2, 3]
+    left = traverse_util.flatten_dict(whole.variables["params"], sep="/")
+    assert not [path for path in left if path.startswith((reduce, last))]
+    assert whole.removed[last] == [0, 1, 2, 3]
     assert whole.certificate.max_abs_logit_difference < 1e-5
 
 

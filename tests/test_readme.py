@@ -38,6 +38,7 @@ TINY = (
     "--config.data.image_size=32 --config.data.synthetic_per_class=10 --config.train.epochs=1 "
     "--config.train.batch_size=16 --config.data.cache_dir=cache"
 )
+PHOTOGRAPHS = "--config.data.path=rice-image-dataset.zip"
 ONE_LAYER = "'--config.model.stages=((4,),)'"
 TOGETHER = (
     "JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID={} scripts/run.sh ..."
@@ -60,11 +61,11 @@ SMALL = {
     ),
     "rice-jax zoo": "",
     "scripts/run.sh --config=configs/cnn_light.py --config.model.weights=zoo:cnn_light": (
-        "--stages=evaluate --config.data.cache_dir=cache"
+        f"--stages=evaluate {PHOTOGRAPHS} --config.data.cache_dir=cache"
     ),
     "rice-jax predict": "",
     "rice-jax export": "",
-    "rice-jax prune": "--max_flops=150000",
+    "rice-jax prune": "--max_flops=150000 --criterion=l1 --images=clean",
     "rice-jax lighten": "--estimate",
     "rice-jax compare": "",
     "scripts/reproduce.sh": f"{TINY} --nets=cnn_light --estimate",

@@ -66,9 +66,18 @@ def test_a_card_tells_its_net(name):
     assert "/" not in card.config["data"]["path"]
 
 
+HEAVY = [name for name in zoo.names() if zoo.card(name).flops.study > 200_000_000]
+
+
 @pytest.mark.parametrize("part", ["clean", "augmented"])
-@pytest.mark.parametrize("name", zoo.names())
-@pytest.mark.one_in(4)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] if name in HEAVY else [])
+        for name in zoo.names()
+    ],
+)
+@pytest.mark.one_in(5)
 def test_a_net_does_on_the_sample_as_its_card_says(name, part, photographs):
     """Both figures estimate the same share p of right answers, from m and from n images.
 
