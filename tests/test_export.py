@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from rice_jax import config, export, models, train
 from rice_jax.errors import UserError
-from rice_jax.export import elsewhere, runtimes
+from rice_jax.export import elsewhere, flatbuffer, int8, runtimes
 from rice_jax.export import onnx as onnx_export
 from rice_jax.graph.trace import variable_shapes
 
@@ -136,6 +136,34 @@ def test_tflite_equals_the_net(name, litert):
     assert list(runner.get_input_details()) == ["images"]
     actual = np.concatenate([runner(images=image[None])["logits"] for image in images(3)])
     assert_equal(actual, logits(name))
+
+
+class Wide(nn.Module):
+    """Weights of 400 kB in int8: the quantiser lays those behind the flatbuffer."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(5, name="head")(nn.relu(nn.Dense(2048, name="wide")(x.reshape(len(x), -1))))
+
+
+def test_a_note_leaves_large_weights_as_they_are(litert):
+    pytest.importorskip("ai_edge_quantizer")
+    some = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    variables = Wide().init(jax.random.key(0), some, train=False)
+    whole = export.to_tflite(Wide(), variables["params"], 8, to_be_quantized=True)
+    small = int8.quantized_tflite(whole, [some])
+    assert len(small) < len(whole) / 3
+    told = flatbuffer.with_note(small, "classes", "a,b")
+    assert flatbuffer.note(told, "classes") == "a,b"
+    runners = [
+        litert.Interpreter(model_content=each).get_signature_runner() for each in (small, told)
+    ]
+    pixels = (some[:1] * 255 - 128).astype(np.int8)
+    before, after = (runner(images=pixels)["logits"] for runner in runners)
+    assert np.any(before)
+    np.testing.assert_array_equal(after, before)
 
 
 @pytest.mark.usefixtures("litert")

@@ -15,7 +15,8 @@ def with_note(content: bytes, name: str, text: str) -> bytes:
     The converter names a tensor by all operations that it fused, a tenth of a small net's file.
     """
     schema, tools = _packages()
-    model = tools.convert_bytearray_to_object(bytearray(content))
+    # The quantiser lays what is large behind the flatbuffer: this reader brings it in again.
+    model = tools.read_model_from_bytearray(bytearray(content))
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             tensor.name = _layer(tensor.name.decode())
