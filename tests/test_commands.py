@@ -100,7 +100,7 @@ MISTAKES = [
     ("export --workdir=run --out=x.onnx --calibration_images=0", "give a whole number from 1"),
     ("evaluate", "--artifact is missing"),
     ("evaluate x.onnx", "'x.onnx' is not understood"),
-    ("evaluate --artifact=x.onnx --config.data.image_size=8", "there is no such field"),
+    ("evaluate --artifact=x.onnx --config.data.image_size=8", "there is no such field here"),
     ("reproduce --imagenet=nothing.h5", "--imagenet=nothing.h5: there is no such file"),
     ("reproduce --nets=final,finel", "nearest is final"),
     ("reproduce --config.model.dense=2", "--config.model.dense=2: there is no such field"),

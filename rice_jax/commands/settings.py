@@ -242,7 +242,9 @@ def _readable(given: str, known: Mapping[str, Field]) -> str:
     argument, equals, text = given.partition("=")
     name = argument.partition(".")[2]
     if name not in known:
-        raise UserError(f"{given}: there is no such field{_meant(name, equals + text, known)}")
+        # One of another command or net was not mistyped.
+        meant = " here" if name in of_all_nets() else _meant(name, equals + text, known)
+        raise UserError(f"{given}: there is no such field{meant}")
     bounds = known[name].bounds
     if isinstance(bounds, Whole | Real | Word) or (isinstance(bounds, Switch) and equals):
         return f"{argument}={read(argument, text, bounds)}"
