@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from rice_jax import cluster, files
 from rice_jax.errors import UserError, reason
@@ -75,16 +75,23 @@ def _locked(run: Run) -> Iterator[None]:
         except OSError:
             yield  # a file system without locks
             return
-        file.truncate(0)
-        json.dump(_myself(), file)
-        file.flush()
         try:
+            _sign(file, run)
             yield
         finally:
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 if made and os.listdir(run.path) == [FILE]:  # refused before it wrote anything
                     os.unlink(run.path / FILE)
                     os.rmdir(run.path)
+
+
+def _sign(file: IO[str], run: Run) -> None:
+    """Note who holds a lock; past the file's buffer, which would fail again when it closes."""
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), json.dumps(_myself()).encode())
+    except OSError as error:
+        raise UserError(f"cannot write to the run's folder {run}: {reason(error)}") from error
 
 
 def _no_link(path: str, flags: int) -> int:

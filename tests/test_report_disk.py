@@ -13,6 +13,7 @@ from report_runs import make_run
 from rice_jax import lock, report
 from rice_jax.errors import UserError
 from rice_jax.report import writing
+from rice_jax.run import Run
 
 
 @contextlib.contextmanager
@@ -41,6 +42,19 @@ def nobody():
 
 def names(run):
     return {path.name for path in run.path.iterdir()}
+
+
+def test_a_folder_on_a_full_disk_is_named_and_free_again(tmp_path):
+    run = Run(tmp_path / "new")
+    with (
+        files_of_at_most(0),
+        pytest.raises(UserError, match=r"cannot write to the run's folder .*new: File too large"),
+        lock.hold(run),
+    ):
+        pytest.fail("held")
+    assert not run.path.exists()
+    with lock.hold(run):
+        pass
 
 
 def test_a_disk_that_fills_up_while_figures_are_written(tmp_path):

@@ -106,7 +106,7 @@ def _copy(run: Run, out: Run) -> None:
 
 def _copy_into(source: epath.Path, target: epath.Path) -> None:
     if not source.is_dir():
-        target.write_bytes(source.read_bytes())
+        Run(target.parent).write_bytes(target.name, source.read_bytes())
         return
     target.mkdir(parents=True, exist_ok=True)
     for child in source.iterdir():
