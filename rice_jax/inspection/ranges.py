@@ -11,6 +11,7 @@ import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Ends, InputShape
+from rice_jax.graph.cpu import cpu
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value, trace
@@ -103,7 +104,7 @@ def value_bounds(
     arrays = traced.arrays(variables)
     without_rule: list[str] = []
 
-    with jax.default_device(cpu()):
+    with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
         shape = traced.input.shape
         darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
@@ -121,17 +122,6 @@ def value_bounds(
 
         bounds = jax.device_get(run([(interval.lo, interval.hi) for interval in known.values()]))
     return bounds, tuple(dict.fromkeys(without_rule))
-
-
-def cpu() -> Any:
-    """The device that multiplies float32 as it is; others round it first. UserError without it."""
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        raise UserError(
-            "bounds are computed on JAX's CPU backend, which is switched off here: "
-            "add ',cpu' to JAX_PLATFORMS"
-        ) from error
 
 
 def _propagate(

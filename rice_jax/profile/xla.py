@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from rice_jax.errors import UserError
+from rice_jax.graph.cpu import cpu
 from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.primitives import COLLECTIVES
 from rice_jax.graph.trace import Equation
@@ -36,7 +37,7 @@ def lowered_flops(
     """
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     options = net.options(any_key=True, **call_kwargs)
-    with jax.default_device(_cpu()):
+    with jax.default_device(cpu("XLA counts FLOPs")):
         lowered = jax.jit(lambda v, x: net.apply(v, x, **options)).lower(variables, x)
     flops = (lowered.cost_analysis() or {}).get("flops")
     if flops is None or not flops > 0:
@@ -56,7 +57,7 @@ def operation_flops(equation: Equation) -> int | None:
     if equation.bodies or foreign or equation.name in COLLECTIVES:
         return None
     shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in equation.inputs]
-    with jax.default_device(_cpu()):
+    with jax.default_device(cpu("XLA counts FLOPs")):
         lowered = jax.jit(equation.apply).lower(*shapes)
     if any(
         name in lowered.as_text() for name in ("custom_call", "stablehlo.while", "stablehlo.case")
@@ -64,12 +65,3 @@ def operation_flops(equation: Equation) -> int | None:
         return None
     flops = (lowered.cost_analysis() or {}).get("flops", 0)
     return None if flops < 0 else int(flops)
-
-
-def _cpu() -> jax.Device:
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        raise UserError(
-            "XLA counts FLOPs on the CPU and JAX has none here: add cpu to JAX_PLATFORMS"
-        ) from error

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax.graph.cpu import cpu
 from rice_jax.graph.trace import Trace, Value
-from rice_jax.inspection.ranges import HASTY, cpu
+from rice_jax.inspection.ranges import HASTY
 from rice_jax.prune.dependencies import Dependencies, among
 
 _CLOSE = 1e-5
@@ -48,7 +49,7 @@ def agree(
     narrowed = _compiled(lambda v, x: smaller.evaluate(v, x, smaller.outputs))
     variables, fewer = jax.device_get((variables, fewer))
     rng = np.random.default_rng(0)
-    with jax.default_device(cpu()):
+    with jax.default_device(cpu("nets are held against each other")):
         for draw in (rng.random, rng.normal):
             x = jnp.asarray(draw(size=traced.input.shape), traced.input.dtype)
             for one, other in zip(whole(variables, x), narrowed(fewer, x), strict=True):
