@@ -1,5 +1,6 @@
 """Figures made of pictures: images by class, and grids of feature maps."""
 
+import functools
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -254,11 +255,17 @@ def _colored(values: np.ndarray, across: int, power: float, *, dead: bool) -> np
             level = ((values - low) / (high - low)) ** power
         else:  # black where it is 0 throughout, else half bright
             level = np.full(values.shape, 0.5 if low else 0.0)
-        picture = (255 * matplotlib.colormaps["inferno"](level)[..., :3]).astype(np.uint8)
+        picture = _inferno()[np.minimum((256 * level).astype(int), 255)]
     factor = max(1, round(across / max(values.shape)))
     # A very flat map is stretched, so that it can be seen.
     stretch = [max(factor, round(across / 4 / side)) for side in values.shape]
     return picture.repeat(stretch[0], axis=0).repeat(stretch[1], axis=1)
+
+
+@functools.cache
+def _inferno() -> np.ndarray:
+    """The colours of 256 levels, (256, 3) uint8; matplotlib would make them anew for each map."""
+    return (255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 
 
 def _fitted(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
