@@ -53,9 +53,7 @@ NOT_RUN = {
 }
 # What makes a command small, appended to all that it says itself.
 SMALL = {
-    "scripts/run.sh --config=configs/final.py": (
-        f"{TINY} {ONE_LAYER} --stages=train,evaluate,profile"
-    ),
+    "scripts/run.sh --config=configs/final.py": (f"{TINY} {ONE_LAYER} --stages=train,evaluate"),
     "scripts/run.sh --config=configs/cnn_light.py --config.data.path=rice-image-dataset.zip": (
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
