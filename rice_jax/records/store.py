@@ -48,7 +48,10 @@ def read_if_there(run: "Run", kind: type[Kind]) -> Kind | None:
 
 def made(kind: type[Made], content: Any) -> Made:
     """A record of plain JSON types; ValueError where they are not of its kind."""
-    return msgspec.convert(content, kind)
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:  # no ValueError in older versions
+        raise ValueError(str(error)) from error
 
 
 def write(run: "Run", record: FileRecord, name: str = "") -> None:

@@ -39,7 +39,7 @@ def label_points(
         lines: polylines in data coordinates to leave free.
         size: of the letters, in points.
     """
-    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    scale = axes.figure.dpi / 72
     pixels = [_pixels(axes, point) for point in points]
     taken = [_around(x, y, _MARKER * scale) for x, y in pixels]
     taken += [_around(*_pixels(axes, point), _MARKER * scale) for point in avoid]

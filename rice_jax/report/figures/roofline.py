@@ -115,8 +115,7 @@ def _number(axes: Axes, slowest: Sequence[LayerCosts], peaks: tuple[float, float
 
     A label ends at its point, so that no line from a point further right runs over it.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = axes.figure
     points = {
         number: ((layer.intensity or 0.0), _reachable((layer.intensity or 0.0), peaks))
         for number, layer in enumerate(slowest, 1)
