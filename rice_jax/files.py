@@ -53,14 +53,19 @@ def reached(name: str | os.PathLike[str]) -> "epath.Path":
     return path
 
 
-def require_content(path: str | os.PathLike[str]) -> None:
-    """OSError for what can be opened but has no end or never answers: pipes, devices, sockets."""
+def require_content(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """OSError for what can be opened but has no end, never answers, or has over `most` bytes."""
     if is_remote(path):
-        return
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return  # whoever opens it tells why
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        text = "it is a pipe or a device, neither a file nor a folder"
-        raise OSError(errno.EINVAL, text, os.fspath(path))
+        length = named(path).stat().length if most is not None else 0
+    else:
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return  # whoever opens it tells why
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            text = "it is a pipe or a device, neither a file nor a folder"
+            raise OSError(errno.EINVAL, text, os.fspath(path))
+        length = found.st_size if stat.S_ISREG(found.st_mode) else 0
+    if most is not None and length > most:
+        text = f"it has {length / 1e6:,.0f} MB, far more than any file of its kind"
+        raise OSError(errno.EFBIG, text, os.fspath(path))

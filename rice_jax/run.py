@@ -1,6 +1,5 @@
 """A run's folder: every stage reads its files there and leaves its own."""
 
-import errno
 import json
 import math
 import os
@@ -127,10 +126,7 @@ class Run:
         OSError where it is missing, closed, a pipe or device, or beyond what any file of a run is.
         """
         target = files.reached(self.path / name)
-        files.require_content(target)
-        size = target.stat().length
-        if size > _LARGEST:
-            raise OSError(errno.EFBIG, _too_large(size), os.fspath(target))
+        files.require_content(target, _LARGEST)
         return target.read_bytes()
 
     def read_json(self, name: str) -> Any:
@@ -164,14 +160,10 @@ def _encoded(text: str) -> bytes:
 def _beyond_any(content: bytes) -> str:
     """In what JSON is beyond any file of a run; empty where it is not."""
     if len(content) > _LARGEST:
-        return _too_large(len(content))
+        return f"it has {len(content) / 1e6:,.0f} MB, far more than any file of a run"
     if sum(map(content.count, (b"[", b"{", b'"'))) > _MOST_PARTS:
         return "it has far more lists, objects and texts than any file of a run"
     return ""
-
-
-def _too_large(size: int) -> str:
-    return f"it has {size / 1e6:,.0f} MB, far more than any file of a run"
 
 
 def _remove(path: epath.Path) -> None:

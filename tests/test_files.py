@@ -4,9 +4,11 @@ import os
 import socket
 
 import pytest
+import tiny_training
 from etils import epath
 
-from rice_jax import files, lock
+from rice_jax import files, lock, train
+from rice_jax.commands import settings
 from rice_jax.data.archive import open_archive
 from rice_jax.errors import UserError
 from rice_jax.export import artifact
@@ -41,6 +43,30 @@ def test_a_pipe_is_no_exported_net(suffix, tmp_path):
     os.mkfifo(path)
     with pytest.raises(UserError, match="it is a pipe or a device"):
         artifact.read(str(path))
+
+
+def initial(path):
+    """The parameters out of a file of weights."""
+    config = tiny_training.config()
+    config.model.weights = path
+    return train.initial_params(config, train.build(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        *((f"net{suffix}", artifact.read) for suffix in artifact.RUNTIMES),
+        *((f"net{suffix}", initial) for suffix in (".h5", ".msgpack", ".safetensors")),
+        ("net.py", settings.load),
+        ("net.json", lambda path: Run(".").read_json(path)),
+    ],
+)
+def test_a_file_beyond_any_of_its_kind_is_not_read(name, reader, tmp_path):
+    path = tmp_path / name
+    path.touch()
+    os.truncate(path, 20 << 30)  # of holes alone
+    with pytest.raises((UserError, OSError), match="has 21,475 MB, far more than any file of its"):
+        reader(str(path))
 
 
 @pytest.mark.parametrize("place", ["foo://x", "http://host/images.zip", "FILE://x", "s3a://b/c"])

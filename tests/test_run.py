@@ -83,7 +83,7 @@ def test_what_a_link_points_to_is_not_written_to(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "size", "said"),
     [
-        (b"{}", 50 << 30, "it has 53,687 MB, far more than any file of a run"),
+        (b"{}", 50 << 30, "it has 53,687 MB, far more than any file of its kind"),
         (b"[" * 5_000_000, 0, "it has far more lists, objects and texts than any file of a run"),
         (b"[" + b'"",' * 2_500_000, 0, "it has far more lists, objects and texts"),
         (b"[" * 200_000, 0, "it is nested too deep"),

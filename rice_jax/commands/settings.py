@@ -24,13 +24,14 @@ from rice_jax.bounds import (
     nearest,
     read,
 )
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 
 if TYPE_CHECKING:
     import ml_collections
 
     from rice_jax.run import Run
 
+_LARGEST = 1 << 20
 _PREFIXES = ("--config.", "--noconfig.", "-config.", "-noconfig.")
 
 
@@ -170,6 +171,10 @@ def load(config: str) -> "ml_collections.ConfigDict":
         path = Path(file)
     else:
         raise UserError(_missing(config))
+    try:
+        files.require_content(path, _LARGEST)
+    except OSError as error:
+        raise UserError(f"--config={config}: {reason(error)}") from error
     loader = importlib.machinery.SourceFileLoader("rice_jax_configuration", os.fspath(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None

@@ -11,6 +11,7 @@ from rice_jax.errors import UserError, reason
 from rice_jax.export import flatbuffer, passport, runtimes
 from rice_jax.run import Run, parse_json
 
+_LARGEST = 1 << 30
 RUNTIMES = {".stablehlo": "JAX", ".onnx": "onnxruntime", ".tflite": "LiteRT"}
 """What computes a file, by the end of its name."""
 
@@ -48,7 +49,7 @@ def read(path: str) -> Artifact:
         raise UserError(f"{path}: no exported net; its name would end in {', '.join(RUNTIMES)}")
     place = files.reached(path)
     try:
-        files.require_content(place)
+        files.require_content(place, _LARGEST)
         with place.open("rb") as file:
             content = file.read()
     except (OSError, ValueError) as error:

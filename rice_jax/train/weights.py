@@ -24,6 +24,7 @@ from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params
 
+_LARGEST = 2 << 30
 RANDOM = "random"
 """config.model.weights of a net that is to learn from nothing."""
 
@@ -143,7 +144,7 @@ def initial_params(
     if not source.exists():
         hint = f"; {nets.weights_wanted(config.model.name)}" if "vgg16" in source.name else ""
         raise UserError(f"config.model.weights={path!r}: there is no such file or folder{hint}")
-    files.require_content(source)
+    files.require_content(source, _LARGEST)
     from rice_jax.models import flax_checkpoint
 
     if not Run(source).has("config.json") and flax_checkpoint.is_one(source):
