@@ -153,8 +153,13 @@ MUTATIONS = {
     ),
     "the first logits tell": (
         certificate,
-        ("or apart.max() > self.difference)", "or False)"),
+        ("or scores.max() > self.score)", "or False)"),
         certified(certificates.test_the_largest_difference_may_be_on_any_image_and_at_any_logit),
+    ),
+    "the largest logit tells for all": (
+        certificate,
+        ("beside.score > _SUSPECT", "False"),
+        certified(certificates.test_a_small_logit_is_held_against_its_own_rounding),
     ),
     "relative to nothing": (
         certificate,

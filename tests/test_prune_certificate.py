@@ -137,6 +137,27 @@ def test_proven_stands_beside_rounding_alone_whatever_the_logits_size(variables,
     assert not certify(net, moved, BATCHES).proven
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_small_logit_is_held_against_its_own_rounding(variables, place):
+    """Of some 1e-1, it moved by a half beside one of 1e7 that moved by its last place, 1."""
+
+    class Uneven(Net):
+        moved: float = 0.0
+
+        def __call__(self, x):
+            logits = Net.__call__(self, x)
+            large = 1e7 * (1 + logits[:, :1]) + self.moved
+            small = logits + 0.5 * self.moved
+            return jnp.concatenate([small[:, :place], large, small[:, place:]], axis=1)
+
+    whole, same = (Uneven(), variables), (Uneven(), variables)
+    assert certify(whole, same, BATCHES, proven=True).proven
+    moved = Uneven(moved=1.0), variables
+    assert certify(whole, moved, BATCHES).max_abs_logit_difference == 1
+    with pytest.raises(UserError, match=r"a logit moved by .* where float rounding explains"):
+        certify(whole, moved, BATCHES, proven=True)
+
+
 def test_where_rounding_cannot_be_told_proven_needs_equal_logits(variables):
     class Loop(Net):
         def __call__(self, x):
