@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sys
+import types
 import warnings
 
 import jax
@@ -247,6 +248,29 @@ def refusal(action):
     return ""
 
 
+@pytest.mark.parametrize(("package", "told"), [("orbax/checkpoint", 0), ("somebody", 1)])
+def test_a_read_of_orbax_s_that_was_given_up_says_nothing_of_its_own(package, told, monkeypatch):
+    """Where several arrays are damaged one is told, and the reads of the others are dropped."""
+    source = """async def read():
+    try:
+        await forever
+    finally:
+        raise OSError("damaged too")
+"""
+    names = {"forever": types.coroutine(lambda: (yield))()}
+    exec(compile(source, f"site-packages/{package}/serialization.py", "exec"), names)
+    added = []
+    monkeypatch.setattr(sys, "unraisablehook", added.append)
+    checkpoints._forget_lost_reads.cache_clear()
+    checkpoints._forget_lost_reads()
+    read = names["read"]()
+    read.send(None)
+    del read
+    gc.collect()
+    checkpoints._forget_lost_reads.cache_clear()
+    assert len(added) == told
+
+
 @pytest.mark.parametrize("files", range(1, 12, 2))
 def test_where_too_few_files_can_be_opened_one_error_tells_so(sound, tmp_path, files, monkeypatch):
     """And nothing is lost; Python has nothing to add of event loops that could not be made."""
@@ -254,12 +278,12 @@ def test_where_too_few_files_can_be_opened_one_error_tells_so(sound, tmp_path, f
     added, saved = [], make(9)
     gc.collect()  # what other tests' failed restores have left
     monkeypatch.setattr(sys, "unraisablehook", added.append)
-    checkpoints._forget_lost_event_loops.cache_clear()
+    checkpoints._forget_lost_reads.cache_clear()
     with warnings.catch_warnings(record=True) as warned:
         with able_to_open(files):
             told = refusal(lambda: write(tmp_path, saved))
         gc.collect()
-    checkpoints._forget_lost_event_loops.cache_clear()
+    checkpoints._forget_lost_reads.cache_clear()
     assert not told or "Too many open files" in told
     assert not [*added, *warned]
     # As another process would, for in this one threads of Orbax's may still be writing.

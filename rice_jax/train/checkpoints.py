@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import sys
 import warnings
@@ -242,13 +243,13 @@ def _keep_orbax_quiet() -> None:
     """Let its failures be told once, by the exception.
 
     It logs a traceback of each as well, asyncio one of each further write that failed, Python warns
-    of each task that was not begun, and of an event loop that could not be made whole, and
-    TensorStore complains to one closed by then.
+    of each task that was not begun, of a read that was given up when another had failed, and of an
+    event loop that could not be made whole, and TensorStore complains to one closed by then.
     """
     logging.get_absl_logger().addFilter(_not_from_orbax)
     getLogger("asyncio").addFilter(_not_of_a_forgotten_task)
     warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-    _forget_lost_event_loops()
+    _forget_lost_reads()
 
 
 def _not_from_orbax(record: LogRecord) -> bool:
@@ -260,15 +261,19 @@ def _not_of_a_forgotten_task(record: LogRecord) -> bool:
 
 
 @functools.cache
-def _forget_lost_event_loops() -> None:
+def _forget_lost_reads() -> None:
     usual = sys.unraisablehook
 
-    def unless_of_a_loop(unraisable: Any) -> None:
+    def unless_of_a_read(unraisable: Any) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
-        if not (closed or unraisable.object is asyncio.BaseEventLoop.__del__):
+        loop = unraisable.object is asyncio.BaseEventLoop.__del__
+        read = inspect.iscoroutine(unraisable.object) and (
+            "orbax" in unraisable.object.cr_code.co_filename
+        )
+        if not (closed or loop or read):
             usual(unraisable)
 
-    sys.unraisablehook = unless_of_a_loop
+    sys.unraisablehook = unless_of_a_read
 
 
 def _brief(error: Exception) -> str:
