@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 _COUNT = Whole(1, 1_000_000)
+_EPOCHS = Whole(1, 50_000)  # as many as history.csv is read with
 _RATE = Real(0, 1e6, above=True)
 
 FIELDS: Mapping[str, Field] = MappingProxyType(
@@ -61,7 +62,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             Word(("study", "quick")),
         ),
         "train.epochs": Field(
-            50, "at most, of the study's schedule; on the sample fewer unless given", _COUNT
+            50, "at most, of the study's schedule; on the sample fewer unless given", _EPOCHS
         ),
         "train.images": Field(
             0,

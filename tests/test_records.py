@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rice_jax import inspection, profile, records, zoo
+from rice_jax.config import FIELDS
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.zoo.cards import FOLDER
@@ -121,6 +122,14 @@ def test_a_row_that_is_damaged_is_one_line(cells, tmp_path):
     run = Run(tmp_path)
     run.write_text("history.csv", f"{OLDER}{cells}\n")
     with pytest.raises(UserError, match=r"history\.csv is damaged after row 2: give"):
+        records.read_history(run)
+
+
+def test_a_history_of_more_epochs_than_a_run_may_have_is_one_line(tmp_path):
+    run = Run(tmp_path)
+    most = FIELDS["train.epochs"].bounds.most
+    run.write_text("history.csv", OLDER + "3,1,1,1\n" * (most - 1))
+    with pytest.raises(UserError, match=r"history\.csv has 50,001 epochs, far more than any run"):
         records.read_history(run)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 HISTORY = "history.csv"
+_MOST_ROWS = 50_000
+"""Each takes some hundred bytes of the file, and some thousand of memory in a report."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,13 +66,17 @@ def read_history(run: "Run") -> list[EpochRow]:
     """The rows of a run; none where there is no file. Columns that are not known are passed over.
 
     Raises:
-        UserError: a row is cut short, or holds what is no number.
+        UserError: a row is cut short, or holds what is no number; or there are over 50,000.
     """
     if not run.has(HISTORY):
         return []
     rows: list[EpochRow] = []
     try:
         lines = run.read_bytes(HISTORY).decode().splitlines()
+        if len(lines) > _MOST_ROWS + 1:
+            raise UserError(
+                f"{run.path / HISTORY} has {len(lines) - 1:,} epochs, far more than any run"
+            )
         for cells in csv.DictReader(lines, strict=True):
             if None in cells or None in cells.values():
                 raise ValueError("a cell too many, or too few")
