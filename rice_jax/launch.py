@@ -7,6 +7,7 @@ of a training step. With pages of 2 MB that is hardly noticed.
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -51,7 +52,18 @@ def begin_again() -> None:
     """
     environment = large_pages(os.environ)
     if environment is not None:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        # Python answers Ctrl-C with a traceback until it has loaded what answers better.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+        finally:
+            hear()
+
+
+def hear() -> None:
+    """Let a Ctrl-C come that came while this process began again: KeyboardInterrupt."""
+    if has_glibc():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
 
 
 def has_glibc() -> bool:

@@ -126,6 +126,33 @@ def test_a_command_stopped_before_it_began_says_so(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: stopped\n"
 
 
+@pytest.mark.skipif(not launch.has_glibc(), reason="no process begins again here")
+def test_a_ctrl_c_while_python_begins_again_waits_until_it_is_answered(monkeypatch, capsys):
+    loading = []
+
+    def begun_again(executable, arguments, environment):
+        signal.raise_signal(signal.SIGINT)
+        loading.append(arguments)
+        monkeypatch.setenv("GLIBC_TUNABLES", environment["GLIBC_TUNABLES"])
+        entry.enter(["train"])
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv(launch.SWITCH, raising=False)
+    monkeypatch.setattr(os, "execve", begun_again)
+    monkeypatch.setattr(os, "_exit", end)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as left:
+        entry.enter(["train"])
+    signal.signal(signal.SIGINT, usual)
+    assert loading
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "error: stopped\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["nonsense"], 1), (["--version"], None)])
 def test_a_command_that_failed_does_not_wait_for_threads(arguments, status, monkeypatch, capsys):
     """As Orbax's, which after a write that failed wait for ten minutes."""

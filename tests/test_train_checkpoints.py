@@ -311,6 +311,22 @@ def test_anothers_folder_of_a_number_is_no_checkpoint_and_stays(sound, tmp_path,
     assert foreign.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("name", ["{}", "{}.orbax-checkpoint-tmp", "old/{}", "{}.txt"])
+def test_a_folder_of_more_than_any_run_s_checkpoints_is_refused(sound, tmp_path, name, read_only):
+    """Each would be looked at; none is taken for damage, and none goes."""
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    many = [tmp_path / name.format(number) for number in range(1_000, 1_100)]
+    for path in many:
+        path.mkdir(parents=True)
+    if many[0].parent == tmp_path:
+        with pytest.raises(UserError, match="more than 100 files and folders, and a run has a few"):
+            read(tmp_path, read_only=read_only)
+    else:  # not among them
+        assert read(tmp_path, read_only=read_only).progress.step == 2
+    assert all(path.exists() for path in many)
+
+
 def test_where_none_is_whole_there_is_no_best(sound, tmp_path):
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "1")

@@ -15,6 +15,7 @@ _COMPUTE = ("evaluate", "export", "predict", "prune", "reproduce", "train")
 def enter(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process, which may first begin again."""
     try:
+        launch.hear()
         launch.open_streams()
         if arguments and arguments[0] in _COMPUTE and "--help" not in arguments:
             launch.begin_again()

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import sys
 import warnings
@@ -30,6 +31,9 @@ _OURS = {"_CHECKPOINT_METADATA", "meta", "state"}
 """What a checkpoint's folder holds, in whole or in part."""
 _ABOUT = ("progress", "origin")
 """What a checkpoint says about its arrays."""
+_MOST = 100
+"""Files and folders among the checkpoints: a run leaves the newest two, the best of each, and what
+is damaged until the next is whole. Orbax takes milliseconds for each."""
 
 
 _DENSEST, _SMALL = 64, 64 << 20
@@ -58,9 +62,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
-        """UserError where another program's folders are among the checkpoints."""
+        """UserError where another program's folders are among the checkpoints, or too many."""
         _keep_orbax_quiet()
         self.folder = folder
+        _refuse_many(folder)
         if not read_only:
             self._guarded(lambda: _clear_unfinished(folder))
         self._keep = _Keep()
@@ -225,6 +230,15 @@ class Checkpoints:
                 f"cannot save in {self.folder}: {_brief(error)}; once that is mended the same "
                 "command goes on from the newest checkpoint"
             ) from error
+
+
+def _refuse_many(folder: epath.Path) -> None:
+    """UserError where a folder has more in it than any run's checkpoints."""
+    if folder.exists() and len(list(itertools.islice(folder.iterdir(), _MOST + 1))) > _MOST:
+        raise UserError(
+            f"{folder} has more than {_MOST} files and folders, and a run has a few: move away "
+            "what is no checkpoint, or give another --workdir"
+        )
 
 
 def _clear_unfinished(folder: epath.Path) -> None:
