@@ -338,6 +338,40 @@ def test_a_softmax_counts_five_a_class_and_is_not_added_twice():
     assert [row.path for row in profile.count(ended, (3, 11)).rows][-1] == "softmax"
 
 
+RAGGED = {
+    # name: numbers of the axes, shape of the rows, shape of the weights, 2 x the multiply-adds
+    "experts": ((((1,), (1,)), ((), ())), (0,), (0,), (8, 4), (3, 4, 5), 2 * 8 * 4 * 5),
+    "turned": ((((1,), (2,)), ((), ())), (0,), (1,), (8, 4), (5, 3, 4), 2 * 8 * 4 * 5),
+    "two shared axes": ((((1, 2), (1, 2)), ((), ())), (0,), (0,), (8, 4, 2), (3, 4, 2, 5), 2 * 320),
+    "gradient": ((((0,), (0,)), ((), ())), (0,), (), (8, 4), (8, 5), 2 * 8 * 4 * 5),
+}
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_a_product_of_ragged_groups_counts_each_row_once(name):
+    numbers, ragged, groups, rows, weights, expected = RAGGED[name]
+    numbers = lax.RaggedDotDimensionNumbers(numbers, ragged, groups)
+
+    def net(params, x):
+        sizes = jnp.array([2, 5, 1])
+        return lax.ragged_dot_general(x, params["kernel"], sizes, numbers)
+
+    kernel = {"kernel": jax.ShapeDtypeStruct(weights, jnp.float32)}
+    counted = profile.count(net, kernel, rows, batched=True, softmax=False)
+    assert counted.complete
+    assert counted.flops.formula == counted.flops.study == expected
+    assert counted.training_flops == 2 * expected  # no gradient by the images
+    assert counted.flops.xla >= expected  # on a CPU every row meets every group, masked
+
+
+def test_a_rule_from_outside_counts_in_a_training_step_too():
+    def half(equation):
+        return profile.Flops(formula=equation.outputs[0].size)
+
+    counted = profile.count(nn.Dense(7), (1, 9), rules={"dot_general": half}, batched=True)
+    assert (counted.flops.formula, counted.training_flops) == (7, 14)
+
+
 def test_a_batch_costs_as_many_times_an_image():
     module = models.build("final")
     one, four = (profile.count(module, (n, 32, 32, 3)).flops for n in (1, 4))

@@ -9,7 +9,8 @@ import numpy as np
 
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.fronts import takes_variables
-from rice_jax.inspection.ranges import map_bounds
+from rice_jax.graph.maps import unseen
+from rice_jax.inspection.ranges import traced_map_bounds
 from rice_jax.inspection.rules import Rule
 
 _CONSTANT = 2e-5
@@ -28,6 +29,8 @@ class Proof:
     of max(1, |value|)."""
     unbounded: tuple[str, ...]
     """Operations without a rule ('sort in layer conv1'), behind which nothing is proved."""
+    unseen: tuple[str, ...]
+    """Paths of the convolutions of which nothing is told, since they run inside a loop."""
 
 
 @takes_variables
@@ -44,7 +47,9 @@ def prove(
     The bounds are those of `map_bounds`, which takes the same arguments. A layer called several
     times counts as dead, or constant, if it is in each call.
     """
-    bounds, unbounded = map_bounds(module, variables, input_shape, low, high, **kwargs)
+    traced, bounds, unbounded = traced_map_bounds(
+        module, variables, input_shape, low, high, **kwargs
+    )
     ends: dict[str, Ends] = {}
     for name, (lo, hi) in bounds.items():
         path = name.partition("@")[0]
@@ -59,6 +64,7 @@ def prove(
         },
         constant={path: _constants(lo, hi) for path, (lo, hi) in ends.items()},
         unbounded=unbounded,
+        unseen=tuple(unseen(traced)),
     )
 
 

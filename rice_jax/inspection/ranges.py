@@ -68,16 +68,44 @@ def map_bounds(
         UserError: where low is above high, a shape was read wrongly (say `batched`), or JAX has no
             CPU backend.
     """
+    _, bounds, without_rule = traced_map_bounds(
+        module,
+        variables,
+        input_shape,
+        low,
+        high,
+        operand_roundoff=operand_roundoff,
+        batched=batched,
+        rules=rules,
+        **call_kwargs,
+    )
+    return bounds, without_rule
+
+
+def traced_map_bounds(
+    module: Any,
+    variables: Any,
+    input_shape: InputShape,
+    low: Any,
+    high: Any,
+    *,
+    operand_roundoff: float | None = None,
+    batched: bool | None = None,
+    rules: Mapping[str, Rule] = MappingProxyType({}),
+    **call_kwargs: Any,
+) -> tuple[Trace, dict[str, Ends], tuple[str, ...]]:
+    """The trace, and what `map_bounds` gives of it."""
     traced = trace(module, whole_shape(input_shape, batched), **call_kwargs)
     check_reading(traced, input_shape, batched)
     maps = image_maps(traced)
     bounds, without_rule = value_bounds(
         traced, variables, [conv.value for conv in maps], low, high, operand_roundoff, rules
     )
-    return {
+    by_name = {
         conv.name: (arranged(conv, lo), arranged(conv, hi))
         for conv, (lo, hi) in zip(maps, bounds, strict=True)
-    }, without_rule
+    }
+    return traced, by_name, without_rule
 
 
 def value_bounds(

@@ -12,6 +12,7 @@ _OPERATIONS = {
     "add_any": "add",
     "conv_general_dilated": "conv",
     "dot_general": "dot",
+    "ragged_dot_general": "ragged_dot",
     "reduce_max": "max",
     "reduce_min": "min",
     "reduce_sum": "sum",

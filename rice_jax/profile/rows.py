@@ -85,8 +85,8 @@ class Table:
     rows: dict[str, Row]
     """By path, in order of execution; layers that are never called last."""
     uncounted: list[Uncounted]
-    members: dict[str, list[Equation]]
-    """The equations of each row."""
+    members: dict[str, dict[Equation, Flops]]
+    """The equations of each row, and what each costs once; nothing where no rule counts it."""
     xla_once: int
     """The FLOPs in XLA's convention with each loop's body once."""
 
@@ -114,7 +114,7 @@ def tabulate(opening: Opened, rules: Mapping[str, Rule] = MappingProxyType({})) 
             count = dataclasses.replace(count, xla=0)
         if path is not None:
             row = table.rows.setdefault(path, Row(path, attribution.types[path]))
-            table.members.setdefault(path, []).append(equation)
+            table.members.setdefault(path, {})[equation] = count or Flops()
             row.output_shape = equation.outputs[0].shape if equation.outputs else None
             row.filters += _new_filters(origins, traced, equation, kernels)
             row.times = max(row.times, opening.times[equation])

@@ -106,9 +106,13 @@ def flops(equation: Equation) -> Flops | None:
 def measured(equation: Equation, xla: int) -> Flops | None:
     """Operations of an equation without a rule, of which XLA itself counts `xla`.
 
-    `formula` has nothing of it, unless it is a product or a convolution of a kind unknown here:
-    None then. Of what has no rule TensorFlow registers ArgMax and ArgMin, as a reduction.
+    `formula` has nothing of it, unless it is a product of ragged groups, or a product or a
+    convolution of a kind unknown here: None then. Of what has no rule TensorFlow registers ArgMax
+    and ArgMin, as a reduction.
     """
+    if equation.name == "ragged_dot_general":
+        count = _ragged_product(equation)
+        return Flops(count, count, xla)
     if "dot" in equation.name or "conv" in equation.name:
         return None
     is_place = equation.name in ("argmax", "argmin")
@@ -165,6 +169,19 @@ def _product(equation: Equation) -> Flops:
     width = math.prod(equation.inputs[0].shape[axis] for axis in contracted)
     count = 2 * equation.outputs[0].size * width
     return Flops(count, count, count)
+
+
+def _ragged_product(equation: Equation) -> int:
+    """2mkn: each row meets the matrix of its own group, all rows being in some group.
+
+    That is how it is defined and what GPU and TPU compute. XLA's own count on a CPU is that of
+    its lowering there, where every row meets every group's matrix behind a mask.
+    """
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    (_, contracted), (_, batch) = numbers.dot_dimension_numbers
+    left, right = equation.inputs[:2]
+    shared = {*contracted, *batch, *numbers.rhs_group_dimensions}
+    return 2 * left.size * math.prod(n for axis, n in enumerate(right.shape) if axis not in shared)
 
 
 def _max_pool(equation: Equation) -> Flops:

@@ -10,7 +10,7 @@ where a row does not fit their caches, and better where several rows are fused.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from rice_jax.graph.loops import CARRY, ENTER, LEAVE, LINKS, Opened
 from rice_jax.graph.primitives import MOVES
@@ -33,7 +33,7 @@ class Traffic:
         return self.read + self.written
 
 
-def traffic(opening: Opened, members: Mapping[str, Sequence[Equation]]) -> dict[str, Traffic]:
+def traffic(opening: Opened, members: Mapping[str, Collection[Equation]]) -> dict[str, Traffic]:
     """Bytes by row.
 
     Args:
@@ -44,7 +44,7 @@ def traffic(opening: Opened, members: Mapping[str, Sequence[Equation]]) -> dict[
 
 
 class _Memory:
-    def __init__(self, opening: Opened, members: Mapping[str, Sequence[Equation]]) -> None:
+    def __init__(self, opening: Opened, members: Mapping[str, Collection[Equation]]) -> None:
         self._opening, self._members = opening, members
         self._row = {equation: path for path, row in members.items() for equation in row}
         self._known: dict[Value, dict[Value, int]] = {}
@@ -56,7 +56,7 @@ class _Memory:
             for path, row in self._members.items()
         }
 
-    def _read(self, path: str, row: Sequence[Equation]) -> int:
+    def _read(self, path: str, row: Collection[Equation]) -> int:
         read: dict[tuple[Value, Equation | None, int], int] = {}
         for equation in row:
             times = self._opening.times[equation]
@@ -69,7 +69,7 @@ class _Memory:
                 read[array, call, times] = min(already + amount, array.bytes)
         return sum(amount * times for (_, _, times), amount in read.items())
 
-    def _written(self, row: Sequence[Equation], kept: set[Value]) -> int:
+    def _written(self, row: Collection[Equation], kept: set[Value]) -> int:
         return sum(
             value.bytes * self._opening.times[equation]
             for equation in row

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 
 from rice_jax.graph.loops import Opened
 from rice_jax.graph.trace import Equation, Value
-from rice_jax.profile.rules import flops
+from rice_jax.profile.rules import Flops
 
 _STOPS = frozenset({"stop_gradient", "argmax", "argmin", "sign", "floor", "ceil", "round"})
 """What lets no gradient through."""
 
 
 def training_flops(
-    opening: Opened, members: Mapping[str, Sequence[Equation]], learned: Iterable[Value]
+    opening: Opened, members: Mapping[str, Mapping[Equation, Flops]], learned: Iterable[Value]
 ) -> dict[str, int]:
     """FLOPs of one forward and backward pass by row: convolutions and dense products alone.
 
@@ -24,18 +24,16 @@ def training_flops(
 
     Args:
         opening: the opened trace.
-        members: the equations of each row, by its path.
+        members: the equations of each row, by its path, and what each costs once.
         learned: the variables that are trained.
     """
     reached = _reached(opening.trace.equations, learned)
     counts = {}
     for path, row in members.items():
         total = 0
-        for equation in row:
-            count = flops(equation)
-            if count is not None and count.formula:
-                gradients = sum(value in reached for value in equation.inputs)
-                total += count.formula * opening.times[equation] * (1 + gradients)
+        for equation, count in row.items():
+            gradients = sum(value in reached for value in equation.inputs)
+            total += count.formula * opening.times[equation] * (1 + gradients)
         counts[path] = total
     return counts
 
