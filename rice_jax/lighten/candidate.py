@@ -58,7 +58,8 @@ class Workshop:
             StepFile(name=name, out_of=out_of, step=step, removed=lighter.removed, why=lighter.why),
         )
         config = self.recipe(lighter.config, epochs)
-        child.begin(run, self.parent, config, lighter.params, self.dataset)
+        params = child.settled(config, lighter.params, self.dataset)
+        child.begin(run, self.parent, config, params, self.dataset)
 
     def finish(self, name: str) -> Candidate:
         """Let a candidate learn, from where it stands, and measure it."""

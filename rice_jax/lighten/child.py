@@ -9,6 +9,11 @@ from rice_jax import config as configuration
 from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train.norms import remeasured
+from rice_jax.train.prepared import Images
+
+_SEEN = 512
+"""Training images that statistics are measured on; each gives a number for every pixel of a map."""
 
 
 def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -23,6 +28,16 @@ def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collect
     with config.unlocked():
         config.data.split_seed = own
     return config
+
+
+def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Dataset) -> Any:
+    """The parameters of a net that was cut, with batch norms that know what is left of it.
+
+    Of a net without batch norms that learn they are the same.
+    """
+    kinds = ("augmented",) if config.train.augment else ("clean",)
+    images = Images(config, dataset.splits["train"], kinds, _SEEN, "measuring norms")
+    return remeasured(train.build(config), params, images, config.train.frozen)
 
 
 def begin(

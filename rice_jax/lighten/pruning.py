@@ -12,6 +12,7 @@ from rice_jax import config as configuration
 from rice_jax import data, identity, inspection, lock, models, records, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import child, smaller
+from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
@@ -99,10 +100,13 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     account: dict[str, Any] = {}
     if request.drop_layers:
         net, account = _drop_layers(request, net, images, dataset)
+        net = _settled(net, dataset)
     cuts: list[Pruned] = []
     for number, budgets in enumerate(_schedule(request, whole), 1):
         net, cut = _cut(request, net, dataset, budgets, first=number == 1)
         cuts.append(cut)
+        if budgets:
+            net = _settled(net, dataset)
         _begin(out, request)
         if number < request.steps:
             step = Run(out.path / "steps" / str(number))
@@ -110,7 +114,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
             stages.run_stages(net.config, str(step), ["train"])
             net = dataclasses.replace(net, params=train.load(step).params)
     final = cuts[-1].certificate if cuts else None
-    if len(cuts) != 1 or request.drop_layers:
+    if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
         final = certify(whole.pair, net.pair, images)
     _begin(out, request)
     _save(out, parent, net, dataset, request.finetune_epochs)
@@ -261,6 +265,11 @@ def _cut(
         if indices
     }
     return Remainder(config, cut.variables["params"], kept, net.origin), cut
+
+
+def _settled(net: Remainder, dataset: data.Dataset) -> Remainder:
+    """The same, its batch norms measured anew."""
+    return dataclasses.replace(net, params=child.settled(net.config, net.params, dataset))
 
 
 def _save(run: Run, parent: Run, net: Remainder, dataset: data.Dataset, epochs: int) -> None:

@@ -28,8 +28,10 @@ class Rows(struct.PyTreeNode):
 
     weight: jax.Array
     """(N,), 0 for what only fills up the batch."""
-    axis: str = struct.field(pytree_node=False)
-    """Of the mesh, over which the batch is spread."""
+    axis: str | None = struct.field(pytree_node=False, default=None)
+    """Of the mesh, over which the batch is spread; None for a batch that is all here."""
+    alone: bool = struct.field(pytree_node=False, default=False)
+    """Whether norms leave this batch's statistics, not a running average with them."""
 
 
 def norms(params: Mapping[str, Any]) -> frozenset[str]:
@@ -83,10 +85,11 @@ class Norm:
         mean, var = kept = self.mean, self.var
         if not running:
             mean, var = _of_batch(x.astype(jnp.float32), rows)
-            fresh, left = lax.stop_gradient((mean, var)), 1 - self.momentum
+            fresh = lax.stop_gradient((mean, var))
+            momentum = 0.0 if rows is not None and rows.alone else self.momentum
             kept = (
-                self.momentum * self.mean + left * fresh[0],
-                self.momentum * self.var + left * fresh[1],
+                momentum * self.mean + (1 - momentum) * fresh[0],
+                momentum * self.var + (1 - momentum) * fresh[1],
             )
         result = (x - mean) * self._factor(var)
         return (result if self.bias is None else result + self.bias), kept
@@ -147,7 +150,7 @@ def _of_batch(x: jax.Array, rows: Rows | None) -> tuple[jax.Array, jax.Array]:
     axes, places = tuple(range(x.ndim - 1)), x[0, ..., 0].size
 
     def over_all(value: Any) -> Any:
-        return value if rows is None else lax.psum(value, rows.axis)
+        return value if rows is None or rows.axis is None else lax.psum(value, rows.axis)
 
     total, images = over_all((jnp.sum(x * counted, axes), jnp.sum(weight)))
     number = images * places
