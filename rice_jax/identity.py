@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -25,6 +26,15 @@ _MAY_CHANGE = (
     "train.stop_patience",
     "train.tensorboard",
 )
+_NAMES = (
+    *("report.md", "report.html", records.HISTORY, "checkpoints", "tensorboard", "feature_maps"),
+    *("classes.png", "curves.png", "flops.png", "roofline.png", "dead_filters.png"),
+    *("confusion_matrix_clean.png", "confusion_matrix_augmented.png"),
+    *(records.EvaluationFile.FILE, records.ProfileFile.FILE, records.DeadFiltersFile.FILE),
+    *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE),
+    *("steps", "candidates", "variants", "pruned_maps", "filters.png", "front.png"),
+)
+"""Of what a run leaves in its folder, beside config.json, which comes first."""
 _PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -70,6 +80,21 @@ def _about_weights(config: ml_collections.ConfigDict) -> WeightsTold | None:
             file=sys.stderr,
         )
     return about
+
+
+def refuse_strangers(run: Run, but: Collection[str] = ()) -> None:
+    """UserError where a folder that is no run's has what a run would write over, or remove.
+
+    Args:
+        run: a folder without config.json.
+        but: names that may be there.
+    """
+    for name in _NAMES:
+        if name not in but and run.has(name):
+            raise UserError(
+                f"{run} has a {name} that no run made, as config.json is missing: move it away, or "
+                "give another folder"
+            )
 
 
 def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:

@@ -101,6 +101,7 @@ def run_stages(
     if restart and "train" not in stages:
         raise UserError("--restart trains anew: leave it out, or have train among the --stages")
     job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
+    cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
         _settle(job, stages, given)
         for name in STAGES:
@@ -110,6 +111,13 @@ def run_stages(
                 STAGES[name](job)
         cluster.on_first(lambda: _report(job.run))
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
+
+
+def _refuse_strangers(job: Job) -> None:
+    """UserError where a run that begins would write over what is another's."""
+    run = job.run
+    if not (job.restart or run.has(records.ConfigFile.FILE) or _trained_here(run)):
+        identity.refuse_strangers(run, but=("checkpoints",))
 
 
 def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:

@@ -298,6 +298,24 @@ def test_labels_of_crowded_points_are_told_apart(crowded, name, across):
                 assert not ((low < along) & (along < high)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("report.md", "has a report.md that no comparison made"),
+        ("report.html", "has a report.html that no comparison made"),
+        ("config.json", "is a run's folder"),
+    ],
+)
+def test_what_no_comparison_made_is_not_written_over(tmp_path, name, message):
+    run = run_of(tmp_path / "run", "cnn", 900, 100)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("theirs")
+    with pytest.raises(UserError, match=message):
+        comparison.compare([str(run)], str(out))
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "theirs")]
+
+
 # The command
 
 

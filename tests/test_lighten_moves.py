@@ -226,3 +226,13 @@ def test_a_folder_that_is_something_else_is_refused(trained, tmp_path):
     for out, said in (("run", "is the run itself"), ("other", "holds a run that no search made")):
         with pytest.raises(UserError, match=said):
             trained(out)
+
+
+@pytest.mark.parametrize("name", ["candidates/stem/notes.txt", "checkpoints/model.pt", "report.md"])
+def test_what_no_search_made_stays(trained, tmp_path, name):
+    theirs = tmp_path / "theirs" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    with pytest.raises(UserError, match=f"has a {name.partition('/')[0]} that no run made"):
+        trained("theirs")
+    assert theirs.read_text() == "theirs"

@@ -180,6 +180,16 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, 
     assert not out.path.exists()
 
 
+@pytest.mark.parametrize("name", ["steps/1/notes.txt", "checkpoints/model.pt", "history.csv"])
+def test_what_no_pruning_made_stays(name, settings, parent, tmp_path):
+    theirs = tmp_path / name
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_text("theirs")
+    with pytest.raises(UserError, match=f"has a {name.partition('/')[0]} that no run made"):
+        prune_run(PruneRequest(drop="proven"), settings, parent, Run(tmp_path))
+    assert theirs.read_text() == "theirs"
+
+
 def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
     out = Run(parent.path.parent / "broken_off")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import config as configuration
-from rice_jax import report, train
+from rice_jax import identity, report, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import candidate, front, outcome, search
 from rice_jax.lighten.front import Point
@@ -138,7 +138,9 @@ def plain(monkeypatch, tmp_path):
         "forecast": lambda *_: Forecast(9, 0, 0.0, 1.0),
         "MOVES": dict.fromkeys(("channels", "resolution"), lambda net, judge: take),
         "longer": lambda net: take,
-        "identity": types.SimpleNamespace(load_own=lambda *_: dataset),
+        "identity": types.SimpleNamespace(
+            load_own=lambda *_: dataset, refuse_strangers=identity.refuse_strangers
+        ),
         "train": types.SimpleNamespace(load=lambda run: None, check=lambda *_: None),
     }.items():
         monkeypatch.setattr(search, name, stand_in)

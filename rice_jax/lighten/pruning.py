@@ -292,6 +292,8 @@ def _refuse_other_run(out: Run, parent: Run) -> None:
             (out.path / name).rmtree(missing_ok=True)
     elif out.has("config.json"):
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
+    else:
+        identity.refuse_strangers(out)
 
 
 def _by_original(whole: Remainder, net: Remainder, *, removed: bool) -> dict[str, list[int]]:

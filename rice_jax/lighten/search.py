@@ -216,6 +216,7 @@ def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | Non
     if saved is None:
         if out.has(ConfigFile.FILE):
             raise UserError(f"{out} holds a run that no search made: give another --out")
+        identity.refuse_strangers(out)
         return None
     name = request.differs(saved.request, finished=saved.finished)
     if name:

@@ -32,13 +32,14 @@ def compare(
 
     Raises:
         UserError: a folder that is no run's or is given twice, a margin outside [0, 1), or an
-            `out` that is one of the runs or cannot be written.
+            `out` that is a run's, has another's report, or cannot be written.
     """
     if not 0 <= margin < 1:
         raise UserError(f"--margin={margin} is not in [0, 1): give 0.01 for one point of a hundred")
     target = Run(out)
     if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
         raise UserError(f"--out={out} is one of the runs: give another folder")
+    _refuse_strangers(target)
     found = compared.read(workdirs, files)
     synthetic = any(entry.record.synthetic for net in found for entry in net.entries)
     front = choice.pareto_front(found)
@@ -60,3 +61,14 @@ def compare(
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")
     target.write_text("report.html", rendering.page(title, sections, blocks))
     return chosen.net.label if chosen else ""
+
+
+def _refuse_strangers(target: Run) -> None:
+    """UserError for a folder with a report that is no comparison's."""
+    if target.has(records.ConfigFile.FILE):
+        raise UserError(f"--out={target} is a run's folder: give another")
+    for name in () if target.has(records.ComparisonFile.FILE) else ("report.md", "report.html"):
+        if target.has(name):
+            raise UserError(
+                f"--out={target} has a {name} that no comparison made: give another folder"
+            )
