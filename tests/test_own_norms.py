@@ -21,6 +21,7 @@ from rice_jax.train import state
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.norms import remeasured
 from rice_jax.train.step import train_step
+from rice_jax.train.teacher import Teacher
 
 IMAGES, COUNTED = 8, 6
 
@@ -197,8 +198,21 @@ class LoneNNX(nnx.Module):
         return self.learns(self.frozen(x)).mean((1, 2))
 
 
+class Wide(nn.Module):
+    """A teacher of equal answers, whose maps are so large that images come to it one by one."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        large = nn.Sequential([lambda x: jnp.broadcast_to(x, (len(x), 400, 400, 3))])
+        return 0 * large(x).mean((1, 2))
+
+
+TEACHERS = {"alone": None, "taught": Teacher(Wide(), {}, temperature=1.0, weight=0.5)}
+
+
 @pytest.mark.parametrize("net", [Own.of(Lone), OwnNNX.of(LoneNNX)], ids=["linen", "nnx"])
-def test_a_frozen_norm_uses_and_keeps_its_running_statistics(net):
+@pytest.mark.parametrize("teacher", TEACHERS.values(), ids=TEACHERS)
+def test_a_frozen_norm_uses_and_keeps_its_running_statistics(net, teacher):
     """Two images of one pixel, 0.2 and 0.6: less 0.2 and divided by 0.4 they are 0 and 1, of mean
     0.5 and variance 0.25, so the second norm gives -1 and 1 and both logits of an image are equal.
     """
@@ -215,7 +229,7 @@ def test_a_frozen_norm_uses_and_keeps_its_running_statistics(net):
         is_leaf=lambda leaf: isinstance(leaf, list),
     )
     mesh = data_mesh()
-    step = train_step(net, mesh, seed=0, augment=False)
+    step = train_step(net, mesh, seed=0, augment=False, teacher=teacher)
     rows = {
         "image": np.asarray([51, 153], np.uint8).reshape(2, 1, 1, 1) + np.zeros(3, np.uint8),
         "label": np.asarray([0, 1], np.int32),

@@ -99,11 +99,11 @@ def train_step(
             return loss, hits.sum(), part["weight"].sum(), gradients, shares
 
         params = merge(state.trainable, state.frozen)
-        # Images that see each other in a norm are computed together.
-        seen = bool(norms(state.trainable))
-        size = len(batch["image"]) if seen else _part_size(module, params, batch, mesh)
+        size = _part_size(module, params, batch, mesh)
         if teacher is not None:
             size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
+        if norms(state.trainable):  # images that see each other in a norm are computed together
+            size = len(batch["image"])
         totals, signal = _over_all(totals_of, batch, size, mesh)
         loss, correct, images_in_batch, gradients, statistics = totals
         gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
