@@ -58,6 +58,11 @@ class Job:
         """The images, prepared on first use; the number of classes follows from them."""
         dataset = load_images(self.config)
         cluster.require_same("images", dataset.fingerprint)
+        if len(dataset.classes) > records.MOST_CLASSES:
+            raise UserError(
+                f"{dataset.name} has {len(dataset.classes):,} classes: up to "
+                f"{records.MOST_CLASSES:,} are told of in a run's files"
+            )
         self.config.model.classes = len(dataset.classes)
         return dataset
 

@@ -200,3 +200,47 @@ def test_a_file_that_claims_what_it_does_not_hold_is_damaged(kind, claim, said, 
     run.write_json(kind.FILE, CONTENT[kind] | claim)
     with pytest.raises(UserError, match=f"{kind.FILE} is damaged: .*{said}"):
         records.read(run, kind)
+
+
+SCORES = CONTENT[records.EvaluationFile]["clean"]["per_class"]
+LAYER = CONTENT[records.ProfileFile]["layers"][0]
+FILTERS = {"path": "conv1", "filters": 1}
+LONG = "x" * 5000
+IMAGES = {"name": "rice", "synthetic": False, "fingerprint": "", "classes": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "value"),
+    [
+        (records.EvaluationFile, ["clean", "per_class", LONG], next(iter(SCORES.values()))),
+        (
+            records.EvaluationFile,
+            ["clean", "per_class"],
+            dict.fromkeys(map(str, range(100_001)), next(iter(SCORES.values()))),
+        ),
+        (records.EvaluationFile, ["path"], LONG),
+        (records.ProfileFile, ["layers"], [LAYER] * 20_001),
+        (records.ProfileFile, ["layers"], [LAYER | {"path": LONG}]),
+        (records.ProfileFile, ["not_called"], [LONG]),
+        (records.DeadFiltersFile, ["layers"], [FILTERS] * 20_001),
+        (records.DeadFiltersFile, ["layers"], [FILTERS | {"path": LONG}]),
+        (records.ConfigFile, ["data"], IMAGES | {"name": LONG}),
+        (records.ConfigFile, ["data"], IMAGES | {"classes": ["x"] * 100_001}),
+        (records.ConfigFile, ["data"], IMAGES | {"classes": [LONG]}),
+        (records.ConfigFile, ["versions"], {LONG: "1"}),
+        (records.ConfigFile, ["versions"], {"jax": "1" * 2_000_000}),
+        (records.FeatureMapsFile, ["classes"], ["x"] * 100_001),
+        (records.FeatureMapsFile, ["classes"], [LONG]),
+    ],
+    ids=lambda part: part.FILE if hasattr(part, "FILE") else "",
+)
+def test_what_is_longer_or_more_than_a_report_can_tell_is_one_line(kind, way, value):
+    """A class, a layer and a name each get a line, a colour or a label in it."""
+    content = json.loads(json.dumps(CONTENT.get(kind, {"config": {}})))
+    part = content
+    for key in way[:-1]:
+        part = part[key]
+    part[way[-1]] = value
+    with pytest.raises(ValueError, match=r"of length <= \d+ - at `(key` in `)?\$\.") as error:
+        records.made(kind, content)
+    assert len(str(error.value)) < 200

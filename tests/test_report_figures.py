@@ -313,6 +313,18 @@ def test_labels_are_different_and_fit(names):
     assert len(set(found)) == len(found)
 
 
+def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(monkeypatch):
+    """Measuring a name takes about a millisecond, of a hundred thousand minutes."""
+    measured, fit = [], style.fit
+    monkeypatch.setattr(style, "fit", lambda text, *room: measured.append(text) or fit(text, *room))
+    names = [f"one of many, {number}, that begin and end alike" for number in range(1_000)]
+    names[700] = "short"
+    true, given = np.array([700, 300, 4]), np.array([4, 700, 300])
+    figure = figures.confusion_matrix((true, given, np.array([3, 2, 1])), names)
+    assert {"short", "class 301", "class 5"} <= {text for text, _ in drawn_texts(figure)}
+    assert len(measured) < 50
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

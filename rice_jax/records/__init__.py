@@ -53,12 +53,24 @@ from rice_jax.records.searched import (
     StepFile,
     Taken,
 )
-from rice_jax.records.store import FileRecord, left_out, made, plain, read, read_if_there, write
+from rice_jax.records.store import (
+    MOST_CLASSES,
+    MOST_LAYERS,
+    FileRecord,
+    left_out,
+    made,
+    plain,
+    read,
+    read_if_there,
+    write,
+)
 from rice_jax.records.suggested import Suggestion, SuggestionsFile
 from rice_jax.records.summary import DeadTold, Headline, ImagesSummed, SummaryFile
 
 __all__ = [
     "HISTORY",
+    "MOST_CLASSES",
+    "MOST_LAYERS",
     "MOST_ROWS",
     "STEPS",
     "BudgetTold",

@@ -1,19 +1,23 @@
 """config.json: what a run is of."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from rice_jax.records.store import FileRecord, left_out
+import msgspec
+
+from rice_jax.records.store import MOST_CLASSES, FileRecord, Name, left_out
+
+Classes = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_CLASSES)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesTold:
     """The images that a run learns from."""
 
-    name: str
+    name: Name
     synthetic: bool
     fingerprint: str
-    classes: tuple[str, ...]
+    classes: Classes
     images: dict[str, int] = dataclasses.field(default_factory=dict)
     """How many, by split."""
     skipped: int = 0
@@ -24,14 +28,14 @@ class ImagesTold:
 class WeightsTold:
     """Where a net's weights are from, and as far as that is known how they were trained."""
 
-    source: str
+    source: Name
     epochs: int | None = left_out()
-    recipe: str | None = left_out()
+    recipe: Name | None = left_out()
     image_size: int | None = left_out()
-    data: str | None = left_out()
+    data: Name | None = left_out()
     images: int | None = left_out()
     """For training."""
-    classes: tuple[str, ...] | None = left_out()
+    classes: Classes | None = left_out()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,9 @@ class ConfigFile(FileRecord):
 
     config: dict[str, Any]
     """By the names of config.FIELDS, nested."""
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    versions: dict[Name, Annotated[str, msgspec.Meta(max_length=1 << 20)]] = dataclasses.field(
+        default_factory=dict
+    )
     seed: int | None = None
     data: ImagesTold | None = None
     """None where the run has seen none yet."""

@@ -1,9 +1,11 @@
 """profile.json: what a net costs."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from rice_jax.records.store import FileRecord, left_out
+import msgspec
+
+from rice_jax.records.store import MOST_LAYERS, FileRecord, Name, left_out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,9 @@ class Moved:
 class LayerCosts:
     """A row of the profile."""
 
-    path: str
+    path: Name
     """'' for what the net does outside of its layers."""
-    type: str
+    type: Name
     output_shape: tuple[int, ...] | None = None
     """With the batch dimension."""
     params: int
@@ -123,8 +125,8 @@ class Peaks:
 class Uncountable:
     """An operation that no rule counts."""
 
-    layer: str
-    operation: str
+    layer: Name
+    operation: Name
     input_shapes: list[list[int]] = dataclasses.field(default_factory=list)
     output_shapes: list[list[int]] = dataclasses.field(default_factory=list)
 
@@ -221,11 +223,13 @@ class ProfileFile(FileRecord):
     FILE: ClassVar[str] = "profile.json"
 
     input_shape: tuple[int, ...] = ()
-    layers: list[LayerCosts] = dataclasses.field(default_factory=list)
+    layers: Annotated[list[LayerCosts], msgspec.Meta(max_length=MOST_LAYERS)] = dataclasses.field(
+        default_factory=list
+    )
     totals: TotalCosts
     roofline: Peaks | None = None
     uncounted: list[Uncountable] = dataclasses.field(default_factory=list)
-    not_called: list[str] = dataclasses.field(default_factory=list)
+    not_called: list[Name] = dataclasses.field(default_factory=list)
     reported: Reported | None = None
     """None for a net that is none of the study's."""
     errata: list[Errata] = dataclasses.field(default_factory=list)

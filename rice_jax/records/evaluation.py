@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
-from rice_jax.records.store import FileRecord, left_out
+from rice_jax.records.store import MOST_CLASSES, FileRecord, Name, left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Result:
     """Rows are the true class; of more than `MOST_ROWS` classes left out."""
     confusion_cells: Cells | None = left_out()
     """Of so many classes, in its stead."""
-    per_class: dict[str, Scores]
+    per_class: Annotated[dict[Name, Scores], msgspec.Meta(max_length=MOST_CLASSES)]
     macro_avg: Scores
     """The plain mean of the classes."""
     weighted_avg: Scores | None = None
@@ -89,7 +89,7 @@ class EvaluationFile(FileRecord):
 
     clean: Result | None = left_out()
     augmented: Result | None = left_out()
-    path: str | None = None
+    path: Name | None = None
     """Where the images are from: 'test split', or a folder."""
 
     def parts(self) -> dict[str, Result]:

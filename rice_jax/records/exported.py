@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from rice_jax.records.configuration import Classes
 from rice_jax.records.costs import FlopCounts, Seconds
 from rice_jax.records.evaluation import EvaluationFile
 from rice_jax.records.store import FileRecord, left_out
@@ -42,7 +43,7 @@ class ExportFile(FileRecord):
     file: str | None = left_out()
     net: str
     precision: str
-    classes: tuple[str, ...] = ()
+    classes: Classes = ()
     image_size: int | None = left_out()
     seed: int
     split_seed: int | None = left_out()

@@ -1,20 +1,22 @@
 """feature_maps.json: what a net makes of a few images, small enough for a page to hold it."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from rice_jax.records.store import FileRecord
+import msgspec
+
+from rice_jax.records.store import MOST_CLASSES, FileRecord, Name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PictureShown:
     """An image, and what the net says of it."""
 
-    label: str
+    label: Name
     """Its class; '' for one that is not known."""
     kind: str
     """'clean' or 'augmented'."""
-    predicted: str
+    predicted: Name
     probabilities: list[float | None]
     picture: str
     """A JPEG in base64."""
@@ -40,7 +42,7 @@ class KernelShown:
 class LayerShown:
     """A layer's maps of all images."""
 
-    path: str
+    path: Name
     filters: int
     size: tuple[int, int]
     """Height and width of a map."""
@@ -64,7 +66,7 @@ class FeatureMapsFile(FileRecord):
 
     FILE: ClassVar[str] = "feature_maps.json"
 
-    classes: list[str]
+    classes: Annotated[list[Name], msgspec.Meta(max_length=MOST_CLASSES)]
     """In the order of the probabilities."""
     images: list[PictureShown]
     layers: list[LayerShown]

@@ -1,9 +1,11 @@
 """dead_filters.json: which filters do nothing."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from rice_jax.records.store import FileRecord
+import msgspec
+
+from rice_jax.records.store import MOST_LAYERS, FileRecord, Name
 
 _MOST_FILTERS = 1_000_000
 """Each gets a fate: a file from elsewhere may tell of any number of them."""
@@ -13,7 +15,7 @@ _MOST_FILTERS = 1_000_000
 class LayerFilters:
     """The filters of a convolution, by their indices."""
 
-    path: str
+    path: Name
     filters: int
     dead_clean: list[int] = dataclasses.field(default_factory=list)
     """Zero on every pixel of every clean image."""
@@ -30,9 +32,9 @@ class DeadFiltersFile(FileRecord):
 
     FILE: ClassVar[str] = "dead_filters.json"
 
-    layers: list[LayerFilters]
+    layers: Annotated[list[LayerFilters], msgspec.Meta(max_length=MOST_LAYERS)]
     images: int
-    unseen: list[str] = dataclasses.field(default_factory=list)
+    unseen: list[Name] = dataclasses.field(default_factory=list)
     """Convolutions in a loop, which no census counts."""
 
     def __post_init__(self) -> None:

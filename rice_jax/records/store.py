@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -10,6 +10,12 @@ from rice_jax.errors import UserError, reason
 
 if TYPE_CHECKING:
     from rice_jax.run import Run
+
+
+Name = Annotated[str, msgspec.Meta(max_length=4096)]
+"""Of a class, a layer or a place: each is written and drawn, also one that is made up."""
+MOST_CLASSES, MOST_LAYERS = 100_000, 20_000
+"""That a run's files tell of: each gets a line or a colour in a report."""
 
 
 class FileRecord:

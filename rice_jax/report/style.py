@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import io
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
@@ -225,16 +226,19 @@ def _written(letter: str) -> str:
     return written if written and written.isprintable() else "□"
 
 
-def labels(names: Sequence[str], inches: float, size: float = SMALL) -> list[str]:
+def labels(
+    names: Sequence[str], inches: float, size: float = SMALL, places: Sequence[int] | None = None
+) -> list[str]:
     """Names of classes as labels no wider than `inches`, each different from the others.
 
     A name that can neither be drawn nor written in ASCII, and one that is cut to the same letters
-    as another, becomes its number: 'class 3'.
+    as another, becomes its number: 'class 3'. Of some of more classes `places` are the indices.
     """
     short = [fit(drawable(name), inches, size) for name in names]
-    numbered = [f"class {number}" for number in range(1, len(names) + 1)]
+    alike = Counter(short)
+    numbered = [f"class {place + 1}" for place in places or range(len(names))]
     chosen = [
-        number if not text or "□" in text or ("…" in text and short.count(text) > 1) else text
+        number if not text or "□" in text or ("…" in text and alike[text] > 1) else text
         for text, number in zip(short, numbered, strict=True)
     ]
     return chosen if len(set(chosen)) == len(chosen) else numbered

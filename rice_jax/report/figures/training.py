@@ -156,8 +156,8 @@ def confusion_matrix(
         synthetic: whether the data is.
     """
     counts, names, kept = gathered(cells, classes)
-    labels = style.labels(classes, 1.35)
-    names = [*(labels[index] for index in kept), *names[len(kept) :]]
+    labels = style.labels([classes[index] for index in kept], 1.35, places=kept)
+    names = [*labels, *names[len(kept) :]]
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     cell = max(0.42, min(1.6, 4.0 / len(names)))

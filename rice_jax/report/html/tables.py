@@ -57,9 +57,9 @@ def layers(profile: ProfileFile) -> Markup:
     """What each layer costs, in the order of the net, FLOPs as bars."""
     content = profile.layers
     total = profile.totals.flops.study or 1
-    costliest = sorted(content, key=lambda layer: -layer.study)[:_ROWS]
+    costliest = sorted(range(len(content)), key=lambda place: -content[place].study)[:_ROWS]
     most = max((layer.study for layer in content), default=0) or 1
-    shown = [layer for layer in content if layer in costliest]
+    shown = [content[place] for place in sorted(costliest)]
     rows = [_layer(layer, total, most) for layer in shown]
     return render("layers.html", rows=rows, left_out=_left_out(len(content) - len(shown)))
 

@@ -12,6 +12,7 @@ from rice_jax.report.page.provenance import origin
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
+_MOST_NAMED = 1_000  # classes that the page lists
 _MOST_NUMBERED = 12  # classes of which the page says one by one what they are called
 Form = Callable[[float | None], str]
 
@@ -194,7 +195,8 @@ def data(run: Run, record: Record) -> Section:
     if record.data is None:
         return []
     images, classes = record.data.images, record.data.classes
-    names = ", ".join(markdown.escape(name) for name in classes)
+    named = classes[:_MOST_NAMED]
+    names = ", ".join(markdown.escape(name) for name in named)
     parts: Section = [
         "## The images",
         f"{markdown.escape(record.data.name)}, "
@@ -202,12 +204,13 @@ def data(run: Run, record: Record) -> Section:
             f"{numbers.count(number)} for {_USES.get(split, split)}"
             for split, number in images.items()
         )
-        + f". {len(classes)} classes: {names}."
+        + f". {numbers.count(len(classes))} classes: {names}"
+        + (", ...: all are in config.json." if len(named) < len(classes) else ".")
         + _skipped(record.data.skipped),
     ]
     numbered = [
         f"{label} is {markdown.escape(name)}"
-        for label, name in zip(style.labels(classes, 1.35), classes, strict=True)
+        for label, name in zip(style.labels(named, 1.35), named, strict=True)
         if label != " ".join(name.split())
     ]
     if len(numbered) > _MOST_NUMBERED:

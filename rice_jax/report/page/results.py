@@ -72,14 +72,14 @@ def _evaluated(part: str, result: Result) -> Section:
 
 def _worst(result: Result, most: int) -> list[tuple[str, str, str, str]]:
     """The most frequent mistakes: true class, predicted one, images, images of the true class."""
-    names = [markdown.escape(name) for name in result.per_class]
+    names = list(result.per_class)
     true, given, images = result.confused()
     totals = np.bincount(true, images, len(names)).astype(int)
     wrong = (true != given).nonzero()[0]
     return [
         (
-            names[true[place]],
-            names[given[place]],
+            markdown.escape(names[true[place]]),
+            markdown.escape(names[given[place]]),
             numbers.count(int(images[place])),
             numbers.count(int(totals[true[place]])),
         )
