@@ -190,6 +190,7 @@ def test_csv_is_what_a_spreadsheet_reads(run, trained, folder, refused):
         (["x.png"], "--workdir is missing"),
         (["--workdir={run}"], "no image given"),
         (["--workdir={run}", "--explain=maps", "x.png", "y.png"], "a single image, not 2"),
+        (["--workdir={run}", "--explain", __file__], f"give --explain=FOLDER {__file__}"),
         (["--workdir={run}", "--json", "--csv", "x.png"], "--json and --csv"),
         (["--workdir={folder}", "x.png"], "config.json is missing"),
     ],

@@ -1,5 +1,6 @@
 """rice-jax predict: the classes of images."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,9 @@ def predict(
     class (Grad-CAM), and the feature maps of each convolution.
     """
     run = settings.existing_run(workdir, config)
+    if not images and explain and os.path.isfile(explain):
+        raise UserError(f"{explain} is no folder: give --explain=FOLDER {explain}")
+
     if not images:
         raise UserError("no image given: name files or folders, or '-' to read paths from stdin")
 
