@@ -19,7 +19,7 @@ from rice_jax.models.statistics import COLLECTION, Rows, norms, updated
 from rice_jax.prune import certify, prune
 from rice_jax.train import state
 from rice_jax.train.feed import Feed, data_mesh
-from rice_jax.train.norms import remeasured
+from rice_jax.train.norms import Norms
 from rice_jax.train.step import train_step
 from rice_jax.train.teacher import Teacher
 
@@ -103,28 +103,28 @@ def statistics_of(params, layer):
     return [np.asarray(params[layer][name]) for name in NAMES.values()]
 
 
+def measured(net, params, batches, frozen=()):
+    train_fields = types.SimpleNamespace(augment=False, frozen=frozen)
+    found = Norms(types.SimpleNamespace(train=train_fields), net).statistics(params, batches)
+    return {layer: [found[layer][name] for name in NAMES.values()] for layer in found}
+
+
 @IN_BOTH
 def test_statistics_measured_anew_are_those_of_the_images(net):
     """Flax's own after a step, less nine tenths of what they were, is what a batch came to."""
     variables, params = drawn()
-    x, labels, _ = (each[:COUNTED] for each in batch())
+    x = batch()[0][:COUNTED]
     _, after = of_flax(variables)
-    found = remeasured(net, params, [(x, labels)])
+    found = measured(net, params, [x])
     for layer in ("norm1", "norm2"):
-        for name, new in zip(("mean", "var"), statistics_of(found, layer), strict=True):
+        for name, new in zip(("mean", "var"), found[layer], strict=True):
             before = variables["batch_stats"][layer][name]
             wanted = (after[layer][name] - 0.9 * before) / 0.1
             np.testing.assert_allclose(new, wanted, rtol=1e-4)  # Flax takes squares
     # The first norm's input hangs on no other, so that of it batches of any sizes give the same.
-    parts = remeasured(net, params, [(x[:4], labels[:4]), (x[4:], labels[4:])])
-    same = zip(statistics_of(parts, "norm1"), statistics_of(found, "norm1"), strict=True)
-    for array, whole in same:
-        np.testing.assert_allclose(array, whole, rtol=1e-6)
-    kept = remeasured(net, params, [(x, labels)], frozen=["norm1"])
-    assert statistics_of(kept, "norm1")[0].tolist() == params["norm1"]["running_mean"].tolist()
-    assert statistics_of(kept, "norm2")[0].tolist() != params["norm2"]["running_mean"].tolist()
-    assert jax.tree.structure(kept) == jax.tree.structure(params)
-    assert remeasured(net, params, []) is params
+    parts = measured(net, params, [x[:4], x[4:]])
+    np.testing.assert_allclose(parts["norm1"], found["norm1"], rtol=1e-6)
+    assert measured(net, params, [x], frozen=["norm1"]).keys() == {"norm2"}
 
 
 @IN_BOTH

@@ -7,13 +7,10 @@ import ml_collections
 
 from rice_jax import config as configuration
 from rice_jax import data, records, train
+from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train.norms import remeasured
-from rice_jax.train.prepared import Images
-
-_SEEN = 512
-"""Training images that statistics are measured on; each gives a number for every pixel of a map."""
+from rice_jax.train.norms import SEEN, Norms
 
 
 def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -35,9 +32,9 @@ def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Datase
 
     Of a net without batch norms that learn they are the same.
     """
-    kinds = ("augmented",) if config.train.augment else ("clean",)
-    images = Images(config, dataset.splits["train"], kinds, _SEEN, "measuring norms")
-    return remeasured(train.build(config), params, images, config.train.frozen)
+    source = dataset.splits["train"]
+    with Bar("measuring norms", min(len(source), SEEN)) as bar:
+        return Norms(config, train.build(config))(params, source, bar.advance)
 
 
 def begin(

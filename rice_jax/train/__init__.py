@@ -1,8 +1,9 @@
 """Training: state, compiled step, two recipes, checkpoints, what to do when it fails."""
 
+from rice_jax.train.check import check
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.given import about, zoo_fits
-from rice_jax.train.loop import check, train
+from rice_jax.train.loop import train
 from rice_jax.train.schedule import planned
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin, forget

@@ -9,18 +9,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import config as configuration
 from rice_jax import data, lock
 from rice_jax.errors import NotFiniteError, UserError
+from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
 from rice_jax.train import diagnosis, once, origin, schedule, state, teacher, weights
 from rice_jax.train.board import Board
+from rice_jax.train.check import check
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator
 from rice_jax.train.feed import Feed, Lagged, data_mesh, told_of_large
 from rice_jax.train.interrupt import Interrupt, interruptible
+from rice_jax.train.norms import SEEN, Norms
 from rice_jax.train.progress import Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
 
@@ -98,6 +100,7 @@ class _Training:
             if heavy := told_of_large(self.config, max(self.sizes)):
                 self.display.say(heavy)
             self.step = self._compiled()
+            self.norms = Norms(self.config, self.module)
             self.measure = Evaluator(
                 self.module,
                 self.classes,
@@ -223,6 +226,7 @@ class _Training:
 
     def _end_epoch(self) -> None:
         """Validate, write the epoch's row, save."""
+        self._settle()
         source = self.splits["validation"]
         self.display.begin("validation", schedule.validation_images(self.recipe, len(source)))
         with self.progress.timed("validation"):
@@ -256,6 +260,17 @@ class _Training:
             self.board.epoch(row)
             if jax.process_index() == 0:
                 self.on_epoch()
+
+    def _settle(self) -> None:
+        """Measure batch norms: in an epoch of few steps their running averages lag behind."""
+        if not norms(self.state.trainable):
+            return
+        source = self.splits["train"]
+        self.display.begin("measuring norms", min(len(source), SEEN))
+        with self.progress.timed("validation"):
+            params = self.norms(self._host_params(), source, self.display.advance)
+            learning = state.partition(params, self.recipe.frozen)[0]
+            self.state = self.state.replace(trainable=state.replicate(learning, self.mesh))
 
     def _left(self) -> float:
         """How many times the pixels of the epoch that ended are yet to be learnt from."""
@@ -370,19 +385,3 @@ class _Training:
             return
         write_history(self.run, self.progress.history)
         self.has_history = True
-
-
-def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
-    """UserError that names a setting that is out of its bounds, or not of these images."""
-    configuration.check(config)
-    if config.model.classes != len(dataset.classes):
-        raise UserError(
-            f"config.model.classes={config.model.classes}, but there are images of "
-            f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
-        )
-    weights.image_sizes(config)
-    for batch_size in (config.train.batch_size, config.eval.batch_size):
-        data.require_memory(batch_size, config.data.image_size)
-    net = weights.build(config)
-    state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
-    teacher.load(config, dataset)

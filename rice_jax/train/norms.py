@@ -1,62 +1,102 @@
-"""Statistics of batch norms, measured anew for a net whose filters are no longer what they were."""
+"""Statistics of batch norms, measured on training images by the net as it is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from flax import traverse_util
 
+from rice_jax import data
 from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, updated
-from rice_jax.train.state import Params, merge, partition
+from rice_jax.train.state import Params, partition
+from rice_jax.train.step import evaluation_inputs
+
+SEEN = 512
+"""Training images that are looked at; each gives a number for every pixel of a map."""
 
 _Moments = dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]
 
 
-def remeasured(
-    module: nn.Module,
-    params: Params,
-    batches: Iterable[tuple[Any, Any]],
-    frozen: Sequence[str] = (),
-) -> Params:
-    """The parameters, with each batch norm's mean and variance those of these images.
+class Norms:
+    """Measures the statistics of one net's norms; compiled once, however often it is called.
 
-    Running averages follow a net that was cut only after hundreds of steps, and until then it
-    answers by chance. What they would come to is computed here, each batch by its own statistics
-    as in training, and put together over all batches; cut nets are told apart by it as if they had
-    been trained on (Li et al. 2020, arXiv:2007.02491).
-
-    Args:
-        module: one of this package's nets, or of the user's own in the main job.
-        params: its parameters, statistics among them.
-        batches: pairs of images (B, H, W, 3) in [0, 1], as they are trained on, and labels.
-        frozen: paths of layers that do not learn; their norms stay what they are.
-
-    Returns:
-        Other parameters; the same ones for a net without such norms, or without images.
+    Running averages follow a net that changes, or was cut, only after hundreds of steps, and until
+    then it may answer by chance. What they would come to is computed here instead: each batch goes
+    by its own statistics as in training, and all batches' are put together (Wu and Johnson 2021,
+    arXiv:2105.07576). They hang on no statistics of before, nor on the number of devices.
     """
-    learning, still = partition(params, frozen)
-    if not norms(learning):
-        return params
 
-    @jax.jit
-    def measure(params: Params, images: jax.Array, number: jax.Array) -> Any:
-        given: Any = {"still": norms(still)} if norms(still) else {}
-        net = module.clone(rows=Rows(jnp.ones(len(images)), alone=True), **given)
-        rngs = {"dropout": jax.random.key(number)}
-        _, left = net.apply({"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION])
-        return left[COLLECTION]
+    def __init__(self, config: ml_collections.ConfigDict, module: nn.Module) -> None:
+        """Of the net `module` by its run's configuration."""
+        self._config = config
+        seed = config.seed if config.train.augment else None
+        self._prepare = jax.jit(lambda x, first: evaluation_inputs(x, first, augment_seed=seed))
 
-    images_seen, sums = 0, None
-    for number, (images, _) in enumerate(batches):
-        own = _sums(jax.device_get(measure(params, images, number)), len(images))
-        sums = own if sums is None else jax.tree.map(np.add, sums, own)
-        images_seen += len(images)
-    if sums is None:
-        return params
-    return merge(updated(learning, _statistics(sums, images_seen)), still)
+        @jax.jit
+        def measure(params: Params, images: jax.Array, number: jax.Array) -> Any:
+            still = norms(partition(params, config.train.frozen)[1])
+            given: Any = {"still": still} if still else {}
+            net = module.clone(rows=Rows(jnp.ones(len(images)), alone=True), **given)
+            rngs = {"dropout": jax.random.key(number)}
+            _, left = net.apply(
+                {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
+            )
+            return left.get(COLLECTION, {})
+
+        self._measure = measure
+
+    def __call__(
+        self, params: Params, source: Any, on_batch: Callable[[int], None] = lambda images: None
+    ) -> Params:
+        """The parameters with the statistics of 512 images of `source`, as they are trained on.
+
+        Frozen norms stay what they are, and so does a net without norms.
+
+        Args:
+            params: of the net, statistics among them.
+            source: the training images, as `data.batches` takes them.
+            on_batch: told the number of images of each batch that is done.
+        """
+        if not norms(partition(params, self._config.train.frozen)[0]):
+            return params
+        return updated(params, self.statistics(params, self._batches(source, on_batch)))
+
+    def statistics(self, params: Params, batches: Iterable[jax.Array]) -> Params:
+        """Mean and variance of each norm that learns, by its path, over batches of images.
+
+        Args:
+            params: of the net.
+            batches: images (B, H, W, 3) in [0, 1]; one at least.
+        """
+        images_seen, sums = 0, None
+        for number, images in enumerate(batches):
+            own = _sums(jax.device_get(self._measure(params, images, number)), len(images))
+            sums = own if sums is None else jax.tree.map(np.add, sums, own)
+            images_seen += len(images)
+        learning = norms(partition(params, self._config.train.frozen)[0])
+        return _statistics(
+            {path: of for path, of in (sums or {}).items() if "/".join(path) in learning},
+            images_seen,
+        )
+
+    def _batches(self, source: Any, on_batch: Callable[[int], None]) -> Iterable[jax.Array]:
+        config, first = self._config, 0
+        batches = data.batches(
+            source,
+            config.eval.batch_size,
+            image_size=config.data.image_size,
+            limit=min(len(source), SEEN),
+            workers=config.data.workers,
+        )
+        for batch in batches:
+            real = int(np.sum(batch["weight"] > 0))
+            yield self._prepare(batch["image"], np.uint32(first))[:real]
+            on_batch(real)
+            first += real
 
 
 def _sums(statistics: Params, images: int) -> _Moments:
@@ -71,10 +111,10 @@ def _sums(statistics: Params, images: int) -> _Moments:
 
 
 def _statistics(sums: _Moments, images: int) -> Params:
-    """Mean and variance."""
+    """Mean and variance by the sums over so many images."""
     flat = {}
     for path, moments in sums.items():
         mean, square = (moment / images for moment in moments)
         for name, number in zip(STATISTICS, (mean, square - mean**2), strict=True):
-            flat[(*path, name)] = jnp.asarray(number, jnp.float32)
+            flat[(*path, name)] = np.asarray(number, np.float32)
     return traverse_util.unflatten_dict(flat)

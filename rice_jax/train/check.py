@@ -1,0 +1,24 @@
+"""A configuration held against the images and the machine that it is to train on."""
+
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import data
+from rice_jax.errors import UserError
+from rice_jax.train import state, teacher, weights
+
+
+def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
+    """UserError that names a setting that is out of its bounds, or not of these images."""
+    configuration.check(config)
+    if config.model.classes != len(dataset.classes):
+        raise UserError(
+            f"config.model.classes={config.model.classes}, but there are images of "
+            f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
+        )
+    weights.image_sizes(config)
+    for batch_size in (config.train.batch_size, config.eval.batch_size):
+        data.require_memory(batch_size, config.data.image_size)
+    net = weights.build(config)
+    state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
+    teacher.load(config, dataset)
