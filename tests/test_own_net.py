@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import commands
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_files import picture
 
-from rice_jax import nets, profile, train
+from rice_jax import data, identity, nets, profile, train
 from rice_jax.commands import settings
+from rice_jax.models.own import Own
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
@@ -73,12 +77,6 @@ def test_an_example_is_the_published_net(name, billions):
 
 
 def test_dropout_of_flax_goes_by_the_images_index():
-    import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
-
-    from rice_jax.models.own import Own
-
     class Dropped(nn.Module):
         classes: int = 5
 
@@ -138,6 +136,15 @@ def get_config():
 """
 
 
+def first_maps(folder):
+    """What the first convolution of a run's net makes of all images that it was trained on."""
+    net = train.load(Run(folder))
+    source = identity.load_own(net.config, Run(folder)).splits["train"]
+    records = [source[index] for index in range(len(source))]
+    images = np.stack([data.decode(record["image"], 16) for record in records]) / np.float32(255)
+    return np.asarray(nn.Conv(4, (3, 3), 2).apply({"params": net.params["conv"]}, images))
+
+
 @pytest.mark.parametrize("kind", ["Net", "NNXNet"])
 @pytest.mark.one_in(2)
 def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_path, monkeypatch):
@@ -145,6 +152,9 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_p
     mine, out = tmp_path / "mine.py", str(tmp_path / "half")
     mine.write_text(SOURCE.format(kind))
     whole, own = trained(mine), f"--config={mine}"
+    norm, maps = train.load(Run(whole)).params["norm"], first_maps(whole)
+    np.testing.assert_allclose(norm["running_mean"], maps.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm["running_var"], maps.var((0, 1, 2)), rtol=1e-4)
     run("prune", own, f"--workdir={whole}", f"--out={out}", "--max_filters=2", *HASTY)
     smaller = train.load(Run(out))
     assert smaller.params["conv"]["kernel"].shape[-1] == 2
