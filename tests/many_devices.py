@@ -1,7 +1,7 @@
 """Losses of 50 steps on so many devices, and their exchanges, as JSON on standard output.
 
 python tests/many_devices.py DEVICES ..., alone or as one of several processes. Batches are of 36
-images, which 8 devices do not divide, and the last of each pass is of 28.
+images, which 5 and 8 devices do not divide, and the last of each pass is of 28.
 """
 
 import json

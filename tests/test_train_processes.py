@@ -17,7 +17,7 @@ from rice_jax.run import Run
 @pytest.mark.thorough
 def test_the_number_of_devices_and_processes_does_not_matter():
     program = many_devices.__file__
-    with start([program, 1, 2, 8], 8) as alone:
+    with start([program, 1, 2, 3, 5, 8], 8) as alone:
         first, second = start_two(program, 4)
         with first, second:
             shared, silence = ended(first), ended(second)
@@ -26,7 +26,7 @@ def test_the_number_of_devices_and_processes_does_not_matter():
     losses, confusion, _ = found.pop("1")
     assert len(losses) == 51
     assert np.sum(confusion) == 28, "the padding counts for nothing"
-    assert set(found) == {"2", "8", "4"}
+    assert set(found) == {"2", "3", "5", "8", "4"}
     for count, (others, counted, exchanges) in found.items():
         np.testing.assert_allclose(others, losses, rtol=1e-5, err_msg=f"{count} devices")
         assert counted == confusion
