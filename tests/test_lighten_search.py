@@ -158,6 +158,11 @@ def plain(monkeypatch, tmp_path):
     return call
 
 
+def test_a_search_of_more_candidates_than_its_file_may_have_is_not_begun(plain):
+    with pytest.raises(UserError, match="--rounds and --beam allow 19,906 candidates: up to 1,000"):
+        plain(rounds=100, beam=100, final_epochs=4)
+
+
 def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(plain):
     _, trained, ended = plain(within=0.021, slack=0.03, rounds=3, beam=1)
     _, content, points, floor = ended

@@ -202,6 +202,16 @@ def test_a_file_that_claims_what_it_does_not_hold_is_damaged(kind, claim, said, 
         records.read(run, kind)
 
 
+TRIED = {
+    **{"name": "", "out_of": None, "step": None, "removed": {}, "why": "", "accuracy": 0.9},
+    "costs": {"flops": 9.0, "params": 9.0},
+}
+STEM = TRIED | {"name": "stem", "out_of": ""}
+SEARCH = {
+    **{"request": {}, "config": {}, "images": {"train": 9, "validation": 9}, "floor": 0.9},
+    "forecast": {"candidates": 1, "images": 9, "minutes": 1.0, "images_per_second": 1.0},
+    **{"candidates": [TRIED, STEM], "finished": True, "test": {}, "chosen": "stem"},
+}
 SCORES = CONTENT[records.EvaluationFile]["clean"]["per_class"]
 LAYER = CONTENT[records.ProfileFile]["layers"][0]
 FILTERS = {"path": "conv1", "filters": 1}
@@ -230,13 +240,18 @@ IMAGES = {"name": "rice", "synthetic": False, "fingerprint": "", "classes": []}
         (records.ConfigFile, ["versions"], {LONG: "1"}),
         (records.ConfigFile, ["versions"], {"jax": "1" * 2_000_000}),
         (records.FeatureMapsFile, ["classes"], ["x"] * 100_001),
+        (records.PruneFile, ["kept"], {LONG: [0]}),
+        (records.VariantsFile, ["variants"], {LONG: {}}),
+        (records.LightenFile, ["candidates"], [TRIED] * 1_001),
         (records.FeatureMapsFile, ["classes"], [LONG]),
     ],
     ids=lambda part: part.FILE if hasattr(part, "FILE") else "",
 )
 def test_what_is_longer_or_more_than_a_report_can_tell_is_one_line(kind, way, value):
     """A class, a layer and a name each get a line, a colour or a label in it."""
-    content = json.loads(json.dumps(CONTENT.get(kind, {"config": {}})))
+    content = json.loads(
+        json.dumps((CONTENT | {records.LightenFile: SEARCH}).get(kind, {"config": {}}))
+    )
     part = content
     for key in way[:-1]:
         part = part[key]
@@ -244,3 +259,24 @@ def test_what_is_longer_or_more_than_a_report_can_tell_is_one_line(kind, way, va
     with pytest.raises(ValueError, match=r"of length <= \d+ - at `(key` in `)?\$\.") as error:
         records.made(kind, content)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"candidates": [], "chosen": None}, "has no candidate ''"),
+        ({"candidates": [STEM, TRIED]}, "'stem' comes out of none before it"),
+        ({"candidates": [TRIED, TRIED]}, "'' comes out of none before it"),
+        ({"candidates": [TRIED, STEM | {"out_of": "stem"}]}, "'stem' comes out of none before it"),
+        ({"candidates": [TRIED, STEM | {"costs": {"flops": 1.0}}]}, "'stem' has no params"),
+        ({"request": {"measure": "latency"}}, "'' has no latency"),
+        ({"chosen": "layer"}, "has no candidate 'layer'"),
+        ({"front": ["layer"]}, "has no candidate 'layer'"),
+        ({"test": {"layer": {}}}, "has no candidate 'layer'"),
+    ],
+)
+def test_a_search_tells_of_candidates_that_it_has_each_out_of_one_before(change, said):
+    """A report follows them from the net that was chosen to the whole one."""
+    assert records.made(records.LightenFile, SEARCH).chosen == "stem"
+    with pytest.raises(ValueError, match=said):
+        records.made(records.LightenFile, SEARCH | change)

@@ -15,6 +15,7 @@ from rice_jax.lighten.child import for_the_net_of
 from rice_jax.lighten.forecast import forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
 from rice_jax.records import (
+    MOST_CANDIDATES,
     Candidate,
     ConfigFile,
     Forecast,
@@ -55,6 +56,11 @@ def search(
             holds something else, or nothing lighter within the margin: what came nearest is told.
     """
     request = dataclasses.replace(request, parent=str(parent))
+    most = 1 + sum(request.candidates()) + request.longest()
+    if most > MOST_CANDIDATES:
+        raise UserError(
+            f"--rounds and --beam allow {most:,} candidates: up to {MOST_CANDIDATES:,} are tried"
+        )
     trained = train.load(parent)
     config = for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)

@@ -43,6 +43,7 @@ from rice_jax.records.pruned import (
     VariantTold,
 )
 from rice_jax.records.searched import (
+    MOST_CANDIDATES,
     STEPS,
     Candidate,
     Forecast,
@@ -69,6 +70,7 @@ from rice_jax.records.summary import DeadTold, Headline, ImagesSummed, SummaryFi
 
 __all__ = [
     "HISTORY",
+    "MOST_CANDIDATES",
     "MOST_CLASSES",
     "MOST_LAYERS",
     "MOST_ROWS",

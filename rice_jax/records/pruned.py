@@ -1,9 +1,14 @@
 """prune.json and variants.json: what was taken out of a net, and other ways to as light a one."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from rice_jax.records.store import FileRecord, left_out
+import msgspec
+
+from rice_jax.records.store import MOST_LAYERS, FileRecord, Name, left_out
+
+_Filters = Annotated[dict[Name, list[int]], msgspec.Meta(max_length=MOST_LAYERS)]
+"""By path of the layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +100,8 @@ class PruneFile(FileRecord):
     request: PruneRequest
     before: Left = Left()
     after: Left = Left()
-    removed: dict[str, list[int]] = dataclasses.field(default_factory=dict)
-    kept: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    removed: _Filters = dataclasses.field(default_factory=dict)
+    kept: _Filters = dataclasses.field(default_factory=dict)
     budgets: dict[str, BudgetTold] = dataclasses.field(default_factory=dict)
     certificate: CertificateTold | None = None
     found_on: FoundOn | None = None
@@ -130,7 +135,7 @@ class SeedTold:
 class VariantTold:
     """A way to a light net, over its seeds."""
 
-    runs: list[SeedTold]
+    runs: Annotated[list[SeedTold], msgspec.Meta(min_length=1, max_length=1_000)]
     clean: Mean
     augmented: Mean
     latency: Mean | None = None
@@ -143,5 +148,5 @@ class VariantsFile(FileRecord):
     FILE: ClassVar[str] = "variants.json"
 
     epochs: int
-    variants: dict[str, VariantTold]
+    variants: Annotated[dict[Name, VariantTold], msgspec.Meta(min_length=1, max_length=1_000)]
     whole_latency_seconds: float | None = None

@@ -1,12 +1,17 @@
 """lighten.json: a search for lighter nets; candidate.json and step.json: one of its candidates."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from rice_jax.records.store import FileRecord, left_out
+import msgspec
+
+from rice_jax.records.store import FileRecord, Name, left_out
 
 STEPS = ("channels", "layer", "resolution", "stem")
 """Kinds of steps, in the order in which they are tried."""
+
+MOST_CANDIDATES = 1_000
+"""Of a search: each is trained, and is a point of a figure."""
 
 _OF_A_CANDIDATE = ("measure", "share", "epochs", "final_epochs", "criterion", "judge_images")
 
@@ -88,7 +93,7 @@ class StepFile(FileRecord):
 
     FILE: ClassVar[str] = "step.json"
 
-    name: str
+    name: Name
     """Of its folder: the steps that led to it."""
     out_of: str | None
     """Name of the net it was made from; None for the whole net."""
@@ -164,7 +169,7 @@ class LightenFile(FileRecord):
     forecast: Forecast
     floor: float
     """The accuracy that is wanted."""
-    candidates: list[Candidate]
+    candidates: Annotated[list[Candidate], msgspec.Meta(max_length=MOST_CANDIDATES)]
     """The whole net first."""
     front: list[str] = dataclasses.field(default_factory=list)
     """Names of those that no other beats."""
@@ -172,3 +177,15 @@ class LightenFile(FileRecord):
     finished: bool
     test: dict[str, OnTest] = left_out()
     """By name, of a search that is finished."""
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for each in self.candidates:
+            if each.name in known or (each.out_of not in known if each.name else bool(known)):
+                raise ValueError(f"its candidate {each.name!r} comes out of none before it")
+            if missing := {self.request.measure, "flops", "params"} - each.costs.keys():
+                raise ValueError(f"its candidate {each.name!r} has no {missing.pop()}")
+            known.add(each.name)
+        told = {*self.front, *(self.test or {}), self.chosen or ""}
+        if unknown := told - known:
+            raise ValueError(f"it has no candidate {unknown.pop()!r}")

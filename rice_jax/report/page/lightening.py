@@ -52,12 +52,12 @@ def _opening(told: LightenFile, candidates: Candidates) -> str:
 
 
 def _front(told: LightenFile, candidates: Candidates) -> str:
-    order = list(candidates)
+    order = {name: number for number, name in enumerate(candidates)}
     measure = told.request.measure
     units = list(dict.fromkeys([measure, "flops", "params"]))
     rows = [
         (
-            str(order.index(name)),
+            str(order[name]),
             _named(name) + (" (chosen)" if name == told.chosen else ""),
             *(_amount(candidates[name].costs, unit) for unit in units),
             numbers.percent(candidates[name].accuracy),
