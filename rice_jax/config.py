@@ -212,6 +212,23 @@ def check(config: "ml_collections.ConfigDict") -> None:
         )
 
 
+def mistake(content: Mapping[str, Any]) -> str:
+    """Which field of a configuration in JSON cannot be; '' for none.
+
+    It may be of any version, which had other fields, and of a net that is not known here.
+    """
+    given = dict(_flat(_tuples(content)))
+    for section in {name.rpartition(".")[0] for name in FIELDS}:
+        if given.get(section) is not None:
+            return f"config.{section} has no fields"
+    if not isinstance(given.get("model.name"), str):
+        return "config.model.name is missing"
+    for name, field in FIELDS.items():
+        if name in given and not name.startswith("model.") and not field.bounds.allows(given[name]):
+            return f"config.{name} is not {field.bounds}"
+    return ""
+
+
 def split_seed(config: "ml_collections.ConfigDict") -> int:
     """What decides the splits: runs that differ in config.seed alone may share their images."""
     chosen = config.data.split_seed

@@ -67,3 +67,26 @@ def test_a_recipe_by_which_nothing_learns_is_refused(field, value):
     made.train[field] = value
     with pytest.raises(UserError, match=rf"config\.train\.{field}={value}: give a number"):
         config.check(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ""),
+        ({"of_the_future": 1, "train": {}, "data": None}, ""),
+        ({"model": {"name": "one's own", "stages": "many"}}, ""),
+        ({"model": {}}, "config.model.name is missing"),
+        ({"model": None}, "config.model.name is missing"),
+        ({"model": {"name": 5}}, "config.model.name is missing"),
+        ({"train": 5}, "config.train has no fields"),
+        ({"data": ["x"]}, "config.data has no fields"),
+        ({"train": {"quick": "x"}}, "config.train.quick has no fields"),
+        ({"train": {"quick": {"epochs": ["x"]}}}, "config.train.quick.epochs is not"),
+        ({"train": {"stop_patience": "x"}}, "config.train.stop_patience is not a whole number"),
+        ({"seed": -1}, "config.seed is not a whole number"),
+    ],
+)
+def test_what_cannot_be_in_a_configuration_of_any_version_is_named(change, said):
+    found = config.mistake(config.to_json(config.default("final")) | change)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

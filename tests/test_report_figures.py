@@ -344,6 +344,7 @@ def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(mo
         (numbers.seconds(61), "61 s"),
         (numbers.seconds(2e-8), "20 ns"),
         (numbers.seconds(None), "—"),
+        (numbers.seconds(-1e308), "—"),
     ],
 )
 def test_numbers_as_a_person_reads_them(text, expected):

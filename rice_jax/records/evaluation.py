@@ -47,7 +47,7 @@ class Cells:
 class Result:
     """On one kind of images."""
 
-    images: int
+    images: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
     accuracy: float
     loss: float | None = None
     """The mean cross-entropy in nats; None where it is not finite."""
@@ -55,7 +55,7 @@ class Result:
     """Rows are the true class; of more than `MOST_ROWS` classes left out."""
     confusion_cells: Cells | None = left_out()
     """Of so many classes, in its stead."""
-    per_class: Annotated[dict[Name, Scores], msgspec.Meta(max_length=MOST_CLASSES)]
+    per_class: Annotated[dict[Name, Scores], msgspec.Meta(min_length=1, max_length=MOST_CLASSES)]
     macro_avg: Scores
     """The plain mean of the classes."""
     weighted_avg: Scores | None = None

@@ -50,7 +50,7 @@ def at_least(text: str, complete: bool) -> str:
 
 def seconds(duration: float | None) -> str:
     """0.00421 as '4.21 ms'."""
-    if duration is None or not present(duration):
+    if duration is None or not present(duration) or duration < 0:
         return MISSING
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if duration >= scale:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from rice_jax import config as configuration
 from rice_jax import records
 from rice_jax.errors import UserError
 from rice_jax.report import history
@@ -41,9 +43,14 @@ class Record:
         return self.config.config["model"]["name"]
 
     @property
+    def recipe(self) -> Mapping[str, Any]:
+        """The fields of config.train, as far as they are told."""
+        return self.config.config.get("train") or {}
+
+    @property
     def validated_augmented(self) -> bool:
         """Whether its validation images were augmented: no figure beside the study's then."""
-        return bool((self.config.config.get("train") or {}).get("validation_augmented"))
+        return bool(self.recipe.get("validation_augmented"))
 
     @property
     def data(self) -> records.ImagesTold | None:
@@ -74,8 +81,11 @@ class Record:
 
 def load(run: Run) -> Record:
     """Read a run's folder; UserError where config.json is missing or a file is damaged."""
+    config = records.read(run, records.ConfigFile)
+    if mistake := configuration.mistake(config.config):
+        raise UserError(f"{run.path / config.FILE} is damaged: {mistake}")
     return Record(
-        config=records.read(run, records.ConfigFile),
+        config=config,
         history=records.read_history(run),
         evaluation=records.read_if_there(run, records.EvaluationFile),
         profile=records.read_if_there(run, records.ProfileFile),

@@ -97,9 +97,9 @@ def _at_chance(record: Record) -> bool:
 
 def _still_learning(entry: Compared) -> bool:
     """Whether it had fewer epochs than were planned, or than its recipe waits for a better one."""
-    recipe, done = entry.record.config.config["train"], entry.summary.epochs
+    recipe, done = entry.record.recipe, entry.summary.epochs
     if recipe.get("schedule") == "quick":
-        return bool(done < sum(recipe["quick"]["epochs"]))
+        return bool(done < sum((recipe.get("quick") or {}).get("epochs", ())))
     best, patience = entry.summary.best_epoch, recipe.get("stop_patience")
     return bool(best and patience and done - best < patience)
 

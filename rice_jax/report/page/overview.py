@@ -251,7 +251,7 @@ def how_to_go_on(run: Run, record: Record) -> Section:
 
 def provenance(record: Record) -> Section:
     """What it takes to get this run again: seed, recipe, versions."""
-    recipe = record.config.config.get("train") or {}
+    recipe = record.recipe
     rows = [
         ("seed", markdown.code(str(record.seed))),
         *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),

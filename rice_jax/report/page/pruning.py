@@ -84,11 +84,15 @@ def _certificate(certificate: CertificateTold | None) -> str:
     )
     if certificate.departure:
         where += f", for {certificate.departure}"
-    relative = certificate.max_relative_logit_difference
+    most, relative = (
+        certificate.max_abs_logit_difference,
+        certificate.max_relative_logit_difference,
+    )
+    by = f"{most:.2g}" if numbers.present(most) else numbers.MISSING
     share = f" ({relative:.1g} of the largest logit)" if numbers.present(relative) else ""
     return (
         f"On {numbers.count(certificate.images)} images no logit of the net before training "
-        f"went on differs by more than {certificate.max_abs_logit_difference:.2g}{share} from "
+        f"went on differs by more than {by}{share} from "
         f"the whole net's, and {numbers.count(certificate.changed_predictions)} predictions "
         f"change. This holds {where}."
     )
