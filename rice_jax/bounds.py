@@ -19,6 +19,10 @@ _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([kMGBT]?)")
 
 
+_LONGEST = 65_536
+"""Letters of a text: a path may have 4,096."""
+
+
 class Bounds(Protocol):
     """What is allowed; `str` of it completes 'give ...'."""
 
@@ -129,6 +133,8 @@ class Text:
         """Whether it is such a text."""
         if not isinstance(value, str) or "\0" in value or not (value or self.may_be_empty):
             return False
+        if len(value) > _LONGEST:
+            return False
         try:
             os.fsencode(value)
         except UnicodeEncodeError:
@@ -217,6 +223,8 @@ def refused(name: str, value: Any, bounds: Bounds) -> UserError:
 def nearest(word: str, words: Iterable[str]) -> str:
     """The one of `words` that a mistyped one was meant for; empty where none is near."""
     known: Sequence[str] = sorted(words)
+    if len(word) > 3 * max(map(len, known), default=0):  # near to none, and long to be compared
+        return ""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rice_jax import config as configuration
 from rice_jax import nets
-from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word, nearest, read
+from rice_jax.bounds import Place, Real, Several, Switch, Text, Whole, Word, nearest, read
 from rice_jax.errors import UserError
 
 WHOLE = st.integers(-(10**15), 10**15)
@@ -112,3 +112,10 @@ def test_true_is_no_number_and_one_no_switch():
 def test_the_nearest_word():
     assert nearest("fnal", ["cnn", "final", "vgg16"]) == "final"
     assert nearest("something else", ["cnn", "final"]) == ""
+
+
+@pytest.mark.parametrize("bounds", [Text(), Place(), Word(("cnn", "final")), Several(Text())])
+def test_a_text_longer_than_any_path_is_one_short_line(bounds):
+    with pytest.raises(UserError, match=r"^--x=.{77}[.]{3}: give ") as error:
+        read("--x", "final" * 200_000, bounds)
+    assert len(str(error.value)) < 120

@@ -52,7 +52,7 @@ def _totals(account: PruneFile) -> str:
         (
             label,
             *(_count(totals, name) for totals in (before, after)),
-            numbers.percent(after.of(name) / before.of(name)),
+            numbers.percent(after.of(name) / before.of(name) if before.of(name) else None),
         )
         for name, label in _TOTALS
     ]
@@ -101,7 +101,9 @@ def _certificate(certificate: CertificateTold | None) -> str:
 def _variants(variants: VariantsFile) -> str:
     rows = [
         (
-            f"this one ({markdown.code(name)})" if number == 0 else _WAYS[name],
+            f"this one ({markdown.code(name)})"
+            if number == 0
+            else _WAYS.get(name, markdown.code(name)),
             numbers.count(row.runs[0].flops),
             str(len(row.runs)),
             *map(_accuracy, (row.clean, row.augmented)),
