@@ -12,7 +12,7 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import lock, stages
 from rice_jax.errors import UserError
-from rice_jax.lighten import pruning
+from rice_jax.lighten import pruning, suggest
 from rice_jax.records import PruneRequest
 from rice_jax.run import Run
 
@@ -60,6 +60,12 @@ def test_two_prunings_into_one_folder_take_turns(tmp_path):
     with taken(out), pytest.raises(UserError, match="in use by process 4711"):
         pruning.prune_run(PruneRequest(drop="dead"), settings, Run(tmp_path / "trained"), out)
     assert (tmp_path / "steps").is_dir()
+
+
+def test_budgets_are_not_measured_for_a_folder_in_use(tmp_path):
+    out, parent = Run(tmp_path), Run(tmp_path / "not looked at")
+    with taken(out), pytest.raises(UserError, match="in use by process 4711"):
+        suggest.suggest(PruneRequest(), configuration.default("final"), parent, out)
 
 
 def test_a_holder_that_ended_leaves_the_folder_free_whatever_it_wrote(tmp_path):

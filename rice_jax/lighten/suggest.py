@@ -1,11 +1,12 @@
 """What several budgets would remove and what accuracy would be left, measured."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import ml_collections
 
-from rice_jax import evaluate, identity, records, train
+from rice_jax import evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
@@ -23,7 +24,17 @@ def suggest(
     """Print a table of budgets; with `out` leave it there as suggestions.json and a Pareto plot.
 
     Accuracies are of the validation split, without any training after removal.
+
+    Raises:
+        UserError: `out` is in use or cannot be written.
     """
+    with lock.hold(out) if out else contextlib.nullcontext():
+        _suggest(request, config, parent, out)
+
+
+def _suggest(
+    request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run | None
+) -> None:
     trained = train.load(parent)
     dataset = identity.load_own(config, parent)
     variables = {"params": trained.params}
@@ -72,7 +83,6 @@ def suggest(
 
 
 def _save(out: Run, found: SuggestionsFile, title: str, *, synthetic: bool) -> None:
-    out.create()
     records.write(out, found)
     figure = figures.budgets(found.rows, measure="FLOPs (study)", title=title, synthetic=synthetic)
     out.write_bytes("suggestions.png", figures.png(figure))
