@@ -1,6 +1,7 @@
 """Values and gradients are XLA's own, whatever the size, stride, padding and type."""
 
 import contextlib
+import functools
 
 import flax.linen as nn
 import jax
@@ -47,20 +48,24 @@ small = st.integers(1, 3)
 
 
 @settings(deadline=None, max_examples=8)
-@given(sides, sides, small, small, st.integers(1, 4), st.sampled_from(["SAME", "VALID"]), small)
-def test_convolution_in_float64(height, width, channels, filters, kernel, padding, stride):
+@given(
+    sides, sides, small, small, st.integers(1, 4),
+    st.sampled_from(["SAME", "VALID", ((4, 0), (1, 5))]), small, st.booleans(),
+)  # fmt: skip
+def test_convolution_in_float64(
+    height, width, channels, filters, kernel, padding, stride, depthwise
+):
     height, width = max(height, kernel), max(width, kernel)
+    groups = channels if depthwise else 1
     with double_precision():
         x = draw(2, height, width, channels)
-        w = draw(kernel, kernel, channels, filters, seed=1)
+        w = draw(kernel, kernel, channels // groups, channels if depthwise else filters, seed=1)
+        how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
 
         def run(convolve):
-            numbers = ("NHWC", "HWIO", "NHWC")
             return jax.jit(
                 lambda x, w: value_and_gradients(
-                    lambda x, w: convolve(x, w, (stride, 1), padding, dimension_numbers=numbers),
-                    x,
-                    w,
+                    lambda x, w: convolve(x, w, (stride, 1), padding, **how), x, w
                 )
             )(x, w)
 
@@ -142,7 +147,7 @@ def test_convolution_of_images_larger_than_a_chunk(
 def test_what_has_no_fast_way_is_left_to_xla(options):
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
     groups = options.get("feature_group_count", 1)
-    x, w = draw(2, 8, 8, 3, dtype=np.float32), draw(3, 3, 3 // groups, 3, dtype=np.float32)
+    x, w = draw(2, 8, 8, 6, dtype=np.float32), draw(3, 3, 6 // groups, 3, dtype=np.float32)
     if options["dimension_numbers"][1] == "OIHW":
         w = w.transpose(3, 2, 0, 1)
 
@@ -161,7 +166,9 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
         convolve = ops.conv_general_dilated if self.fast else lax.conv_general_dilated
-        x = nn.relu(nn.Conv(4, (3, 3), conv_general_dilated=convolve, dtype=self.dtype)(x))
+        conv = functools.partial(nn.Conv, conv_general_dilated=convolve, dtype=self.dtype)
+        x = nn.relu(conv(4, (3, 3))(x))
+        x = nn.relu(conv(4, (3, 3), feature_group_count=4)(x))
         pool = ops.max_pool if self.fast else nn.max_pool
         return jnp.sum(pool(x, (3, 3), (2, 2), "SAME").astype(jnp.float32) ** 2)
 
@@ -255,4 +262,4 @@ def test_inference_has_slices_for_large_windows_and_counting_has_not():
 def test_the_trace_sees_xlas_own_operations():
     names = [e.name for e in trace(Net(True), (1, 8, 8, 3)).equations]
     assert names[:4] == ["conv_general_dilated", "reshape", "add", "relu"]
-    assert names[4] == "reduce_window_max"
+    assert names[4:9] == [*names[:4], "reduce_window_max"]

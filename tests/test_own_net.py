@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_files import picture
+from flax import nnx
 
-from rice_jax import data, identity, nets, profile, train
+from rice_jax import data, identity, nets, ops, profile, train
 from rice_jax.commands import settings
 from rice_jax.models.own import Own
+from rice_jax.models.own_nnx import OwnNNX
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
@@ -91,6 +93,35 @@ def test_dropout_of_flax_goes_by_the_images_index():
     np.testing.assert_array_equal(part, whole[2:])
     assert 0.3 < float(np.mean(np.asarray(whole) == 0)) < 0.7
     np.testing.assert_array_equal(net.apply({}, x, train=False), x.reshape(4, -1))
+
+
+class Depthwise(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (3, 3), feature_group_count=3)(x).mean((1, 2))
+
+
+class DepthwiseNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        self.conv = nnx.Conv(3, 3, (3, 3), feature_group_count=3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.conv(x).mean((1, 2))
+
+
+@pytest.mark.parametrize("net", [Own.of(Depthwise), OwnNNX.of(DepthwiseNNX)], ids=["linen", "nnx"])
+def test_gradients_of_a_depthwise_convolution_are_no_convolutions_in_groups(net):
+    """Which XLA's CPU backend is slow at; the forward pass, which is one, is not asked for."""
+    params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    loss = jax.grad(lambda params, x: net.apply(params, x, train=True).sum(), argnums=(0, 1))
+    lowered = jax.jit(loss).lower(params, jnp.zeros((2, 8, 8, 3))).as_text()
+    assert "group_count = 3" not in lowered
+    with ops.plain():
+        lowered = jax.jit(loss).lower(params, jnp.zeros((3, 8, 8, 3))).as_text()
+    assert "feature_group_count = 3" in lowered
+    assert "batch_group_count = 3" in lowered
 
 
 MISTAKES = {

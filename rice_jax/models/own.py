@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
 from rice_jax.graph.narrowed import Held, Narrowed
@@ -74,6 +75,8 @@ class Own(Narrowed, Traced):
             return self._drop(layer, *args, **kwargs)
         if context.method_name == "__call__" and isinstance(layer, nn.BatchNorm):
             return self._normalise(layer, *args, **kwargs)
+        if context.method_name == "__call__" and isinstance(layer, nn.Conv):
+            return _convolved(layer, call, *args, **kwargs)
         return call(*args, **kwargs)
 
     @nn.nowrap
@@ -98,6 +101,21 @@ class Own(Narrowed, Traced):
             running = bool(running) or path in self.still
             return normalised(layer, x, running=running, rows=self.rows)
         return added(layer, x) if self.folded[path] else x
+
+
+def _convolved(layer: nn.Conv, call: Any, *args: Any, **kwargs: Any) -> jax.Array:
+    """What a convolution computes; of a depthwise one the gradients are the package's.
+
+    Of others XLA's own are as fast where maps are small, as most are in the nets that people bring.
+    """
+    given = layer.conv_general_dilated is not None or layer.conv_general_dilated_cls is not None
+    if given or layer.feature_group_count == 1:
+        return call(*args, **kwargs)
+    object.__setattr__(layer, "conv_general_dilated", ops.conv_general_dilated)
+    try:
+        return call(*args, **kwargs)
+    finally:
+        object.__setattr__(layer, "conv_general_dilated", None)
 
 
 def _fields(module: type[nn.Module]) -> frozenset[str]:

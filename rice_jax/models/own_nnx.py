@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx, traverse_util
 from flax.core import FrozenDict
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
 from rice_jax.graph.marks import calling
@@ -33,6 +34,7 @@ from rice_jax.models.traced import Traced
 
 _OF_NNX = ("mean", "var")
 """What NNX calls a norm's statistics; training's names are `STATISTICS`."""
+_OF_JAX = jax.lax.conv_general_dilated
 _GROUPS = ("feature_group_count", "num_groups")
 Path = tuple[str, ...]
 
@@ -117,6 +119,8 @@ class OwnNNX(Bridged, Traced):
             for kind, instead in _INSTEAD.items():
                 if isinstance(layer, kind):
                     become(layer, _otherwise(type(layer), instead), _own_path=path)
+            if isinstance(layer, nnx.Conv) and layer.feature_group_count != 1:
+                _make_fast(layer)
             if "strides" in self.widths.get(path, {}):
                 setattr(layer, "strides", self.widths[path]["strides"])  # noqa: B010
             if path in self.dropped:
@@ -265,6 +269,12 @@ def _norm(layer: Any) -> Norm:
     """A norm's numbers as they are now."""
     scale, bias = (each if each is None else each[...] for each in (layer.scale, layer.bias))
     return Norm(layer.mean[...], layer.var[...], scale, bias, layer.momentum, layer.epsilon)
+
+
+def _make_fast(layer: Any) -> None:
+    """Give a convolution in groups the package's gradients, where it has no way of its own."""
+    if layer.conv_general_dilated is _OF_JAX:
+        layer.conv_general_dilated = ops.conv_general_dilated
 
 
 def _pass(layer: Any, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:

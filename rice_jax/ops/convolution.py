@@ -1,21 +1,26 @@
 """Convolution with XLA's values and gradients, without the slow ways that its CPU backend takes.
 
-On CPU the gradients are `weight_gradient` and `input_gradient`. The forward pass there, and
-everything on GPU and TPU, is XLA's own.
+On CPU the gradients are `weight_gradient` and `input_gradient`, or those of `depthwise`. The
+forward pass there, and everything on GPU and TPU, is XLA's own.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax import lax
 
+from rice_jax.ops.depthwise import depthwise_input_gradient, depthwise_weight_gradient
 from rice_jax.ops.geometry import NHWC, Geometry, lay
 from rice_jax.ops.input_gradient import input_gradient
 from rice_jax.ops.manual_axes import varying_like
 from rice_jax.ops.mode import Mode, mode
 from rice_jax.ops.weight_gradient import weight_gradient
+
+_TAPS = 64
+"""Of a depthwise kernel at most: each is code of its own."""
 
 
 def conv_general_dilated(
@@ -30,9 +35,10 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, fast on CPU; for `flax.linen.Conv(conv_general_dilated=...)`.
 
-    Images (N, H, W, C) and kernels (H, W, I, O) without dilation, groups or a precision asked for
-    are convolved here; everything else is left to XLA. Values and gradients are equal up to the
-    order of summation. Differentiable in reverse, any number of times; not in forward mode.
+    Images (N, H, W, C) and kernels (H, W, I, O) without dilation or a precision asked for, in one
+    group or with one for each channel, are convolved here; everything else is left to XLA. Values
+    and gradients are equal up to the order of summation. Differentiable in reverse, any number of
+    times; not in forward mode.
 
     Args:
         lhs: what is convolved.
@@ -69,9 +75,19 @@ def _is_ours(
         return False
     if any(options.get(name) for name in ("precision", "out_sharding")):
         return False
-    if any(options.get(f"{name}_group_count", 1) != 1 for name in ("feature", "batch")):
+    if options.get("batch_group_count", 1) != 1 or not _is_whole_or_depthwise(
+        options.get("feature_group_count", 1), lhs.shape[-1], rhs.shape
+    ):
         return False
     return lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == NHWC
+
+
+def _is_whole_or_depthwise(groups: int, channels: int, kernel: tuple[int, ...]) -> bool:
+    if groups == 1:
+        return True
+    return (
+        groups == channels and kernel[2:] == (1, channels) and math.prod(kernel) <= _TAPS * channels
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -92,6 +108,11 @@ def _backward(
 
     def ours(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         image = (x.shape[1], x.shape[2])
+        if kernel.shape[2] != x.shape[3]:
+            return (
+                depthwise_input_gradient(gradient, kernel, image, geometry),
+                depthwise_weight_gradient(x, gradient, geometry),
+            )
         return (
             input_gradient(gradient, kernel, image, geometry),
             weight_gradient(x, gradient, geometry),
@@ -108,5 +129,10 @@ _convolve.defvjp(_forward, _backward)
 
 def _xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, geometry.strides, geometry.pads, dimension_numbers=NHWC
+        x,
+        kernel,
+        geometry.strides,
+        geometry.pads,
+        dimension_numbers=NHWC,
+        feature_group_count=x.shape[3] // kernel.shape[2],
     )
