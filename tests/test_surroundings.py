@@ -75,12 +75,14 @@ def test_a_file_opened_later_gets_no_stream_s_number(tmp_path):
     assert (tmp_path / "kept").read_bytes() == b""
 
 
-MISTAKES = """
-import sys
+BEGIN = """
+import os, sys
 from rice_jax import launch
 from rice_jax.commands.app import COMMANDS, call
 
 launch.open_streams()
+"""
+EACH_MISTAKE = """
 for line in (["train", sys.argv[1]], *([each.name, sys.argv[2]] for each in COMMANDS)):
     try:
         call(line)
@@ -110,9 +112,25 @@ def on_one_core():
 )
 def test_a_mistake_in_each_command_is_one_line_in_any_environment(environment):
     variables = os.environ | environment
+    variables = {name: value for name, value in variables.items() if value is not None}
+    assert len(mistakes(BEGIN + EACH_MISTAKE, variables)) == 1 + len(COMMANDS)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root's rights")
+def test_a_user_who_is_not_root_is_told_the_same():
+    """Who may read none of root's folders: what a line needs was loaded when it came before."""
+    program = BEGIN + EACH_MISTAKE + "os.seteuid(65534)" + EACH_MISTAKE
+    told = mistakes(program, dict(os.environ))
+    half = len(told) // 2
+    assert told[:half] == told[half:]
+    assert half == 1 + len(COMMANDS)
+
+
+def mistakes(program, environment):
+    """The lines on standard error, each of a command that ended with status 1."""
     done = subprocess.run(
-        [sys.executable, "-c", MISTAKES, "--config=\u00e9", "--nonsense=\u00e9"],
-        env={name: value for name, value in variables.items() if value is not None},
+        [sys.executable, "-c", program, "--config=\u00e9", "--nonsense=\u00e9"],
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         preexec_fn=on_one_core,
@@ -120,8 +138,8 @@ def test_a_mistake_in_each_command_is_one_line_in_any_environment(environment):
     )
     lines = done.stderr.splitlines()
     assert done.stdout.split() == [b"1"] * len(lines)
-    assert len(lines) == 1 + len(COMMANDS)
     assert all(line.startswith(b"error: ") for line in lines)
+    return lines
 
 
 def test_libraries_say_nothing_of_their_own_where_there_is_no_home():
