@@ -303,6 +303,8 @@ def test_labels_of_crowded_points_are_told_apart(crowded, name, across):
     [
         ("report.md", "has a report.md that no comparison made"),
         ("report.html", "has a report.html that no comparison made"),
+        ("comparison.csv", "has a comparison.csv that no comparison made"),
+        ("accuracy_per_tflop.png", "has a accuracy_per_tflop.png that no comparison made"),
         ("config.json", "is a run's folder"),
     ],
 )

@@ -13,6 +13,9 @@ from rice_jax.report.html import rendering
 from rice_jax.report.page import to_markdown
 from rice_jax.run import Run
 
+_PAGES, _TABLE = ("report.md", "report.html"), "comparison.csv"
+_KINDS = ("svg", "png")
+
 
 def compare(
     workdirs: Sequence[str], out: str, *, files: Sequence[str] = (), margin: float = 0.01
@@ -39,14 +42,18 @@ def compare(
     target = Run(out)
     if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
         raise UserError(f"--out={out} is one of the runs: give another folder")
-    _refuse_strangers(target)
+    _refuse_strangers(target, (*_PAGES, _TABLE))
     found = compared.read(workdirs, files)
     synthetic = any(entry.record.synthetic for net in found for entry in net.entries)
     front = choice.pareto_front(found)
     chosen = None if incomparable(found) else choice.choose(found, margin)
+    figures = list(pictures(found, synthetic=synthetic))
+    _refuse_strangers(target, [f"{figure.name}.{kind}" for figure in figures for kind in _KINDS])
     target.create()
+    # First, since all else here is known for a comparison's by it, whenever a kill comes.
+    records.write(target, tables.to_record(found, front, chosen))
     captions, drawn = [], []
-    for picture in pictures(found, synthetic=synthetic):
+    for picture in figures:
         svg, png = style.svg(picture.figure), style.png(picture.figure)
         target.write_bytes(f"{picture.name}.svg", svg)
         target.write_bytes(f"{picture.name}.png", png)
@@ -54,8 +61,7 @@ def compare(
         if not picture.name.endswith(WITHOUT_FINAL):
             drawn.append(rendering.picture(picture.caption, min(svg, png, key=len)))
     sections = page(found, front, chosen, captions)
-    target.write_text("comparison.csv", tables.to_csv(tables.rows(found, front)))
-    records.write(target, tables.to_record(found, front, chosen))
+    target.write_text(_TABLE, tables.to_csv(tables.rows(found, front)))
     target.write_text("report.md", to_markdown(sections))
     blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")
@@ -63,11 +69,11 @@ def compare(
     return chosen.net.label if chosen else ""
 
 
-def _refuse_strangers(target: Run) -> None:
-    """UserError for a folder with a report that is no comparison's."""
+def _refuse_strangers(target: Run, names: Sequence[str]) -> None:
+    """UserError for a folder with files of these names that are no comparison's."""
     if target.has(records.ConfigFile.FILE):
         raise UserError(f"--out={target} is a run's folder: give another")
-    for name in () if target.has(records.ComparisonFile.FILE) else ("report.md", "report.html"):
+    for name in () if target.has(records.ComparisonFile.FILE) else names:
         if target.has(name):
             raise UserError(
                 f"--out={target} has a {name} that no comparison made: give another folder"
