@@ -75,6 +75,22 @@ NETS = {
 }
 
 
+class Step(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return nn.relu(nn.Conv(3, (3, 3), name="conv")(x)), None
+
+
+class Looped(nn.Module):
+    """A convolution, two in a loop, and one after it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.Conv(3, (1, 1), name="first")(x))
+        loop = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        return nn.Conv(3, (1, 1), name="last")(loop(name="loop")(x, None)[0])
+
+
 def random_variables(module: nn.Module, shape: tuple[int, ...], seed: int) -> dict[str, Any]:
     """He-scaled kernels, biases about 0 but the first of each layer, which kills its filter."""
     rng = np.random.default_rng(seed)

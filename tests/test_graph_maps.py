@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from inspected import Looped
 from jax import lax
 
 from rice_jax import models
@@ -148,17 +149,6 @@ def test_transposed_and_one_dimensional_convolutions():
 
 
 def test_convolutions_in_a_loop_are_named():
-    class Step(nn.Module):
-        @nn.compact
-        def __call__(self, x, _):
-            return nn.relu(nn.Conv(3, (3, 3), name="conv")(x)), None
-
-    class Loop(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            loop = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
-            return nn.Conv(3, (1, 1), name="last")(loop(name="loop")(x, None)[0])
-
-    traced = trace(Loop(), (2, 8, 8, 3))
-    assert [conv.path for conv in convolutions(traced)] == ["last"]
+    traced = trace(Looped(), (2, 8, 8, 3))
+    assert [conv.path for conv in convolutions(traced)] == ["first", "last"]
     assert unseen(traced) == ["loop/conv"]

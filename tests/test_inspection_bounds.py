@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspected import NETS, random_variables, small
+from inspected import NETS, Looped, random_variables, small
 from jax import lax
 
 from rice_jax import inspection
@@ -371,21 +371,8 @@ def test_a_layer_called_twice_is_proven_only_where_both_calls_are():
 
 def test_convolutions_that_run_in_a_loop_are_named():
     """Of "loop" nothing is known, nor of what follows it."""
-
-    class Step(nn.Module):
-        @nn.compact
-        def __call__(self, x, _):
-            return nn.relu(nn.Conv(3, (3, 3), name="conv")(x)), None
-
-    class Loop(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.relu(nn.Conv(3, (1, 1), name="first")(x))
-            loop = nn.scan(Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
-            return nn.Conv(3, (1, 1), name="last")(loop(name="loop")(x, None)[0])
-
-    variables = random_variables(Loop(), (1, 6, 6, 3), 0)
-    proof = inspection.prove(Loop(), variables, (6, 6, 3))
+    variables = random_variables(Looped(), (1, 6, 6, 3), 0)
+    proof = inspection.prove(Looped(), variables, (6, 6, 3))
     assert proof.dead == {"first": [0], "last": []}
     assert proof.unbounded == ("scan in the module itself",)
     assert proof.unseen == ("loop/conv",)
