@@ -159,7 +159,8 @@ def plain(monkeypatch, tmp_path):
 
 
 def test_a_search_of_more_candidates_than_its_file_may_have_is_not_begun(plain):
-    with pytest.raises(UserError, match="--rounds and --beam allow 19,906 candidates: up to 1,000"):
+    """The whole net, 2 out of it, 2 out of each of 100 in 99 rounds, and 101 that learn longer."""
+    with pytest.raises(UserError, match="--rounds and --beam allow 19,904 candidates: up to 1,000"):
         plain(rounds=100, beam=100, final_epochs=4)
 
 
