@@ -45,7 +45,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch
     # Curves, two confusion matrices, the convolution, dead filters, FLOPs, three comparisons.
     assert len(pictures) == 3 + 1 + 1 + 1 + 3
     [words] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
-    assert "Take" in words
+    assert "drawn grains, on which no net shows what it is worth" in words
     assert "Synthetic data" in words
     printed = "".join(o["text"] for o in outputs if o["output_type"] == "stream")
     assert "error" not in printed.lower()
