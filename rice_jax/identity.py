@@ -11,7 +11,7 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, records, train
+from rice_jax import __version__, data, records, train
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
@@ -35,7 +35,7 @@ _NAMES = (
     *("steps", "candidates", "variants", "pruned_maps", "filters.png", "front.png"),
 )
 """Of what a run leaves in its folder, beside config.json, which comes first."""
-_PACKAGES = ("rice_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def unchanged(saved: ConfigFile | None, config: ml_collections.ConfigDict) -> set[str]:
@@ -169,15 +169,9 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
-        **{name: _version(name) for name in _PACKAGES},
+        "rice_jax": __version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
         "command": " ".join(sys.argv[1:]),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # a copy that runs where it lies

@@ -105,7 +105,8 @@ _VGG16_STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 _AUGMENTED = {
     "train.schedule": "quick",
     "train.augment": True,
-    "train.quick.peak_rate": 4e-3,
+    "train.batch_size": 128,
+    "train.quick.peak_rate": 6e-3,
     "train.quick.warmup": 0.02,
     "train.quick.weight_decay": 1e-4,
 }
@@ -157,11 +158,11 @@ NETS: Mapping[str, Net] = MappingProxyType(
         "final": _net("plain", stages=((8,), (16,) * 3), dropout=0.3),
         "micro": dataclasses.replace(
             _net("micro", grid=56, convolutions=(6, 12, 16, 32)),
-            recipe=_AUGMENTED | {"train.quick.shrink": (4, 2), "train.quick.epochs": (32, 6)},
+            recipe=_AUGMENTED | {"train.quick.shrink": (4, 2), "train.quick.epochs": (85, 9)},
         ),
         "nano": dataclasses.replace(
             _net("micro", grid=32, convolutions=(6, 12, 20)),
-            recipe=_AUGMENTED | {"train.quick.shrink": (7, 1), "train.quick.epochs": (26, 2)},
+            recipe=_AUGMENTED | {"train.quick.shrink": (7, 1), "train.quick.epochs": (90, 3)},
         ),
     }
 )

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+import rice_jax
 from rice_jax import config as configuration
 from rice_jax import identity, lock
 from rice_jax import run as run_module
@@ -24,7 +25,7 @@ def test_json_is_strict_and_reads_back(tmp_path):
     assert run.read_json("a/b.json")["y"] == [0.5, 2]
 
 
-def test_a_copy_that_is_not_installed_says_so_and_runs(tmp_path, monkeypatch):
+def test_a_copy_that_is_not_installed_knows_its_version(tmp_path, monkeypatch):
     asked = importlib.metadata.version
 
     def version(name):
@@ -35,7 +36,7 @@ def test_a_copy_that_is_not_installed_says_so_and_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", version)
     identity.record(Run(tmp_path), configuration.default("micro"), None)
     versions = configuration.read(Run(tmp_path)).versions
-    assert versions["rice_jax"] == "not installed"
+    assert versions["rice_jax"] == rice_jax.__version__
     assert versions["jax"] == asked("jax")
 
 
