@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import ml_collections
 
+import rice_jax
 from rice_jax import config as configuration
-from rice_jax import __version__, data, records, train
+from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
@@ -169,7 +170,7 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
-        "rice_jax": __version__,
+        "rice_jax": rice_jax.__version__,
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
