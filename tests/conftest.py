@@ -111,6 +111,15 @@ def compiled_well():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture
+def as_arguments():
+    """Fail where a program holds arrays as constants: on a GPU XLA folds a batch for minutes."""
+    before = jax.config.values["jax_captured_constants_warn_bytes"]
+    jax.config.update("jax_captured_constants_warn_bytes", 1000)
+    yield
+    jax.config.update("jax_captured_constants_warn_bytes", before)
+
+
 @pytest.fixture(scope="module")
 def drawn_small():
     """Figures of few pixels, where nobody looks at them: most of the time to draw goes by these."""

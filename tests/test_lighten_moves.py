@@ -79,6 +79,11 @@ def test_a_step_leaves_a_lighter_net_whose_parameters_fit(name, step, monkeypatc
     configuration.check(lighter.config)
 
 
+@pytest.mark.usefixtures("as_arguments")
+def test_what_judges_a_layer_takes_the_parameters_as_an_argument():
+    assert MOVES["layer"](net("cnn_light"), judged()).why
+
+
 def test_a_net_whose_first_convolution_has_no_stride_of_its_own_keeps_it():
     assert "no field of the net's" in MOVES["stem"](net("micro"), judged())
 

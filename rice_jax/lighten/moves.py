@@ -151,8 +151,8 @@ def _right(module: nn.Module, params: Any, images: Images) -> float:
     """Share of the images that a net has right as it is."""
 
     @jax.jit
-    def hits(x: jax.Array, labels: jax.Array) -> jax.Array:
+    def hits(params: Any, x: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.argmax(jnp.asarray(module.apply({"params": params}, x)), -1) == labels
 
-    found = [np.asarray(hits(x, labels)) for x, labels in images]
+    found = [np.asarray(hits(params, x, labels)) for x, labels in images]
     return float(np.concatenate(found).mean())

@@ -162,13 +162,13 @@ def _gradients(
 ) -> Params:
     trainable, still = partition(params, frozen)
 
-    def loss(trainable: Params) -> jax.Array:
+    def loss(trainable: Params, still: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
         variables = {"params": merge(trainable, still)}
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
         logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    return jax.device_get(once.jit(jax.grad(loss))(trainable))
+    return jax.device_get(once.jit(jax.grad(loss))(trainable, still, images, labels))
 
 
 def _by_layer(params: Params) -> dict[str, list[np.ndarray]]:
