@@ -31,7 +31,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def _arrays_are_arguments(as_arguments):
-    """No program here holds a batch or parameters as constants, which XLA would fold for minutes."""
+    """No program here holds a batch as constants, which XLA would fold for minutes."""
 
 
 @functools.cache
