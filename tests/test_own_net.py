@@ -208,6 +208,19 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_p
     assert "--config=FILE" in done.stderr
 
 
+def test_a_pruning_that_removes_nothing_leaves_each_weight_to_the_bit(trained, tmp_path):
+    """Norms measured on augmented images, which the run did not learn from, would be others."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(SOURCE.format("Net"))
+    whole = trained(mine)
+    before = train.load(Run(whole)).params
+    for number, asked in enumerate(["--drop_layers=auto", "--max_filters=4"]):
+        out = str(tmp_path / str(number))
+        where = (f"--config={mine}", f"--workdir={whole}", f"--out={out}")
+        run("prune", *where, asked, "--config.train.augment=true", *HASTY)
+        jax.tree.map(np.testing.assert_array_equal, train.load(Run(out)).params, before)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_ones_own_file_is_told_in_a_line(name, tmp_path):
     given, message = MISTAKES[name]

@@ -60,6 +60,7 @@ def test_the_dead_tail_begins_after_the_first_block_that_is_good_enough():
     assert dead_tail(found, "abcd", 0.0) == ["d"]
     assert dead_tail(found, "abcd", 0.02) == ["c", "d"]
     assert dead_tail(found[:3], "abc", 0.0) == []
+    assert dead_tail(found, [], 0.0) == []  # a net without any that can be left out
 
 
 def test_a_split_without_images_is_refused():

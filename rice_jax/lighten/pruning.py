@@ -100,12 +100,13 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     account: dict[str, Any] = {}
     if request.drop_layers:
         net, account = _drop_layers(request, net, images, dataset)
-        net = _settled(net, dataset)
+        if account["dropped_layers"]:
+            net = _settled(net, dataset)
     cuts: list[Pruned] = []
     for number, budgets in enumerate(_schedule(request, whole), 1):
         net, cut = _cut(request, net, dataset, budgets, first=number == 1)
         cuts.append(cut)
-        if budgets:
+        if budgets and cut.removed:
             net = _settled(net, dataset)
         _begin(out, request)
         if number < request.steps:

@@ -62,7 +62,7 @@ def probe(
 def dead_tail(probes: Sequence[Probe], blocks: Sequence[str], margin: float) -> list[str]:
     """The blocks after the first whose probe is within `margin` of the best block's."""
     accuracy = {found.path: found.accuracy for found in probes}
-    best = max(accuracy[path] for path in blocks)
+    best = max((accuracy[path] for path in blocks), default=0.0)
     for number, path in enumerate(blocks):
         if accuracy[path] >= best - margin:
             return list(blocks[number + 1 :])
