@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+from data_files import picture
 from flax import nnx, traverse_util
 
-from rice_jax import train
+from rice_jax import nets, own_net, train
 from rice_jax.export.folding import folded
+from rice_jax.lighten import child
 from rice_jax.models.own import Own
 from rice_jax.models.own_nnx import OwnNNX
 from rice_jax.models.statistics import COLLECTION, Rows, norms, updated
@@ -125,6 +127,82 @@ def test_statistics_measured_anew_are_those_of_the_images(net):
     parts = measured(net, params, [x[:4], x[4:]])
     np.testing.assert_allclose(parts["norm1"], found["norm1"], rtol=1e-6)
     assert measured(net, params, [x], frozen=["norm1"]).keys() == {"norm2"}
+
+
+class Images(list):
+    """A training split, which notes what is read of it."""
+
+    def __init__(self, count):
+        super().__init__([{"image": picture(size=8), "label": 0, "name": "grain"}] * count)
+        self.read = []
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+class Told:
+    """A bar's task, and how far it is."""
+
+    def __init__(self, task, images):
+        self.task, self.images, self.done = task, images, 0
+        Told.all.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def advance(self, images):
+        self.done += images
+
+
+@pytest.fixture
+def settle(monkeypatch):
+    """What is left of a cut net that learns from so many images: its parameters, images, bars."""
+    monkeypatch.setattr(nets, "_OWN", {})
+    monkeypatch.setattr(child, "Bar", Told)
+    monkeypatch.setattr(Told, "all", [], raising=False)
+
+    def settle(kind, params, available, learnt, frozen=()):
+        config = own_net.configuration(kind, "mine", classes=3)
+        with config.unlocked():
+            config.data.image_size = 8
+            config.train.images, config.train.frozen = learnt, frozen
+        source = Images(available)
+        dataset = types.SimpleNamespace(splits={"train": source})
+        return child.settled(config, params, dataset), source.read, Told.all
+
+    return settle
+
+
+@pytest.mark.parametrize(("learnt", "looked_at"), [(0, 512), (600, 512), (10, 10), (700, 512)])
+@pytest.mark.one_in(2)
+def test_norms_are_measured_on_no_more_images_than_are_learnt_from(learnt, looked_at, settle):
+    params, read, (bar,) = settle(Normed, drawn()[1], 650, learnt)
+    assert len(read) == len(set(read)) == looked_at
+    assert (bar.task, bar.images, bar.done) == ("measuring norms", looked_at, looked_at)
+    assert np.any(params["norm1"]["running_mean"] != drawn()[1]["norm1"]["running_mean"])
+    if looked_at == learnt:  # the very ones, which are spread evenly
+        assert sorted(read) == [number * 650 // learnt for number in range(learnt)]
+
+
+class Plain(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(("kind", "frozen"), [(Plain, ()), (Normed, ("norm1", "norm2"))])
+def test_without_norms_that_learn_nothing_is_measured_or_told(kind, frozen, settle):
+    params = drawn()[1] if kind is Normed else {"head": {"kernel": np.ones((3, 3))}}
+    after, read, bars = settle(kind, params, 3, 0, frozen)
+    jax.tree.map(np.testing.assert_array_equal, after, params)
+    assert not read
+    assert not bars
 
 
 @IN_BOTH

@@ -10,7 +10,7 @@ from rice_jax import data, records, train
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train.norms import SEEN, Norms
+from rice_jax.train.norms import Norms, images_looked_at, learning
 
 
 def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -32,8 +32,10 @@ def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Datase
 
     Of a net without batch norms that learn they are the same.
     """
+    if not learning(config, params):
+        return params
     source = dataset.splits["train"]
-    with Bar("measuring norms", min(len(source), SEEN)) as bar:
+    with Bar("measuring norms", images_looked_at(config, source)) as bar:
         return Norms(config, train.build(config))(params, source, bar.advance)
 
 

@@ -22,7 +22,7 @@ from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator
 from rice_jax.train.feed import Feed, Lagged, data_mesh, told_of_large
 from rice_jax.train.interrupt import Interrupt, interruptible
-from rice_jax.train.norms import SEEN, Norms
+from rice_jax.train.norms import Norms, images_looked_at
 from rice_jax.train.progress import Progress
 from rice_jax.train.step import Metrics, train_step, training_inputs
 
@@ -266,7 +266,7 @@ class _Training:
         if not norms(self.state.trainable):
             return
         source = self.splits["train"]
-        self.display.begin("measuring norms", min(len(source), SEEN))
+        self.display.begin("measuring norms", images_looked_at(self.config, source))
         with self.progress.timed("validation"):
             params = self.norms(self._host_params(), source, self.display.advance)
             learning = state.partition(params, self.recipe.frozen)[0]

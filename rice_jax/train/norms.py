@@ -1,6 +1,6 @@
 """Statistics of batch norms, measured on training images by the net as it is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
 import flax.linen as nn
@@ -12,13 +12,24 @@ from flax import traverse_util
 
 from rice_jax import data
 from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, updated
+from rice_jax.train import schedule
 from rice_jax.train.state import Params, partition
 from rice_jax.train.step import evaluation_inputs
 
-SEEN = 512
+_SEEN = 512
 """Training images that are looked at; each gives a number for every pixel of a map."""
 
 _Moments = dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]
+
+
+def learning(config: ml_collections.ConfigDict, params: Params) -> frozenset[str]:
+    """Paths of the norms that training changes: all that are not frozen."""
+    return norms(partition(params, config.train.frozen)[0])
+
+
+def images_looked_at(config: ml_collections.ConfigDict, source: Sized) -> int:
+    """How many training images norms are measured on: no more than training learns from."""
+    return min(_SEEN, schedule.images(config.train, len(source)))
 
 
 class Norms:
@@ -52,7 +63,7 @@ class Norms:
     def __call__(
         self, params: Params, source: Any, on_batch: Callable[[int], None] = lambda images: None
     ) -> Params:
-        """The parameters with the statistics of 512 images of `source`, as they are trained on.
+        """The parameters with the statistics of `images_looked_at`, as they are trained on.
 
         Frozen norms stay what they are, and so does a net without norms.
 
@@ -61,7 +72,7 @@ class Norms:
             source: the training images, as `data.batches` takes them.
             on_batch: told the number of images of each batch that is done.
         """
-        if not norms(partition(params, self._config.train.frozen)[0]):
+        if not learning(self._config, params):
             return params
         return updated(params, self.statistics(params, self._batches(source, on_batch)))
 
@@ -77,9 +88,9 @@ class Norms:
             own = _sums(jax.device_get(self._measure(params, images, number)), len(images))
             sums = own if sums is None else jax.tree.map(np.add, sums, own)
             images_seen += len(images)
-        learning = norms(partition(params, self._config.train.frozen)[0])
+        wanted = learning(self._config, params)
         return _statistics(
-            {path: of for path, of in (sums or {}).items() if "/".join(path) in learning},
+            {path: of for path, of in (sums or {}).items() if "/".join(path) in wanted},
             images_seen,
         )
 
@@ -89,7 +100,7 @@ class Norms:
             source,
             config.eval.batch_size,
             image_size=config.data.image_size,
-            limit=min(len(source), SEEN),
+            limit=images_looked_at(config, source),
             workers=config.data.workers,
         )
         for batch in batches:
