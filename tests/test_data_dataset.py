@@ -56,6 +56,23 @@ def test_every_image_is_kept_as_its_bytes_with_its_label(prepared, folder):
     assert dataset.skipped == []
 
 
+def test_a_source_is_a_sequence(prepared, folder):
+    """Iterated it ends, counted from its end it gives what a list gives, and beyond that nothing."""
+    dataset, _ = prepared
+    for source in (dataset.splits["train"], data.folder(folder, dataset.classes)):
+        names = [source[index]["name"] for index in range(len(source))]
+        assert [record["name"] for record in source] == names
+        assert [record["name"] for record in reversed(source)] == names[::-1]
+        assert source[-1]["name"] == names[-1]
+        assert source[-len(names)]["name"] == names[0]
+        for beyond in (len(names), -len(names) - 1, 10**30):
+            with pytest.raises(IndexError):
+                source[beyond]
+        for no_index in (0.5, "1", None):
+            with pytest.raises(TypeError):
+                source[no_index]
+
+
 def test_a_zip_gives_the_same_splits_and_fingerprint(prepared, tmp_path):
     zipped = data_files.write_zip(tmp_path / "rice.zip", FILES)
     dataset = data.load(zipped, tmp_path / "cache", seed=0)

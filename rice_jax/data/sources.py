@@ -1,6 +1,7 @@
 """Encoded images by index: a split of a prepared dataset, or the files of a folder."""
 
 import functools
+import operator
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +28,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{'image': encoded bytes, 'label': int, 'name': 'class folder/file'}."""
+        """{'image': encoded bytes, 'label': int, 'name': 'class folder/file'}.
+
+        IndexError where there are not so many, so that it can be iterated.
+        """
         ...
 
 
@@ -64,10 +68,9 @@ class Records:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One record; UserError where the prepared dataset is damaged."""
+        place = range(len(self))[operator.index(index)]  # else array_record takes it for damage
         try:
-            record = self._records[index]
-        except IndexError:
-            raise
+            record = self._records[place]
         except Exception as error:  # array_record raises its own kinds
             raise UserError(
                 f"the prepared images in {self._place} are damaged ({reason(error)}): "
