@@ -5,9 +5,11 @@ import sys
 import threading
 import types
 
+import data_files
 import pytest
 
-from rice_jax import bar
+from rice_jax import bar, data
+from rice_jax.data import builder
 from rice_jax.data.parallel import progress
 from rice_jax.train.display import Display
 
@@ -65,6 +67,22 @@ def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
     clock += [0, 3, 5, 6]
     assert list(progress("abc", 3, "checking folder")) == ["a", "b", "c"]
     assert capsys.readouterr().err == "checking folder: 2 of 3 images\n"
+
+
+def test_a_split_is_counted_once_in_however_many_files_it_is_kept(tmp_path, monkeypatch, capsys):
+    for seconds in ("_OFTEN", "_SELDOM"):  # each image is told of
+        monkeypatch.setattr(bar, seconds, 0)
+    monkeypatch.setattr(bar, "_LOOK_SECONDS", 3600)
+    files = data_files.pictures(10)
+    monkeypatch.setattr(builder, "_SHARD_BYTES", sum(map(len, files.values())) // 4)
+    data.load(data_files.write_folder(tmp_path / "rice", files), tmp_path / "cache")
+    assert len(list(tmp_path.glob("cache/*/*/*/*train*-of-*"))) > 3
+    wanted = [
+        f"preparing {split}: {number} of {images} images"
+        for split, images in (("train", 40), ("validation", 5), ("test", 5))
+        for number in range(1, images + 1)
+    ]
+    assert capsys.readouterr().err.splitlines() == wanted
 
 
 @pytest.mark.parametrize(

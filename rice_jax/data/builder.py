@@ -94,19 +94,22 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]]:
         del dl_manager  # nothing is downloaded
         return {
-            name: [functools.partial(self._examples, name, shard) for shard in _shards(members)]
+            name: [
+                functools.partial(self._examples, name, members, start, end)
+                for start, end in itertools.pairwise(_edges(members))
+            ]
             for name, members in split(self._archive.members, self._seed).items()
         }
 
     def _examples(
-        self, split_name: str, members: Sequence[Member]
+        self, split_name: str, members: Sequence[Member], start: int, end: int
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """The images of one shard that are as they should be; the others are noted."""
         labels = {label: index for index, label in enumerate(classes(self._archive))}
-        read = in_order(functools.partial(checked, self._archive), members, ahead=_AHEAD)
-        for member, image in zip(
-            members, progress(read, len(members), f"preparing {split_name}"), strict=True
-        ):
+        shard = members[start:end]
+        read = in_order(functools.partial(checked, self._archive), shard, ahead=_AHEAD)
+        told = progress(read, len(members), f"preparing {split_name}", done=start)
+        for member, image in zip(shard, told, strict=True):
             if isinstance(image, UserError):
                 self._skipped.append({"name": member.name, "reason": str(image)})
                 refuse_too_many(self._skipped, len(self._archive.members))
@@ -118,8 +121,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
             yield member.name, example | {"name": member.name.encode()}
 
 
-def _shards(members: Sequence[Member]) -> list[Sequence[Member]]:
-    """The members in order, cut into parts of about 64 MiB that differ by one image at most."""
+def _edges(members: Sequence[Member]) -> list[int]:
+    """Where shards of about 64 MiB begin, which differ by one image at most, and the last ends."""
     count = min(len(members), 1 + sum(member.size for member in members) // _SHARD_BYTES)
-    edges = [len(members) * part // count for part in range(count + 1)]
-    return [members[start:end] for start, end in itertools.pairwise(edges)]
+    return [len(members) * part // count for part in range(count + 1)]

@@ -51,9 +51,9 @@ def in_order(
                 future.cancel()
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The same items, each an image, told of by a `Bar`."""
-    bar = Bar(what, total)
+def progress(items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+    """The same items, each an image, told of by a `Bar`; `done` of the total are behind us."""
+    bar = Bar(what, total, done)
     try:
         for item in items:
             yield item
