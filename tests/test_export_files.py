@@ -284,6 +284,23 @@ def test_a_damaged_file_is_told(name, file, tmp_path):
     assert artifact.read(str(copy)).about["classes"] == list(tiny_training.CLASSES)
 
 
+OPENED_BY = {
+    "net.stablehlo": (jax.export, "deserialize"),
+    "net.onnx": (runtimes, "onnx_session"),
+    "net.tflite": (runtimes, "interpreter"),
+}
+
+
+@pytest.mark.parametrize("name", OPENED_BY)
+def test_a_file_is_opened_once(name, file, monkeypatch):
+    path, calls = str(file(name)[0]), []
+    where, function = OPENED_BY[name]
+    opens = getattr(where, function)
+    monkeypatch.setattr(where, function, lambda *a, **k: (calls.append(name), opens(*a, **k))[1])
+    assert artifact.read(path).about["image_size"] == tiny_training.SIZE
+    assert calls == [name]
+
+
 def test_a_net_of_another_maker_is_told(tmp_path):
     pytest.importorskip("litert_converter")
     foreign = tmp_path / "foreign.tflite"

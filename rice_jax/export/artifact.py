@@ -54,24 +54,28 @@ def read(path: str) -> Artifact:
             content = file.read()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error)}") from error
-    told, net = _beside(path, content) if suffix == ".stablehlo" else _within(path, content)
-    try:
-        about = passport.checked(told)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    if suffix == ".stablehlo":
-        _require_told(path, about, *runtimes.stablehlo_sizes(content))
+    about, net = _beside(path, content) if suffix == ".stablehlo" else _within(path, content)
     return Artifact(path, content, about, net)
 
 
-def _beside(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:
+def _beside(path: str, content: bytes) -> tuple[dict[str, Any], runtimes.Runnable]:
     """Of a .stablehlo: what FILE.json tells, and the net."""
     folder, name = os.path.split(path)
     told = Run(folder or ".").read_json(f"{name}.json")
     digest = hashlib.sha256(content).hexdigest()
     if not isinstance(told, dict) or told.get("sha256") != digest:
         raise UserError(f"{path} is damaged, or {name}.json is of another file")
-    return told, runtimes.stablehlo(content)
+    about, net = _checked(path, told), runtimes.exported(content)
+    _require_told(path, about, *runtimes.sizes(net))
+    return about, runtimes.stablehlo(net)
+
+
+def _checked(path: str, told: Any) -> dict[str, Any]:
+    """As `passport.checked` has it, of the file at `path`."""
+    try:
+        return passport.checked(told)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _require_told(path: str, about: Mapping[str, Any], side: int, classes: int) -> None:
@@ -83,12 +87,13 @@ def _require_told(path: str, about: Mapping[str, Any], side: int, classes: int) 
         )
 
 
-def _within(path: str, content: bytes) -> tuple[Any, runtimes.Runnable]:
+def _within(path: str, content: bytes) -> tuple[dict[str, Any], runtimes.Runnable]:
     """Of an .onnx or a .tflite: what the file itself tells, and the net."""
     if not passport.is_sealed(content):
         raise UserError(f"{path} is damaged, or it was not written by rice_jax's export")
     if path.endswith(".onnx"):
         session = runtimes.onnx_session(content)
-        told = session.get_modelmeta().custom_metadata_map.get(passport.NAME)
-        return parse_json(told or "null"), runtimes.onnx(session)
-    return parse_json(flatbuffer.note(content, passport.NAME) or "null"), runtimes.tflite(content)
+        note = session.get_modelmeta().custom_metadata_map.get(passport.NAME)
+        return _checked(path, parse_json(note or "null")), runtimes.onnx(session)
+    note = flatbuffer.note(content, passport.NAME)
+    return _checked(path, parse_json(note or "null")), runtimes.tflite(content)

@@ -19,18 +19,22 @@ def opened(suffix: str, content: bytes) -> Runnable:
     """The net of an exported file, by the end of its name: '.stablehlo', '.onnx' or '.tflite'."""
     if suffix == ".onnx":
         return onnx(onnx_session(content))
-    return stablehlo(content) if suffix == ".stablehlo" else tflite(content)
+    return stablehlo(exported(content)) if suffix == ".stablehlo" else tflite(content)
 
 
-def stablehlo(content: bytes) -> Runnable:
+def exported(content: bytes) -> jax.export.Exported:
+    """What JAX makes of a .stablehlo."""
+    return jax.export.deserialize(bytearray(content))
+
+
+def stablehlo(net: jax.export.Exported) -> Runnable:
     """By JAX, on its first device."""
-    call = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    call = jax.jit(net.call)
     return lambda images: np.asarray(call(images))
 
 
-def stablehlo_sizes(content: bytes) -> tuple[int, int]:
+def sizes(net: jax.export.Exported) -> tuple[int, int]:
     """Height of the images that a .stablehlo takes, and the number of its classes."""
-    net = jax.export.deserialize(bytearray(content))
     (images,), (logits,) = net.in_avals, net.out_avals
     return images.shape[1], logits.shape[1]
 
