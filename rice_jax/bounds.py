@@ -21,6 +21,9 @@ _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([kMG
 
 _LONGEST = 65_536
 """Letters of a text: a path may have 4,096."""
+MOST_EPOCHS, MOST_SEEDS = 50_000, 1_000
+"""Rows of a history.csv and runs of a variant that are read, and so may be asked for. A row takes
+some hundred bytes of the file, and some thousand of memory in a report."""
 
 
 class Bounds(Protocol):
@@ -171,8 +174,12 @@ class Several:
 
     def __str__(self) -> str:
         if self.least == self.most:
-            return f"{self.least} of: {self.each}"
-        return f"{f'{self.least} or more' if self.least else 'any number'} of: {self.each}"
+            number = f"{self.least}"
+        elif self.most is not None:
+            number = f"{self.least} to {self.most:,}" if self.least else f"up to {self.most:,}"
+        else:
+            number = f"{self.least} or more" if self.least else "any number"
+        return f"{number} of: {self.each}"
 
     def allows(self, value: Any) -> bool:
         """Whether it is a tuple or a list of as many, each of them allowed."""
@@ -232,6 +239,8 @@ def _meant(value: Any, bounds: Bounds) -> str:
     """'; nearest is ...' where a word was mistyped."""
     if isinstance(bounds, Several):
         parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return ""
         return next(filter(None, (_meant(part, bounds.each) for part in parts)), "")
     if not isinstance(bounds, Word) or not isinstance(value, str) or value in bounds.words:
         return ""

@@ -10,7 +10,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rice_jax import nets
-from rice_jax.bounds import Field, Place, Real, Several, Switch, Text, Whole, Word, checked, nearest
+from rice_jax.bounds import (
+    MOST_EPOCHS,
+    Field,
+    Place,
+    Real,
+    Several,
+    Switch,
+    Text,
+    Whole,
+    Word,
+    checked,
+    nearest,
+)
 from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +32,7 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 _COUNT = Whole(1, 1_000_000)
-_EPOCHS = Whole(1, 50_000)  # as many as history.csv is read with
+_EPOCHS = Whole(1, MOST_EPOCHS)
 _RATE = Real(0, 1e6, above=True)
 
 FIELDS: Mapping[str, Field] = MappingProxyType(
@@ -103,7 +115,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             Several(Whole(1, 4096), 1, 100),
         ),
         "train.quick.epochs": Field(
-            (4, 4), "epochs at each of these sizes", Several(Whole(1, 1_000_000), 1, 100)
+            (4, 4), "epochs at each of these sizes", Several(_EPOCHS, 1, 100)
         ),
         "train.quick.peak_rate": Field(
             4e-3, "the rate rises to it and falls to 0 as half a cosine", _RATE
@@ -209,6 +221,10 @@ def check(config: "ml_collections.ConfigDict") -> None:
         raise UserError(
             f"config.train.quick.shrink={quick.shrink} and config.train.quick.epochs="
             f"{quick.epochs} differ in length: give each size its epochs"
+        )
+    if (together := sum(quick.epochs)) > MOST_EPOCHS:
+        raise UserError(
+            f"config.train.quick.epochs are {together:,} together: give {MOST_EPOCHS:,} at most"
         )
 
 

@@ -59,7 +59,7 @@ def reproduce(
         UserError: images or settings that will not do, or a net failed.
     """
     dataset = load_images(config)
-    chosen = names or trainable(imagenet)
+    chosen = list(dict.fromkeys(names)) or trainable(imagenet)
     plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
     estimate(plans, dataset)
     if not estimate_only:

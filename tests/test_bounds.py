@@ -2,6 +2,7 @@
 
 import math
 
+import commands
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,8 @@ def out_of_bounds(bounds):
     if isinstance(bounds, Text):
         return ["a\0b", "\ud800"]
     if isinstance(bounds, Several):
-        return [(bad,) for bad in out_of_bounds(bounds.each)] + [()] * bool(bounds.least)
+        too_many = [(1,) * (bounds.most + 1)] if bounds.most else []
+        return [(bad,) for bad in out_of_bounds(bounds.each)] + [()] * bool(bounds.least) + too_many
     return []
 
 
@@ -51,6 +53,31 @@ def test_each_field_out_of_its_bounds_is_named_with_what_is_allowed(net):
                 configuration.check(config)
             assert str(caught.value).startswith(f"config.{name}=")
             assert f"give {field.bounds}" in str(caught.value)
+
+
+TRAINED = "--workdir=run --out=x --finetune_epochs"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"prune {TRAINED}=50_001", "finetune_epochs=50_001: give a whole number from 0 to 50,000"),
+        (f"lighten {TRAINED}=50_001", "epochs=50_001: give a whole number from 1 to 50,000"),
+        (f"lighten {TRAINED}=1 --final_epochs=1M", "epochs=1M: give a whole number from 0 to 50,"),
+        (f"prune {TRAINED}=1 --seeds={','.join(['1'] * 1_001)}", "...: give up to 1,000 of: a who"),
+        (
+            "train --config=final --config.train.quick.epochs=25_000,25_001",
+            "quick.epochs are 50,001 together: give 50,000 at most",
+        ),
+    ],
+    ids=lambda text: text.partition("=")[0],
+)
+def test_no_more_is_asked_for_than_a_run_s_files_are_read_with(command, said):
+    """Else hours of training would end in a history.csv, config.json or variants.json too long."""
+    done = commands.run(*command.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_field_too_many_and_one_too_few_are_named():

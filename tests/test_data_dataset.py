@@ -57,7 +57,7 @@ def test_every_image_is_kept_as_its_bytes_with_its_label(prepared, folder):
 
 
 def test_a_source_is_a_sequence(prepared, folder):
-    """Iterated it ends, counted from its end it gives what a list gives, and beyond that nothing."""
+    """Iterated it ends, from its end it gives what a list gives, and beyond that nothing."""
     dataset, _ = prepared
     for source in (dataset.splits["train"], data.folder(folder, dataset.classes)):
         names = [source[index]["name"] for index in range(len(source))]

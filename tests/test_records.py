@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rice_jax import inspection, profile, records, zoo
+from rice_jax.bounds import MOST_SEEDS
 from rice_jax.config import FIELDS
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -131,6 +132,18 @@ def test_a_history_of_more_epochs_than_a_run_may_have_is_one_line(tmp_path):
     run.write_text("history.csv", OLDER + "3,1,1,1\n" * (most - 1))
     with pytest.raises(UserError, match=r"history\.csv has 50,001 epochs, far more than any run"):
         records.read_history(run)
+
+
+def test_as_many_seeds_as_may_be_asked_for_are_read(tmp_path):
+    mean = records.Mean(mean=0.5)
+    for seeds in (MOST_SEEDS, MOST_SEEDS + 1):
+        runs = [records.SeedTold(seed=seed, clean=1, augmented=1, flops=1) for seed in range(seeds)]
+        told = records.VariantTold(runs=runs, clean=mean, augmented=mean)
+        records.write(Run(tmp_path), records.VariantsFile(epochs=1, variants={"taylor": told}))
+        if seeds == MOST_SEEDS:
+            assert len(records.read(Run(tmp_path), records.VariantsFile).variants["taylor"].runs)
+    with pytest.raises(UserError, match=r"variants\.json is damaged: .* of length <= 1000"):
+        records.read(Run(tmp_path), records.VariantsFile)
 
 
 def places(content, place=()):

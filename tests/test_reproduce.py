@@ -138,6 +138,17 @@ def test_quickest_first_and_no_defect_stops_the_others(
     assert "no luck with" in capsys.readouterr().err
 
 
+def test_a_net_that_is_named_twice_is_made_once(fields, monkeypatch, tmp_path, capsys):
+    """Twice in a comparison it would be refused there, after all trainings."""
+    settings = configuration.default("final")
+    settings.update_from_flattened_dict(fields)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: 0.5)
+    nets = ["final", "cnn_light", "final"]
+    reproduction.reproduce(settings, fields, nets, str(tmp_path), estimate_only=True)
+    said = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert said[:4] == ["net", "final", "cnn_light", "together"]
+
+
 def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, capsys):
     without = reproduction.trainable("")
     assert len(without) == 6

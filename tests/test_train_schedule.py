@@ -67,7 +67,7 @@ def test_a_number_of_epochs_can_be_set_whatever_the_schedule(name):
     ("fields", "complaint"),
     [
         ({"peak_rate": math.nan}, r"quick\.peak_rate=nan: give a number above 0"),
-        ({"epochs": (1, 0, 1)}, r"quick\.epochs=\(1, 0, 1\): give 1 or more of"),
+        ({"epochs": (1, 0, 1)}, r"quick\.epochs=\(1, 0, 1\): give 1 to 100 of"),
         ({"shrink": (4, 2, 1)}, r"quick\.shrink=\(4, 2, 1\) and .*\(4, 4\) differ"),
         ({"shrink": (16, 1)}, r"quick\.shrink=\(16, 1\) makes images of 1 x 1 pixels"),
         ({"shrink": (99, 1)}, r"quick\.shrink=\(99, 1\) makes images of 0 x 0 pixels"),

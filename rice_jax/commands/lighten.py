@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word
+from rice_jax.bounds import MOST_EPOCHS, Real, Several, Switch, Text, Whole, Word
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.commands.prune import CRITERIA
@@ -13,7 +13,6 @@ from rice_jax.errors import UserError
 
 MEASURES = ("flops", "params", "bytes", "latency")
 STEPS = ("channels", "layer", "resolution", "stem")
-_COUNT = Whole(1, 1_000_000)
 
 
 @click.command(cls=Command, fields=settings.of_all_nets)
@@ -38,15 +37,15 @@ _COUNT = Whole(1, 1_000_000)
     "How far below what is wanted a net may be and still be gone on with",
     0.02,
 )
-@option("--finetune_epochs", _COUNT, "Epochs of training after each step", 1)
+@option("--finetune_epochs", Whole(1, MOST_EPOCHS), "Epochs of training after each step", 1)
 @option(
     "--final_epochs",
-    Whole(0, 1_000_000),
+    Whole(0, MOST_EPOCHS),
     "Epochs of more training for those near to what is wanted; 0 for none",
     4,
 )
 @option("--criterion", Word(CRITERIA), "By which channels go", "taylor")
-@option("--judge_images", _COUNT, "Training images that decide what goes", 512)
+@option("--judge_images", Whole(1, 1_000_000), "Training images that decide what goes", 512)
 @option("--estimate", Switch(), "Only say what it will take.")
 def lighten(
     workdir: str | None,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Real, Several, Switch, Text, Whole, Word
+from rice_jax.bounds import MOST_EPOCHS, MOST_SEEDS, Real, Several, Switch, Text, Whole, Word
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
@@ -46,11 +46,15 @@ _MANY = 10**18
 @option("--images", Word(tuple(KINDS)), "As they are, augmented, or both", "both")
 @option("--judge_images", Whole(1, _MANY), "Training images that a criterion looks at", 2000)
 @option("--steps", Whole(1, 1000), "Steps to the budget, with fine-tuning after each", 1)
-@option("--finetune_epochs", Whole(0, 1_000_000), "Epochs of training after removal", 0)
+@option("--finetune_epochs", Whole(0, MOST_EPOCHS), "Epochs of training after removal", 0)
 @option("--teach", Switch(), "Fine-tuning learns from the unpruned run's answers too")
 @option("--on_unknown", Word(("error", "keep")), "Where an operation is unknown", "error")
 @option("--baselines", Several(Word(BASELINES)), "Other ways to the same budget beside it")
-@option("--seeds", Several(Whole(0, 2**31 - 1)), "Of fine-tuning, for a mean and a spread")
+@option(
+    "--seeds",
+    Several(Whole(0, 2**31 - 1), 0, MOST_SEEDS),
+    "Of fine-tuning, for a mean and a spread",
+)
 @option("--suggest", Switch(), "Measure several budgets; the run stays as it is.")
 def prune(
     workdir: str | None,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rice_jax.bounds import MOST_EPOCHS
 from rice_jax.errors import UserError
 from rice_jax.records.store import left_out, plain
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 HISTORY = "history.csv"
-_MOST_ROWS = 50_000
-"""Each takes some hundred bytes of the file, and some thousand of memory in a report."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def read_history(run: "Run") -> list[EpochRow]:
     rows: list[EpochRow] = []
     try:
         lines = run.read_bytes(HISTORY).decode().splitlines()
-        if len(lines) > _MOST_ROWS + 1:
+        if len(lines) > MOST_EPOCHS + 1:
             raise UserError(
                 f"{run.path / HISTORY} has {len(lines) - 1:,} epochs, far more than any run"
             )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from rice_jax.bounds import MOST_SEEDS
 from rice_jax.records.store import MOST_LAYERS, FileRecord, Name, left_out
 
 _Filters = Annotated[dict[Name, list[int]], msgspec.Meta(max_length=MOST_LAYERS)]
@@ -135,7 +136,7 @@ class SeedTold:
 class VariantTold:
     """A way to a light net, over its seeds."""
 
-    runs: Annotated[list[SeedTold], msgspec.Meta(min_length=1, max_length=1_000)]
+    runs: Annotated[list[SeedTold], msgspec.Meta(min_length=1, max_length=MOST_SEEDS)]
     clean: Mean
     augmented: Mean
     latency: Mean | None = None
