@@ -2,13 +2,16 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
+
+from etils import epath
 
 from rice_jax import cluster, files
 from rice_jax.errors import UserError, reason
@@ -55,8 +58,10 @@ def hold(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(run: Run) -> Iterator[None]:
-    made = not run.path.exists()
+    around = (run.path, *run.path.parents)
+    made = list(itertools.takewhile(lambda folder: not folder.exists(), around))
     run.create()
+    before = _names(run)
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(
@@ -64,8 +69,11 @@ def _locked(run: Run) -> Iterator[None]:
             )
         except OSError as error:
             raise UserError(f"cannot write to the run's folder {run}: {reason(error)}") from error
+        locks = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(file, run):
+                raise BlockingIOError("who held it has just removed it")
         except BlockingIOError as error:
             file.seek(0)
             raise UserError(
@@ -73,16 +81,37 @@ def _locked(run: Run) -> Iterator[None]:
                 "another --workdir"
             ) from error
         except OSError:
-            yield  # a file system without locks
-            return
-        try:
+            locks = False  # the file system has none
+        stack.callback(_leave_as_found, run, before, made)
+        if locks:
             _sign(file, run)
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                if made and os.listdir(run.path) == [FILE]:  # refused before it wrote anything
-                    os.unlink(run.path / FILE)
-                    os.rmdir(run.path)
+        yield
+
+
+def _names(run: Run) -> set[str]:
+    """What lies in a run's folder; the lock's name alone where that cannot be told."""
+    try:
+        return set(os.listdir(run.path))
+    except OSError:
+        return {FILE}
+
+
+def _is_there(file: IO[str], run: Run) -> bool:
+    """Whether an open lock is still the one that others find in the run's folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(run.path / FILE))
+    except FileNotFoundError:
+        return False
+
+
+def _leave_as_found(run: Run, before: set[str], made: Sequence[epath.Path]) -> None:
+    """Remove the lock, and the folders made for it, where nothing else came: it was refused."""
+    if FILE in before or _names(run) != before | {FILE}:
+        return
+    with contextlib.suppress(OSError):  # removed meanwhile, or another has something there
+        os.unlink(run.path / FILE)
+        for folder in made:
+            os.rmdir(folder)
 
 
 def _sign(file: IO[str], run: Run) -> None:

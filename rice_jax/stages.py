@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -180,8 +181,10 @@ def _take_weights(job: Job) -> None:
 def _train(job: Job) -> None:
     dataset = job.dataset
     train.check(job.config, dataset)
-    if job.restart:  # weights that do not fit are told while the old ones are there
-        train.initial_params(job.config, train.build(job.config))
+    if job.restart or not _trained_here(job.run):
+        # Weights that do not fit are told while the old ones are there, or nothing is.
+        with contextlib.redirect_stdout(io.StringIO()):  # which of them are taken is told later
+            train.given_params(job.config, train.build(job.config))
 
     def begin() -> None:
         if job.restart:
@@ -236,12 +239,12 @@ def _profile(job: Job) -> None:
 
 
 def _count_and_time(job: Job) -> None:
-    if not job.run.has("config.json"):
-        identity.record(job.run, job.config, None)
     module = train.build(job.config)
     shape = (job.config.data.image_size, job.config.data.image_size, 3)
     with Bar("counting"):
         counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
+    if not job.run.has("config.json"):
+        identity.record(job.run, job.config, None)
     device = _device(job.config)
     print(profile.summary(counted, device=device), flush=True)
     # Time does not depend on what the weights are: zeros need no program to be compiled.

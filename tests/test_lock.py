@@ -110,10 +110,29 @@ def test_a_new_folder_goes_where_nothing_came_of_it(tmp_path):
     with lock.hold(run):
         run.write_text("config.json", "{}")
     assert sorted(path.name for path in run.path.iterdir()) == [lock.FILE, "config.json"]
-    (tmp_path / "empty").mkdir()
-    with lock.hold(Run(tmp_path / "empty")):
-        pass
-    assert (tmp_path / "empty").is_dir(), "it was there before"
+    (tmp_path / "mine").mkdir()
+    for inside in ([], ["notes.txt"]):
+        for name in inside:
+            (tmp_path / "mine" / name).write_text("")
+        with pytest.raises(UserError, match="refused"), lock.hold(Run(tmp_path / "mine")):
+            raise refused
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == inside
+    with pytest.raises(UserError, match="refused"), lock.hold(Run(tmp_path / "mine/of/several")):
+        raise refused
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_lock_that_its_holder_has_just_removed_holds_nothing(tmp_path, monkeypatch):
+    """Another process may already have a new one."""
+    run, take = Run(tmp_path), fcntl.flock
+
+    def too_late(file, how):
+        os.unlink(tmp_path / lock.FILE)
+        take(file, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", too_late)
+    with pytest.raises(UserError, match="is in use by another process"), lock.hold(run):
+        pytest.fail("held")
 
 
 def test_a_new_folder_that_was_removed_hides_no_mistake(tmp_path):

@@ -51,7 +51,7 @@ def load(source: epath.Path, params: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         source: a file of `flax.serialization` or safetensors, or an Orbax checkpoint's folder.
-        params: the net's own, random ones.
+        params: the net's own, random ones or `jax.ShapeDtypeStruct`s, as they are given back.
 
     Raises:
         UserError: it cannot be read, or no layer of it fits.
@@ -73,10 +73,11 @@ def load(source: epath.Path, params: Mapping[str, Any]) -> dict[str, Any]:
     ]:
         print(f"{len(anew)} begin at random: {_listed(sorted(anew))}")
     flat = {
-        (*path.split("/"), name) if path else (name,): np.asarray(array, np.asarray(own).dtype)
+        (*path.split("/"), name) if path else (name,): (
+            np.asarray(_there(theirs[prefix + path])[name], own.dtype) if path in taken else own
+        )
         for path, arrays in ours.items()
         for name, own in arrays.items()
-        for array in [_there(theirs[prefix + path])[name] if path in taken else own]
     }
     return traverse_util.unflatten_dict(flat)
 

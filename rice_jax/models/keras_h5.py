@@ -71,7 +71,7 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
     Args:
         path: the file.
         module: one of the nets.
-        params: its parameters, a nested dict; not changed.
+        params: its parameters, a nested dict, or `jax.ShapeDtypeStruct`s; not changed.
 
     Returns:
         The filled parameters (float32), and which layers were filled.

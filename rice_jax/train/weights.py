@@ -129,13 +129,28 @@ def initial_params(
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
     """
-    path = config.model.weights
-    if not path and nets.get(config.model.name).needs_weights:
-        raise UserError(nets.weights_wanted(config.model.name))
+    given = given_params(config, module)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
+        return given
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
     seed = config.seed if seed is None else seed
-    params = once.jit(lambda: state.random_params(module, shape, seed))()
+    drawn = once.jit(lambda: state.random_params(module, shape, seed))()
+    return jax.tree.map(
+        lambda leaf, own: own if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, given, drawn
+    )
+
+
+def given_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
+    """`initial_params` at no compute, with a `jax.ShapeDtypeStruct` for what starts at random.
+
+    Raises:
+        UserError: as there.
+    """
+    path = config.model.weights
+    if not path and nets.get(config.model.name).needs_weights:
+        raise UserError(nets.weights_wanted(config.model.name))
+    params = state.shapes(module, input_shape(config), ()).params
     if path in ("", RANDOM):
         return params
     if path.startswith(zoo.PREFIX):
