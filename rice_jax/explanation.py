@@ -7,9 +7,14 @@ from pathlib import PurePath
 import numpy as np
 
 from rice_jax import data, inspection, records, train
+from rice_jax.errors import UserError
 from rice_jax.prediction import Prediction, content
 from rice_jax.report import fates, figures, numbers
 from rice_jax.run import Run
+
+_TOLD = "explained.json"
+"""Says of which image the pictures in a folder are; by it they are known for ours."""
+_SALIENCY = "saliency.png"
 
 
 def into(folder: str, run: Run) -> Callable[[train.Trained, Prediction], None]:
@@ -29,7 +34,12 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     """Save pictures of what the net sees in an image in `folder`; the number of layers with maps.
 
     saliency.png has what speaks for the class that was told, LAYER.png the feature maps. Dead
-    filters are marked where `run`, from which the net was loaded, was inspected.
+    filters are marked where `run`, from which the net was loaded, was inspected. Pictures of an
+    image before are written over.
+
+    Raises:
+        UserError: the folder has files of these names that are no such pictures, or cannot be
+            written.
     """
     assert prediction.probabilities is not None
     side = trained.config.data.image_size
@@ -44,11 +54,15 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     title = f"{PurePath(prediction.image).name}: {said[0][0]}, {numbers.percent(said[0][1], 1)}"
     title += f", says {trained.config.model.name}"
     target = Run(folder)
+    names = {path: PurePath(figures.feature_maps_file(path)).name for path in maps}
+    _refuse_strangers(target, [_SALIENCY, *names.values()])
     target.create()
+    # First, so that whenever a kill comes the next image's pictures may go here too.
+    target.write_json(_TOLD, {"image": prediction.image, "probabilities": dict(said)})
     chosen = np.array([int(np.argmax(prediction.probabilities))])
     places = inspection.saliency(trained.module, variables, inputs, chosen)[0]
     figure = figures.saliency(image, np.asarray(places), said, title, synthetic=synthetic)
-    target.write_bytes("saliency.png", figures.png(figure))
+    target.write_bytes(_SALIENCY, figures.png(figure))
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
@@ -58,9 +72,18 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
             synthetic=synthetic,
             **marked.get(path, {}),
         )
-        name = PurePath(figures.feature_maps_file(path)).name
-        target.write_bytes(name, figures.png(figure))
+        target.write_bytes(names[path], figures.png(figure))
     return len(maps)
+
+
+def _refuse_strangers(target: Run, names: Sequence[str]) -> None:
+    """UserError for a folder with files of these names that show no image explained."""
+    for name in () if target.has(_TOLD) else names:
+        if target.has(name):
+            raise UserError(
+                f"--explain={target} has a {name} that shows no image explained: give another "
+                "folder"
+            )
 
 
 def _ranked(classes: Sequence[str], probabilities: np.ndarray) -> list[tuple[str, float]]:

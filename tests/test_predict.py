@@ -161,9 +161,29 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
     np.testing.assert_allclose([float(cell) for cell in row[1:-1]], expected, atol=1e-4)
     assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [
         "conv1.png",
+        "explained.json",
         "saliency.png",
     ]
     assert cv2.imread(str(tmp_path / "maps" / "conv1.png")).std() > 0
+    told = json.loads((tmp_path / "maps" / "explained.json").read_text())
+    assert (told["image"], next(iter(told["probabilities"]))) == (str(path), row[0])
+    np.testing.assert_allclose([told["probabilities"][name] for name in CLASSES], expected, 1e-5)
+    again = commands.run(
+        "predict", f"--workdir={run}", folder / "a" / "1.png", f"--explain={tmp_path / 'maps'}"
+    )
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("name", ["conv1.png", "saliency.png"])
+def test_pictures_of_anothers_are_not_written_over(name, run, folder, tmp_path):
+    (tmp_path / name).write_text("mine")
+    done = commands.run(
+        "predict", f"--workdir={run}", folder / "a" / "3.png", f"--explain={tmp_path}"
+    )
+    assert done.returncode == 1
+    assert f"has a {name} that shows no image explained" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_csv_is_what_a_spreadsheet_reads(run, trained, folder, refused):
