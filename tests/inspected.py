@@ -104,3 +104,18 @@ def random_variables(module: nn.Module, shape: tuple[int, ...], seed: int) -> di
 
     shapes = traverse_util.flatten_dict(variable_shapes(module, shape))
     return traverse_util.unflatten_dict({path: array(path, spec) for path, spec in shapes.items()})
+
+
+class One(nn.Module):
+    """One rectified 3x3 convolution."""
+
+    filters: int
+    padding: str = "SAME"
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(self.filters, (3, 3), padding=self.padding, name="conv")(x))
+
+
+def one(kernel, bias):
+    return {"params": {"conv": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}}

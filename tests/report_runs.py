@@ -1,12 +1,15 @@
-"""Runs' folders with made-up results, for tests of what is made of them."""
+"""Runs' folders with made-up results, for tests of what is made of them, and the text of a page."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markdown_it import MarkdownIt
 
 from rice_jax.records import EpochRow
+from rice_jax.report import record
+from rice_jax.report.page import page
 from rice_jax.run import Run
 
 CLASSES = ("Arborio", "Basmati", "Ipsala")
@@ -177,3 +180,38 @@ def history_rows(epochs: int) -> list[EpochRow]:
         )
         for epoch in range(1, epochs + 1)
     ]
+
+
+PRUNED = {
+    "request": {"parent": "runs/final"},
+    "before": {"study": 400, "params": 40, "filters": 4},
+    "after": {"study": 300, "params": 30, "filters": 3},
+    "removed": {"conv1": [2]},
+    "kept": {"conv1": [0, 1, 3]},
+    "budgets": {"study": {"asked": 310, "met": 300, "under": 10}},
+    "certificate": {
+        "max_abs_logit_difference": 0.25,
+        "images": 1500,
+        "changed_predictions": 7,
+        "proven": False,
+    },
+}
+
+
+def text_of(run) -> str:
+    """The page's text, without the time that figures take."""
+    found = record.load(run)
+    return page(run, found, record.summarize(found))
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The rows of all tables of a page, as a reader sees them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    rows, row = [], None
+    for index, token in enumerate(tokens):
+        if token.type == "tr_open":
+            row = []
+            rows.append(row)
+        if token.type in ("td_open", "th_open"):
+            row.append("".join(child.content for child in tokens[index + 1].children))
+    return rows

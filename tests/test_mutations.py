@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 import test_inspection_bounds as bounds
 import test_inspection_interval as intervals
+import test_inspection_proof as proofs
 import test_prune_agreement as agreements
 import test_prune_certificate as certificates
 import test_prune_dead as dead_filters
@@ -92,7 +93,7 @@ MUTATIONS = {
     "NaN is bounded": (
         interval,
         ("finite = jnp.isfinite(lo) & jnp.isfinite(hi)", "finite = lo == lo"),
-        lambda: bounds.test_nothing_is_proven_behind_what_has_no_bounds("nothing to divide by"),
+        lambda: proofs.test_nothing_is_proven_behind_what_has_no_bounds("nothing to divide by"),
     ),
     "float64 is float32": (
         interval,

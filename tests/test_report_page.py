@@ -1,3 +1,5 @@
+"""report.md of a run: what each stage left, and nothing that is not there."""
+
 import json
 import re
 
@@ -5,30 +7,25 @@ import numpy as np
 import pytest
 import report_runs
 from markdown_it import MarkdownIt
-from report_runs import DEAD, HISTORY, layer, make_run, profile, result
+from report_runs import (
+    DEAD,
+    HISTORY,
+    PRUNED,
+    layer,
+    make_run,
+    profile,
+    result,
+    table_rows,
+    text_of,
+)
 
 from rice_jax import report
 from rice_jax.errors import UserError
 from rice_jax.records import MOST_ROWS
-from rice_jax.report import figures, markdown, record
-from rice_jax.report.page import page
+from rice_jax.report import figures, markdown
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
 
-PRUNED = {
-    "request": {"parent": "runs/final"},
-    "before": {"study": 400, "params": 40, "filters": 4},
-    "after": {"study": 300, "params": 30, "filters": 3},
-    "removed": {"conv1": [2]},
-    "kept": {"conv1": [0, 1, 3]},
-    "budgets": {"study": {"asked": 310, "met": 300, "under": 10}},
-    "certificate": {
-        "max_abs_logit_difference": 0.25,
-        "images": 1500,
-        "changed_predictions": 7,
-        "proven": False,
-    },
-}
 
 STAGES = {
     "nothing": {"history": None, "evaluation": None, "profile": None, "dead_filters": None},
@@ -46,27 +43,8 @@ PICTURES = {
 }
 
 
-def text_of(run) -> str:
-    """The page's text, without the time that figures take."""
-    found = record.load(run)
-    return page(run, found, record.summarize(found))
-
-
-def cells(text: str) -> list[list[str]]:
-    """The rows of all tables of a page, as a reader sees them."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    rows, row = [], None
-    for index, token in enumerate(tokens):
-        if token.type == "tr_open":
-            row = []
-            rows.append(row)
-        if token.type in ("td_open", "th_open"):
-            row.append("".join(child.content for child in tokens[index + 1].children))
-    return rows
-
-
 def figure_beside(text: str, name: str) -> str:
-    return next(row[1] for row in cells(text) if row[0] == name)
+    return next(row[1] for row in table_rows(text) if row[0] == name)
 
 
 @pytest.mark.parametrize("stages", STAGES)
@@ -143,7 +121,7 @@ def test_the_page_states_the_figures_of_the_summary(tmp_path):
     assert figure_beside(text, "latency of one image, cpu") == "2 ms"
     assert "Ipsala for Arborio (3 of 10), Arborio for Basmati (1 of 10)" in text
     assert "The learning rate went from 0.001 to 0.0002 at epoch 3." in text
-    assert ["conv1", "4", "2", "1", "1", "0, 2"] in cells(text)
+    assert ["conv1", "4", "2", "1", "1", "0, 2"] in table_rows(text)
 
 
 def test_a_rate_that_changes_in_each_epoch_is_told_by_its_ends(tmp_path):
@@ -160,14 +138,14 @@ def test_the_study_stands_beside_with_its_erratum(tmp_path):
     erratum = {"model": "googlenet", "field": "filters", "reported": 5808, "correct": 7280}
     content = profile(reported=reported, errata=[erratum | {"why": "reduces_count too"}])
     text = text_of(make_run(tmp_path, "googlenet", profile=content))
-    rows = {row[0]: row[2] for row in cells(text) if len(row) == 3}
+    rows = {row[0]: row[2] for row in table_rows(text) if len(row) == 3}
     assert rows["parameters"] == "1,234"
     assert rows["filters"] == "5,808 (correct: 7,280)"
     assert rows["accuracy, augmented test images"] == "86.75 %"
     assert rows["accuracy, clean test images"] == "—"
     assert "reduces\\_count too" in text
     unknown = text_of(make_run(tmp_path / "other"))
-    assert not any("the study" in row for row in cells(unknown))
+    assert not any("the study" in row for row in table_rows(unknown))
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -176,7 +154,7 @@ def test_no_figure_of_the_study_stands_beside_augmented_validation(tmp_path, aug
     train = {"validation_augmented": augmented}
     text = text_of(make_run(tmp_path, profile=content, train=train))
     where = "augmented validation images" if augmented else "validation"
-    rows = {row[0]: row[1:] for row in cells(text)}
+    rows = {row[0]: row[1:] for row in table_rows(text)}
     beside = {rows[f"accuracy, {where}"][1], rows[f"loss, {where} (nats)"][1]}
     assert (beside == {"—"}) == augmented
     assert ("lowest validation loss on augmented images" in text) == augmented
@@ -200,7 +178,7 @@ NAMES = ("쌀 | 米", "a*b_c*`d`[e](f)<b>", "$x^2$")
 def test_names_in_any_script_and_with_marks_are_shown_as_they_are(tmp_path):
     run = make_run(tmp_path, "net_*1*", classes=NAMES)
     text = text_of(run)
-    rows = cells(text)
+    rows = table_rows(text)
     for name in NAMES:
         assert [row[0] for row in rows].count(name) == 2, name  # clean and augmented
     assert f"Ssal | Mi is {markdown.escape(NAMES[0])}" in text
@@ -219,7 +197,7 @@ def test_layer_paths_with_marks_survive_the_tables(tmp_path):
     content = {"layers": [{**DEAD["layers"][0], "path": path}], "images": 30}
     layers = [layer(path, 1000, 4)]
     text = text_of(make_run(tmp_path, profile=profile(layers=layers), dead_filters=content))
-    assert [row[0] for row in cells(text)].count(path) == 2
+    assert [row[0] for row in table_rows(text)].count(path) == 2
 
 
 def test_feature_maps_of_a_small_net_are_all_shown_in_its_order(tmp_path):
@@ -248,7 +226,7 @@ def test_many_dead_layers_are_cut_to_the_deadest(tmp_path):
         for i in range(1, 31)
     ]
     text = text_of(make_run(tmp_path, dead_filters={"layers": layers, "images": 30}))
-    assert ["conv30", "40", "30", "1", "1", "0-29"] in cells(text)
+    assert ["conv30", "40", "30", "1", "1", "0-29"] in table_rows(text)
     assert "18 more layers have fewer" in text
 
 
@@ -299,14 +277,6 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         report.write(run)
 
 
-def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
-    text = text_of(make_run(tmp_path, **STAGES["pruned"]))
-    assert "The budget of 310 FLOPs (`study`) was undershot by 10." in text
-    assert "differs by more than 0.25" in text
-    assert "7 predictions change" in text
-    assert "not proven for others." in text
-
-
 @pytest.mark.parametrize("classes", [50, 51, MOST_ROWS + 1])
 def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes):
     names = [f"class {number}" for number in range(classes)]
@@ -326,7 +296,7 @@ def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes
     text = text_of(run)
     assert "class 8 for class 9 (6 of 15), class 3 for class 40 (5 of 14)" in text
     assert run.has("confusion_matrix_clean.png")
-    rows = [row for row in cells(text) if row and row[0].startswith("class ")]
+    rows = [row for row in table_rows(text) if row and row[0].startswith("class ")]
     pairs = [row for row in rows if len(row) == 4]
     assert pairs == (
         []
@@ -340,37 +310,6 @@ def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes
     told = [row[0] for row in rows if len(row) == 5]
     assert sorted(told) == sorted(names[-50:])
     assert (f"the other {classes - 50:,} are in evaluation.json" in text) == (classes > 50)
-
-
-def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
-    certificate = PRUNED["certificate"] | {"departure": "sqrt in conv1 takes 8, 7"}
-    text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
-    assert "not proven for others, for sqrt in conv1 takes 8, 7." in text
-
-
-@pytest.mark.parametrize("criterion", ["taylor", "l1"])
-def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
-    """The run's own way comes first, though a baseline may go by the same name."""
-    ways = {
-        criterion: {
-            "clean": {"mean": 0.9, "spread": 0.01},
-            "augmented": {"mean": 0.5, "spread": 0},
-        },
-        "scratch": {
-            "clean": {"mean": 0.8, "spread": None},
-            "augmented": {"mean": 0.4, "spread": None},
-        },
-    }
-    for way in ways.values():
-        way["runs"] = [{"seed": 0, "flops": 1234, "clean": 0.9, "augmented": 0.5}]
-    ways["scratch"]["latency"] = {"mean": 0.004, "spread": None}
-    content = {"epochs": 7, "variants": ways, "whole_latency_seconds": 0.01}
-    run = make_run(tmp_path, prune=PRUNED, variants=content)
-    rows = cells(text_of(run))
-    first, scratch = f"this one ({criterion})", "this shape, from random weights"
-    assert [first, "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %", "—", "—"] in rows
-    assert [scratch, "1,234", "1", "80.00 %", "40.00 %", "4 ms", "2.50"] in rows
-    assert "as many epochs (7)" in text_of(run)
 
 
 def test_bounds_memory_and_training_are_told_and_an_older_profile_does_without(tmp_path):
@@ -395,10 +334,3 @@ def test_latency_is_told_with_the_way_there_and_back_where_that_was_measured(tmp
     del older["time"]["measured"]["from_host"]
     text = text_of(make_run(tmp_path / "then", profile=older))
     assert "(middle 80 %: 1 ms to 3 ms), and 900" in text
-
-
-def test_a_pruned_net_whose_flops_lack_something_is_marked(tmp_path):
-    lacking = {name: PRUNED[name] | {"uncounted": 1} for name in ("before", "after")}
-    text = text_of(make_run(tmp_path, prune=PRUNED | lacking))
-    assert "| FLOPs, `study` | ≥ 400 | ≥ 300 | 75.00 % |" in text
-    assert "| parameters | 40 | 30 |" in text
