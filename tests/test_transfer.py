@@ -13,7 +13,7 @@ from safetensors.flax import save_file
 from rice_jax import nets, own_net, train
 from rice_jax.errors import UserError
 from rice_jax.records import WeightsTold
-from rice_jax.train import given
+from rice_jax.train import given, weights
 
 
 class Net(nn.Module):
@@ -129,6 +129,16 @@ def test_a_checkpoint_in_halves_becomes_whole_numbers_of_the_net(config, tmp_pat
         params["head"]["bias"], tree["params"]["head"]["bias"].astype(np.float32)
     )
     assert "begin at random" not in capsys.readouterr().out
+
+
+def test_nothing_is_drawn_where_all_is_given(config, tmp_path, monkeypatch):
+    """Drawing is compiled, for longer than weights are read."""
+    tree = variables(classes=3)
+    save_file(named(".", tree), tmp_path / "whole.safetensors")
+    settings = config(tmp_path / "whole.safetensors")
+    monkeypatch.setattr(weights.once, "jit", lambda function: pytest.fail("drawn"))
+    params = train.initial_params(settings, train.build(settings))
+    np.testing.assert_array_equal(params["head"]["kernel"], tree["params"]["head"]["kernel"])
 
 
 def test_where_nothing_fits_or_can_be_read_a_line_says_so(config, tmp_path):
