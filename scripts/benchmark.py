@@ -13,20 +13,17 @@ both, of rice_jax, plain_flax and torch.
 """
 
 import importlib.util
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import tqdm
 from absl import app, flags
 from contenders.accuracy import measure_accuracy
+from contenders.asked import Asked
 from contenders.epochs import measure_epochs
 
 from rice_jax import launch
@@ -56,7 +53,6 @@ _ACCURACY = flags.DEFINE_float(
 # TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
 _TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _OURS = launch.large_pages(os.environ) or {}  # as our commands do
-_FOLDER = Path(__file__).parent / "contenders"
 CONTENDERS = {
     "rice_jax": ("of_jax.py", ("jax",), _OURS),
     "plain_flax": ("of_jax.py --plain", ("jax",), {}),
@@ -79,40 +75,32 @@ MEASURES = (
 )
 
 
-class Process:
+class Process(Asked):
     """A contender that computes when asked."""
 
     def __init__(self, name: str, net: str, batch: int, dtype: str) -> None:
         program, _, environment = CONTENDERS[name]
         file, *options = program.split()
-        command = [sys.executable, str(_FOLDER / file), *options, f"--net={net}"]
-        command += [f"--batch={batch}", f"--dtype={dtype}", f"--image_size={_IMAGE_SIZE.value}"]
-        self.name = name if dtype == "float32" else f"{name}_{dtype}"
-        self._words = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
-        self._process = subprocess.Popen(
-            command,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._words,
-            text=True,
-        )
-        self.compile_seconds = self._answer()
+        options += [f"--net={net}", f"--batch={batch}", f"--dtype={dtype}"]
+        options += [f"--image_size={_IMAGE_SIZE.value}"]
+        named = name if dtype == "float32" else f"{name}_{dtype}"
+        super().__init__(named, file, options, environment)
+        self.compile_seconds: float = self.answer()
         learns = batch > 1 and name not in RUNTIMES
         self.rates: dict[str, list[float]] = {"train": [], "infer": []} if learns else {"infer": []}
 
     def take_turn(self, task: str) -> None:
         """Measure 'train' or 'infer' once, where it does that."""
         if task in self.rates:
-            self.rates[task].append(self._ask(f"{task} {_SECONDS.value}"))
+            self.rates[task].append(self.ask(f"{task} {_SECONDS.value}"))
 
     def results(self) -> dict[str, Any]:
         """Medians under the names of MEASURES, of what was measured, and every turn's rate.
 
         Ends the process.
         """
-        memory = self._ask("memory")
-        self._process.communicate()
+        memory = self.ask("memory")
+        self.end()
         median = {task: statistics.median(rates) for task, rates in self.rates.items()}
         values = (median.get("train"), median["infer"], memory, self.compile_seconds)
         medians = {
@@ -124,21 +112,6 @@ class Process:
             f"{task}_turns": [round(rate, 1) for rate in rates]
             for task, rates in self.rates.items()
         }
-
-    def _ask(self, question: str) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(question + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> float:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._words.seek(0)
-            complaint = self._words.read().strip().splitlines() or ["no word"]
-            raise UserError(f"{self.name} failed: {complaint[-1]}")
-        return json.loads(line)
 
 
 def main(argv: Sequence[str]) -> None:

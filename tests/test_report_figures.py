@@ -340,6 +340,7 @@ def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(mo
         (numbers.percent(None), "—"),
         (numbers.count(17301), "17,301"),
         (numbers.decimal(float("inf")), "—"),
+        (numbers.decimal(-0.001, 2), "0.00"),
         (numbers.seconds(0.00421), "4.21 ms"),
         (numbers.seconds(61), "61 s"),
         (numbers.seconds(2e-8), "20 ns"),

@@ -23,8 +23,8 @@ def count(number: float | None) -> str:
 
 
 def decimal(number: float | None, digits: int = 4) -> str:
-    """A plain number with `digits` decimals."""
-    return f"{number:.{digits}f}" if number is not None and present(number) else MISSING
+    """A plain number with `digits` decimals; what rounds to zero has no sign."""
+    return f"{number:z.{digits}f}" if number is not None and present(number) else MISSING
 
 
 def short(number: float | None, digits: int = 4) -> str:

@@ -1,7 +1,8 @@
 """A contender's side of the benchmark: measure when asked, answer in JSON, one line each.
 
-The benchmark writes 'train SECONDS' or 'infer SECONDS' and reads images a second; 'memory' gives
-the process's peak so far. That way contenders take turns, and none computes while another does.
+The asker writes 'train SECONDS' or 'infer SECONDS' and reads images a second; 'memory' gives
+the process's peak so far in MB, 'flops' the FLOPs of a training step where they are known. That way
+contenders take turns, and none computes while another does.
 """
 
 import argparse
@@ -24,6 +25,10 @@ class Contender(NamedTuple):
     infer: Callable[[int], object]
     """Compute so many batches' logits and wait for the last; where they are single images, for
     each."""
+    evaluate: Callable[[int], object] | None = None
+    """Do so many evaluations and wait for the last; None where it is not asked for any."""
+    flops: Callable[[], int] | None = None
+    """FLOPs of a training step on the batch; None where nobody counts them."""
 
 
 Make = Callable[[argparse.Namespace, np.ndarray, np.ndarray], Contender]
@@ -36,6 +41,8 @@ def serve(make: Make) -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--image_size", type=int, required=True)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--fields", type=json.loads, default={}, help="of the net, in JSON")
+    parser.add_argument("--tasks", type=lambda tasks: tasks.split(","), help="that are asked for")
     parser.add_argument("--plain", action="store_true", help="plain Flax instead of rice_jax")
     parser.add_argument("--runtime", help="that infers")
     given = parser.parse_args()
@@ -44,22 +51,33 @@ def serve(make: Make) -> None:
     random = np.random.default_rng(0)
     size = (given.batch, given.image_size, given.image_size, 3)
     images = random.integers(0, 256, size, np.uint8)
-    labels = random.integers(0, 5, given.batch).astype(np.int32)
+    labels = random.integers(0, given.fields.get("classes", 5), given.batch).astype(np.int32)
 
     contender = make(given, images, labels)
     started = time.perf_counter()
     learns = contender.train is not None and given.batch > 1
-    (contender.train if learns else contender.infer)(1)
+    first, *others = given.tasks or (["train", "infer"] if learns else ["infer"])
+    getattr(contender, first)(1)
     compiled = time.perf_counter() - started
-    contender.infer(1)
+    for task in others:
+        getattr(contender, task)(1)
     answers.write(json.dumps(compiled) + "\n")
     for line in sys.stdin:
         task, _, seconds = line.strip().partition(" ")
+        answer: float
         if task == "memory":
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer = peak_memory()
+        elif task == "flops":
+            assert contender.flops is not None
+            answer = contender.flops()
         else:
             answer = given.batch * _rate(getattr(contender, task), float(seconds))
         answers.write(json.dumps(answer) + "\n")
+
+
+def peak_memory() -> float:
+    """MB that this process held at its peak."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _rate(work: Callable[[int], object], seconds: float) -> float:

@@ -1,6 +1,7 @@
 """Figures of one run, drawn from plain data: arrays and what the stages' JSON holds."""
 
 from rice_jax.report.figures.benchmark import speeds
+from rice_jax.report.figures.growth import growth
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
 from rice_jax.report.figures.pictures import classes, feature_maps, feature_maps_file, saliency
@@ -25,6 +26,7 @@ __all__ = [
     "feature_maps_file",
     "filters_left",
     "flops",
+    "growth",
     "maps_side_by_side",
     "png",
     "roofline",
