@@ -100,7 +100,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: what the slopes say, and for each axis a row a point and a row a kind of slope."""
     lines = [
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
-        "seconds are medians, each point is a process of its own\n",
+        "seconds are medians, each point is a process of its own. Slopes are on logarithmic axes: "
+        "1 is as fast as what stands behind 'over', 2 as its square. What is added are the "
+        "differences to the first point, in the upper half, which have nothing of what every "
+        f"process takes; — where less than {_NOTICED:.0%} is added.\n",
         verdict(results),
     ]
     for axis, result in results.items():

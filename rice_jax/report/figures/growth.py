@@ -49,7 +49,7 @@ def growth(results: Mapping[str, Mapping[str, Any]], *, title: str = "Cost with 
     figure = style.canvas(
         style.WIDTH, _ROW * len(results), title,
         "Log axes. A title says the slopes over the input, in the upper half of the points: 1 is "
-        "as fast as the input, as the dashed lines are; above a dashed line grows slower.",
+        "as fast as the input, as the dashed lines are; what lies above its line grows slower.",
         legend_rows=-(-len(named) // 3),
     )  # fmt: skip
     grid = figure.subplots(len(results), len(_PANELS), squeeze=False)
