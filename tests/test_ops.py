@@ -55,7 +55,8 @@ small = st.integers(1, 3)
 def test_convolution_in_float64(
     height, width, channels, filters, kernel, padding, stride, depthwise
 ):
-    height, width = max(height, kernel), max(width, kernel)
+    if padding == "VALID":
+        height, width = max(height, kernel), max(width, kernel)
     groups = channels if depthwise else 1
     with double_precision():
         x = draw(2, height, width, channels)
@@ -132,6 +133,41 @@ def test_convolution_of_images_larger_than_a_chunk(
             for convolve in (ops.conv_general_dilated, lax.conv_general_dilated)
         )
         same(ours, xlas, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "stride", "padding"),
+    [
+        ((2, 2), (3, 3), 1, "SAME"),
+        ((4, 4), (3, 3), 2, "SAME"),  # fewer windows than taps, but no fewer pixels
+        ((1, 3), (5, 2), 1, "SAME"),
+        ((3, 3), (3, 3), 1, "VALID"),
+        ((2, 1), (3, 3), 2, ((4, 3), (0, 5))),  # some windows see nothing but padding
+        ((6, 6), (7, 7), 1, "SAME"),
+    ],
+)
+@pytest.mark.parametrize("convolve", [ops.conv_general_dilated, ops.conv_where_slow])
+@pytest.mark.one_in(2)
+@as_users_get_it
+def test_convolution_of_maps_with_few_windows(convolve, image, kernel, stride, padding):
+    with double_precision():
+        x, w = draw(3, *image, 4), draw(*kernel, 4, 5, seed=1)
+        expected = convolved(lax.conv_general_dilated, x, w, stride, padding)
+        same(convolved(convolve, x, w, stride, padding), expected, rtol=1e-11, atol=1e-11)
+        with ops.inference():
+            got = convolved(convolve, x, w, stride, padding)
+        same(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@as_users_get_it
+@pytest.mark.parametrize("traced", [contextlib.nullcontext, ops.inference])
+def test_few_windows_in_bfloat16_and_without_images(traced):
+    x, w = draw(2, 2, 2, 8).astype(jnp.bfloat16), draw(3, 3, 8, 8, seed=1).astype(jnp.bfloat16)
+    for images in (x, x[:0]):
+        with traced():
+            got = convolved(ops.conv_general_dilated, images, w, 1, "SAME")
+        expected = convolved(lax.conv_general_dilated, images, w, 1, "SAME")
+        same(got, expected, rtol=0.02, atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -263,3 +299,11 @@ def test_the_trace_sees_xlas_own_operations():
     names = [e.name for e in trace(Net(True), (1, 8, 8, 3)).equations]
     assert names[:4] == ["conv_general_dilated", "reshape", "add", "relu"]
     assert names[4:9] == [*names[:4], "reduce_window_max"]
+
+
+@pytest.mark.parametrize("traced", [contextlib.nullcontext, ops.inference])
+def test_the_trace_sees_the_convolution_of_a_map_with_few_windows(traced):
+    net = nn.Conv(4, (3, 3), conv_general_dilated=ops.conv_general_dilated)
+    with traced():
+        names = [e.name for e in trace(net, (1, 2, 2, 3)).equations]
+    assert names.count("conv_general_dilated") == 1

@@ -124,6 +124,41 @@ def test_gradients_of_a_depthwise_convolution_are_no_convolutions_in_groups(net)
     assert "batch_group_count = 3" in lowered
 
 
+class Small(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(3, (3, 3))(nn.relu(nn.Conv(8, (5, 5), 2)(x))).mean((1, 2))
+
+
+class SmallNNX(nnx.Module):
+    def __init__(self, classes=3, *, rngs):
+        self.first = nnx.Conv(3, 8, (5, 5), 2, rngs=rngs)
+        self.second = nnx.Conv(8, 3, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(nnx.relu(self.first(x))).mean((1, 2))
+
+
+@pytest.mark.parametrize("net", [Own.of(Small), OwnNNX.of(SmallNNX)], ids=["linen", "nnx"])
+@pytest.mark.usefixtures("compiled_well")
+def test_a_map_smaller_than_its_window_is_no_window_itself(net):
+    """As which XLA's CPU backend, which makes images filters then, is slower by factors."""
+    params = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+
+    def learnt(params, x):
+        return jax.grad(lambda params: net.apply(params, x, train=True).sum())(params)
+
+    def answered(params, x):
+        with ops.inference():
+            return net.apply(params, x, train=False)
+
+    for function in (learnt, answered):
+        compiled = jax.jit(function).lower(params, jnp.zeros((2, 4, 4, 3))).compile().as_text()
+        assert "->f01b" not in compiled  # the batch of its result is the filters
+
+
 MISTAKES = {
     "an instance": ("Net()", "is no class of Linen or NNX"),
     "a name that is taken": ("Net, 'final'", "'final' is taken"),

@@ -104,14 +104,11 @@ class Own(Narrowed, Traced):
 
 
 def _convolved(layer: nn.Conv, call: Any, *args: Any, **kwargs: Any) -> jax.Array:
-    """What a convolution computes; of a depthwise one the gradients are the package's.
-
-    Of others XLA's own are as fast where maps are small, as most are in the nets that people bring.
-    """
+    """What a convolution computes, as the package does where XLA is slow."""
     given = layer.conv_general_dilated is not None or layer.conv_general_dilated_cls is not None
-    if given or layer.feature_group_count == 1:
+    if given:
         return call(*args, **kwargs)
-    object.__setattr__(layer, "conv_general_dilated", ops.conv_general_dilated)
+    object.__setattr__(layer, "conv_general_dilated", ops.conv_where_slow)
     try:
         return call(*args, **kwargs)
     finally:

@@ -119,7 +119,7 @@ class OwnNNX(Bridged, Traced):
             for kind, instead in _INSTEAD.items():
                 if isinstance(layer, kind):
                     become(layer, _otherwise(type(layer), instead), _own_path=path)
-            if isinstance(layer, nnx.Conv) and layer.feature_group_count != 1:
+            if isinstance(layer, nnx.Conv):
                 _make_fast(layer)
             if "strides" in self.widths.get(path, {}):
                 setattr(layer, "strides", self.widths[path]["strides"])  # noqa: B010
@@ -272,9 +272,9 @@ def _norm(layer: Any) -> Norm:
 
 
 def _make_fast(layer: Any) -> None:
-    """Give a convolution in groups the package's gradients, where it has no way of its own."""
+    """Let a convolution be the package's where XLA is slow, and it has no way of its own."""
     if layer.conv_general_dilated is _OF_JAX:
-        layer.conv_general_dilated = ops.conv_general_dilated
+        layer.conv_general_dilated = ops.conv_where_slow
 
 
 def _pass(layer: Any, x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:

@@ -1,6 +1,6 @@
 """Convolution, ReLU and max pooling: XLA's own values and gradients, fast on every backend."""
 
-from rice_jax.ops.convolution import conv_general_dilated
+from rice_jax.ops.convolution import conv_general_dilated, conv_where_slow
 from rice_jax.ops.mode import inference, plain
 from rice_jax.ops.parts import mapped, part_size, summed
 from rice_jax.ops.pooling import max_pool
@@ -8,6 +8,7 @@ from rice_jax.ops.relu import relu
 
 __all__ = [
     "conv_general_dilated",
+    "conv_where_slow",
     "inference",
     "mapped",
     "max_pool",

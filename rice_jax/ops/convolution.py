@@ -1,7 +1,8 @@
 """Convolution with XLA's values and gradients, without the slow ways that its CPU backend takes.
 
-On CPU the gradients are `weight_gradient` and `input_gradient`, or those of `depthwise`. The
-forward pass there, and everything on GPU and TPU, is XLA's own.
+On CPU the gradients are `weight_gradient` and `input_gradient`, or those of `depthwise` and of
+`small_map`. The forward pass there, but that of small maps, and everything on GPU and TPU, is XLA's
+own.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from rice_jax.ops import small_map
 from rice_jax.ops.depthwise import depthwise_input_gradient, depthwise_weight_gradient
 from rice_jax.ops.geometry import NHWC, Geometry, lay
 from rice_jax.ops.input_gradient import input_gradient
@@ -62,6 +64,29 @@ def conv_general_dilated(
     return _convolve(lhs, varying_like(rhs, lhs), geometry)
 
 
+def conv_where_slow(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *args: Any,
+    **options: Any,
+) -> jax.Array:
+    """`conv_general_dilated` where XLA's CPU backend is slower by factors, else `jax.lax`'s.
+
+    That is in groups, and on maps with few windows (`small_map`). For nets of any kind: elsewhere
+    it hangs on the sizes which is faster.
+    """
+    slow = options.get("feature_group_count", 1) != 1 or (
+        lhs.ndim == 4
+        and small_map.has_few_windows(
+            lhs.shape[1:3], lay(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+        )
+    )
+    convolve = conv_general_dilated if slow else lax.conv_general_dilated
+    return convolve(lhs, rhs, window_strides, padding, *args, **options)
+
+
 def _is_ours(
     lhs: jax.Array,
     rhs: jax.Array,
@@ -92,13 +117,19 @@ def _is_whole_or_depthwise(groups: int, channels: int, kernel: tuple[int, ...]) 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    if mode() is Mode.INFERENCE and _is_small(x, kernel, geometry):
+        # On every platform: what looks for the convolution would not find it in a branch.
+        return small_map.padded(x, kernel, geometry)
     return _xla(x, kernel, geometry)
 
 
 def _forward(
     x: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve(x, kernel, geometry), (x, kernel)
+    if not _is_small(x, kernel, geometry):
+        return _convolve(x, kernel, geometry), (x, kernel)
+    ours, xla = (functools.partial(way, geometry=geometry) for way in (small_map.products, _xla))
+    return lax.platform_dependent(x, kernel, cpu=ours, default=xla), (x, kernel)
 
 
 def _backward(
@@ -113,6 +144,9 @@ def _backward(
                 depthwise_input_gradient(gradient, kernel, image, geometry),
                 depthwise_weight_gradient(x, gradient, geometry),
             )
+        if _is_small(x, kernel, geometry):
+            products = functools.partial(small_map.products, geometry=geometry)
+            return jax.vjp(products, x, kernel)[1](gradient)
         return (
             input_gradient(gradient, kernel, image, geometry),
             weight_gradient(x, gradient, geometry),
@@ -125,6 +159,10 @@ def _backward(
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+def _is_small(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
+    return kernel.shape[2] == x.shape[3] and small_map.has_few_windows(x.shape[1:3], geometry)
 
 
 def _xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

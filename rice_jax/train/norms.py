@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from rice_jax import data
+from rice_jax import data, ops
 from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, updated
 from rice_jax.train import schedule
 from rice_jax.train.state import Params, partition
@@ -53,9 +53,10 @@ class Norms:
             given: Any = {"still": still} if still else {}
             net = module.clone(rows=Rows(jnp.ones(len(images)), alone=True), **given)
             rngs = {"dropout": jax.random.key(number)}
-            _, left = net.apply(
-                {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
-            )
+            with ops.inference():
+                _, left = net.apply(
+                    {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
+                )
             return left.get(COLLECTION, {})
 
         self._measure = measure
