@@ -1,6 +1,7 @@
 """Bounds hold for what a net computes, rounding and all."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +32,14 @@ def assert_contained(bounds, maps):
         assert np.all(values <= hi), name
 
 
+@pytest.fixture
+def as_users_have_it():
+    """The device's own products: in TF32 where the tests are told otherwise."""
+    with jax.default_matmul_precision(None):
+        yield
+
+
+@pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.one_in(2)
 def test_bounds_contain_the_maps_of_every_net(name):
@@ -199,6 +208,70 @@ def test_rounded_operands_are_allowed_for():
     assert not contained(0.0).all()
 
 
+def of_these(module, variables, pixels, **options):
+    """Lower and upper bounds for these images alone."""
+    bounds, _ = inspection.map_bounds(module, variables, pixels.shape, pixels, pixels, **options)
+    return bounds["conv"]
+
+
+def on_a_gpu(*net_and_pixels):
+    """The same in a process that has a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        return of_these(*net_and_pixels)
+
+
+def test_bounds_hold_for_operands_that_a_tensor_core_cuts_to_tf32():
+    """Ten bits are left of 23: of a number as near below 1 + 2^-10 as there is, 1."""
+    almost = np.nextafter(np.float32(1 + 2**-10), np.float32(0))
+    pixels, weights = np.full((1, 3, 3, 3), almost), one(np.full((3, 3, 3, 1), almost), [0])
+    lo, hi = on_a_gpu(One(1, "VALID"), weights, pixels)
+    assert lo.item() <= 27
+    assert hi.item() >= 27 * float(almost) ** 2
+
+
+class Asking(nn.Module):
+    """A convolution of a precision of its own."""
+
+    precision: object
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(2, (3, 3), precision=self.precision, name="conv")(x)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "everywhere", "rounds"),
+    [
+        (None, None, True),
+        ("high", None, True),
+        ("highest", None, False),
+        (("highest", "default"), None, True),
+        (None, "highest", False),
+        (None, "tensorfloat32", True),
+        ("default", "highest", True),
+    ],
+)
+def test_on_a_gpu_bounds_go_by_the_precision_that_is_asked_for(wanted, everywhere, rounds):
+    with jax.default_matmul_precision(everywhere):
+        module, pixels = Asking(wanted), images(3, (4, 4, 3))[:1]
+        variables = random_variables(module, pixels.shape, seed=0)
+        least, most = of_these(module, variables, pixels, operand_roundoff=0.0)
+        lo, hi = on_a_gpu(module, variables, pixels)
+    assert np.all((lo < least) & (hi > most)) == rounds
+    assert np.all((lo == least) & (hi == most)) != rounds
+
+
+def test_an_algorithm_that_the_net_asks_for_bounds_nothing():
+    """It may add up in float16, whose numbers end at 65,504."""
+    algorithm = lax.DotAlgorithmPreset.F16_F16_F16
+    module = Function(lambda x: jnp.matmul(x, jnp.eye(3), precision=algorithm))
+    bounds, _ = inspection.map_bounds(module, IDENTITY, SHAPE)
+    assert np.all(np.isinf(bounds["conv"]))
+    bounds, _ = inspection.map_bounds(module, IDENTITY, SHAPE, operand_roundoff=2.0**-8)
+    assert np.all(np.isfinite(bounds["conv"]))
+
+
 def test_bounds_hold_for_bfloat16_activations():
     module = small("cnn").clone(dtype=jnp.bfloat16)
     variables = random_variables(module, (1, *SHAPE), seed=1)
@@ -220,7 +293,7 @@ def test_bounds_hold_for_pools_that_round_after_each_term(side):
         module, IDENTITY, white * np.float32([1, 0.97])[:, None, None, None]
     )
     assert unbounded == ()
-    assert side < 32 or np.max(maps["conv"]) < 0.3
+    assert side < 32 or np.max(maps["conv"]) < 0.3 or jax.default_backend() != "cpu"
     assert_contained(bounds, maps)
 
 

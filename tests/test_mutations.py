@@ -18,7 +18,7 @@ import test_prune_departure as departures
 import test_prune_folding as folding
 
 from rice_jax.errors import UserError
-from rice_jax.inspection import interval, rounding, rules
+from rice_jax.inspection import interval, linear, rounding, rules
 from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
 
 
@@ -217,6 +217,26 @@ MUTATIONS = {
         surgery,
         ('or (reader.name == "sub" and left is not output)', ""),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("from the left"),
+    ),
+    "folded as a GPU multiplies": (
+        surgery,
+        ("with jax.default_device(host):", "with jax.default_device(None):"),
+        folding.test_what_a_bias_takes_up_is_no_product_of_a_gpu,
+    ),
+    "TF32 rounds to the nearest": (
+        linear,
+        ('"gpu": 2.0**-10', '"gpu": 2.0**-11'),
+        bounds.test_bounds_hold_for_operands_that_a_tensor_core_cuts_to_tf32,
+    ),
+    "TF32 is forgotten": (
+        linear,
+        ('backend == "gpu" and precision == (', 'backend == "gpu" and precision != ('),
+        bounds.test_bounds_hold_for_operands_that_a_tensor_core_cuts_to_tf32,
+    ),
+    "any algorithm is float32's": (
+        linear,
+        ("return math.inf", "return 0.0"),
+        bounds.test_an_algorithm_that_the_net_asks_for_bounds_nothing,
     ),
     "padding is forgotten": (
         surgery,

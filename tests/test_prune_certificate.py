@@ -216,14 +216,15 @@ def test_rounding_bounds_what_a_shorter_precision_really_does_and_not_much_more(
 
 
 def test_a_longer_sum_and_rounded_operands_are_allowed_more():
-    def bound(terms, **options):
+    def bound(terms, precision="highest", **options):
         class Sum(nn.Module):
             @nn.compact
             def __call__(self, x):
                 return x @ self.param("ones", nn.initializers.ones, (terms, 1))
 
         x = np.full((1, terms), 1 / terms, np.float32)
-        traced = trace(Sum(), x.shape)
+        with jax.default_matmul_precision(precision):
+            traced = trace(Sum(), x.shape)
         variables = {"params": {"ones": np.ones((terms, 1), np.float32)}}
         return rounding(traced, variables, x, traced.outputs[0], (0, 0), **options)
 
@@ -232,3 +233,10 @@ def test_a_longer_sum_and_rounded_operands_are_allowed_more():
     assert bound(16) == pytest.approx(8 * eps * (1 + 4), rel=1e-3)
     assert bound(256) == pytest.approx(8 * eps * (1 + 16), rel=1e-3)
     assert bound(16, operand_roundoff=2.0**-11) == pytest.approx(8 * 2 * 2.0**-11, rel=1e-2)
+    # On a GPU products are in TF32 unless they are asked for at the highest precision.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        assert bound(16, precision=None) == pytest.approx(8 * 2 * 2.0**-10, rel=1e-2)
+        assert bound(16, precision="highest") == pytest.approx(8 * eps * (1 + 4), rel=1e-3)
+        with pytest.raises(NotImplementedError, match="an algorithm of their own"):
+            bound(16, precision="BF16_BF16_F32")

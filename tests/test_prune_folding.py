@@ -2,6 +2,7 @@
 else's, or the filter stays."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import prunable
@@ -9,7 +10,7 @@ import pytest
 from jax import lax
 
 from rice_jax import prune
-from rice_jax.graph.trace import variable_shapes
+from rice_jax.graph.trace import Equation, variable_shapes
 
 SHAPE = (2, 4, 4, 3)
 CONSTANT = 0.75
@@ -135,6 +136,26 @@ def test_a_constant_that_a_bias_takes_up_goes(name):
     assert result.certificate.proven
     limit = 1e-2 if name == "cast" else 1e-5
     assert result.certificate.max_relative_logit_difference < limit
+
+
+APPLY = Equation.apply
+
+
+def as_on_a_gpu(equation, *operands):
+    """Products in TF32, but on the host's CPU where that is asked for."""
+    if equation.name == "dot_general" and jax.config.jax_default_device is None:
+        operands = [lax.reduce_precision(jnp.asarray(each), 8, 10) for each in operands]
+    return APPLY(equation, *operands)
+
+
+def test_what_a_bias_takes_up_is_no_product_of_a_gpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Equation, "apply", as_on_a_gpu)
+        result = pruned(plain)
+    params = prunable.random_variables(variable_shapes(Reader(plain), SHAPE), 0)["params"]
+    taken_up = CONSTANT * np.float64(params["kernel"][0])
+    folded = np.float64(result.variables["params"]["bias"]) - params["bias"]
+    np.testing.assert_allclose(folded, taken_up, rtol=1e-5)
 
 
 def test_a_filter_that_hardly_changes_is_not_constant():

@@ -5,36 +5,51 @@ every pixel at once, those at a padded border by the taps that they really have.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import SMALLEST, UNIT, Interval, gamma, roundoff, widened
 
-_OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-11, "tpu": 2.0**-8}
+_OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-10, "tpu": 2.0**-8}
 """How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
-to bfloat16."""
+to bfloat16. A tensor core cuts off what TF32 has no bits for, unless its kernel rounded to the
+nearest before: that is twice as far off (triton-lang/triton#9295 adds the rounding as a choice)."""
 
 _Bilinear = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def backend_roundoff() -> float:
-    """Relative rounding of what convolutions and dot products multiply on JAX's backend in use."""
-    return _OPERAND_ROUNDOFF.get(jax.default_backend(), 2.0**-8)
+def backend_roundoff(equation: Equation) -> float:
+    """Relative rounding of what a convolution or dot product multiplies on JAX's backend in use.
+
+    It goes by the precision that the operation was traced with, jax_default_matmul_precision
+    included: a GPU takes float32 as it is at the highest. Infinite for an algorithm of its own
+    (`jax.lax.DotAlgorithm`), which may add up in float16.
+    """
+    precision, backend = equation.params.get("precision"), jax.default_backend()
+    if isinstance(precision, lax.DotAlgorithm | lax.DotAlgorithmPreset):
+        return math.inf
+    if backend == "gpu" and precision == (lax.Precision.HIGHEST, lax.Precision.HIGHEST):
+        return 0.0
+    return _OPERAND_ROUNDOFF.get(backend, 2.0**-8)
 
 
-def convolution(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -> Interval:
+def convolution(
+    equation: Equation, operand_roundoff: float | None, x: Interval, w: Interval
+) -> Interval:
     """Bounds of a conv_general_dilated: any stride, dilation, groups, transposed."""
     kernel, numbers = equation.inputs[1], equation.params["dimension_numbers"]
     terms = kernel.size // kernel.shape[numbers.rhs_spec[0]]
     return _bilinear(equation, operand_roundoff, terms, x, w)
 
 
-def dot(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -> Interval:
+def dot(equation: Equation, operand_roundoff: float | None, x: Interval, w: Interval) -> Interval:
     """Bounds of a dot_general."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     terms = int(np.prod([equation.inputs[0].shape[axis] for axis in contracted], dtype=int))
@@ -42,12 +57,13 @@ def dot(equation: Equation, operand_roundoff: float, x: Interval, w: Interval) -
 
 
 def _bilinear(
-    equation: Equation, operand_roundoff: float, terms: int, x: Interval, w: Interval
+    equation: Equation, operand_roundoff: float | None, terms: int, x: Interval, w: Interval
 ) -> Interval:
     dtype = equation.outputs[0].dtype
+    short = backend_roundoff(equation) if operand_roundoff is None else operand_roundoff
     # The net's error, in units of sum |w| |x|: operands rounded, products summed in float32 at
     # least and in any order; and that of the centre below.
-    net = (1 + operand_roundoff) ** 2 * (1 + gamma(terms)) - 1
+    net = (1 + short) ** 2 * (1 + gamma(terms)) - 1
     error = net + gamma(terms)
     apply = _on_float32(equation)
     centre_x, radius_x = _centred(x)

@@ -17,7 +17,7 @@ from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value, trace
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
-from rice_jax.inspection.linear import backend_roundoff, convolution, dot
+from rice_jax.inspection.linear import convolution, dot
 from rice_jax.inspection.rules import RULES, Rule
 
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -42,7 +42,9 @@ def map_bounds(
     What the net computes in float32 (or bfloat16 activations) lies within them too, whatever the
     order of its sums: rounding is added, that of the net and that of the bounds. They are
     computed on the CPU, where float32 is float32. An operation without a rule, and NaN or
-    infinity, bounds nothing, nor do values that follow from it.
+    infinity, bounds nothing, nor do values that follow from it. Where a library makes something
+    else of a convolution than a sum of products, as cuDNN may (Winograd's algorithm), rounding is
+    another.
 
     Args:
         module: any net called with one array of images: a Linen module, an NNX module, a function.
@@ -52,7 +54,9 @@ def map_bounds(
         low: least pixel value, a number or an array that broadcasts to `input_shape`.
         high: largest pixel value, likewise.
         operand_roundoff: relative rounding of what convolutions and dot products multiply. By
-            default that of JAX's backend in use: 0 on CPU, 2^-11 on GPU (TF32), 2^-8 on TPU.
+            default that of JAX's backend in use: 0 on CPU, 2^-10 on GPU (TF32), but 0 at the
+            highest precision (jax_default_matmul_precision), 2^-8 on TPU. Where the net asks for
+            an algorithm (`jax.lax.DotAlgorithm`) nothing is bounded without this number.
         batched: whether `input_shape` has its batch dimension, where three numbers are not an
             image or others not a whole shape.
         rules: more rules, or others, by JAX's name of a primitive: `rule(equation, *operands)`
@@ -120,8 +124,6 @@ def value_bounds(
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
     if np.any(np.asarray(low) > np.asarray(high)):
         raise UserError(f"images from low={low} to high={high}: low must not be above high")
-    if operand_roundoff is None:
-        operand_roundoff = backend_roundoff()
     all_rules: Mapping[str, Rule] = {
         **RULES,
         "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
@@ -178,7 +180,9 @@ def _propagate(
     return without_rule
 
 
-def _linear(rule: Any, operand_roundoff: float, equation: Equation, *operands: Interval) -> Any:
+def _linear(
+    rule: Any, operand_roundoff: float | None, equation: Equation, *operands: Interval
+) -> Any:
     return rule(equation, operand_roundoff, *operands)
 
 

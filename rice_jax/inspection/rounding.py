@@ -50,13 +50,12 @@ def rounding(
         wanted: a value of the trace, of a floating type.
         place: index of one number in it.
         operand_roundoff: relative rounding of what convolutions and dot products multiply; by
-            default that of JAX's backend in use.
+            default that of JAX's backend in use, as `map_bounds` has it.
 
     Raises:
         ValueError, NotImplementedError, TypeError: where an operation has no derivative (a `while`
-            loop), or JAX does not find it.
+            loop), or JAX does not find it; where a product goes by an algorithm of its own.
     """
-    short = backend_roundoff() if operand_roundoff is None else operand_roundoff
     rounded = [
         (equation, value)
         for equation in traced.needed([wanted])
@@ -65,6 +64,13 @@ def rounding(
     ]
     operands = list(dict.fromkeys(v for equation, _ in rounded for v in equation.inputs))
     results = [value for _, value in rounded]
+    short = {
+        equation: backend_roundoff(equation) if operand_roundoff is None else operand_roundoff
+        for equation, _ in rounded
+        if equation.name in _PRODUCTS
+    }
+    if not all(map(math.isfinite, short.values())):
+        raise NotImplementedError("products by an algorithm of their own")
 
     def number(moved: list[jax.Array], variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
         edits = {value: _by(each) for value, each in zip(results, moved, strict=True)}
@@ -75,7 +81,9 @@ def rounding(
         unmoved = [jnp.zeros(value.shape, value.dtype) for value in results]
         slopes, arrays = jax.grad(number, has_aux=True)(unmoved, variables, x)
         known = dict(zip((*operands, *results), arrays, strict=True))
-        errors = [_error(equation, known, value, short) for equation, value in rounded]
+        errors = [
+            _error(equation, known, value, short.get(equation, 0.0)) for equation, value in rounded
+        ]
         terms = [
             jnp.sum((slope * error).astype(jnp.float32) ** 2)
             for slope, error in zip(slopes, errors, strict=True)
@@ -102,7 +110,7 @@ def _error(
             np.finfo(np.float32).eps if equation.name in _PRODUCTS else jnp.finfo(value.dtype).eps
         )
         share = unit * math.sqrt(_terms(equation))
-        error += (share + 2 * operand_roundoff * (equation.name in _PRODUCTS)) * size
+        error += (share + 2 * operand_roundoff) * size
     return error
 
 
