@@ -9,6 +9,8 @@ from unittest import mock
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Programs here run once or twice: compiling them well would take longer than running them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Where there is a GPU, all processes of the tests share it.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import pytest
@@ -17,6 +19,10 @@ from jax.experimental.compilation_cache import compilation_cache
 # The backend starts here, by what stands in the environment and no test's wish, so that a child
 # process with this environment and as many devices computes the same to the last bit.
 jax.devices()
+if jax.default_backend() != "cpu":
+    # Expected values are exact, or come from a CPU: a GPU would multiply in TF32.
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+    jax.config.update("jax_default_matmul_precision", os.environ["JAX_DEFAULT_MATMUL_PRECISION"])
 
 VARIABLES = ("XLA_", "JAX_", "KERAS_", "RICE_")
 """Beginnings of those that tell how a process computes."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_training
 from processes import alike
-from tiny_training import config, dataset, newest
+from tiny_training import assert_same, config, dataset, newest
 
 from rice_jax import evaluate, train
 from rice_jax.commands import process
@@ -60,12 +60,6 @@ def rows(run):
 
 def store_config(run, settings):
     run.write_json("config.json", {"config": to_json(settings)})
-
-
-def same(first, second):
-    """Whether two runs stand at the same point, bit for bit."""
-    jax.tree.map(np.testing.assert_array_equal, first[0], second[0])
-    return first[1] == second[1]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +117,7 @@ def test_the_best_epoch_is_what_is_loaded(finished, settings):
 def test_a_finished_run_is_not_trained_again(finished, settings, capsys):
     before = newest(finished, settings)
     train.train(settings, finished, watched("train", 1, pytest.fail))
-    assert same(newest(finished, settings), before)
+    assert_same(newest(finished, settings), before)
     assert "all 3 epochs done; best is epoch 3" in capsys.readouterr().out
 
 
@@ -132,7 +126,7 @@ def test_more_epochs_go_on_where_the_run_ended(finished, settings, tmp_path):
     train.train(longer, Run(tmp_path / "at once"), dataset())
     later = copied(finished, tmp_path)
     train.train(longer, later, dataset())
-    assert same(newest(later, longer), newest(Run(tmp_path / "at once"), longer))
+    assert_same(newest(later, longer), newest(Run(tmp_path / "at once"), longer))
     assert [row["epoch"] for row in rows(later)] == ["1", "2", "3", "4"]
 
 
@@ -158,7 +152,7 @@ def test_an_interrupted_run_ends_as_if_it_never_was(
     assert signal.getsignal(number) not in (None, signal.SIG_IGN)
     assert len(rows(run)) < 3
     train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(finished, settings))
+    assert_same(newest(run, settings), newest(finished, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
@@ -197,7 +191,7 @@ def begun(program, run):
 
 def assert_it_went_on(run, settings, finished):
     train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(finished, settings))
+    assert_same(newest(run, settings), newest(finished, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 

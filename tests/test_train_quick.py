@@ -6,8 +6,8 @@ import signal
 import jax
 import numpy as np
 import pytest
-from test_train_loop import rows, same, watched
-from tiny_training import config, dataset, newest
+from test_train_loop import rows, watched
+from tiny_training import assert_same, config, dataset, newest
 
 from rice_jax import train
 from rice_jax.errors import UserError
@@ -73,7 +73,7 @@ def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp
         train.train(settings, run, images)
     assert len(rows(run)) < 3
     train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(undisturbed, settings))
+    assert_same(newest(run, settings), newest(undisturbed, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
@@ -122,7 +122,7 @@ def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(tmp_path, dead_
     train.train(settings, run, dataset())
     train.train(other, alone, dataset())
     (ours, progress), (theirs, _) = newest(run, settings), newest(alone, other)
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert_same(ours, theirs)
     assert progress["restarts"] == 1
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert {row["seed"] for row in rows(run)} == {"1"}

@@ -9,8 +9,8 @@ import pytest
 from commands import run as command
 from flax import linen as nn
 from inspected import random_variables
-from test_train_loop import same, watched
-from tiny_training import CLASSES, SIZE, config, dataset, newest
+from test_train_loop import watched
+from tiny_training import CLASSES, SIZE, assert_same, config, dataset, newest
 
 from rice_jax import ops, train
 from rice_jax.config import to_json
@@ -129,7 +129,7 @@ def test_a_taught_run_that_was_stopped_ends_as_if_it_never_was(tmp_path, trained
     with pytest.raises(SystemExit):
         train.train(settings, run, images)
     train.train(settings, run, dataset())
-    assert same(newest(run, settings), newest(whole, settings))
+    assert_same(newest(run, settings), newest(whole, settings))
 
 
 def test_a_teacher_without_weight_is_none(trained):

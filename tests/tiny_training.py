@@ -60,7 +60,8 @@ def config(stages=((4,),), dense=8, **train) -> ml_collections.ConfigDict:
 def environment(devices=1):
     """Of a process with that many CPU devices, which compiles in haste."""
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
+    own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": flags}
+    return os.environ | own
 
 
 def newest(run, settings):
@@ -75,6 +76,20 @@ def newest(run, settings):
         {k: v for k, v in row.items() if "second" not in k} for row in progress["history"]
     ]
     return jax.tree.map(np.asarray, found.state), progress
+
+
+def assert_same(first, second):
+    """Two runs stand at the same point: bit for bit, but on a GPU whose kernels differ in the order
+    of their sums, and from start to start in what XLA measured to be fast."""
+    ordered = "--xla_gpu_deterministic_ops=true" in os.environ.get("XLA_FLAGS", "").split()
+
+    def agree(one, other):
+        if jax.default_backend() == "cpu" or ordered or np.asarray(one).dtype.kind != "f":
+            np.testing.assert_array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+    jax.tree.map(agree, first, second)
 
 
 def main(workdir, epochs):
