@@ -118,6 +118,13 @@ def compiled_well():
 
 
 @pytest.fixture
+def on_the_cpu():
+    """Programs are of XLA's CPU backend, also where there is a GPU."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+@pytest.fixture
 def as_arguments():
     """Fail where a program holds arrays as constants: on a GPU XLA folds a batch for minutes."""
     before = jax.config.values["jax_captured_constants_warn_bytes"]

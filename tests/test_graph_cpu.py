@@ -30,15 +30,20 @@ VARIABLES = {
 }
 
 
-def cut():
+def cut(*, always=None):
+    """The net without its first filter, which is 0 or `always` that."""
     graph = prune.dependencies(Net(), (1, *SHAPE))
-    return surgery.remove(Net(), VARIABLES, graph, graph.select({"conv": [0]}))
+    sizes = [each.equation.inputs[each.operand].shape[each.axis] for each in graph.contractions]
+    constants = () if always is None else [np.full(size, always) for size in sizes]
+    chosen = graph.select({"conv": [0]})
+    return surgery.remove(Net(), VARIABLES, graph, chosen, constants=constants)
 
 
 TASKS = {
     "XLA counts FLOPs": lambda: profile.count(Net(), SHAPE, measure_xla=True),
     "bounds are computed": lambda: inspection.map_bounds(Net(), VARIABLES, SHAPE),
     "nets are held against each other": cut,
+    "constants are folded into biases": lambda: cut(always=1.0),
 }
 
 

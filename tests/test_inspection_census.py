@@ -158,7 +158,8 @@ for path, layer in expected.layers.items():
 
 def test_batches_spread_over_devices_give_the_same_counts():
     folder = pathlib.Path(__file__).parent
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(folder)}
+    devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    environment = os.environ | devices | {"PYTHONPATH": str(folder)}
     command = [sys.executable, "-W", "error", "-c", SHARDED]
     done = subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -276,6 +276,7 @@ def test_plain_leaves_all_to_xla():
     assert str(relu) == str(jax.make_jaxpr(jax.nn.relu)(1.0))
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_inference_has_slices_for_large_windows_and_counting_has_not():
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
 
@@ -287,8 +288,7 @@ def test_inference_has_slices_for_large_windows_and_counting_has_not():
             return pool(x)
 
     def uses_windows(function):
-        lowered = jax.jit(function).trace(x).lower(lowering_platforms=("cpu",))
-        return "reduce_window" in lowered.as_text()
+        return "reduce_window" in jax.jit(function).lower(x).as_text()
 
     assert [uses_windows(f) for f in (pool, fast, pool)] == [True, False, True]
     same(jax.jit(fast)(x), jax.jit(pool)(x), rtol=0, atol=0)

@@ -112,6 +112,7 @@ class DepthwiseNNX(nnx.Module):
 
 
 @pytest.mark.parametrize("net", [Own.of(Depthwise), OwnNNX.of(DepthwiseNNX)], ids=["linen", "nnx"])
+@pytest.mark.usefixtures("on_the_cpu")
 def test_gradients_of_a_depthwise_convolution_are_no_convolutions_in_groups(net):
     """Which XLA's CPU backend is slow at; the forward pass, which is one, is not asked for."""
     params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
@@ -142,7 +143,7 @@ class SmallNNX(nnx.Module):
 
 
 @pytest.mark.parametrize("net", [Own.of(Small), OwnNNX.of(SmallNNX)], ids=["linen", "nnx"])
-@pytest.mark.usefixtures("compiled_well")
+@pytest.mark.usefixtures("compiled_well", "on_the_cpu")
 def test_a_map_smaller_than_its_window_is_no_window_itself(net):
     """As which XLA's CPU backend, which makes images filters then, is slower by factors."""
     params = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
