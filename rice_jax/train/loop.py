@@ -38,8 +38,8 @@ def train(
     """Train the net of `config` on `dataset` and leave history.csv and checkpoints in the run.
 
     Goes on from the newest checkpoint where the run has one, and ends with the same parameters,
-    bit for bit, as if it had never stopped; does nothing where the run is finished. All processes
-    of a `jax.distributed` job call it alike.
+    bit for bit on a CPU, as if it had never stopped; does nothing where the run is finished. All
+    processes of a `jax.distributed` job call it alike.
 
     Args:
         config: the run's.
