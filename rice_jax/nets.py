@@ -105,6 +105,7 @@ _VGG16_STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 _AUGMENTED = {
     "train.schedule": "quick",
     "train.augment": True,
+    "train.validation_augmented": True,
     "train.batch_size": 128,
     "train.quick.peak_rate": 6e-3,
     "train.quick.warmup": 0.02,
