@@ -46,7 +46,8 @@ def searched(
     lowest = floor - _DEEP
     drawn = [(i, c) for i, c in enumerate(candidates) if c.accuracy >= lowest]
     below = len(candidates) - len(drawn)
-    note = f"{len(candidates) - 1} nets tried" + (f"; {below} lie below" if below else "")
+    lie = "lies" if below == 1 else "lie"
+    note = f"{len(candidates) - 1} nets tried" + (f"; {below} {lie} below" if below else "")
     rows = 2 if studied else 1
     figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=rows, synthetic=synthetic)
     axes = figure.subplots()
