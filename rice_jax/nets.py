@@ -106,6 +106,7 @@ _AUGMENTED = {
     "train.schedule": "quick",
     "train.augment": True,
     "train.validation_augmented": True,
+    "train.validation_images": 2500,  # of many: to augment them all each time is slow on a CPU
     "train.batch_size": 128,
     "train.quick.peak_rate": 6e-3,
     "train.quick.warmup": 0.02,
