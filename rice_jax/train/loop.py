@@ -189,6 +189,7 @@ class _Training:
                 signals.append(self._wish())
             if any(signals):
                 signals += [self._count(result) for result in results.drain()]
+                self._stop_clock()
                 self._save()
                 if _STOP in signals:
                     self._leave()
@@ -359,7 +360,6 @@ class _Training:
         return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), self.state.params)
 
     def _save(self) -> None:
-        self._stop_clock()
         if self.has_history and not self.run.has(HISTORY):  # Orbax may have made the folder anew
             raise UserError(f"{self.run.path} was removed while the run was at work")
         with self.progress.timed("saving"):
@@ -367,7 +367,7 @@ class _Training:
         self.saved_at = time.monotonic()
 
     def _stop_clock(self) -> None:
-        """Add to the epoch's seconds what training took since the last time."""
+        """Add to the epoch's seconds what its steps took since the last time."""
         now = time.monotonic()
         self.progress.seconds += now - self.counted_at
         self.counted_at = now

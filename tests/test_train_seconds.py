@@ -1,0 +1,78 @@
+"""What an epoch took, by a clock that goes on where the test says: each second counts once."""
+
+import signal
+import types
+
+import pytest
+from tiny_training import config, dataset
+
+from rice_jax.records import read_history
+from rice_jax.run import Run
+from rice_jax.train import loop, progress
+
+STEP, VALIDATION, SAVING, DRAWING = 2.0, 1_000.0, 20_000.0, 300_000.0
+STEPS = 5  # of an epoch: 100 images in batches of 20
+
+
+class Clock:
+    """Seconds that pass where something is `taking` them."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def taking(self, seconds, function, *before):
+        """The function, which also does what comes `before` it and takes so long."""
+
+        def timed(*args, **kwargs):
+            for each in before:
+                each()
+            self.now += seconds
+            return function(*args, **kwargs)
+
+        return timed
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in (loop, progress):
+        monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    for owner, name, seconds in (
+        (loop.Evaluator, "__call__", VALIDATION),
+        (loop.Checkpoints, "save", SAVING),
+    ):
+        monkeypatch.setattr(owner, name, clock.taking(seconds, getattr(owner, name)))
+    compiled = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *a, **k: clock.taking(STEP, compiled(*a, **k)))
+    return clock
+
+
+def train(clock, run, **recipe):
+    settings = config(**{"batch_size": 20, "save_seconds": 1e9} | recipe)
+    loop.train(settings, run, dataset(), clock.taking(DRAWING, lambda: None))
+    return read_history(run)
+
+
+def test_each_epoch_took_its_own_steps_and_validation(clock, tmp_path):
+    for row in train(clock, Run(tmp_path)):
+        assert row.seconds == STEPS * STEP + VALIDATION
+        assert row.step_seconds == STEPS * STEP
+        assert row.validation_seconds == VALIDATION
+        assert row.images_per_second == 100 / (STEPS * STEP)
+
+
+def test_what_is_saved_amid_an_epoch_counts_to_it(clock, tmp_path):
+    (row,) = train(clock, Run(tmp_path), save_seconds=1.5 * STEP, epochs=1)
+    assert row.saving_seconds == 2 * SAVING  # after the second and the fourth step
+    assert row.seconds == STEPS * STEP + 2 * SAVING + VALIDATION
+
+
+def test_a_validation_that_was_stopped_counts_once(clock, tmp_path, monkeypatch):
+    stopped = clock.taking(0.0, loop.Evaluator.__call__, lambda: signal.raise_signal(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Evaluator, "__call__", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(clock, Run(tmp_path), epochs=1)
+    (row,) = train(clock, Run(tmp_path), epochs=1)
+    assert row.validation_seconds == 2 * VALIDATION
+    assert row.seconds == STEPS * STEP + 2 * VALIDATION
