@@ -83,6 +83,7 @@ class Trace:
         edits: Mapping[Value, Callable[[jax.Array], jax.Array]] = MappingProxyType({}),
         *,
         by_platform: bool = False,
+        run: Callable[..., list[Any]] = Equation.apply,
     ) -> list[jax.Array]:
         """The arrays of the `wanted` values for `variables` and an input x of the traced shape.
 
@@ -90,6 +91,7 @@ class Trace:
         anything reads it. Pure JAX: jit it, and XLA drops what no wanted value needs.
         `by_platform` runs the operations that the module itself runs on this platform, which are
         faster than the trace's and equal but for rounding; gradients are not theirs to give.
+        `run` does an equation, as `Equation.apply`: `ops.replayed` does it faster on CPU.
         """
         arrays: dict[Value, Any] = {**self.arrays(variables), self.input: x}
 
@@ -101,7 +103,7 @@ class Trace:
         while place < len(self.equations):
             choice, equation = choices.get(place), self.equations[place]
             if choice is None:
-                results = equation.apply(*map(read, equation.inputs))
+                results = run(equation, *map(read, equation.inputs))
                 place += 1
             else:
                 equation = choice.whole

@@ -5,6 +5,7 @@ from rice_jax.ops.mode import inference, plain
 from rice_jax.ops.parts import mapped, part_size, summed
 from rice_jax.ops.pooling import max_pool
 from rice_jax.ops.relu import relu
+from rice_jax.ops.replay import replayed
 
 __all__ = [
     "conv_general_dilated",
@@ -15,5 +16,6 @@ __all__ = [
     "part_size",
     "plain",
     "relu",
+    "replayed",
     "summed",
 ]

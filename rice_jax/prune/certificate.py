@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph import call
 from rice_jax.graph.batches import Batches
@@ -76,10 +77,11 @@ def certify(
 
     @jax.jit
     def logits(variables: Any, images: Any) -> list[Any]:
-        return [
-            call.chosen(net.apply(each, images, **net.options(**kwargs)), output)
-            for (net, _), each in zip(nets, variables, strict=True)
-        ]
+        with ops.inference():
+            return [
+                call.chosen(net.apply(each, images, **net.options(**kwargs)), output)
+                for (net, _), each in zip(nets, variables, strict=True)
+            ]
 
     worst, beside = _Worst(), _Worst(relative=True)
     changed, images, size = 0, 0, 0.0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rice_jax import inspection
+from rice_jax import inspection, ops
 from rice_jax.errors import UserError
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.surgery import folds_exactly, unread
@@ -44,7 +44,11 @@ def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any
 
     @jax.jit
     def measure(variables: Any, images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        found = jax.vmap(lambda image: graph.trace.evaluate(variables, image[None], values))(images)
+        def evaluate(image: jax.Array) -> list[jax.Array]:
+            return graph.trace.evaluate(variables, image[None], values, run=ops.replayed)
+
+        with ops.inference():
+            found = jax.vmap(evaluate)(images)
         return [
             (_over_others(jnp.min, array, axis + 1), _over_others(jnp.max, array, axis + 1))
             for array, (_, axis) in zip(found, operands, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.trace import Value
@@ -100,7 +101,8 @@ def apoz(evidence: Evidence) -> np.ndarray:
 
     def nonzero(variables: Any, image: jax.Array, _: jax.Array) -> jax.Array:
         values = [value for value, _ in (*rectified, *read)]
-        arrays = graph.trace.evaluate(variables, image[None], values)
+        with ops.inference():
+            arrays = graph.trace.evaluate(variables, image[None], values, run=ops.replayed)
         shares = [
             jnp.mean(array != 0, axis=_others(array, axis))
             for array, (_, axis) in zip(arrays, (*rectified, *read), strict=True)
@@ -127,7 +129,9 @@ def taylor(evidence: Evidence) -> np.ndarray:
             edits: dict[Value, Any] = {}
             for (value, axis), factor in zip(places, factors, strict=True):
                 edits[value] = _then(edits.get(value), _scale(factor, axis, len(value.shape)))
-            (logits,) = graph.trace.evaluate(variables, image[None], [wanted], edits)
+            (logits,) = graph.trace.evaluate(
+                variables, image[None], [wanted], edits, run=ops.replayed
+            )
             labels = label.reshape(1, *label.shape, *(1,) * (logits.ndim - 2 - label.ndim))
             labels = jnp.broadcast_to(labels, logits.shape[:-1])
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts import PureNet, takes_variables
 from rice_jax.graph.trace import Trace, Value, trace
@@ -95,7 +96,8 @@ def _features(
 
 def _averages(traced: Trace, values: Sequence[Value]) -> Callable[..., Any]:
     def average(variables: Any, image: jax.Array) -> list[jax.Array]:
-        maps = traced.evaluate(variables, image[None], values)
+        with ops.inference():
+            maps = traced.evaluate(variables, image[None], values, run=ops.replayed)
         return [jnp.mean(each, axis=(0, 1, 2)) for each in maps]
 
     return jax.jit(jax.vmap(average, (None, 0)))
