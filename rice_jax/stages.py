@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -181,10 +180,15 @@ def _take_weights(job: Job) -> None:
 def _train(job: Job) -> None:
     dataset = job.dataset
     train.check(job.config, dataset)
-    if job.restart or not _trained_here(job.run):
-        # Weights that do not fit are told while the old ones are there, or nothing is.
-        with contextlib.redirect_stdout(io.StringIO()):  # which of them are taken is told later
-            train.given_params(job.config, train.build(job.config))
+    watch = functools.partial(_watch, job.run, "train")
+    train.train(job.config, job.run, dataset, watch, given=_begun(job, dataset))
+
+
+def _begun(job: Job, dataset: data.Dataset) -> Any:
+    """Write what a training's folder holds from the start; the weights given, where it is new."""
+    new = job.restart or not _trained_here(job.run)
+    # Weights that do not fit are told while the old ones are there, or nothing is.
+    given = train.given_params(job.config, train.build(job.config)) if new else None
 
     def begin() -> None:
         if job.restart:
@@ -193,15 +197,14 @@ def _train(job: Job) -> None:
                 job.run.remove(name)
         identity.record(job.run, job.config, dataset)
         shown = _examples(job, dataset)
-        title = "Images by class"
-        if len(shown) < len(dataset.classes):
-            title += f": {len(shown)} of {len(dataset.classes):,} classes"
+        some = f": {len(shown)} of {len(dataset.classes):,} classes"
+        title = "Images by class" + (some if len(shown) < len(dataset.classes) else "")
         figure = figures.classes(shown, dataset.classes, title=title, synthetic=dataset.synthetic)
         job.run.write_bytes("classes.png", figures.png(figure))
         _watch(job.run, "train")
 
     cluster.on_first(begin)
-    train.train(job.config, job.run, dataset, functools.partial(_watch, job.run, "train"))
+    return given
 
 
 def _evaluate(job: Job) -> None:

@@ -286,7 +286,7 @@ def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, cap
     settings = config(**RECIPE | {"on_collapse": "stop"})
     random = loop.weights.initial_params
 
-    def dead(config, module, *, seed):
+    def dead(config, module, *, seed, given):
         params = jax.tree.map(np.array, random(config, module, seed=seed))
         params["conv1"]["bias"][:] = -100
         return params

@@ -101,7 +101,7 @@ def dead_at_first(monkeypatch):
     """Nets of seed 0 are born dead."""
     random = loop.weights.initial_params
 
-    def born(config, module, *, seed):
+    def born(config, module, *, seed, given):
         params = jax.tree.map(np.array, random(config, module, seed=seed))
         if seed == 0:
             params["conv1"]["bias"][:] = -100

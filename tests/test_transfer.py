@@ -12,7 +12,10 @@ from safetensors.flax import save_file
 
 from rice_jax import nets, own_net, train
 from rice_jax.errors import UserError
+from rice_jax.models import flax_checkpoint
 from rice_jax.records import WeightsTold
+from rice_jax.run import Run
+from rice_jax.stages import run_stages
 from rice_jax.train import given, weights
 
 
@@ -157,3 +160,20 @@ def test_where_nothing_fits_or_can_be_read_a_line_says_so(config, tmp_path):
     settings = config(tmp_path / "empty")
     with pytest.raises(UserError, match=r"config\.json"):
         train.initial_params(settings, train.build(settings))
+
+
+def test_a_file_is_read_once_when_a_training_begins(
+    config, tmp_path, monkeypatch, capsys, drawn_small
+):
+    path, tree = tmp_path / "weights.msgpack", variables()
+    FORMS[path.name](path, tree)
+    settings = config(path)
+    settings.data.update(path="synthetic", synthetic_per_class=10, cache_dir=str(tmp_path))
+    settings.train.update(epochs=1, batch_size=16, frozen=("conv",))
+    read, load = [], flax_checkpoint.load
+    monkeypatch.setattr(flax_checkpoint, "load", lambda *args: read.append(args) or load(*args))
+    run_stages(settings, str(tmp_path / "run"), ["train"])
+    assert len(read) == 1
+    assert capsys.readouterr().out.count("1 begin at random: head") == 1
+    params = train.load(Run(tmp_path / "run")).params
+    np.testing.assert_array_equal(params["conv"]["kernel"], tree["params"]["conv"]["kernel"])

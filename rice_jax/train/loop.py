@@ -34,6 +34,7 @@ def train(
     run: Run,
     dataset: data.Dataset,
     on_epoch: Callable[[], None] = lambda: None,
+    given: state.Params | None = None,
 ) -> None:
     """Train the net of `config` on `dataset` and leave history.csv and checkpoints in the run.
 
@@ -46,6 +47,7 @@ def train(
         run: its folder.
         dataset: what to learn from.
         on_epoch: called by the first process after each epoch, with history.csv written.
+        given: what `given_params` returned, where they have been read already.
 
     Raises:
         UserError: the folder holds another training or is in use, weights are missing or of
@@ -55,7 +57,8 @@ def train(
     """
     check(config, dataset)
     with lock.hold(run), interruptible() as interrupt:
-        training = _Training(config, run, dataset, interrupt, on_epoch)
+        training = _Training(config, run, dataset, interrupt, on_epoch, given)
+        del given  # half a gigabyte for vgg16
         try:
             training.finish()
         finally:
@@ -72,6 +75,7 @@ class _Training:
         dataset: data.Dataset,
         interrupt: Interrupt,
         on_epoch: Callable[[], None],
+        given: state.Params | None,
     ) -> None:
         self.on_epoch = on_epoch
         self.config, self.recipe, self.run = config, config.train, run
@@ -88,7 +92,7 @@ class _Training:
         self.checkpoints = Checkpoints(run.checkpoints)
         self.teacher = teacher.load(config, dataset, run)
         self.origin = origin.describe(config, dataset, self.teacher)
-        self.state, self.progress = self._start()
+        self.state, self.progress = self._start(given)
         self.board = self._board()
         self.saved_at = self.counted_at = time.monotonic()
         self.has_history = False
@@ -119,7 +123,7 @@ class _Training:
             f"{self.progress.best_epoch} with a validation loss of {self.progress.best_loss:.4f}"
         )
 
-    def _start(self) -> tuple[state.TrainState, Progress]:
+    def _start(self, given: state.Params | None) -> tuple[state.TrainState, Progress]:
         """The newest checkpoint, or the net before its first step."""
 
         def like(saved: dict[str, Any]) -> state.TrainState:
@@ -129,14 +133,14 @@ class _Training:
 
         newest = self.checkpoints.newest(like)
         if newest is None:
-            return self._fresh(self.config.seed), Progress(self.recipe.learning_rate)
+            return self._fresh(self.config.seed, given), Progress(self.recipe.learning_rate)
         progress = newest.progress
         if not progress.finished(self.recipe) and progress.step:
             self.display.say(f"going on from epoch {progress.epoch + 1}, step {progress.step}")
         return newest.state, progress
 
-    def _fresh(self, seed: int) -> state.TrainState:
-        params = weights.initial_params(self.config, self.module, seed=seed)
+    def _fresh(self, seed: int, given: state.Params | None = None) -> state.TrainState:
+        params = weights.initial_params(self.config, self.module, seed=seed, given=given)
         fresh = once.jit(lambda params: state.create(params, self.recipe.frozen))(params)
         return state.replicate(jax.tree.map(np.asarray, fresh), self.mesh)
 

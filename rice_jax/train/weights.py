@@ -115,7 +115,11 @@ def _restored(
 
 
 def initial_params(
-    config: ml_collections.ConfigDict, module: nn.Module, *, seed: int | None = None
+    config: ml_collections.ConfigDict,
+    module: nn.Module,
+    *,
+    seed: int | None = None,
+    given: Params | None = None,
 ) -> Params:
     """The parameters that training starts from, as config.model.weights says.
 
@@ -129,7 +133,7 @@ def initial_params(
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
     """
-    given = given_params(config, module)
+    given = given_params(config, module) if given is None else given
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
         return given
     shape = input_shape(config)
