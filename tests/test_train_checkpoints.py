@@ -13,6 +13,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 from etils import epath
 from hypothesis import given, settings
@@ -69,6 +70,32 @@ def test_what_is_saved_is_restored(tmp_path):
     found = read(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, found.state, saved.state)
     assert (found.progress, found.origin) == (saved.progress, saved.origin)
+
+
+COMPILED = """
+import sys, jax, numpy as np
+from test_train_checkpoints import make, read, write
+
+assert jax.device_count() == 2
+saved, compiled = make(3), []
+
+def note(event, seconds, **about):
+    if event.endswith("backend_compile_duration"):
+        compiled.append(about)
+
+jax.monitoring.register_event_duration_secs_listener(note)
+write(sys.argv[1], saved)
+assert not compiled, compiled
+jax.tree.map(np.testing.assert_array_equal, read(sys.argv[1]).state, saved.state)
+"""
+
+
+def test_nothing_is_compiled_to_save_what_several_devices_have(tmp_path):
+    paths = [os.path.dirname(__file__), *sys.path]
+    arguments = ["-c", COMPILED, tmp_path / "run"]
+    done = processes.start(arguments, devices=2, PYTHONPATH=os.pathsep.join(paths))
+    _, said = done.communicate()
+    assert done.returncode == 0, said
 
 
 def test_the_newest_two_and_the_best_are_kept(tmp_path):

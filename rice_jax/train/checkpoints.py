@@ -100,7 +100,7 @@ class Checkpoints:
             "digest": _digest(checkpoint.state, about),
         }
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(checkpoint.state), meta=ocp.args.JsonSave(meta)
+            state=ocp.args.StandardSave(_for_orbax(checkpoint.state)), meta=ocp.args.JsonSave(meta)
         )
         self._guarded(lambda: self._manager.save(progress.checkpoint, args=items, force=True))
 
@@ -334,6 +334,17 @@ def _digest(state: TrainState, about: Mapping[str, Any]) -> str:
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _for_orbax(state: TrainState) -> TrainState:
+    """The state with one copy of each array, where this process writes all of it.
+
+    Of several copies Orbax writes a slice each, and JAX compiles one for each shape of an array:
+    seconds for a net of many layers.
+    """
+    if jax.process_count() > 1:
+        return state
+    return jax.tree.map(lambda array: array.addressable_data(0), state)
 
 
 def _host_arrays(state: TrainState) -> Iterator[tuple[str, np.ndarray]]:
