@@ -3,6 +3,7 @@
 import functools
 
 import cv2
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -118,3 +119,30 @@ def test_a_matrix_of_any_number_of_classes_is_read_back(classes, tmp_path):
     again[true, predicted] = images
     np.testing.assert_array_equal(again, confusion)
     assert images.all()
+
+
+def test_images_as_they_are_and_augmented_ones_are_evaluated_by_one_program():
+    called = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            called.append(x.shape)
+            return nn.Dense(5)(x.mean(axis=(1, 2)))
+
+    module = Counted()
+    params = module.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.float32))["params"]
+    measured = {}
+    for seed in (None, 0, None, 1):
+        before = len(called)
+        measured[seed] = evaluate(
+            module,
+            params,
+            Images(5),
+            classes=CLASSES,
+            image_size=SIZE,
+            batch_size=8,
+            augment_seed=seed,
+        ).loss
+        assert bool(len(called) - before) == (len(measured) == 1), seed  # traced for the first
+    assert len(set(measured.values())) == 3

@@ -1,20 +1,26 @@
 """Loss and confusion matrix of a net over a whole source, on every device."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rice_jax import data
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.state import Params, replicate
-from rice_jax.train.step import Sums, eval_step
+from rice_jax.train.step import Sums, measuring_step, seeded
 
 
 class Evaluator:
-    """Measures parameters of one net; compiled once, however often it is called."""
+    """Measures parameters of one net; compiled once, however often it is called.
+
+    Those of the same net share what was compiled, whatever they are augmented with: the validation
+    and the evaluations of a run.
+    """
 
     def __init__(
         self,
@@ -39,7 +45,7 @@ class Evaluator:
             workers: threads that decode; 0 for one a core.
         """
         mesh = data_mesh()
-        self._step = eval_step(module, mesh, classes, augment_seed=augment_seed)
+        self._step = seeded(_measuring(module, mesh, classes), augment_seed)
         self._feed = Feed(mesh, batch_size)
         self._classes = classes
         self._read = {"image_size": image_size, "limit": limit, "workers": workers}
@@ -82,6 +88,17 @@ class Evaluator:
         if stopped:
             return None
         return loss / int(confusion.sum()), confusion
+
+
+def _measuring(module: nn.Module, mesh: Mesh, classes: int) -> Callable[..., Sums]:
+    try:
+        return _latest(module, mesh, classes)
+    except TypeError:  # a field of the module's has no hash, as an array
+        return measuring_step(module, mesh, classes)
+
+
+# Validation and the evaluations of a run: of one net, with nothing of another's between them.
+_latest = functools.lru_cache(maxsize=1)(measuring_step)
 
 
 def on_devices(params: Params) -> Params:
