@@ -21,9 +21,10 @@ from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.usable import tell_made
 from rice_jax.errors import UserError, reason, tell
+from rice_jax.graph import once
 from rice_jax.ops.backend import cores
 from rice_jax.run import Run
-from rice_jax.train import once, state
+from rice_jax.train import state
 from rice_jax.train.feed import AXIS, Lagged
 
 

@@ -1,6 +1,7 @@
 """What is proven of filters, dead or always the same on every image: never wrong by a rounding."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,6 +43,37 @@ def test_nothing_is_proven_behind_what_has_no_bounds(name):
         "unknown places": "argmax",
     }.get(name)
     assert proof.unbounded[:1] == ((f"{primitive} in the module itself",) if primitive else ())
+
+
+def test_more_layers_are_proven_by_one_program_too():
+    class Chain(nn.Module):
+        widths: tuple[int, ...]
+
+        @nn.compact
+        def __call__(self, x):
+            for number, width in enumerate(self.widths):
+                x = nn.relu(nn.Conv(width, (3, 3), name=f"conv{number}")(x))
+            return x
+
+    compiled = []
+
+    def note(event, seconds, **about):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(about.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+
+    def programs(*widths):
+        net = Chain(widths)
+        variables = random_variables(net, (1, 8, 8, 3), seed=0)
+        compiled.clear()
+        assert inspection.prove(net, variables, (8, 8, 3)).dead == {
+            f"conv{number}": [0] for number in range(len(widths))
+        }
+        return list(compiled)
+
+    programs(2)  # what is compiled whatever the net
+    assert len(programs(7, 11, 13, 17)) == len(programs(19)) >= 1
 
 
 def test_a_filter_is_proven_by_its_bias_but_not_by_black_images():

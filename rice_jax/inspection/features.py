@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rice_jax.errors import UserError
+from rice_jax.graph import once
 from rice_jax.graph.arrays import Images, Maps
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import ConvMap, convolutions
@@ -49,7 +50,7 @@ def seer(
     maps = image_maps(traced)
     logits = [] if traced.logits is None else [traced.logits]
 
-    @jax.jit
+    @once.jit  # it runs for an image or a few
     def run(variables: Any, images: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         wanted = [*(conv.value for conv in maps), *logits]
         values = traced.evaluate(variables, images, wanted)

@@ -54,11 +54,14 @@ def point(array: Any) -> Interval:
     """The interval of a known array. Floats become float32, widened where that rounds them."""
     array = np.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        known = jnp.asarray(array)
+        known = jax.device_put(array)
         return Interval(known, known)
     single = array.astype(np.float32)
     near_zero = _near_zero(single)
-    known = jnp.asarray(np.where(near_zero, np.copysign(np.float32(SMALLEST / 2), single), single))
+    # Not by `jnp.asarray`, for which JAX compiles a program for each shape.
+    known = jax.device_put(
+        np.where(near_zero, np.copysign(np.float32(SMALLEST / 2), single), single)
+    )
     if np.array_equal(single.astype(array.dtype), array) and not near_zero.any():
         return Interval(known, known)
     return widened(known, known, UNIT * jnp.abs(known))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph import once
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.cpu import cpu
 from rice_jax.graph.fronts import takes_variables
@@ -19,9 +20,6 @@ from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import convolution, dot
 from rice_jax.inspection.rules import RULES, Rule
-
-HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""For XLA's CPU compiler: the program runs once, and most of its time is the convolutions'."""
 
 
 @takes_variables
@@ -137,20 +135,23 @@ def value_bounds(
     with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
         shape = traced.input.shape
-        darkest, brightest = (jnp.broadcast_to(jnp.float32(end), shape) for end in (low, high))
-        known[traced.input] = widened(darkest, brightest, 0.0)
+        box = [np.broadcast_to(np.asarray(end, np.float32), shape) for end in (low, high)]
         exact = {value: interval.exact for value, interval in known.items()}
 
-        @functools.partial(jax.jit, compiler_options=HASTY)
-        def run(ends: list[tuple[jax.Array, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
+        @functools.partial(jax.jit, compiler_options=once.HASTY)
+        def run(
+            ends: list[tuple[jax.Array, jax.Array]], darkest: jax.Array, brightest: jax.Array
+        ) -> list[tuple[jax.Array, jax.Array]]:
             intervals = {
                 value: Interval(lo, lo if exact[value] else hi)
                 for value, (lo, hi) in zip(exact, ends, strict=True)
             }
+            intervals[traced.input] = widened(darkest, brightest, 0.0)
             without_rule.extend(_propagate(needed, intervals, all_rules))
             return [(intervals[value].lo, intervals[value].hi) for value in wanted]
 
-        bounds = jax.device_get(run([(interval.lo, interval.hi) for interval in known.values()]))
+        ends = [(interval.lo, interval.hi) for interval in known.values()]
+        bounds = jax.device_get(run(ends, *box))
     return bounds, tuple(dict.fromkeys(without_rule))
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax.graph import once
 from rice_jax.graph.equations import Equation, Value
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Trace
 from rice_jax.inspection.linear import backend_roundoff
-from rice_jax.inspection.ranges import HASTY
 
 CONFIDENCE = 8.0
 """Of sums of independent errors one in 10^13 is larger than this many times the root of the sum of
@@ -90,7 +90,7 @@ def rounding(
         ]
         return sum(terms, jnp.float32(0))
 
-    run = jax.jit(squares).lower(variables, x).compile(compiler_options=HASTY)
+    run = jax.jit(squares).lower(variables, x).compile(compiler_options=once.HASTY)
     return CONFIDENCE * math.sqrt(float(run(variables, x)))
 
 

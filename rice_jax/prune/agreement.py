@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax.graph import once
 from rice_jax.graph.cpu import cpu
 from rice_jax.graph.trace import Trace, Value
-from rice_jax.inspection.ranges import HASTY
 from rice_jax.prune.dependencies import Dependencies, among
 
 _CLOSE = 1e-5
@@ -60,7 +60,7 @@ def agree(
 
 
 def _compiled(function: Any) -> Any:
-    return jax.jit(function, compiler_options=HASTY)
+    return jax.jit(function, compiler_options=once.HASTY)
 
 
 def _struck(gone: np.ndarray, always: np.ndarray, before: Any) -> Any:

@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from rice_jax.graph import once
 from rice_jax.graph.maps import convolutions
 from rice_jax.graph.trace import Trace, Value, trace
-from rice_jax.train import once
 from rice_jax.train.state import Params, merge, partition
 
 _NEAR = 0.005

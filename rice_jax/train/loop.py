@@ -11,10 +11,11 @@ import numpy as np
 
 from rice_jax import data, lock
 from rice_jax.errors import NotFiniteError, UserError
+from rice_jax.graph import once
 from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, once, origin, schedule, state, teacher, weights
+from rice_jax.train import diagnosis, origin, schedule, state, teacher, weights
 from rice_jax.train.board import Board
 from rice_jax.train.check import check
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints

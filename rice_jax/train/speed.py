@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from rice_jax import data
+from rice_jax.graph import once
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.train import once, state, teacher, weights
+from rice_jax.train import state, teacher, weights
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.step import train_step
 

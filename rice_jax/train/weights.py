@@ -18,8 +18,9 @@ from rice_jax import files, models, nets, zoo
 from rice_jax.bounds import checked
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
+from rice_jax.graph import once
 from rice_jax.run import Run
-from rice_jax.train import once, schedule, state
+from rice_jax.train import schedule, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.state import Params

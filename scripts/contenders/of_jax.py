@@ -51,7 +51,7 @@ def initial_params(module: Any, image_size: int) -> Any:
     """Parameters of a Linen net before its first step, as NumPy arrays."""
     import jax
 
-    from rice_jax.train import once
+    from rice_jax.graph import once
 
     image = np.zeros((1, image_size, image_size, 3), np.float32)
     variables = once.jit(module.init)(jax.random.key(0), image)
