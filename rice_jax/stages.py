@@ -300,17 +300,17 @@ def _device(config: ml_collections.ConfigDict) -> profile.Device:
 
 def _inspect(job: Job) -> None:
     trained, source = job.trained, job.own_images.splits["test"]
-    variables = {"params": trained.params}
-    clean, augmented = (
-        inspection.census(
-            trained.module,
-            variables,
-            _rows(job, source, kind),
-            transform=functools.partial(train.evaluation_inputs, augment_seed=seed),
-        )
-        for kind, seed in _kinds(job.config).items()
+    kinds = _kinds(job.config)
+    found = inspection.censuses(
+        trained.module,
+        {"params": trained.params},
+        {kind: _rows(job, source, kind) for kind in kinds},
+        {
+            kind: functools.partial(train.evaluation_inputs, augment_seed=seed)
+            for kind, seed in kinds.items()
+        },
     )
-    cluster.on_first(lambda: _write_findings(job, clean, augmented))
+    cluster.on_first(lambda: _write_findings(job, found["clean"], found["augmented"]))
 
 
 def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Census) -> None:

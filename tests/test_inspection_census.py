@@ -123,6 +123,42 @@ def test_transform_sees_pixels_and_the_place_of_the_batch():
         np.testing.assert_allclose(got.layers[path].zeros, layer.zeros, atol=2)
 
 
+def test_kinds_of_images_are_counted_as_each_alone_by_one_program():
+    called = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            called.append(x.shape)
+            return nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+
+    module, array = Counted(), images(6)
+    variables = random_variables(module, (1, *SHAPE), seed=1)
+    transforms = {"clean": lambda x, first: x / 255, "dark": lambda x, first: x / 255 - 0.5}
+    pixels = np.uint8(array * 255)
+
+    def batches():
+        return [(pixels[:4], np.ones(4)), (pixels[2:], np.float32([0, 0, 1, 1]))]
+
+    called.clear()
+    expected, calls = {}, {}
+    for kind, transform in transforms.items():
+        called.clear()
+        expected[kind] = inspection.census(module, variables, batches(), transform=transform)
+        calls[kind] = len(called)
+    called.clear()
+    got = inspection.censuses(module, variables, dict.fromkeys(transforms, batches()), transforms)
+    assert len(called) <= calls["clean"]
+    assert list(got) == ["clean", "dark"]
+    for kind, census in got.items():
+        assert census.images == 6
+        layer, other = census.layers["conv"], expected[kind].layers["conv"]
+        assert (layer.zeros.tolist(), layer.values) == (other.zeros.tolist(), other.values)
+    assert got["clean"].layers["conv"].zeros.tolist() != got["dark"].layers["conv"].zeros.tolist()
+    with pytest.raises(UserError, match="no images"):
+        inspection.censuses(module, variables, {"clean": batches(), "dark": []}, transforms)
+
+
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from inspected import random_variables, small

@@ -3,7 +3,7 @@
 For any net in Flax, or a function; it is traced, never changed.
 """
 
-from rice_jax.inspection.census import Census, LayerCensus, census
+from rice_jax.inspection.census import Census, LayerCensus, census, censuses
 from rice_jax.inspection.features import feature_maps, seer
 from rice_jax.inspection.findings import to_json
 from rice_jax.inspection.interval import Interval, certain, widened
@@ -17,6 +17,7 @@ __all__ = [
     "LayerCensus",
     "Proof",
     "census",
+    "censuses",
     "certain",
     "feature_maps",
     "map_bounds",

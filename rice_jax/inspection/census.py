@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -86,7 +86,7 @@ def census(
             (B,), 0 for images that only fill up the batch; or images alone. NumPy's or JAX's
             arrays, which may be sharded over the batch; each shape of batch is compiled once.
         transform: makes of images, and the index of their first one (how many counted before it),
-            what the module takes: scaling of uint8 pixels, augmentation. Compiled with the rest.
+            what the module takes: scaling of uint8 pixels, augmentation. It is compiled.
         **call_kwargs: what else the module's call needs, such as train=False.
 
     Returns:
@@ -95,25 +95,72 @@ def census(
     Raises:
         UserError: for a split without images, or images that are integers.
     """
+    return censuses(module, variables, {"": batches}, {"": transform}, **call_kwargs)[""]
+
+
+@takes_variables
+def censuses(
+    module: Any,
+    variables: Any,
+    batches: Mapping[str, Iterable[Any]],
+    transforms: Mapping[str, Transform | None],
+    **call_kwargs: Any,
+) -> dict[str, Census]:
+    """`census` of several kinds of images, for all of which the net is compiled once.
+
+    Args:
+        module: as in `census`.
+        variables: as in `census`.
+        batches: of each kind, as in `census`; read one kind after the other.
+        transforms: of each kind, as in `census`.
+        **call_kwargs: as in `census`.
+
+    Raises:
+        UserError: as `census`.
+    """
     programs: dict[Any, _Program] = {}
-    state = program = None
-    under_way: deque[jax.Array] = deque()
-    for images, weight in Batches(batches, one_shape=False):
-        key = (images.shape, images.dtype, _mesh_sharding(images))
-        if key not in programs:
-            programs[key] = _Program(module, images, transform, call_kwargs)
-        program = programs[key]
-        if state is None:
-            state = program.start()
-            variables = program.replicate(variables)
-        weight = np.ones(len(images), np.float32) if weight is None else weight
-        state, done = program.step(variables, state, images, weight)
-        under_way.append(done)
-        if len(under_way) > _IN_FLIGHT:
-            under_way.popleft().block_until_ready()
-    if state is None or program is None:
-        raise UserError(_NO_IMAGES)
-    return program.finish(state)
+    found = {}
+    for kind, given in batches.items():
+        prepare = _preparation(transforms[kind])
+        state = program = None
+        before: Any = None
+        under_way: deque[jax.Array] = deque()
+        for pixels, weight in Batches(given, one_shape=False):
+            sharding = _mesh_sharding(pixels)
+            if before is None:
+                before = jax.device_put(np.uint32(0), sharding)
+            images = prepare(pixels, before)
+            key = (images.shape, images.dtype, sharding)
+            if key not in programs:
+                programs[key] = _Program(module, images, sharding, call_kwargs)
+            program = programs[key]
+            if state is None:
+                state = program.start()
+                variables = program.replicate(variables)
+            weight = np.ones(len(images), np.float32) if weight is None else weight
+            state, before = program.step(variables, state, images, weight)
+            under_way.append(before)
+            if len(under_way) > _IN_FLIGHT:
+                under_way.popleft().block_until_ready()
+        if state is None or program is None:
+            raise UserError(_NO_IMAGES)
+        found[kind] = program.finish(state)
+    return found
+
+
+def _preparation(transform: Transform | None) -> Transform:
+    """The transform compiled by itself, so that the net's program serves others too."""
+    if transform is None:
+        return lambda images, first: images
+    compiled: dict[Any, Transform] = {}
+
+    def prepare(images: Any, first: Any) -> Any:
+        rows = images.sharding if _mesh_sharding(images) else None
+        if rows not in compiled:
+            compiled[rows] = jax.jit(transform, out_shardings=rows)
+        return compiled[rows](images, first)
+
+    return prepare
 
 
 class _Program:
@@ -123,17 +170,14 @@ class _Program:
         self,
         net: PureNet,
         images: Any,
-        transform: Transform | None,
+        sharding: NamedSharding | None,
         call_kwargs: dict[str, Any],
     ) -> None:
-        self._transform = transform or (lambda images, first: images)
-        shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        seen = jax.eval_shape(self._transform, shape, jax.ShapeDtypeStruct((), jnp.uint32))
         with ops.inference():
-            self._traced = traced_for_images(net, seen, **call_kwargs)
+            self._traced = traced_for_images(net, images, **call_kwargs)
         self._maps = image_maps(self._traced)
-        self._sharding = _mesh_sharding(images)
-        self.step = jax.jit(self._step, donate_argnums=1, out_shardings=self._sharding)
+        self._sharding = sharding
+        self.step = jax.jit(self._step, donate_argnums=1, out_shardings=sharding)
 
     def start(self) -> jax.Array:
         """Counts of nothing: of images; then for each map of values and of zeros by filter."""
@@ -160,12 +204,11 @@ class _Program:
     def _step(
         self, variables: Any, state: jax.Array, images: jax.Array, weight: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """The state with a batch added, and a number that is there as soon as that is done."""
+        """The state with a batch added, and how many images it has counted."""
         counted = (weight > 0).astype(jnp.uint32)
         total = jnp.sum(counted)
-        seen = self._transform(images, state[0, 0])
         wanted = [conv.value for conv in self._maps]
-        values = self._traced.evaluate(variables, seen, wanted, by_platform=True)
+        values = self._traced.evaluate(variables, images, wanted, by_platform=True)
         batch = [total[None]]
         for conv, value in zip(self._maps, values, strict=True):
             pixels = value.size // (len(images) * conv.filters)
@@ -173,7 +216,7 @@ class _Program:
                 raise UserError(f"batches of {len(images)} images are too large: give smaller ones")
             zeros = _zeros(arranged(conv, value).reshape(len(images), pixels, conv.filters))
             batch += [total[None] * np.uint32(pixels), jnp.sum(counted[:, None] * zeros, axis=0)]
-        return counts.add(state, jnp.concatenate(batch)), total
+        return counts.add(state, jnp.concatenate(batch)), state[0, 0] + total
 
 
 def _zeros(values: jax.Array) -> jax.Array:
