@@ -14,14 +14,17 @@ import io
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import matplotlib.style
+import numpy as np
 from anyascii import anyascii
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.textpath import TextToPath
+from PIL import Image
 
 INK = "#222222"
 GREY = "#8c8c8c"
@@ -41,6 +44,7 @@ TITLE_SIZE = 12.0
 _MARGIN = 0.12  # inches around the header
 _LEGEND_ROW = 0.2  # inches
 _LEADING = 1.35  # height of a line over its letters
+_COMPRESSION = 3  # of a PNG: more takes twice the time for a tenth fewer bytes
 
 SYNTHETIC = "synthetic data: drawn grains, not photographs"
 WRITTEN = "Letters that no font here can draw are written by sound, number or □."
@@ -195,18 +199,21 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 1, *, right: bool = 
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG."""
-    return _render(figure, "png")
+    with context():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    # Without the transparency that no figure has, and so in less time and as many bytes.
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=_COMPRESSION, dpi=(figure.dpi, figure.dpi))
+    return buffer.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
     """The figure as SVG, letters drawn as outlines so that it needs no font."""
-    return _render(figure, "svg", metadata={"Date": None})
-
-
-def _render(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with context():
-        figure.savefig(buffer, format=kind, **options)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 

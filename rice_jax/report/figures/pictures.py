@@ -343,11 +343,13 @@ def _write_captions(
 ) -> None:
     """A name at the left above each picture and a text at the right, smaller where they'd meet."""
     inches = room / style.DPI
+    # The figure's texts in the axes' places: those of axes are clipped, each by a path of its own.
+    write = functools.partial(axes.figure.text, transform=axes.transData, va="bottom")
     for (left, top), (name, text) in zip(corners, captions, strict=True):
         needed = style.width_of(name, _LETTERS, "bold") + style.width_of(text, _LETTERS) + 0.1
         size = min(_LETTERS, _LETTERS * inches / needed)
-        axes.text(left, top - 4, name, size=size, weight="bold", va="bottom")
-        axes.text(left + room, top - 4, text, size=size, ha="right", va="bottom")
+        write(left, top - 4, name, size=size, weight="bold")
+        write(left + room, top - 4, text, size=size, ha="right")
 
 
 def _cross_out(axes: Axes, corners: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> None:
