@@ -12,14 +12,13 @@ from jax.sharding import Mesh
 from rice_jax import data
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.state import Params, replicate
-from rice_jax.train.step import Sums, measuring_step, seeded
+from rice_jax.train.step import Sums, eval_step
 
 
 class Evaluator:
     """Measures parameters of one net; compiled once, however often it is called.
 
-    Those of the same net share what was compiled, whatever they are augmented with: the validation
-    and the evaluations of a run.
+    One of the same net and the same augmentation has what was compiled for the one before it.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class Evaluator:
             workers: threads that decode; 0 for one a core.
         """
         mesh = data_mesh()
-        self._step = seeded(_measuring(module, mesh, classes), augment_seed)
+        self._step = _step(module, mesh, classes, augment_seed)
         self._feed = Feed(mesh, batch_size)
         self._classes = classes
         self._read = {"image_size": image_size, "limit": limit, "workers": workers}
@@ -90,15 +89,17 @@ class Evaluator:
         return loss / int(confusion.sum()), confusion
 
 
-def _measuring(module: nn.Module, mesh: Mesh, classes: int) -> Callable[..., Sums]:
+def _step(
+    module: nn.Module, mesh: Mesh, classes: int, augment_seed: int | None
+) -> Callable[..., Sums]:
     try:
-        return _latest(module, mesh, classes)
+        return _known_step(module, mesh, classes, augment_seed=augment_seed)
     except TypeError:  # a field of the module's has no hash, as an array
-        return measuring_step(module, mesh, classes)
+        return eval_step(module, mesh, classes, augment_seed=augment_seed)
 
 
-# Validation and the evaluations of a run: of one net, with nothing of another's between them.
-_latest = functools.lru_cache(maxsize=1)(measuring_step)
+# A run's two: images as they are, which validation has too, and augmented ones.
+_known_step = functools.lru_cache(maxsize=2)(eval_step)
 
 
 def on_devices(params: Params) -> Params:

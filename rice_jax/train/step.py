@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax import lax
@@ -131,35 +130,12 @@ def eval_step(
     `first` is the batch's first image's index in the split: with the seed it decides how each
     image is augmented, so that the batch size does not.
     """
-    return seeded(measuring_step(module, mesh, classes), augment_seed)
 
-
-def seeded(
-    measure: Callable[..., Sums], augment_seed: int | None
-) -> Callable[[Params, Batch, Any], Sums]:
-    """`eval_step` out of what `measuring_step` compiles, which serves every seed and none."""
-    # On the host, since an array of one device is none for a job of several.
-    key = np.asarray(jax.random.key_data(jax.random.key(augment_seed or 0)))
-    augment = np.bool_(augment_seed is not None)
-    return lambda params, batch, first: measure(params, batch, first, key, augment)
-
-
-def measuring_step(module: nn.Module, mesh: Mesh, classes: int) -> Callable[..., Sums]:
-    """Compile f(params, batch, first, key, augment) -> sums over all of the mesh.
-
-    `key` is a key's data, `augment` says whether images are augmented by it.
-    """
-
-    def step(
-        params: Params, batch: Batch, first: jax.Array, key: jax.Array, augment: jax.Array
-    ) -> Sums:
-        def augmented(images: jax.Array, place: jax.Array) -> jax.Array:
-            return _scaled(images, _first_steps(jax.random.wrap_key_data(key)), place)
-
+    def step(params: Params, batch: Batch, first: jax.Array) -> Sums:
         def totals_of(row: jax.Array, part: Batch) -> tuple[jax.Array, jax.Array]:
             """Loss and confusion of a part."""
             place = first + _first(batch["image"]) + row
-            images = lax.cond(augment, augmented, _as_they_are, part["image"], place)
+            images = evaluation_inputs(part["image"], place, augment_seed=augment_seed)
             with ops.inference():
                 logits: Any = module.apply({"params": params}, images, train=False)
             counted = jnp.zeros((classes, classes), jnp.int32)
@@ -172,7 +148,7 @@ def measuring_step(module: nn.Module, mesh: Mesh, classes: int) -> Callable[...,
         (loss, confusion), signal = _over_all(totals_of, batch, size, mesh)
         return Sums(loss=loss, confusion=confusion, signal=signal)
 
-    return _over(mesh, step, replicated=(True, False, True, True, True))
+    return _over(mesh, step, replicated=(True, False, True))
 
 
 def evaluation_inputs(
@@ -185,9 +161,7 @@ def evaluation_inputs(
         first: index of the first of them in the split.
         augment_seed: decides with an image's index how it is augmented; None leaves it alone.
     """
-    if augment_seed is None:
-        return _scaled(images, None, first)
-    return _scaled(images, _first_steps(jax.random.key(augment_seed)), first)
+    return _inputs(augment_seed or 0, 0, images, augment_seed is not None, first)[0]
 
 
 def training_inputs(
@@ -226,22 +200,8 @@ def _inputs(
     seed: int, index: jax.Array | int, images: jax.Array, augment: bool, first: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
-    return _scaled(images, augment_key if augment else None, first), dropout_key
-
-
-def _scaled(images: jax.Array, key: jax.Array | None, first: jax.Array | int) -> jax.Array:
-    """Images in [0, 1], augmented by a key."""
-    pixels = images.astype(jnp.float32) if key is None else data.augment(key, images, first)
-    return pixels / 255.0
-
-
-def _as_they_are(images: jax.Array, first: jax.Array) -> jax.Array:
-    return _scaled(images, None, first)
-
-
-def _first_steps(key: jax.Array) -> jax.Array:
-    """What images are augmented by where a net is evaluated: the key of a training's first step."""
-    return jax.random.split(jax.random.fold_in(key, 0))[0]
+    pixels = data.augment(augment_key, images, first) if augment else images.astype(jnp.float32)
+    return pixels / 255.0, dropout_key
 
 
 def _first(images: jax.Array) -> jax.Array:
