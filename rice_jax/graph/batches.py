@@ -16,10 +16,11 @@ class Batches:
     What can be read only once, a generator, is read once and kept.
     """
 
-    def __init__(self, given: Iterable[Any], *, one_shape: bool = True) -> None:
+    def __init__(self, given: Iterable[Any], *, one_shape: bool = True, keep: bool = True) -> None:
         """`given`: any iterable of batches, or one batch: an array, or it and a line of labels.
 
-        `one_shape` refuses images of several shapes. UserError for what is no iterable.
+        `one_shape` refuses images of several shapes. Without `keep` a generator is read as it goes,
+        for whoever reads it once. UserError for what is no iterable.
         """
         self._one_shape = one_shape
         if hasattr(given, "shape") or _is_labelled(given):
@@ -28,7 +29,7 @@ class Batches:
             once = iter(given) is given
         except TypeError as error:
             raise UserError(f"batches are {type(given).__name__}: {_SAY}") from error
-        self._given = list(given) if once else given
+        self._given = list(given) if once and keep else given
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """The pairs; UserError for what is none, or images of several shapes."""

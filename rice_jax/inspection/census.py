@@ -125,7 +125,7 @@ def censuses(
         state = program = None
         before: Any = None
         under_way: deque[jax.Array] = deque()
-        for pixels, weight in Batches(given, one_shape=False):
+        for pixels, weight in Batches(given, one_shape=False, keep=False):
             sharding = _mesh_sharding(pixels)
             if before is None:
                 before = jax.device_put(np.uint32(0), sharding)

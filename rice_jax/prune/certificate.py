@@ -85,7 +85,7 @@ def certify(
 
     worst, beside = _Worst(), _Worst(relative=True)
     changed, images, size = 0, 0, 0.0
-    for batch, _ in Batches(batches):
+    for batch, _ in Batches(batches, keep=False):
         first, second = (
             np.asarray(each) for each in logits([variables for _, variables in nets], batch)
         )
