@@ -12,8 +12,9 @@ from flax import traverse_util
 from tiny_training import SIZE
 
 from rice_jax import models
+from rice_jax.graph import once
 from rice_jax.graph.trace import variable_shapes
-from rice_jax.train import diagnosis, once
+from rice_jax.train import diagnosis
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((10, SIZE, SIZE, 3)).astype(np.float32)

@@ -83,7 +83,7 @@ class Trace:
         edits: Mapping[Value, Callable[[jax.Array], jax.Array]] = MappingProxyType({}),
         *,
         by_platform: bool = False,
-        run: Callable[..., list[Any]] = Equation.apply,
+        run: Callable[..., list[Any]] | None = None,
     ) -> list[jax.Array]:
         """The arrays of the `wanted` values for `variables` and an input x of the traced shape.
 
@@ -91,19 +91,20 @@ class Trace:
         anything reads it. Pure JAX: jit it, and XLA drops what no wanted value needs.
         `by_platform` runs the operations that the module itself runs on this platform, which are
         faster than the trace's and equal but for rounding; gradients are not theirs to give.
-        `run` does an equation, as `Equation.apply`: `ops.replayed` does it faster on CPU.
+        `run` does an equation, instead of `Equation.apply`: `ops.replayed` does it faster on CPU.
         """
         arrays: dict[Value, Any] = {**self.arrays(variables), self.input: x}
 
         def read(value: Value) -> Any:
             return arrays[value] if value.constant is None else value.constant
 
+        apply = Equation.apply if run is None else run
         choices = self._open_choices({*wanted, *edits}) if by_platform else {}
         place = 0
         while place < len(self.equations):
             choice, equation = choices.get(place), self.equations[place]
             if choice is None:
-                results = run(equation, *map(read, equation.inputs))
+                results = apply(equation, *map(read, equation.inputs))
                 place += 1
             else:
                 equation = choice.whole
