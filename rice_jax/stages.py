@@ -18,7 +18,7 @@ from rice_jax import (
     identity,
     inspection,
     lock,
-    profile,
+    profile_stage,
     records,
     specimens,
     train,
@@ -26,8 +26,6 @@ from rice_jax import (
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
-from rice_jax.export import elsewhere
-from rice_jax.graph.trace import variable_shapes
 from rice_jax.report import fates, figures, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
@@ -238,64 +236,7 @@ def _evaluate(job: Job) -> None:
 
 
 def _profile(job: Job) -> None:
-    cluster.on_first(lambda: _count_and_time(job))
-
-
-def _count_and_time(job: Job) -> None:
-    module = train.build(job.config)
-    shape = (job.config.data.image_size, job.config.data.image_size, 3)
-    with Bar("counting"):
-        counted = profile.count(module, shape, frozen=job.config.train.frozen, measure_xla=True)
-    if not job.run.has("config.json"):
-        identity.record(job.run, job.config, None)
-    device = _device(job.config)
-    print(profile.summary(counted, device=device), flush=True)
-    # Time does not depend on what the weights are: zeros need no program to be compiled.
-    shapes = variable_shapes(module, (1, *shape))
-    zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
-    with Bar("measuring latency and throughput"):
-        measured = profile.latency(module, zeros, shape, seconds=0.3)
-    rate = device.flops_per_second
-    in_theory = {
-        convention: profile.theoretical_seconds(number, rate)
-        for convention, number in counted.flops.to_json().items()
-    }
-    times = {
-        "device_flops_per_second": rate,
-        "theoretical_seconds": in_theory,
-        "measured": measured,
-    }
-    print(
-        f"One image: {in_theory['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
-        f"{measured['median']:.2e} s measured on {measured['device']}, "
-        f"{measured['from_host']:.2e} s with the way there and back; "
-        f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
-        f"{measured['throughput']['batch_size']}"
-    )
-    if job.config.profile.runtimes:
-        times["runtimes"] = _elsewhere(job, shapes["params"], measured["from_host"])
-    content = counted.to_json(job.config.model.name, device) | {"time": times}
-    records.write(job.run, records.made(records.ProfileFile, content))
-
-
-def _elsewhere(job: Job, shapes: Any, ours: float) -> dict[str, Any]:
-    """What other runtimes take for one image, told beside our `ours` seconds."""
-    with Bar("measuring other runtimes"):
-        found, why_not = elsewhere.latencies(job.config, shapes)
-    for runtime, seconds in found.items():
-        out = f"--workdir={job.run} --out=net{elsewhere.FORMATS[runtime]}"
-        print(
-            f"One image in {runtime}: {seconds.median:.2e} s with the way there and back, "
-            f"{ours / seconds.median:.2f} times as fast: rice-jax export {out}"
-        )
-    for runtime, why in why_not.items():
-        print(f"{runtime} was not timed: {why}")
-    return {runtime: records.plain(seconds) for runtime, seconds in found.items()}
-
-
-def _device(config: ml_collections.ConfigDict) -> profile.Device:
-    peaks = config.profile
-    return profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
+    cluster.on_first(lambda: profile_stage.count_and_time(job.run, job.config))
 
 
 def _inspect(job: Job) -> None:

@@ -1,0 +1,73 @@
+"""The profile stage: what an image costs the net, counted and timed, into the run's folder."""
+
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from rice_jax import identity, profile, records, train
+from rice_jax.bar import Bar
+from rice_jax.export import elsewhere
+from rice_jax.graph.trace import variable_shapes
+from rice_jax.run import Run
+
+
+def count_and_time(run: Run, config: ml_collections.ConfigDict) -> None:
+    """Count what an image costs the net of `config`, time it here, and write profile.json."""
+    module = train.build(config)
+    shape = (config.data.image_size, config.data.image_size, 3)
+    with Bar("counting"):
+        counted = profile.count(module, shape, frozen=config.train.frozen, measure_xla=True)
+    if not run.has("config.json"):
+        identity.record(run, config, None)
+    device = _device(config)
+    print(profile.summary(counted, device=device), flush=True)
+    # Time does not depend on what the weights are: zeros need no program to be compiled.
+    shapes = variable_shapes(module, (1, *shape))
+    zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    with Bar("measuring latency and throughput"):
+        measured = profile.latency(module, zeros, shape, seconds=0.3)
+    rate = device.flops_per_second
+    in_theory = {
+        convention: profile.theoretical_seconds(number, rate)
+        for convention, number in counted.flops.to_json().items()
+    }
+    times = {
+        "device_flops_per_second": rate,
+        "theoretical_seconds": in_theory,
+        "measured": measured,
+    }
+    print(
+        f"One image: {in_theory['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
+        f"{measured['median']:.2e} s measured on {measured['device']}, "
+        f"{measured['from_host']:.2e} s with the way there and back; "
+        f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
+        f"{measured['throughput']['batch_size']}"
+    )
+    if config.profile.runtimes:
+        times["runtimes"] = _elsewhere(run, config, shapes["params"], measured["from_host"])
+    content = counted.to_json(config.model.name, device) | {"time": times}
+    records.write(run, records.made(records.ProfileFile, content))
+
+
+def _elsewhere(
+    run: Run, config: ml_collections.ConfigDict, shapes: Any, ours: float
+) -> dict[str, Any]:
+    """What other runtimes take for one image, told beside our `ours` seconds."""
+    with Bar("measuring other runtimes"):
+        found, why_not = elsewhere.latencies(config, shapes)
+    for runtime, seconds in found.items():
+        out = f"--workdir={run} --out=net{elsewhere.FORMATS[runtime]}"
+        print(
+            f"One image in {runtime}: {seconds.median:.2e} s with the way there and back, "
+            f"{ours / seconds.median:.2f} times as fast: rice-jax export {out}"
+        )
+    for runtime, why in why_not.items():
+        print(f"{runtime} was not timed: {why}")
+    return {runtime: records.plain(seconds) for runtime, seconds in found.items()}
+
+
+def _device(config: ml_collections.ConfigDict) -> profile.Device:
+    peaks = config.profile
+    return profile.Device(peaks.device_flops_per_second, peaks.device_bytes_per_second)
