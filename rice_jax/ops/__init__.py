@@ -1,7 +1,7 @@
 """Convolution, ReLU and max pooling: XLA's own values and gradients, fast on every backend."""
 
 from rice_jax.ops.convolution import conv_general_dilated, conv_where_slow
-from rice_jax.ops.mode import inference, plain
+from rice_jax.ops.mode import inference, is_run, plain, training
 from rice_jax.ops.parts import mapped, part_size, summed
 from rice_jax.ops.pooling import max_pool
 from rice_jax.ops.relu import relu
@@ -11,6 +11,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_where_slow",
     "inference",
+    "is_run",
     "mapped",
     "max_pool",
     "part_size",
@@ -18,4 +19,5 @@ __all__ = [
     "relu",
     "replayed",
     "summed",
+    "training",
 ]

@@ -82,9 +82,10 @@ def train_step(
 
             def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
                 params = merge(trainable, state.frozen)
-                logits, left = net.apply(
-                    {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
-                )
+                with ops.training():
+                    logits, left = net.apply(
+                        {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
+                    )
                 entropies = _entropies(logits, part)
                 loss = jnp.sum(entropies * part["weight"])
                 if teacher is None:
