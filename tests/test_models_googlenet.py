@@ -1,4 +1,4 @@
-"""An inception where it is run: its 1x1 convolutions of one map are one; where it is looked at, four branches."""
+"""An inception where it is run has its 1x1 convolutions of one map as one; looked at, not."""
 
 import contextlib
 

@@ -72,12 +72,11 @@ class Inception(nn.Module):
             Branch(f5, 5, reduce=r5, dtype=self.dtype, name="branch3") if f5 else None,
             Branch(p, pool=True, dtype=self.dtype, name="branch4") if p else None,
         ]
-        firsts = self._firsts(x, [branch for branch in branches[:3] if branch])
-        return jnp.concatenate(
-            [branch(x, firsts.get(branch.name)) for branch in branches if branch], axis=-1
-        )
+        there = [branch for branch in branches if branch]
+        firsts = self._firsts(x, [branch for branch in there if not branch.pool])
+        return jnp.concatenate([branch(x, firsts.get(str(branch.name))) for branch in there], -1)
 
-    def _firsts(self, x: jax.Array, branches: Sequence[Branch]) -> dict[str | None, jax.Array]:
+    def _firsts(self, x: jax.Array, branches: Sequence[Branch]) -> dict[str, jax.Array]:
         """What the first convolutions of such branches, all 1x1, make of x: computed as one.
 
         Where the net is run: fewer and larger operations compile and run faster. Where it is
@@ -85,13 +84,16 @@ class Inception(nn.Module):
         """
         if self.is_initializing() or not ops.is_run() or len(branches) < 2:
             return {}
-        own = self.variables["params"]
-        layers = [own[branch.name]["reduce" if branch.reduce else "conv"] for branch in branches]
+        names = [str(branch.name) for branch in branches]
+        layers = [
+            self.variables["params"][name]["reduce" if branch.reduce else "conv"]
+            for name, branch in zip(names, branches, strict=True)
+        ]
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *layers)
         ends = np.cumsum([layer["bias"].size for layer in layers])
         conv = Conv(int(ends[-1]), (1, 1), dtype=self.dtype, parent=None)
-        maps = jnp.split(ops.relu(conv.apply({"params": joined}, x)), ends[:-1], axis=-1)
-        return {branch.name: map_ for branch, map_ in zip(branches, maps, strict=True)}
+        maps: Any = conv.apply({"params": joined}, x)
+        return dict(zip(names, jnp.split(ops.relu(maps), ends[:-1], axis=-1), strict=True))
 
 
 class GoogLeNet(Staged):

@@ -1,15 +1,14 @@
 """Loss and confusion matrix of a net over a whole source, on every device."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from rice_jax import data
+from rice_jax.graph.remembered import remembered
 from rice_jax.train.feed import Feed, Lagged, data_mesh
 from rice_jax.train.state import Params, replicate
 from rice_jax.train.step import Sums, eval_step
@@ -44,7 +43,7 @@ class Evaluator:
             workers: threads that decode; 0 for one a core.
         """
         mesh = data_mesh()
-        self._step = _step(module, mesh, classes, augment_seed)
+        self._step = _step(module, mesh, classes, augment_seed=augment_seed)
         self._feed = Feed(mesh, batch_size)
         self._classes = classes
         self._read = {"image_size": image_size, "limit": limit, "workers": workers}
@@ -89,17 +88,8 @@ class Evaluator:
         return loss / int(confusion.sum()), confusion
 
 
-def _step(
-    module: nn.Module, mesh: Mesh, classes: int, augment_seed: int | None
-) -> Callable[..., Sums]:
-    try:
-        return _known_step(module, mesh, classes, augment_seed=augment_seed)
-    except TypeError:  # a field of the module's has no hash, as an array
-        return eval_step(module, mesh, classes, augment_seed=augment_seed)
-
-
 # A run's two: images as they are, which validation has too, and augmented ones.
-_known_step = functools.lru_cache(maxsize=2)(eval_step)
+_step = remembered(2)(eval_step)
 
 
 def on_devices(params: Params) -> Params:

@@ -1,6 +1,5 @@
 """What a recipe asks of each step and each epoch: its learning rate, its image size, how many."""
 
-import functools
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.remembered import remembered
 
 Recipe = Any
 """The `train` part of a configuration."""
@@ -98,7 +98,7 @@ def _refused(field: str, value: Any, why: str) -> UserError:
     return UserError(f"config.train.{field}={value!r} {why}")
 
 
-@functools.cache  # a trace of a large net takes a second
+@remembered(32)  # a trace of a large net takes a second
 def _shapes(module: nn.Module, size: int) -> tuple[Any, bool]:
     """Shapes of the parameters for images of a size, and whether a layer pools those away.
 

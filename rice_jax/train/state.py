@@ -1,6 +1,5 @@
 """What training changes: parameters split into trainable and frozen, and Adam's moments."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rice_jax import data
 from rice_jax.errors import UserError
+from rice_jax.graph.remembered import remembered
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, by layer: {'conv1': {'kernel': ..., 'bias': ...}, ...}."""
@@ -73,24 +73,13 @@ def create(params: Params, frozen: Sequence[str]) -> TrainState:
 
 def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str]) -> TrainState:
     """A state of `jax.ShapeDtypeStruct`s for images (N, H, W, C), at no compute."""
-    known = module, tuple(input_shape), tuple(frozen)
-    try:
-        hash(known)
-    except TypeError:  # arrays among the module's fields
-        return _shapes(*known)
-    return jax.tree.map(lambda leaf: leaf, _known_shapes(*known, jnp.result_type(float)))
+    known = _shapes(module, tuple(input_shape), tuple(frozen))
+    return jax.tree.map(lambda leaf: leaf, known)  # dictionaries of the caller's own
 
 
+@remembered(4)  # a run asks for those of its net at each of its checkpoints
 def _shapes(module: nn.Module, input_shape: tuple[int, ...], frozen: tuple[str, ...]) -> TrainState:
     return jax.eval_shape(lambda: create(random_params(module, input_shape, 0), frozen))
-
-
-@functools.lru_cache(maxsize=4)  # a run asks for those of its net at each of its checkpoints
-def _known_shapes(
-    module: nn.Module, input_shape: tuple[int, ...], frozen: tuple[str, ...], precision: Any
-) -> TrainState:
-    del precision
-    return _shapes(module, input_shape, frozen)
 
 
 def require_memory(shapes: TrainState) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import errors
 
@@ -16,6 +15,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
 from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.marks import Layer, calling, mark
+from rice_jax.graph.remembered import remembered
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +34,8 @@ class LinenNet(PureNet):
     def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
         """Shapes of the variables that `module.init` would make, at no compute."""
         image = jax.ShapeDtypeStruct(tuple(x.shape), np.dtype(x.dtype))
-        known = self.module, image, tuple(any_stream(rngs)), tuple(kwargs.items())
-        try:
-            hash(known)
-        except TypeError:  # arrays among the module's fields, or in the call
-            return _shapes(self.module, image, any_stream(rngs), kwargs)
-        return jax.tree.map(lambda leaf: leaf, _known_shapes(*known, jnp.result_type(float)))
+        known = _shapes(self.module, image, tuple(any_stream(rngs)), tuple(kwargs.items()))
+        return jax.tree.map(lambda leaf: leaf, known)  # dictionaries of the caller's own
 
     def apply(self, variables: Any, x: Any, **options: Any) -> Any:
         """`module.apply`; UserError for a random stream that has no key."""
@@ -81,23 +77,16 @@ class LinenNet(PureNet):
             yield
 
 
+@remembered(32)  # half of a trace's time, and a pruning traces a net many times
 def _shapes(
-    module: nn.Module, image: jax.ShapeDtypeStruct, keys: dict[str, Any], kwargs: Any
-) -> Any:
-    return unboxed(jax.eval_shape(lambda x: module.init(keys, x, **kwargs), image))
-
-
-@functools.lru_cache(maxsize=32)  # half of a trace's time, and a pruning traces a net many times
-def _known_shapes(
     module: nn.Module,
     image: jax.ShapeDtypeStruct,
     streams: tuple[str, ...],
     kwargs: tuple[tuple[str, Any], ...],
-    precision: Any,
 ) -> Any:
-    """The same of what has been asked for lately; what keys are does not matter to shapes."""
-    del precision
-    return _shapes(module, image, dict.fromkeys(streams, jax.random.key(0)), dict(kwargs))
+    """Shapes of the variables; what the streams' keys are does not matter to them."""
+    keys = dict.fromkeys(streams, jax.random.key(0))
+    return unboxed(jax.eval_shape(lambda x: module.init(keys, x, **dict(kwargs)), image))
 
 
 def streams(rngs: Any) -> dict[str, Any]:
