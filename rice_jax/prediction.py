@@ -152,12 +152,13 @@ def classifier(
         return ops.mapped(functools.partial(answer, params), pixels, size)
 
     rows = PartitionSpec(AXIS)
+    function, given = ops.bound(apply, params)
     mapped = jit(
         jax.shard_map(
-            apply, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
+            function, mesh=mesh, in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False
         )
     )
-    on_devices = state.replicate(params, mesh)
+    on_devices = state.replicate(given, mesh)
 
     def classify(pixels: np.ndarray) -> jax.Array:
         if missing := -len(pixels) % mesh.size:

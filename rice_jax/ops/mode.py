@@ -39,7 +39,7 @@ def plain() -> contextlib.AbstractContextManager[None]:
 
 
 def training() -> contextlib.AbstractContextManager[None]:
-    """What is traced within is run, not counted: layers that read one map may be computed as one."""
+    """What is traced within is run, not counted: layers that read one map may become one."""
     return _switched(Mode.TRAINING)
 
 

@@ -70,19 +70,21 @@ def latency(
     _, *image = whole_shape(input_shape)
     options = module.options(**call_kwargs)
 
-    @jax.jit
     def apply(variables: Any, x: jax.Array) -> Any:
         with ops.inference():
             return module.apply(variables, x, **options)
 
+    function, given = ops.bound(apply, variables)
+    jitted = jax.jit(function)
+
     def timed(compiled: Any, give: Callable[[], Any], take: Callable[[Any], Any]) -> np.ndarray:
-        return _durations(lambda: take(compiled(variables, give())), repeats, warmup, seconds)
+        return _durations(lambda: take(compiled(given, give())), repeats, warmup, seconds)
 
     def measure(batch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
         images = np.random.default_rng(0).random((batch_size, *image), np.float32)
         x = jax.device_put(images)
         started = time.perf_counter()
-        compiled = apply.lower(variables, x).compile()
+        compiled = jitted.lower(given, x).compile()
         compile_seconds = time.perf_counter() - started
         net = timed(compiled, lambda: x, jax.block_until_ready)
         whole = timed(compiled, lambda: images, jax.device_get) if batch_size == 1 else net
