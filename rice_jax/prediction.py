@@ -143,7 +143,7 @@ def classifier(
 
     def answer(params: Any, pixels: jax.Array) -> jax.Array:
         images = pixels.astype(jnp.float32) / 255
-        with ops.inference():
+        with ops.inference(), ops.joined():
             logits: Any = module.apply({"params": params}, images, train=False)
         return nn.softmax(logits)
 

@@ -10,7 +10,15 @@ import pytest
 from rice_jax import models, ops
 from rice_jax.models.googlenet import Inception
 
-WAYS = pytest.mark.parametrize("way", [ops.training, ops.inference])
+
+def inferring():
+    stack = contextlib.ExitStack()
+    stack.enter_context(ops.inference())
+    stack.enter_context(ops.joined())
+    return stack
+
+
+WAYS = pytest.mark.parametrize("way", [ops.joined, inferring])
 
 
 def drawn(*shape):
@@ -77,7 +85,7 @@ def test_an_inception_learns_the_same_in_fewer_convolutions(dtype, close, widths
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(variables, x)
 
-    same(gradients(ops.training), gradients(contextlib.nullcontext), close)
+    same(gradients(ops.joined), gradients(contextlib.nullcontext), close)
 
 
 @WAYS
@@ -102,3 +110,18 @@ def test_parameters_are_the_same_wherever_they_are_made(way):
     with way():
         made = module.init(jax.random.key(1), x)
     jax.tree.map(np.testing.assert_array_equal, made, module.init(jax.random.key(1), x))
+
+
+@pytest.mark.parametrize("way", [contextlib.nullcontext, ops.inference, ops.plain])
+def test_a_net_that_is_looked_at_has_each_convolution(way):
+    module, x = Inception((4, 3, 5, 2, 6, 3)), drawn(2, 7, 6, 5)
+    variables = filled(module, x)
+
+    def apply(x):
+        with way():
+            return module.apply(variables, x)
+
+    assert convolutions(apply, x) == 6
+    with ops.joined():
+        assert convolutions(apply, x) == 4
+    assert convolutions(apply, x) == 6

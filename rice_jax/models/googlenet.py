@@ -79,10 +79,10 @@ class Inception(nn.Module):
     def _firsts(self, x: jax.Array, branches: Sequence[Branch]) -> dict[str, jax.Array]:
         """What the first convolutions of such branches, all 1x1, make of x: computed as one.
 
-        Where the net is run: fewer and larger operations compile and run faster. Where it is
-        looked at, each branch computes its own.
+        Where layers may be joined: fewer and larger operations compile and run faster. Elsewhere
+        each branch computes its own.
         """
-        if self.is_initializing() or not ops.is_run() or len(branches) < 2:
+        if self.is_initializing() or not ops.joins() or len(branches) < 2:
             return {}
         names = [str(branch.name) for branch in branches]
         layers = [

@@ -2,7 +2,7 @@
 
 from rice_jax.ops.constants import bound
 from rice_jax.ops.convolution import conv_general_dilated, conv_where_slow
-from rice_jax.ops.mode import inference, is_run, plain, training
+from rice_jax.ops.mode import inference, joined, joins, plain
 from rice_jax.ops.parts import mapped, part_size, summed
 from rice_jax.ops.pooling import max_pool
 from rice_jax.ops.relu import relu
@@ -13,7 +13,8 @@ __all__ = [
     "conv_general_dilated",
     "conv_where_slow",
     "inference",
-    "is_run",
+    "joined",
+    "joins",
     "mapped",
     "max_pool",
     "part_size",
@@ -21,5 +22,4 @@ __all__ = [
     "relu",
     "replayed",
     "summed",
-    "training",
 ]

@@ -1,4 +1,4 @@
-"""How a net is traced: as usual, by XLA's own operations, to learn, or for inference alone.
+"""How a net is traced: its operations as usual, as XLA's own, or for inference; its layers joined.
 
 A function that `jax.jit` has traced before stays as it was traced: switch inside it.
 """
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 
 class Mode(enum.Enum):
-    """What `max_pool`, `relu`, `conv_general_dilated` and layers that can be joined become."""
+    """What `max_pool`, `relu` and `conv_general_dilated` become."""
 
     USUAL = enum.auto()
     PLAIN = enum.auto()
-    TRAINING = enum.auto()
     INFERENCE = enum.auto()
 
 
 _mode: contextvars.ContextVar[Mode] = contextvars.ContextVar("rice_jax_mode", default=Mode.USUAL)
+_joins: contextvars.ContextVar[bool] = contextvars.ContextVar("rice_jax_joins", default=False)
 
 
 @contextlib.contextmanager
@@ -38,13 +38,8 @@ def plain() -> contextlib.AbstractContextManager[None]:
     return _switched(Mode.PLAIN)
 
 
-def training() -> contextlib.AbstractContextManager[None]:
-    """What is traced within is run, not counted: layers that read one map may become one."""
-    return _switched(Mode.TRAINING)
-
-
 def inference() -> contextlib.AbstractContextManager[None]:
-    """As `training`, without a gradient: all max pools that fit become slices on CPU too.
+    """What is traced within is run, not counted: all max pools that fit become slices on CPU.
 
     They are two to four times as fast as `lax.reduce_window`, with the same values, but XLA counts
     operations in float32 sums, and its count of a net would stray by 1e-6.
@@ -52,9 +47,22 @@ def inference() -> contextlib.AbstractContextManager[None]:
     return _switched(Mode.INFERENCE)
 
 
-def is_run() -> bool:
-    """Whether what is traced is run; else it is looked at layer by layer, as it is written."""
-    return mode() in (Mode.TRAINING, Mode.INFERENCE)
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """What is traced within is run, not looked at: layers that read one map may become one.
+
+    They are then missing by their own names: count, look into and prune a net outside.
+    """
+    token = _joins.set(True)
+    try:
+        yield
+    finally:
+        _joins.reset(token)
+
+
+def joins() -> bool:
+    """Whether layers may become one."""
+    return _joins.get()
 
 
 def mode() -> Mode:

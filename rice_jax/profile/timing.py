@@ -71,7 +71,7 @@ def latency(
     options = module.options(**call_kwargs)
 
     def apply(variables: Any, x: jax.Array) -> Any:
-        with ops.inference():
+        with ops.inference(), ops.joined():
             return module.apply(variables, x, **options)
 
     function, given = ops.bound(apply, variables)

@@ -82,7 +82,7 @@ def train_step(
 
             def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
                 params = merge(trainable, state.frozen)
-                with ops.training():
+                with ops.joined():
                     logits, left = net.apply(
                         {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
                     )
@@ -137,7 +137,7 @@ def eval_step(
             """Loss and confusion of a part."""
             place = first + _first(batch["image"]) + row
             images = evaluation_inputs(part["image"], place, augment_seed=augment_seed)
-            with ops.inference():
+            with ops.inference(), ops.joined():
                 logits: Any = module.apply({"params": params}, images, train=False)
             counted = jnp.zeros((classes, classes), jnp.int32)
             counted = counted.at[part["label"], jnp.argmax(logits, axis=-1)].add(
@@ -214,7 +214,7 @@ def _answers(teacher: Teacher | None, params: Params, images: jax.Array) -> jax.
     """A teacher's logits (N, classes); none, of shape (0,), without one."""
     if teacher is None:
         return jnp.zeros(0)
-    with ops.inference():
+    with ops.inference(), ops.joined():
         answers: Any = teacher.module.apply({"params": params}, images, train=False)
     return answers
 
