@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -257,8 +258,17 @@ def _inspect(job: Job) -> None:
 def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Census) -> None:
     trained, side = job.trained, job.config.data.image_size
     variables = {"params": trained.params}
-    with Bar("proving filters dead"):
-        proven = inspection.proven_dead(trained.module, variables, (1, side, side, 3))
+    see = inspection.seer(trained.module, jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
+    with futures.ThreadPoolExecutor(1) as beside:  # XLA compiles while matplotlib draws
+        proof = beside.submit(inspection.proven_dead, trained.module, variables, (1, side, side, 3))
+        with Bar("drawing feature maps"):
+            unproven = inspection.to_json(clean, augmented, {path: [] for path in clean.layers})
+            marks = fates.marked(records.made(records.DeadFiltersFile, unproven))
+            _draw_feature_maps(job, see, marks)
+            shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
+            records.write(job.run, shown)
+        with Bar("proving filters dead"):
+            proven = proof.result()
     content = inspection.to_json(clean, augmented, proven)
     found = records.made(records.DeadFiltersFile, content)
     records.write(job.run, found)
@@ -269,11 +279,6 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
             f"{len(layer.proven_dead)} proven dead for every image",
             flush=True,
         )
-    see = inspection.seer(trained.module, jax.ShapeDtypeStruct((1, side, side, 3), np.float32))
-    with Bar("drawing feature maps"):
-        _draw_feature_maps(job, see, fates.marked(found))
-        shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
-        records.write(job.run, shown)
 
 
 def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:

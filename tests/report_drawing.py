@@ -28,7 +28,16 @@ def drawn_texts(figure) -> list[tuple[str, tuple[float, float, float, float]]]:
 
     with mock.patch.object(matplotlib.text.Text, "draw", spy):
         figures.png(figure)
-    return list(found.values())
+    return [*found.values(), *_written_in_pictures(figure)]
+
+
+def _written_in_pictures(figure):
+    for picture in figure.findobj(lambda artist: hasattr(artist, "written")):
+        place = picture.get_window_extent()
+        for text, (left, top, right, bottom) in picture.written:
+            if text:
+                box = place.x0 + left, place.y1 - bottom, place.x0 + right, place.y1 - top
+                yield text, box
 
 
 def assert_clean(figure) -> list[str]:

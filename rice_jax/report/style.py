@@ -24,7 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.textpath import TextToPath
-from PIL import Image
+from PIL import Image, ImageFont
 
 INK = "#222222"
 GREY = "#8c8c8c"
@@ -264,6 +264,13 @@ def width_of(text: str, size: float = FONT_SIZE, weight: str = "normal") -> floa
     """How wide a line of text is, in inches."""
     properties = FontProperties(family=_families(), size=size, weight=weight)
     return TextToPath().get_text_width_height_descent(text, properties, ismath=False)[0] / 72
+
+
+@functools.lru_cache(100)
+def picture_font(size: int, weight: str = "normal") -> ImageFont.FreeTypeFont:
+    """Letters of ASCII, `size` pixels high, to write into a picture with."""
+    path = findfont(FontProperties(family=_families()[:1], weight=weight))
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def fit(text: str, inches: float, size: float = FONT_SIZE) -> str:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
+from PIL import Image, ImageDraw
 
 from rice_jax.report import numbers, style
 from rice_jax.report.fates import NEAR
@@ -32,7 +33,12 @@ _MOST_MAPS = 512
 _NARROWEST = 128  # pixels of a cell, for its caption
 _CAPTION = 32  # pixels above a map
 _GAP = 12  # pixels between cells
-_LETTERS = 7.0  # points
+_LETTERS = 15  # pixels that a caption's are high
+_FEW = 6  # letters of a number
+_BETWEEN = 10  # pixels between what stands left and right above a map
+
+_Written = tuple[str, tuple[float, float, float, float]]
+"""A text, and its left, top, right and bottom in pixels of the picture that it stands in."""
 
 
 @style.styled
@@ -175,6 +181,7 @@ def feature_maps(
         pictures.insert(0, _fitted(np.asarray(image), pictures[0].shape[:2]))
         captions.insert(0, ("input", ""))
     mosaic, corners = _mosaic(pictures, columns)
+    mosaic, written = _captioned(mosaic, corners, captions, mosaic.shape[1] // columns - _GAP)
     places = dict(zip(shown, corners[image is not None :], strict=True))
 
     width, down = mosaic.shape[1] / style.DPI, mosaic.shape[0] / style.DPI
@@ -185,10 +192,8 @@ def feature_maps(
         width, down + below, title, _subtitle(path, maps, shown), synthetic=synthetic
     )
     axes = _full_axes(figure, width, down)
-    axes.add_image(_Mosaic(axes, mosaic))
+    axes.add_image(_Mosaic(axes, mosaic, written))
     axes.set(xlim=(0, mosaic.shape[1]), ylim=(mosaic.shape[0], 0))
-    room = mosaic.shape[1] // columns - _GAP
-    _write_captions(axes, corners, captions, room)
     _cross_out(axes, [places[c] for c in shown if c in dead], pictures[-1].shape)
     _frame(axes, [places[c] for c in shown if c in nearly], pictures[-1].shape)
     x, y = _GAP / mosaic.shape[1], below / figure.get_figheight()
@@ -301,11 +306,13 @@ class _Mosaic(AxesImage):
     Matplotlib would resample it in floats, which takes a gigabyte for 512 maps.
     """
 
-    def __init__(self, axes: Axes, picture: np.ndarray) -> None:
+    def __init__(self, axes: Axes, picture: np.ndarray, written: Sequence[_Written]) -> None:
         height, width = picture.shape[:2]
         super().__init__(axes, origin="upper", extent=(0, width, height, 0))
         self.set_data(picture)
         self._picture = picture
+        self.written = written
+        """The texts that are part of the picture."""
 
     def make_image(self, renderer: Any, magnification: float = 1.0, unsampled: bool = False) -> Any:
         """Pixels as RGBA, left and bottom of their place, and what is left to transform."""
@@ -330,26 +337,39 @@ def _range(values: np.ndarray, *, dead: bool) -> str:
 
 
 def _brief(value: float) -> str:
-    """Two significant digits in few letters: 1.2e-05 as '1.2e-5'."""
-    mantissa, mark, exponent = f"{value:.2g}".partition("e")
+    """Two significant digits in few letters: 1.2e-05 as '1.2e-5', 0.00012 as '1.2e-4'."""
+    text = f"{value:.2g}"
+    mantissa, mark, exponent = (text if len(text) <= _FEW else f"{value:.1e}").partition("e")
     return f"{mantissa}e{int(exponent)}" if mark else mantissa
 
 
-def _write_captions(
-    axes: Axes,
+def _captioned(
+    mosaic: np.ndarray,
     corners: Sequence[tuple[int, int]],
     captions: Sequence[tuple[str, str]],
     room: int,
-) -> None:
-    """A name at the left above each picture and a text at the right, smaller where they'd meet."""
-    inches = room / style.DPI
-    # The figure's texts in the axes' places: those of axes are clipped, each by a path of its own.
-    write = functools.partial(axes.figure.text, transform=axes.transData, va="bottom")
+) -> tuple[np.ndarray, list[_Written]]:
+    """A name at the left above each picture and a text at the right, smaller where they'd meet.
+
+    They are written into the picture: matplotlib would take most of a figure's time for them.
+    """
+    picture = Image.fromarray(mosaic)
+    pen = ImageDraw.Draw(picture)
+    written = []
     for (left, top), (name, text) in zip(corners, captions, strict=True):
-        needed = style.width_of(name, _LETTERS, "bold") + style.width_of(text, _LETTERS) + 0.1
-        size = min(_LETTERS, _LETTERS * inches / needed)
-        write(left, top - 4, name, size=size, weight="bold")
-        write(left + room, top - 4, text, size=size, ha="right")
+        needed = sum(
+            style.picture_font(_LETTERS, weight).getlength(part)
+            for part, weight in ((name, "bold"), (text, "normal"))
+        )
+        size = min(_LETTERS, int(_LETTERS * room / (needed + _BETWEEN)))
+        for x, part, weight, anchor in (
+            (left, name, "bold", "ld"),
+            (left + room, text, "normal", "rd"),
+        ):
+            place, font = (x, top - 4), style.picture_font(size, weight)
+            pen.text(place, part, style.INK, font, anchor)
+            written.append((part, pen.textbbox(place, part, font, anchor)))
+    return np.asarray(picture), written
 
 
 def _cross_out(axes: Axes, corners: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> None:
