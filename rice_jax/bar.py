@@ -9,21 +9,35 @@ from tqdm import tqdm
 
 _OFTEN, _SELDOM = 4.0, 30.0
 """Seconds between two lines of a log: a tenth of what the task has taken so far, within these."""
+_SHORT = 1.0
+"""Seconds that a task takes at least, to be told of."""
 _LOOK_SECONDS = 0.5
+
+
+class _Silence:
+    """Since when a log has no new line, whichever task the last one was of."""
+
+    since: float | None = None
+    """None before the first task."""
+
+
+_silence = _Silence()
 
 
 class Bar:
     """Tells on standard error; results have standard output to themselves.
 
     A thread of its own tells while the task's are busy, as in a long compilation. `close`, or the
-    end of a `with`, ends it.
+    end of a `with`, ends it. Short tasks after each other are told of as one long one would be.
     """
 
     def __init__(self, task: str, images: int | None = None, done: int = 0) -> None:
         """A task of `images` images, `done` of them behind us; None where nothing is counted."""
         self._task, self._images, self._done = task, images, done
         self._said, self._told_of = "", done
-        self._begun = self._told = time.monotonic()
+        self._begun = time.monotonic()
+        if _silence.since is None:
+            _silence.since = self._begun
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
             form = "{desc}: {elapsed}" if images is None else None
@@ -81,9 +95,10 @@ class Bar:
         """A line in the log, where one is due."""
         now = time.monotonic()
         pause = min(_SELDOM, max(_OFTEN, (now - self._begun) / 10))
-        if self._bar is not None or now - self._told < pause:
+        assert _silence.since is not None
+        if self._bar is not None or now - self._begun < _SHORT or now - _silence.since < pause:
             return
-        self._told = now
+        _silence.since = now
         seconds = f"{now - self._begun:.0f} s"
         if self._images is None:
             line = f"{self._task}: {seconds}"

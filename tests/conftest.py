@@ -16,6 +16,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from rice_jax import bar
+
 # The backend starts here, by what stands in the environment and no test's wish, so that a child
 # process with this environment and as many devices computes the same to the last bit.
 jax.devices()
@@ -106,6 +108,11 @@ def _module_leaves_jax_as_it_was(request):
 def _test_leaves_jax_as_it_was(request):
     with _left_as_found(request.node.name):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _each_test_begins_a_log(monkeypatch):
+    monkeypatch.setattr(bar, "_silence", bar._Silence())
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,16 @@ def test_no_two_lines_of_a_task_that_rests_are_the_same(clock, capsys):
     ]
 
 
+def test_short_tasks_after_each_other_do_not_make_a_long_silence(clock, capsys):
+    clock += [0, 3.5, 3.6, 4.1, 4.7, 4.8, 8.6, 8.7, 30, 30.1, 31.2]
+    for task, looks in (("a", 1), ("b", 2), ("c", 1), ("d", 0), ("e", 2)):
+        with bar.Bar(task, 9) as told:
+            for _ in range(looks):
+                told.advance(1)
+    # b is half a second old at 4.1; c comes 3.9 s after its line; e after much that had no bar.
+    assert capsys.readouterr().err.splitlines() == ["b: 2 of 9 images", "e: 2 of 9 images"]
+
+
 def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
     clock += [0, 3, 5, 6]
     assert list(progress("abc", 3, "checking folder")) == ["a", "b", "c"]
@@ -70,7 +80,7 @@ def test_images_pass_by_unchanged_and_are_told_of(clock, capsys):
 
 
 def test_a_split_is_counted_once_in_however_many_files_it_is_kept(tmp_path, monkeypatch, capsys):
-    for seconds in ("_OFTEN", "_SELDOM"):  # each image is told of
+    for seconds in ("_OFTEN", "_SELDOM", "_SHORT"):  # each image is told of
         monkeypatch.setattr(bar, seconds, 0)
     monkeypatch.setattr(bar, "_LOOK_SECONDS", 3600)
     files = data_files.pictures(10)
