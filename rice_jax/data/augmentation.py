@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 TURN = 0.1  # rotation, of a full turn, either way
 ZOOM = 0.1  # either way, the same on both axes
@@ -90,7 +91,7 @@ def _transform(
     contrast: jax.Array,
 ) -> jax.Array:
     moved = _sample(image, *_positions(image.shape[:2], flip, angle, zoom, shift))
-    mean = moved.mean((0, 1))
+    mean = moved.mean(0).mean(0)  # row by row: XLA's CPU backend would go pixel by pixel
     return jnp.clip(mean + contrast * (moved - mean), 0, 255)
 
 
@@ -126,14 +127,16 @@ def _sample(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Bilinear values (H, W, C) of an image at rows and columns inside it.
 
     One index a pixel serves all channels; the four neighbours are the same index, offset. Each is
-    used once, so that XLA fuses the gather with the sum: twice would materialise it.
+    used once, so that XLA fuses the gather with the sum: twice would materialise it. The places
+    are materialised: fused too, they would be computed for each channel anew.
     """
     height, width, channels = image.shape
     top = jnp.minimum(jnp.floor(rows), height - 2)
     left = jnp.minimum(jnp.floor(columns), width - 2)
-    below, beside = (rows - top)[..., None], (columns - left)[..., None]
-    pixels = image.reshape(-1, channels)
     index = top.astype(jnp.int32) * width + left.astype(jnp.int32)
+    index, down, right = lax.optimization_barrier((index, rows - top, columns - left))
+    below, beside = down[..., None], right[..., None]
+    pixels = image.reshape(-1, channels)
 
     def neighbour(offset: int) -> jax.Array:
         return pixels.at[index + offset].get(mode="promise_in_bounds").astype(jnp.float32)
