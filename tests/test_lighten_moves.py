@@ -79,6 +79,21 @@ def test_a_step_leaves_a_lighter_net_whose_parameters_fit(name, step, monkeypatc
     configuration.check(lighter.config)
 
 
+@pytest.mark.parametrize(("multiple", "share"), [(2, 0.5), (3, 0.8)])
+@pytest.mark.parametrize("name", ["final", "googlenet_light", "micro"])
+def test_layers_that_lose_channels_keep_a_multiple(name, multiple, share):
+    whole = net(name)
+    judge = dataclasses.replace(judged(), round_to=multiple, share=share)
+    lighter = MOVES["channels"](whole, judge)
+    sizes = [
+        {path: kernel.shape[-1] for path, kernel in traverse_util.flatten_dict(params).items()}
+        for params in (whole.params, lighter.params)
+    ]
+    less = {path: left for path, left in sizes[1].items() if left < sizes[0][path]}
+    assert less
+    assert all(left % multiple == 0 for left in less.values())
+
+
 @pytest.mark.usefixtures("as_arguments")
 def test_what_judges_a_layer_takes_the_parameters_as_an_argument():
     assert MOVES["layer"](net("cnn_light"), judged()).why

@@ -219,6 +219,7 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
     assert not set(trained) & set(more)
     for asked, said in (
         ({"share": 0.3}, "a search with share=0.5, not 0.3"),
+        ({"round_to": 8}, "a search with round_to=1, not 8"),
         ({"measure": "params"}, "a search with measure=flops, not params"),
     ):
         with pytest.raises(UserError, match=said):

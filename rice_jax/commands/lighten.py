@@ -29,6 +29,7 @@ STEPS = ("channels", "layer", "resolution", "stem")
 @option("--measure", Word(MEASURES), "What is to be small", "flops")
 @option("--steps", Several(Word(STEPS), 1), "What may be taken away", STEPS)
 @option("--share", Real(0, 1, above=True, below=True), "Of the cost left where channels go", 0.5)
+@option("--round_to", Whole(1, 65_536), "Layers keep a multiple of so many filters", 1)
 @option("--rounds", Whole(1, 100), "Steps after each other, at most", 6)
 @option("--beam", Whole(1, 100), "Nets that each round makes lighter", 2)
 @option(

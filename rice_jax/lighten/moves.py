@@ -42,6 +42,8 @@ class Judge:
     measure: str
     """That cost: 'study' (FLOPs) or 'params'."""
     criterion: str
+    round_to: int = 1
+    """Layers that lose channels keep a multiple of so many."""
 
 
 Move = Callable[[train.Trained, Judge], Lighter | str]
@@ -58,6 +60,7 @@ def channels(net: train.Trained, judge: Judge) -> Lighter | str:
             judge.images,
             budgets={judge.measure: int(judge.share * before[judge.measure])},  # type: ignore[dict-item]
             criterion=judge.criterion,
+            round_to=judge.round_to,
             seed=config.seed,
             rebuild=net.module.with_widths,
             optional=net.module.optional(),

@@ -190,10 +190,11 @@ class _Search:
 
     def _judge(self, net: train.Trained) -> Judge:
         source = self._workshop.dataset.splits["train"]
-        few = self._request.judge_images
+        request = self._request
+        few = request.judge_images
         images = Images(net.config, source, ("augmented",), limit=few, task="judging")
-        measure = "params" if self._request.measure == "params" else "study"
-        return Judge(images, self._request.share, measure, self._request.criterion)
+        measure = "params" if request.measure == "params" else "study"
+        return Judge(images, request.share, measure, request.criterion, request.round_to)
 
     def _note(self, found: Candidate) -> None:
         self._tried[found.name] = found

@@ -13,7 +13,9 @@ STEPS = ("channels", "layer", "resolution", "stem")
 MOST_CANDIDATES = 1_000
 """Of a search: each is trained, and is a point of a figure."""
 
-_OF_A_CANDIDATE = ("measure", "share", "epochs", "final_epochs", "criterion", "judge_images")
+_OF_A_CANDIDATE = (
+    *("measure", "share", "round_to", "epochs", "final_epochs", "criterion", "judge_images"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,8 @@ class SearchRequest:
     steps: tuple[str, ...] = STEPS
     share: float = 0.5
     """Of the cost that is left where channels go."""
+    round_to: int = 1
+    """Layers that lose channels keep a multiple of so many."""
     rounds: int = 6
     beam: int = 2
     """Nets that each round makes lighter."""
