@@ -2,7 +2,7 @@
 
 import dataclasses
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,8 @@ class Plan:
     """A net's run before it is made."""
 
     config: ml_collections.ConfigDict
+    given: Collection[str]
+    """Fields of it that the user has set."""
     run: Run
     finished: bool
     hours: float = 0.0
@@ -97,7 +99,7 @@ def plan(
     configuration.check(config)
     first_run.settle(config, fields)
     run = Run(f"{out}/{name}")
-    return Plan(config, run, finished=_finished(run, config, dataset))
+    return Plan(config, list(fields), run, finished=_finished(run, config, dataset))
 
 
 def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> bool:
@@ -166,7 +168,7 @@ def make(plans: Sequence[Plan], out: str) -> None:
 def _made(plan: Plan) -> bool:
     """Whether the run came to its end; whatever goes wrong is told and must not stop the others."""
     try:
-        run_stages(plan.config, str(plan.run), list(STAGES))
+        run_stages(plan.config, str(plan.run), list(STAGES), plan.given)
     except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
         tell(f"{plan.name}: {line(error)}")
         return False

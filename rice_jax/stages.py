@@ -127,10 +127,10 @@ def _refuse_strangers(job: Job) -> None:
 def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
-    if job.restart and run.has("prune.json"):
+    if job.restart and _irreplaceable(run):
         raise UserError(
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "
-            "prune that one again, into another folder"
+            "make it of that one again, in another folder"
         )
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
@@ -140,6 +140,17 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
         config.model.classes = saved.config["model"]["classes"]
         wanted = records.ConfigFile(config=configuration.to_json(config))
         identity.refuse_another(run, saved, wanted)
+
+
+def _irreplaceable(run: Run) -> bool:
+    """Whether what a run began with is in its checkpoints alone: `prune` or `lighten` made it."""
+    if any(run.has(name) for name in (records.PruneFile.FILE, records.LightenFile.FILE)):
+        return True
+    try:
+        named = configuration.read(run).config["model"]["weights"]
+        return named in ("", train.RANDOM) and train.newest(run).progress.given
+    except UserError:  # no run yet, or a damaged one
+        return run.has(records.StepFile.FILE)
 
 
 def _watch(run: Run, stage: str) -> None:

@@ -75,6 +75,7 @@ MISTAKES = [
     ("prune --workdir=run --out=x --drop=dead --seeds=1,2", "give --finetune_epochs"),
     ("prune --workdir=run --out=x --drop=dead --baselines=l1", "need a budget"),
     ("prune --workdir=run --suggest --max_flops=1M --drop=dead", "leave out --drop, --max_flops"),
+    ("prune --workdir=run --suggest --finetune_epochs=1", "leave out --finetune_epochs"),
     ("prune --workdir=run --suggest --config.train.epochs=0", "epochs=0: give a whole number"),
     ("prune --workdir=damaged --suggest", "config.json is damaged"),
     ("lighten", "--workdir is missing"),

@@ -106,6 +106,10 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
     figure = figures.accuracy_per_tflop(list(drawn.values()), title="")
     labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert sorted(labels) == ["cnn", "final (≤)"]
+    alone = pictures([net for net in drawn.values() if not net.complete], synthetic=False)
+    (scatter,) = [each.figure for each in alone if each.name == "flops_accuracy"]
+    drawn_texts(scatter)
+    assert "--" not in {tick.get_text() for tick in scatter.axes[0].get_yticklabels()}
 
 
 @pytest.mark.parametrize(

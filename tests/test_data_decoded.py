@@ -136,3 +136,15 @@ def test_the_least_recently_used_decoded_splits_make_room(folder, tmp_path, monk
         next(data.batches(source, 5, image_size=image_size))
     sizes = {file.name.split("-")[1] for file in tmp_path.glob("*/decoded/*.uint8")}
     assert sizes == {"9", "7"}
+
+
+def test_so_do_averaged_ones_and_what_a_killed_process_left_of_one(folder, tmp_path, monkeypatch):
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    monkeypatch.setattr(decoded, "MOST_KEPT", 5 * (9 * 9 * 3 + 4))
+    next(data.batches(source, 5, image_size=4, whole_size=8))
+    (averaged,) = tmp_path.glob("*/decoded/*.uint8")
+    killed = averaged.with_suffix(".partial")
+    killed.write_bytes(b"half of it")
+    next(data.batches(source, 5, image_size=9))
+    assert not averaged.exists()
+    assert not killed.exists()

@@ -8,6 +8,7 @@ import pytest
 
 from rice_jax import launch
 from rice_jax.commands import entry
+from rice_jax.commands.app import COMMANDS
 
 glibc = pytest.mark.skipif(not launch.has_glibc(), reason="a setting of glibc's malloc")
 
@@ -32,6 +33,22 @@ def test_what_computes_nothing_does_not_begin_again(given, monkeypatch):
     monkeypatch.setattr(os, "_exit", sys.exit)  # a mistake ends the process without its threads
     with pytest.raises(SystemExit):
         entry.enter(given.split())
+
+
+COMPUTING = ("evaluate", "export", "lighten", "predict", "prune", "reproduce", "train")
+
+
+@pytest.mark.parametrize("command", COMPUTING)
+def test_what_runs_nets_on_many_images_begins_again(command, monkeypatch):
+    begun = []
+    monkeypatch.setattr(launch, "begin_again", lambda: begun.append(command) or sys.exit())
+    with pytest.raises(SystemExit):
+        entry.enter([command, "--workdir=run"])
+    assert begun
+
+
+def test_of_each_command_it_is_known_whether_it_does():
+    assert {command.name for command in COMMANDS} == {*COMPUTING, "compare", "show", "zoo"}
 
 
 @glibc

@@ -12,7 +12,7 @@ from flax import traverse_util
 from report_runs import result
 
 from rice_jax import config as configuration
-from rice_jax import identity, profile, report, train
+from rice_jax import identity, profile, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten import candidate, search, smaller
@@ -196,10 +196,11 @@ def trained(tmp_path, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
     monkeypatch.setattr(report, "write", lambda run: None)
 
-    def call(out="out", **asked):
+    def call(out="out", fields=None, **asked):
         asked = {"rounds": 1, "final_epochs": 0, "criterion": "l1", "judge_images": 8} | asked
         config = configuration.from_json(configuration.to_json(whole.config))
         config.train.teacher = str(run)
+        config.update_from_flattened_dict(fields or {})
         out = Run(tmp_path / out)
         search.search(SearchRequest(**asked), config, run, out)
         return run, out, looked_at
@@ -222,6 +223,29 @@ def test_what_a_search_leaves_is_a_run_and_the_account_of_it(trained):
     assert not run.has("evaluation.json")
     page = to_markdown([lightening.lightening(out, record.load(out))])
     assert f"`{content['chosen']}` (chosen)" in page
+
+
+def test_the_run_s_own_folder_is_only_read_and_images_are_those_of_now(
+    trained, tmp_path, monkeypatch
+):
+    """Also where its evaluation is older than its report, or is of other images."""
+    whole = Run(tmp_path / "run")
+    told = dict.fromkeys(record.PARTS, made(Result, result()))
+    write(whole, EvaluationFile(**told, path="test split"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    done = stages.run_stages
+    ran = []
+
+    def run_stages(config, workdir, names):
+        ran.append((config.data.path, config.eval.path, workdir))
+        done(config, workdir, names)
+
+    monkeypatch.setattr("rice_jax.stages.run_stages", run_stages)
+    fields = {"data.path": "elsewhere", "eval.path": "others"}
+    trained(steps=("resolution",), within=0.1, fields=fields)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json")} == before
+    assert {(path, tested) for path, tested, _ in ran} == {("elsewhere", "")}
+    assert str(whole) not in {workdir for *_, workdir in ran}
 
 
 @pytest.mark.parametrize(

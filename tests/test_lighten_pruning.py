@@ -2,6 +2,7 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from report_runs import result
 
 from rice_jax import config as configuration
-from rice_jax import data, records, train
+from rice_jax import data, nets, own_net, records, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
@@ -280,7 +281,7 @@ def given(monkeypatch):
     """A list of accuracies that runs get, one after the other, instead of training."""
     accuracies = []
 
-    def measured(config, workdir, stages):
+    def measured(config, workdir, stages, settled=()):
         run, accuracy = Run(workdir), accuracies.pop(0)
         run.create()
         halves = {
@@ -292,7 +293,9 @@ def given(monkeypatch):
         totals = {"params": 1, "flops": {"study": 1000}}
         run.write_json("profile.json", {"totals": totals, "time": time})
         assert stages[0] == "train"
-        assert (config.model.weights == train.RANDOM) == ("scratch" in workdir)
+        scratch = "scratch" in workdir
+        assert (config.model.weights == train.RANDOM) == scratch
+        assert ("train.epochs" in settled) == scratch  # as many as the others have
 
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
     monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: {"median": 0.002})
@@ -334,6 +337,76 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     assert list(variants) == ["proven", "scratch"]
     assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}
     assert "proven: clean 0.5000, augmented 0.2500, 1,000 FLOPs, seed 3" in capsys.readouterr().out
+
+
+def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
+    for section, change in (("model", {"dense": 5}), ("data", {"split_seed": 7})):
+        other = configuration.from_json(configuration.to_json(settings))
+        with other.unlocked():
+            other[section].update(change)
+        with pytest.raises(UserError, match="the run's own"):
+            suggest(PruneRequest(), other, parent, None)
+    # Its images are split by the seed that it was trained with, whatever the seed is now.
+    reseeded = configuration.from_json(configuration.to_json(settings))
+    reseeded.seed = 3
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rice_jax.lighten.suggest.SHARES", (0.5,))
+        patch.setattr("rice_jax.lighten.suggest._measured", lambda config, *_: seen.append(config))
+        patch.setattr("rice_jax.lighten.suggest._print", lambda *_: None)
+        patch.setattr("rice_jax.lighten.suggest.prune", refusing)
+        suggest(PruneRequest(on_unknown="keep"), reseeded, parent, None)
+    assert configuration.split_seed(seen[0]) == 0
+
+
+def refusing(*_, on_unknown, **__):
+    assert on_unknown == "keep"
+    raise UserError("cannot be met")
+
+
+class Convolving(nn.Module):
+    """A convolution whose parameters have names of their own."""
+
+    features: int = 6
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", nn.initializers.he_normal(), (3, 3, x.shape[-1], self.features))
+        named = ("NHWC", "HWIO", "NHWC")
+        return nn.relu(jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=named))
+
+
+class WithItsOwn(nn.Module):
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), 2, name="conv")(Convolving(name="own")(x)))
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(
+    settings, parent, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nets, "_OWN", {})
+    config = own_net.configuration(WithItsOwn, classes=5)
+    with config.unlocked():
+        config.data.update(settings.data)
+        config.train.update(epochs=1, batch_size=16)
+        config.eval.batch_size = 16
+    shapes = variable_shapes(train.build(config), (1, 24, 24, 3))
+    dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
+    run, out = Run(tmp_path / "own"), Run(tmp_path / "less")
+    train.begin(config, run, dataset, prunable.random_variables(shapes, 0)["params"])
+    content = parent.read_json("config.json") | {"config": configuration.to_json(config)}
+    run.write_json("config.json", content)
+    prune_run(PruneRequest(budgets={"filters": 7}, criterion="l1"), config, run, out)
+    account = out.read_json("prune.json")
+    kept = {path: len(account["kept"][path]) for path in ("own", "conv")}
+    assert sum(kept.values()) == 7
+    assert train.load(out).params["own"]["w"].shape == (3, 3, 3, kept["own"])
+    gone = {path: len(account["removed"].get(path, ())) for path in kept}
+    assert {path: gone[path] + kept[path] for path in kept} == {"own": 6, "conv": 4}
 
 
 def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):

@@ -164,6 +164,13 @@ def test_a_search_of_more_candidates_than_its_file_may_have_is_not_begun(plain):
         plain(rounds=100, beam=100, final_epochs=4)
 
 
+def test_steps_end_where_no_folder_could_have_their_name(plain, capsys):
+    _, trained, _ = plain(at_least=0.0, slack=1.0, rounds=40, beam=1, final_epochs=0)
+    longest = max(map(len, trained))
+    assert 255 - len("-resolution") < longest <= 255
+    assert "its folder's name would be too long" in capsys.readouterr().out
+
+
 def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(plain):
     _, trained, ended = plain(within=0.021, slack=0.03, rounds=3, beam=1)
     _, content, points, floor = ended

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import reproduction
+from rice_jax import first_run, reproduction
 from rice_jax.errors import UserError
 from rice_jax.train.prepared import load_images
 
@@ -76,6 +76,23 @@ def test_a_net_whose_report_was_not_written_to_its_end_is_not_finished(made, fie
     os.utime(report, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
+def test_what_was_asked_for_is_not_settled_anew(tmp_path, dataset, monkeypatch):
+    """Also where it is what the sample would replace: the recipe's own 50 epochs."""
+    usual = configuration.default("cnn_light").train.epochs
+    fields = {"data.path": "sample", "train.epochs": usual}
+    plan = reproduction.plan("cnn_light", str(tmp_path), fields, dataset)
+    settled = []
+
+    def run_stages(config, workdir, stages, given=()):
+        first_run.settle(config, given)
+        settled.append(config.train.epochs)
+
+    monkeypatch.setattr(reproduction, "run_stages", run_stages)
+    monkeypatch.setattr(reproduction.comparison, "compare", lambda *_: None)
+    reproduction.make([plan], str(tmp_path))
+    assert settled == [usual]
+
+
 _SUMMED = ("summary.json", "evaluation.json", "profile.json", "history.csv")
 """What each figure of the summary stands in."""
 _DRAWN = ("report.html", "report.md")
@@ -126,7 +143,7 @@ def test_quickest_first_and_no_defect_stops_the_others(
 ):
     order = []
 
-    def stage(config, workdir, stages):
+    def stage(config, workdir, stages, given):
         order.append(config.model.name)
         raise RuntimeError(f"no luck with {workdir}")
 

@@ -381,9 +381,20 @@ def test_what_another_mistake_stops_is_not_begun_anew(finished, cache, tmp_path)
     with pytest.raises(UserError, match="conv9"):
         run_stages(frozen, str(run), ["train"], restart=True)
     assert train.load(Run(run)).epoch
-    (run / "prune.json").write_text("{}")
-    with pytest.raises(UserError, match="prune that one again"):
-        run_stages(small("cnn_light", cache), str(run), ["train"], restart=True)
+
+
+@pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json", ""])
+def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache, tmp_path):
+    run, settings = Run(tmp_path / "run"), small("cnn_light", cache)
+    whole, dataset = train.load(Run(finished)), stages.Job(Run(finished), settings).dataset
+    train.begin(settings, run, dataset, whole.params)
+    content = (finished / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(content)
+    if made:
+        (tmp_path / "run" / made).write_text("{}")
+    with pytest.raises(UserError, match="its checkpoints alone hold"):
+        run_stages(settings, str(run), ["train"], restart=True)
+    jax.tree.map(np.testing.assert_array_equal, train.load(run).params, whole.params)
 
 
 def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from rice_jax import launch
 
-_COMPUTE = ("evaluate", "export", "predict", "prune", "reproduce", "train")
+_COMPUTE = ("evaluate", "export", "lighten", "predict", "prune", "reproduce", "train")
 """Commands that are faster with large pages."""
 
 

@@ -113,9 +113,12 @@ def prune(
 def _leave_open(asked: Mapping[str, Any]) -> None:
     """UserError for options that say what --suggest is to find out."""
     others = ("drop", "max_flops", "max_params", "max_filters", "drop_layers", "baselines", "seeds")
-    given = [f"--{name}" for name in others if asked[name]]
+    given = [f"--{name}" for name in (*others, "finetune_epochs") if asked[name]]
+    given += ["--steps"] if asked["steps"] > 1 else []
     if given:
-        raise UserError(f"--suggest tries budgets of its own: leave out {', '.join(given)}")
+        raise UserError(
+            "--suggest tries budgets of its own, without training: leave out " + ", ".join(given)
+        )
 
 
 def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:

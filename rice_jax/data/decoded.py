@@ -31,7 +31,7 @@ _BLOCK = 1 << 22  # bytes that a checksum reads at a time
 _AHEAD = 64  # images decoded before they are written
 _NOTED = 3600  # seconds between notes that a file is used
 
-_WRITTEN = re.compile(rf"({'|'.join(SPLITS)})-[0-9]+-opencv[0-9.]+\.(uint8|partial)")
+_WRITTEN = re.compile(rf"({'|'.join(SPLITS)})(-[0-9]+){{1,2}}-opencv[0-9.]+\.(uint8|partial)")
 
 Fill = Callable[[int, np.ndarray], int]
 """Writes image i into uint8 (H, W, 3) and returns its label."""

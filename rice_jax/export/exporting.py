@@ -16,6 +16,7 @@ from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
+from rice_jax.graph.cpu import cpu
 from rice_jax.records import ExportFile
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
@@ -99,12 +100,13 @@ def _made(
     net = (made_of.module, made_of.params, made_of.config.data.image_size)
     if suffix == ".stablehlo":
         content = export.to_stablehlo(*net)
-        return content, _differences(trained, runtimes.opened(suffix, content))
+        return content, _differences(trained, runtimes.opened(suffix, content), None)
     if suffix == ".onnx":
         content = export.to_onnx(*net)
     else:
         content = export.to_tflite(*net, to_be_quantized=calibration is not None)
-    differences = _differences(trained, runtimes.opened(suffix, content))
+    with_cpu = cpu("an export is compared")  # where the runtimes are, and no product is rounded
+    differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
         kept: list[np.ndarray] = []
@@ -140,14 +142,19 @@ def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, An
     }
 
 
-def _differences(trained: train.Trained, run: runtimes.Runnable) -> dict[str, float]:
-    """Largest difference between the file's logits and the module's, on a few random images."""
+def _differences(
+    trained: train.Trained, run: runtimes.Runnable, device: jax.Device | None
+) -> dict[str, float]:
+    """Largest difference between the file's logits and the module's, on a few random images.
+
+    The module runs on `device`; None for JAX's first, which a StableHLO runs on too.
+    """
     side = trained.config.data.image_size
     images = np.random.default_rng(0).random((3, side, side, 3), dtype=np.float32)
     net = trained.module.clone(dtype=jnp.float32)
-    ours = np.asarray(
-        jax.jit(lambda p, x: net.apply({"params": p}, x, train=False))(trained.params, images)
-    )
+    logits = jax.jit(lambda p, x: net.apply({"params": p}, x, train=False))
+    with jax.default_device(device):
+        ours = np.asarray(logits(jax.tree.map(np.asarray, trained.params), images))
     difference = float(np.abs(np.asarray(run(images)) - ours).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(ours).max())):
         raise UserError(

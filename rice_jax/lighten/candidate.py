@@ -48,6 +48,18 @@ class Workshop:
         config.train.frozen = net.config.train.frozen
         return dataclasses.replace(net, config=config.lock())
 
+    def here(self, run: Run) -> ml_collections.ConfigDict:
+        """A run's configuration, its images where they are now; it is tested on their test split.
+
+        A search may have been begun elsewhere, and its run been trained with other test images.
+        """
+        config = configuration.from_json(configuration.read(run).config)
+        with config.unlocked():
+            for field in ("path", "cache_dir", "keep_decoded", "workers"):
+                config.data[field] = self.whole.data[field]
+            config.eval.update(self.whole.eval, path="")
+        return config
+
     def begin(self, name: str, out_of: str, step: str, lighter: Lighter, epochs: int) -> None:
         """Make a candidate's folder, before it learns; what is left of an earlier try goes."""
         run = self.folder(name)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from rice_jax import config as configuration
 from rice_jax import records, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front
@@ -40,8 +39,7 @@ def finish(
     test = {name: _tested(workshop, name) for name in dict.fromkeys([*hopeful, chosen.name])}
     out = workshop.out
     _copy(workshop.folder(chosen.name), out)
-    config = configuration.from_json(configuration.read(out).config)
-    stages.run_stages(config, str(out), ["profile", "inspect"])
+    stages.run_stages(workshop.here(out), str(out), ["profile", "inspect"])
     finished = dataclasses.replace(
         content, front=names, chosen=chosen.name, test=test, finished=True
     )
@@ -81,13 +79,12 @@ def _tested(workshop: Workshop, name: str) -> OnTest:
     """Accuracies on the test split; nothing is written to the folder of the whole net."""
     run = workshop.folder(name)
     done = records.read_if_there(run, EvaluationFile)
-    if not name and not (done and done.path == "test split"):
-        net = train.load(run)
-        clean, augmented = (workshop.accuracy(net, "test", part) for part in PARTS)
-        return OnTest(clean=clean, augmented=augmented)
-    if done is None or not report.is_current(run):
-        config = configuration.from_json(configuration.read(run).config)
-        stages.run_stages(config, str(run), ["evaluate"])
+    if done is None or done.path != "test split" or not report.is_current(run):
+        if not name:
+            net = train.load(run)
+            clean, augmented = (workshop.accuracy(net, "test", part) for part in PARTS)
+            return OnTest(clean=clean, augmented=augmented)
+        stages.run_stages(workshop.here(run), str(run), ["evaluate"])
         done = records.read(run, EvaluationFile)
     results = done.parts()
     return OnTest(clean=results["clean"].accuracy, augmented=results["augmented"].accuracy)

@@ -114,6 +114,8 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
             _save(step, parent, net, dataset, request.finetune_epochs)
             stages.run_stages(net.config, str(step), ["train"])
             net = dataclasses.replace(net, params=train.load(step).params)
+    if cuts:
+        whole = _met(whole, cuts[0])
     final = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
         final = certify(whole.pair, net.pair, images)
@@ -167,6 +169,17 @@ def _whole(config: ml_collections.ConfigDict, params: Any) -> Remainder:
     paths = {path: kernel["kernel"] for path, kernel in _layers(params)}
     kept = {path: list(range(kernel.shape[-1])) for path, kernel in paths.items()}
     return Remainder(config, params, kept, {path: path for path in paths})
+
+
+def _met(net: Remainder, cut: Pruned) -> Remainder:
+    """The net, with the layers of its own kinds too, whose kernels have other names."""
+    own = {
+        path: list(range(len(left) + len(cut.removed.get(path, ()))))
+        for path, left in cut.kept.items()
+        if path not in net.kept
+    }
+    origin = {path: path for path in own}
+    return dataclasses.replace(net, kept=net.kept | own, origin=net.origin | origin)
 
 
 def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -259,7 +272,7 @@ def _cut(
         rebuild=module.with_widths,
         optional=module.optional(),
     )
-    config = smaller.configured(net.config, cut.module)
+    net, config = _met(net, cut), smaller.configured(net.config, cut.module)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()

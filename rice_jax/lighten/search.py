@@ -84,6 +84,10 @@ def search(
         outcome.finish(workshop, found.content(), found.points(), found.floor)
 
 
+_LONGEST_NAME = 255
+"""Letters of a folder's name, as file systems have it."""
+
+
 class _Search:
     """The candidates that there are, and what is tried next."""
 
@@ -166,6 +170,9 @@ class _Search:
         """What comes of a step; None where it cannot be taken, or makes nothing lighter."""
         workshop = self._workshop
         name = f"{out_of}-{step}".lstrip("-")
+        if len(name) > _LONGEST_NAME:
+            print(f"{step}, out of {out_of}: its folder's name would be too long", flush=True)
+            return None
         number = f"candidate {len(self._tried)} of at most {self._expected.candidates}"
         print(f"=== {number}: {step}, out of {out_of or 'the run itself'} ===", flush=True)
         found = workshop.result(name)

@@ -8,6 +8,7 @@ import ml_collections
 
 from rice_jax import evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
+from rice_jax.lighten import child
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures
@@ -36,6 +37,7 @@ def _suggest(
     request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run | None
 ) -> None:
     trained = train.load(parent)
+    config = child.for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
     variables = {"params": trained.params}
     side = config.data.image_size
@@ -51,7 +53,7 @@ def _suggest(
     _print(rows[0], whole)
     for share in SHARES:
         try:
-            cut = prune(
+            cut = prune(  # type: ignore[call-overload]
                 trained.module,
                 variables,
                 judged,
@@ -62,6 +64,7 @@ def _suggest(
                 skip=request.skip,
                 round_to=request.round_to,
                 seed=config.seed,
+                on_unknown=request.on_unknown,
                 rebuild=trained.module.with_widths,
                 optional=trained.module.optional(),
             )

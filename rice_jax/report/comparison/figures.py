@@ -227,7 +227,8 @@ def scatter(nets: Sequence[NetRuns], axis: _Axis, *, title: str, synthetic: bool
     best = front([(x if known else np.inf, -y) for (x, y), known in zip(points, sure, strict=True)])
     on_front = [on and known for on, known in zip(best, sure, strict=True)]
     stairs = _stairs([point for point, on in zip(points, on_front, strict=True) if on])
-    axes.plot(*zip(*stairs, strict=True), "--", color=style.GREY, lw=1, zorder=1, label=None)
+    if stairs:
+        axes.plot(*zip(*stairs, strict=True), "--", color=style.GREY, lw=1, zorder=1, label=None)
     lines = [stairs]
     for net, (x, y), on in zip(nets, points, on_front, strict=True):
         name = "on the Pareto front" if on else "off it"
