@@ -73,10 +73,11 @@ def prune(
     rice-jax prune --workdir=DIR --suggest
 
     --drop=dead removes filters that are zero on every image of a split, --drop=proven those that
-    are zero on every possible image; both change no logit. --max_flops, --max_params and
-    --max_filters remove more, the least important first: --allocation=global ranks all filters by
-    what they are worth for what they cost, uniform takes the same share of each layer, isomorphic
-    the same share of all layers of one shape, ranked together. --drop_layers removes whole blocks.
+    are zero on every possible image; on these no logit changes but for rounding. --max_flops,
+    --max_params and --max_filters remove more, the least important first: --allocation=global ranks
+    all filters by what they are worth for what they cost, uniform takes the same share of each
+    layer, isomorphic the same share of all layers of one shape, ranked together. --drop_layers
+    removes whole blocks.
     The folder --out is a run as any other: it can be trained, evaluated, profiled, inspected,
     pruned and exported.
 

@@ -1,4 +1,4 @@
-"""The smallest: four 3x3 convolutions and global average pooling.
+"""The study's smallest by parameters: four 3x3 convolutions, their maps averaged, two dense layers.
 
   python -m rice_jax.main --config=configs/final.py
 
