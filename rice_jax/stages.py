@@ -37,6 +37,7 @@ _TOLD = (
     *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE, records.ConfigFile.FILE),
 )
 """What the stages wrote of the net that the folder had; the run's own name last."""
+_MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
 _EXAMPLES_SIDE = 512
 """Pixels of an image of the training that is shown: some hundred of them are drawn."""
 _EXAMPLES = 24
@@ -144,13 +145,13 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
 
 def _irreplaceable(run: Run) -> bool:
     """Whether what a run began with is in its checkpoints alone: `prune` or `lighten` made it."""
-    if any(run.has(name) for name in (records.PruneFile.FILE, records.LightenFile.FILE)):
+    if any(run.has(record.FILE) for record in _MADE_OF_ANOTHER):
         return True
     try:
         named = configuration.read(run).config["model"]["weights"]
         return named in ("", train.RANDOM) and train.newest(run).progress.given
     except UserError:  # no run yet, or a damaged one
-        return run.has(records.StepFile.FILE)
+        return False
 
 
 def _watch(run: Run, stage: str) -> None:
