@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and that a damaged one is never taken for a whole one."""
 
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -120,6 +121,37 @@ def test_a_write_cut_short_is_no_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
     write(tmp_path, make(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
+
+
+def written_to(monkeypatch, times):
+    """A folder into which a failed save still writes as it is removed, so many times."""
+    rmdir, left = os.rmdir, itertools.repeat(None) if times is None else iter(range(times))
+
+    def meets_another_file(name, *, dir_fd=None):
+        if next(left, "over") != "over":
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(name))
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", meets_another_file)
+    waits = types.SimpleNamespace(monotonic=itertools.count().__next__, sleep=lambda seconds: None)
+    monkeypatch.setattr(checkpoints, "time", waits)
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_a_failed_save_that_still_writes_is_waited_for(tmp_path, monkeypatch, times):
+    write(tmp_path, make(1), make(2))
+    shutil.move(tmp_path / "2", tmp_path / "2.orbax-checkpoint-tmp")
+    written_to(monkeypatch, times)
+    assert read(tmp_path).progress.step == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+
+
+def test_a_failed_save_that_never_ends_is_a_line(tmp_path, monkeypatch):
+    write(tmp_path, make(1), make(2))
+    shutil.move(tmp_path / "2", tmp_path / "2.orbax-checkpoint-tmp")
+    written_to(monkeypatch, None)
+    with pytest.raises(UserError, match="cannot save in .*: Directory not empty; once that is "):
+        read(tmp_path)
 
 
 def test_what_is_saved_already_stays_as_it_is(tmp_path):

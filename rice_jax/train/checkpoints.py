@@ -8,6 +8,7 @@ import inspect
 import itertools
 import json
 import sys
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,8 @@ _ABOUT = ("progress", "origin")
 _MOST = 100
 """Files and folders among the checkpoints: a run leaves the newest two, the best of each, and what
 is damaged until the next is whole. Orbax takes milliseconds for each."""
-
+_PATIENCE, _PAUSE = 4.0, 0.05
+"""Seconds that a failed save's last files are waited for, and between two looks."""
 
 _DENSEST, _SMALL = 64, 64 << 20
 """Bytes of arrays to one of a file that are believed, and how many are whatever the files have.
@@ -250,7 +252,23 @@ def _clear_unfinished(folder: epath.Path) -> None:
     if jax.process_index() == 0 and folder.exists():
         for path in folder.iterdir():
             if path.is_dir() and ocp.utils.is_tmp_checkpoint(path):
-                path.rmtree()
+                _remove_written_to(path)
+
+
+def _remove_written_to(folder: epath.Path) -> None:
+    """Remove a folder into which files may still come, for up to `_PATIENCE` seconds.
+
+    Where one file of a save fails, Orbax lets the others go on, in threads that cannot be waited
+    for: a training begun anew in the same process meets them.
+    """
+    until = time.monotonic() + _PATIENCE
+    while folder.exists():
+        try:
+            folder.rmtree()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
 
 
 def _keep_orbax_quiet() -> None:
