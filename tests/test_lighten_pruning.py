@@ -1,23 +1,19 @@
 """From a trained run's folder to a lighter run's folder, and what leaves nothing behind."""
 
-import json
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
-from report_runs import result
+import whole_run
 
 from rice_jax import config as configuration
-from rice_jax import data, nets, own_net, records, train
+from rice_jax import data, nets, own_net, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
-from rice_jax.lighten.suggest import suggest
-from rice_jax.lighten.variants import with_baselines
-from rice_jax.records import PruneRequest, SuggestionsFile, plain
+from rice_jax.records import PruneRequest, plain
 from rice_jax.run import Run
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -25,34 +21,12 @@ pytestmark = pytest.mark.usefixtures("drawn_small")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    config = configuration.default("final")
-    config.model.update(stages=((4,), (3,)), dense=4)
-    config.data.update(
-        path="synthetic",
-        cache_dir=str(tmp_path_factory.mktemp("cache")),
-        synthetic_per_class=10,
-        image_size=24,
-    )
-    config.train.update(epochs=1, batch_size=16)
-    config.eval.batch_size = 16
-    return config
+    return whole_run.settings(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def parent(settings, tmp_path_factory):
-    """A run as training leaves it, two of whose filters no image wakes."""
-    run = Run(tmp_path_factory.mktemp("runs") / "whole")
-    shapes = variable_shapes(train.build(settings), (1, 24, 24, 3))
-    params = prunable.random_variables(shapes, 0)["params"]
-    params = jax.tree.map(lambda array: np.abs(array) * 0.3, params)
-    params["conv1"]["bias"][[0, 2]] = -100
-    dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
-    train.begin(settings, run, dataset, params)
-    about = {"name": dataset.name, "synthetic": True, "fingerprint": dataset.fingerprint}
-    about |= {"classes": list(dataset.classes), "images": {}, "skipped": 0}
-    content = {"config": configuration.to_json(settings), "versions": {}, "seed": 0, "data": about}
-    run.write_json("config.json", content)
-    return run
+    return whole_run.made(settings, tmp_path_factory.mktemp("runs") / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -264,106 +238,6 @@ def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
     assert len(trained) == 2
 
 
-def test_baselines_are_checked_before_anything_is_done(settings, parent):
-    out = Run(parent.path.parent / "variants")
-    for names, request, said in (
-        (["best"], PruneRequest(), "--baselines=best: there are scratch, taylor, l1"),
-        (["l1"], PruneRequest(drop="dead"), "need a budget"),
-        (["scratch"], PruneRequest(drop="dead"), "give --finetune_epochs"),
-    ):
-        with pytest.raises(UserError, match=said):
-            with_baselines(request, settings, parent, out, names, [0])
-    assert not out.path.exists()
-
-
-@pytest.fixture
-def given(monkeypatch):
-    """A list of accuracies that runs get, one after the other, instead of training."""
-    accuracies = []
-
-    def measured(config, workdir, stages, settled=()):
-        run, accuracy = Run(workdir), accuracies.pop(0)
-        run.create()
-        halves = {
-            "clean": result() | {"accuracy": accuracy},
-            "augmented": result() | {"accuracy": accuracy / 2},
-        }
-        run.write_json("evaluation.json", halves)
-        time = {"measured": {"median": accuracy / 1000}}
-        totals = {"params": 1, "flops": {"study": 1000}}
-        run.write_json("profile.json", {"totals": totals, "time": time})
-        assert stages[0] == "train"
-        scratch = "scratch" in workdir
-        assert (config.model.weights == train.RANDOM) == scratch
-        assert ("train.epochs" in settled) == scratch  # as many as the others have
-
-    monkeypatch.setattr("rice_jax.stages.run_stages", measured)
-    monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: {"median": 0.002})
-    return accuracies
-
-
-@pytest.mark.thorough
-def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, capsys):
-    given += [0.9, 0.5, 0.6, 0.7, 0.3, 0.6]
-    reported = []
-    monkeypatch.setattr("rice_jax.report.write", reported.append)
-    out = Run(parent.path.parent / "compared")
-    request = PruneRequest(budgets={"filters": 5}, criterion="l1", finetune_epochs=2)
-    with_baselines(request, settings, parent, out, ["scratch", "random", "l1"], [0, 1])
-    content = out.read_json("variants.json")
-    assert content["epochs"] == 2
-    assert list(content["variants"]) == ["l1", "scratch", "random"]
-    l1 = content["variants"]["l1"]
-    assert [run["seed"] for run in l1["runs"]] == [0, 1]
-    assert l1["clean"] == pytest.approx({"mean": 0.8, "spread": 0.02**0.5})
-    assert content["variants"]["random"]["augmented"] == {"mean": 0.3, "spread": 0.0}
-    assert content["whole_latency_seconds"] == 0.002
-    assert l1["latency"]["mean"] == pytest.approx(0.0008)
-    assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 1,000 FLOPs" in (
-        capsys.readouterr().out
-    )
-    assert reported == [out]
-
-
-def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
-    settings, parent, given, monkeypatch, capsys
-):
-    given += [0.5, 0.5]
-    monkeypatch.setattr("rice_jax.report.write", lambda run: None)
-    out = Run(parent.path.parent / "one_seed")
-    request = PruneRequest(drop="proven", finetune_epochs=1)
-    with_baselines(request, settings, parent, out, ["scratch"], [3])
-    variants = out.read_json("variants.json")["variants"]
-    assert list(variants) == ["proven", "scratch"]
-    assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}
-    assert "proven: clean 0.5000, augmented 0.2500, 1,000 FLOPs, seed 3" in capsys.readouterr().out
-
-
-def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
-    for section, change in (("model", {"dense": 5}), ("data", {"split_seed": 7})):
-        other = configuration.from_json(configuration.to_json(settings))
-        with other.unlocked():
-            other[section].update(change)
-        with pytest.raises(UserError, match="the run's own"):
-            suggest(PruneRequest(), other, parent, None)
-    # Its images are split by the seed that it was trained with, whatever the seed is now.
-    reseeded = configuration.from_json(configuration.to_json(settings))
-    reseeded.seed = 3
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rice_jax.lighten.suggest.SHARES", (0.5,))
-        patch.setattr("rice_jax.lighten.suggest._measured", lambda config, *_: seen.append(config))
-        patch.setattr("rice_jax.lighten.suggest._print", lambda *_: None)
-        patch.setattr("rice_jax.lighten.suggest.prune", refusing)
-        suggest(PruneRequest(on_unknown="keep"), reseeded, parent, None)
-    assert configuration.split_seed(seen[0]) == 0
-
-
-def refusing(*_, on_unknown, **__):
-    assert on_unknown == "keep"
-    raise UserError("cannot be met")
-
-
 class Convolving(nn.Module):
     """A convolution whose parameters have names of their own."""
 
@@ -407,22 +281,3 @@ def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(
     assert train.load(out).params["own"]["w"].shape == (3, 3, 3, kept["own"])
     gone = {path: len(account["removed"].get(path, ())) for path in kept}
     assert {path: gone[path] + kept[path] for path in kept} == {"own": 6, "conv": 4}
-
-
-def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
-    monkeypatch.setattr("rice_jax.lighten.suggest.SHARES", (0.5, 0.01))
-
-    def files():
-        return sorted(path.name for path in parent.path.iterdir())
-
-    before = files()
-    out = Run(parent.path.parent / "suggestions")
-    suggest(PruneRequest(criterion="l1"), settings, parent, out)
-    assert files() == before
-    rows = records.read(out, SuggestionsFile).rows
-    costs = [row.cost for row in rows]
-    assert costs == sorted(costs, reverse=True)
-    assert costs[1] <= costs[0] / 2
-    assert "cannot be met" in capsys.readouterr().out
-    assert json.dumps(rows[1].removed)
-    assert out.has("suggestions.png")

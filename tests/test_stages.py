@@ -8,12 +8,12 @@ import types
 from pathlib import Path
 
 import data_files
-import jax
 import numpy as np
 import pytest
 from processes import ended, start_two
+from small_run import read, small
 
-from rice_jax import config, data, records, stages, train
+from rice_jax import config, data, records, stages
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -38,24 +38,6 @@ FILES = [
 ]
 
 
-def small(name, cache_dir, **fields):
-    made = config.default(name)
-    with made.unlocked():
-        made.update_from_flattened_dict(
-            {
-                "data.path": "synthetic",
-                "data.image_size": 32,
-                "data.synthetic_per_class": 10,
-                "data.cache_dir": str(cache_dir),
-                "data.keep_decoded": False,
-                "train.epochs": 2,
-                "train.batch_size": 16,
-            }
-            | fields
-        )
-    return made
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
@@ -70,10 +52,6 @@ def finished(cache, tmp_path_factory):
             small("cnn_light", cache), workdir.name, ["train", "evaluate", "profile", "inspect"]
         )
     return workdir
-
-
-def read(workdir, name):
-    return json.loads((workdir / name).read_text(), parse_constant=pytest.fail)
 
 
 def test_every_file_of_a_run_is_there(finished):
@@ -265,43 +243,6 @@ def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache,
         (finished / "evaluation.json").write_text(before)
 
 
-def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
-    workdir = tmp_path / "run"
-    settings = small("cnn_light", cache, **{"model.weights": str(finished)})
-    run_stages(settings, str(workdir), ["evaluate", "profile", "inspect"])
-    assert not (workdir / "history.csv").exists()
-    ours, theirs = (read(run, "evaluation.json") for run in (workdir, finished))
-    for kind in ("clean", "augmented"):
-        assert ours[kind]["confusion_matrix"] == theirs[kind]["confusion_matrix"]
-    second_line = (workdir / "report.md").read_text().splitlines()[1]
-    assert f"`{finished}`" in second_line
-    assert "as they are" in second_line
-    about = read(workdir, "summary.json")["weights"]
-    assert (about["source"], about["images"]) == (str(finished), 40)
-    # A run as any other: its net is its own from now on.
-    jax.tree.map(
-        np.testing.assert_array_equal, *(train.load(Run(run)).params for run in (workdir, finished))
-    )
-
-
-def test_weights_of_other_classes_are_not_evaluated(finished, cache, tmp_path):
-    folder = data_files.write_folder(tmp_path / "rice", data_files.pictures(10, tuple("abcde")))
-    fields = {"model.weights": str(finished), "data.path": str(folder)}
-    with pytest.raises(UserError, match=r"is a net for Arborio, .*; the images are of a, b"):
-        run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["evaluate"])
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("weights", ["", "random"])
-def test_nothing_trained_is_not_evaluated(weights, cache, tmp_path):
-    settings = small("cnn_light", cache, **{"model.weights": weights})
-    with pytest.raises(UserError):
-        run_stages(settings, str(tmp_path / "run"), ["evaluate"])
-    run_stages(settings, str(tmp_path / "run"), ["profile"])
-    with pytest.raises(UserError, match=r"has no trained net: train it .* or name weights"):
-        run_stages(settings, str(tmp_path / "run"), ["evaluate"])
-
-
 def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
     taken = {"LiteRT": records.Seconds(median=0.001), "onnxruntime": records.Seconds(median=1000.0)}
     lacking = {"onnxruntime": ".onnx needs a package that is not installed"}
@@ -343,58 +284,12 @@ def test_a_wrong_path_is_named_and_leaves_no_training_behind(fields, said, cache
     assert not list(tmp_path.rglob("checkpoints/*"))
 
 
-def test_vgg16_without_weights_says_where_they_are_to_be_had(cache, tmp_path):
-    with pytest.raises(UserError, match="kernels_notop"):
-        run_stages(small("vgg16", cache), str(tmp_path / "run"), ["train"])
-
-
 @pytest.mark.parametrize("field", ["device_flops_per_second", "device_bytes_per_second"])
 def test_a_device_without_a_peak_is_refused_before_anything_is_done(field, cache, tmp_path):
     config = small("cnn_light", cache, **{f"profile.{field}": 0.0})
     with pytest.raises(UserError, match=rf"config\.profile\.{field}=0\.0: give a number above 0"):
         run_stages(config, str(tmp_path / "run"), ["train", "profile"])
     assert not (tmp_path / "run").exists()
-
-
-def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    for checkpoint in (run / "checkpoints").iterdir():
-        shutil.rmtree(checkpoint / "state")  # none is whole: training does not begin by itself
-    other = small("cnn_light", cache, **{"seed": 5, "train.epochs": 1})
-    with pytest.raises(UserError, match=r"holds a run with seed=0.*--restart"):
-        run_stages(other, str(run), ["train"])
-    with pytest.raises(UserError, match="have train among the --stages"):
-        run_stages(other, str(run), ["evaluate"], restart=True)
-    assert (run / "evaluation.json").exists()
-    run_stages(other, str(run), ["train"], restart=True)
-    assert read(run, "config.json")["config"]["seed"] == 5
-    assert len((run / "history.csv").read_text().splitlines()) == 2
-    assert not (run / "evaluation.json").exists()
-    assert train.load(Run(run)).epoch == 1
-
-
-def test_what_another_mistake_stops_is_not_begun_anew(finished, cache, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    frozen = small("cnn_light", cache, **{"train.frozen": ("conv9",)})
-    with pytest.raises(UserError, match="conv9"):
-        run_stages(frozen, str(run), ["train"], restart=True)
-    assert train.load(Run(run)).epoch
-
-
-@pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json", ""])
-def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache, tmp_path):
-    run, settings = Run(tmp_path / "run"), small("cnn_light", cache)
-    whole, dataset = train.load(Run(finished)), stages.Job(Run(finished), settings).dataset
-    train.begin(settings, run, dataset, whole.params)
-    content = (finished / "config.json").read_text()
-    (tmp_path / "run" / "config.json").write_text(content)
-    if made:
-        (tmp_path / "run" / made).write_text("{}")
-    with pytest.raises(UserError, match="its checkpoints alone hold"):
-        run_stages(settings, str(run), ["train"], restart=True)
-    jax.tree.map(np.testing.assert_array_equal, train.load(run).params, whole.params)
 
 
 def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):

@@ -150,7 +150,7 @@ def test_a_failed_save_that_never_ends_is_a_line(tmp_path, monkeypatch):
     write(tmp_path, make(1), make(2))
     shutil.move(tmp_path / "2", tmp_path / "2.orbax-checkpoint-tmp")
     written_to(monkeypatch, None)
-    with pytest.raises(UserError, match="cannot save in .*: Directory not empty; once that is "):
+    with pytest.raises(UserError, match=r"cannot save in .*: Directory not empty; once that is "):
         read(tmp_path)
 
 
