@@ -120,6 +120,15 @@ def test_random_follows_its_seed():
     assert (first != other).any()
 
 
+@pytest.mark.parametrize(
+    "labels", [np.eye(5, dtype=np.float32)[:4], np.arange(4.0), np.arange(4)[:, None]]
+)
+def test_labels_of_another_kind_are_named(labels):
+    batch = (prunable.images(0, (4, *prunable.SHAPE[1:])), labels)
+    with pytest.raises(UserError, match=r"classes' numbers, one an image, not .* of shape \(4"):
+        scores("taylor", batches=[batch])
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="criterion 'l3': there are taylor, l1, l2, batch_norm"):
         scores("l3")

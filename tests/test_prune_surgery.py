@@ -117,6 +117,11 @@ def test_a_layer_never_loses_its_last_filter():
         ({"head": [0]}, "filter 0 of head cannot be removed: it ends in the net's output"),
         ({"conv1": [3]}, "conv1 has filters 0 to 2, none is 3"),
         ({"conv1": [-1]}, "conv1 has filters 0 to 2, none is -1"),
+        ({"conv1": 1}, "filters of conv1: give a list of their numbers, from 0, not 1"),
+        ({"conv1": [1.5]}, "filters of conv1: give a list of their numbers"),
+        ({"conv1": [True, False, True]}, "filters of conv1: give a list of their numbers"),
+        ({"conv1": np.ones(3, bool)}, "filters of conv1: give a list of their numbers"),
+        ({"conv1": "12"}, "filters of conv1: give a list of their numbers"),
         ({"conv9": [0]}, "there is no layer 'conv9' with filters; there are conv1, conv2, dense"),
     ],
 )

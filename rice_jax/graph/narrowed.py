@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -79,16 +80,12 @@ class Narrowed(nn.Module):
                 return args[0]
             if path in self.reads and args and context.method_name == "__call__":
                 args = (self.reads[path].read(args[0]), *args[1:])
-            # A width of several numbers (DenseGeneral's) is none that filters are taken from.
-            fields = {
-                name: value
-                for name, value in self.widths.get(path, {}).items()
-                if name == "strides" or isinstance(getattr(context.module, name), int)
-            }
+            widths = self.widths.get(path, {})
             # Modules are frozen once made: the fields are set for this one call and put back.
-            before = {name: getattr(context.module, name) for name in fields}
-            for name, value in fields.items():
-                object.__setattr__(context.module, name, value)
+            before = {name: getattr(context.module, name) for name in widths}
+            for name, value in widths.items():
+                set_to = value if name == "strides" else _as_wide(before[name], value)
+                object.__setattr__(context.module, name, set_to)
             try:
                 result = call(*args, **kwargs)
             finally:
@@ -150,6 +147,14 @@ def fields(text: str) -> dict[str, Any]:
     return {"widths": FrozenDict(widths), **places, "dropped": dropped}
 
 
+def _as_wide(width: Any, left: int) -> Any:
+    """A layer's width with so many filters; as it is where it is not told, or by several numbers
+    (DenseGeneral's), none of which filters are taken from."""
+    if isinstance(width, numbers.Integral):
+        return left
+    return (left,) if isinstance(width, Sequence) and len(width) == 1 else width
+
+
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
@@ -157,7 +162,7 @@ def _hashable(value: Any) -> Any:
 def _take(array: jax.Array, places: Any, axis: int) -> jax.Array:
     """Some places of one axis, counted from the end."""
     axis += array.ndim
-    numbers = lax.GatherDimensionNumbers(
+    which = lax.GatherDimensionNumbers(
         offset_dims=tuple(other for other in range(array.ndim) if other != axis),
         collapsed_slice_dims=(axis,),
         start_index_map=(axis,),
@@ -165,4 +170,4 @@ def _take(array: jax.Array, places: Any, axis: int) -> jax.Array:
     sizes = [1 if other == axis else size for other, size in enumerate(array.shape)]
     indices = np.asarray(places, np.int32)[:, None]
     inside = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return lax.gather(array, indices, numbers, sizes, mode=inside)
+    return lax.gather(array, indices, which, sizes, mode=inside)

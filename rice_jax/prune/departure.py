@@ -22,6 +22,8 @@ from rice_jax.prune.rules import RULES
 
 _SIZES = frozenset({"shape", "new_sizes", "sizes", "slice_sizes", "feature_group_count"})
 """Parameters that follow from the shapes of what goes in and comes out."""
+_PLACES = frozenset({"start_indices", "limit_indices", "strides"})
+"""Parameters of a slice that say which places it takes."""
 
 
 def departure(
@@ -39,16 +41,26 @@ def departure(
         The layer with what stood there and what stands there now; None where all is as it was.
     """
     held = np.zeros(graph.channels, bool) if held is None else held
-    return _Comparison(graph, removed, held, smaller).first_difference()
+    found = _Comparison(graph, removed, held, smaller, removed).first_difference()
+    if found and np.any(removed & held):
+        # What only made channels that are gone is still there where these keep their places.
+        placed = _Comparison(graph, removed, held, smaller, removed & ~held)
+        return None if placed.first_difference() is None else found
+    return found
 
 
 class _Comparison:
     """Two traces walked side by side."""
 
     def __init__(
-        self, graph: Dependencies, removed: Chosen, held: np.ndarray, smaller: Trace
+        self,
+        graph: Dependencies,
+        removed: Chosen,
+        held: np.ndarray,
+        smaller: Trace,
+        absent: Chosen,
     ) -> None:
-        self.graph = graph
+        self.graph, self.absent = graph, absent
         self.removed, self.stays = removed, ~removed | held
         self.smaller = smaller
         self.twins: dict[Value, set[Value]] = {graph.trace.input: {smaller.input}}
@@ -92,9 +104,9 @@ class _Comparison:
         return found[::-1]
 
     def _is_gone(self, value: Value) -> bool:
-        """Whether nothing is left along an axis."""
+        """Whether an axis has nothing but what is absent."""
         lines = self.graph.axes.get(value, ())
-        return any(len(line) and not self._left(line) for line in lines)
+        return any(len(line) and among(line, self.absent).all() for line in lines)
 
     def _other_outputs(self) -> str | None:
         for value, twin in zip(self.graph.trace.outputs, self.smaller.outputs, strict=True):
@@ -110,6 +122,7 @@ class _Comparison:
             self._other_operands(one, inputs, other)
             or self._other_params(one, other)
             or self._other_shapes(one, other)
+            or self._other_picks(one, other)
         )
 
     def _is_twin(self, value: Value, twin: Value) -> bool:
@@ -155,20 +168,14 @@ class _Comparison:
         )
 
     def _other_params(self, one: Equation, other: Equation) -> str | None:
-        wanted = {name: one.params[name] for name in one.params if name not in _SIZES}
-        if one.name == "slice":
-            places = self._places(one.inputs[0], other.inputs[0])
-            for name in ("start_indices", "limit_indices"):
-                wanted[name] = tuple(
-                    end if line is None else int(np.sum(line < end))
-                    for line, end in zip(places, one.params[name], strict=True)
-                )
-        for name, value in wanted.items():
-            if not _same(value, other.params.get(name)):
-                return (
-                    f"{_named(one)} has {name}={one.params[name]} in the whole module, "
-                    f"{name}={other.params.get(name)} in the smaller one"
-                )
+        by_place = _PLACES if one.name == "slice" else ()
+        for name, value in one.params.items():
+            if name in _SIZES or name in by_place or _same(value, other.params.get(name)):
+                continue
+            return (
+                f"{_named(one)} has {name}={value} in the whole module, "
+                f"{name}={other.params.get(name)} in the smaller one"
+            )
         return None
 
     def _other_shapes(self, one: Equation, other: Equation) -> str | None:
@@ -187,6 +194,24 @@ class _Comparison:
             if _spreads(one, value, other, twin):
                 return f"{_named(one)} spreads one channel over the places of several"
         return None
+
+    def _other_picks(self, one: Equation, other: Equation) -> str | None:
+        """Where an operation takes by number what has other numbers now."""
+        if one.name not in ("slice", "dynamic_slice", "gather"):
+            return None
+        whole, fewer = one.inputs[0], other.inputs[0]
+        source = self._places(whole, fewer)
+        if one.name == "gather":
+            picked = one.params["dimension_numbers"].start_index_map
+            alike = all(
+                source[axis] is None or fewer.shape[axis] == whole.shape[axis] for axis in picked
+            ) or self._picks_alike(one, other)
+        else:
+            alike = all(
+                _take_alike(_window(one, axis), _window(other, axis), places)
+                for axis, places in enumerate(source)
+            )
+        return None if alike else f"{_named(one)} takes other channels in the smaller one"
 
     def _left(self, line: np.ndarray) -> int:
         """How many indices of an axis are left."""
@@ -250,6 +275,36 @@ def _picks(source: np.ndarray, taken: np.ndarray, wanted: np.ndarray) -> bool:
     """Whether places `taken` out of an axis that has the indices `source` are those `wanted`."""
     inside = (taken >= 0) & (taken < source.size)
     return bool(np.all(inside) and np.array_equal(source[taken], wanted))
+
+
+def _window(equation: Equation, axis: int) -> range | None:
+    """The places that a slice takes along an axis; None where they are not known."""
+    if equation.name == "slice":
+        steps = equation.params["strides"]
+        start, end = (equation.params[name][axis] for name in ("start_indices", "limit_indices"))
+        return range(start, end, 1 if steps is None else steps[axis])
+    size, taken = equation.inputs[0].shape[axis], equation.outputs[0].shape[axis]
+    start = equation.inputs[1 + axis].constant
+    if start is None and taken < size:
+        return None
+    first = 0 if start is None else int(np.clip(int(start), 0, size - taken))
+    return range(first, first + taken)
+
+
+def _take_alike(one: range | None, other: range | None, source: np.ndarray | None) -> bool:
+    """Whether two windows have the same channels, but for what is gone.
+
+    Args:
+        one: the whole axis's window.
+        other: the smaller one's.
+        source: the index in the whole axis of each index of the smaller; None if they are equal.
+    """
+    if one is None or other is None:  # at a place that is computed: both axes are whole
+        return one is other and (source is None or np.array_equal(source, np.arange(source.size)))
+    if source is None:
+        return one == other
+    inside = len(other) == 0 or max(other) < source.size
+    return inside and np.array_equal(source[list(other)], source[np.isin(source, list(one))])
 
 
 def _gathered(equation: Equation) -> tuple[int, np.ndarray] | None:

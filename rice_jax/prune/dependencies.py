@@ -1,6 +1,7 @@
 """What must be cut together, found in the computation itself."""
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -58,7 +59,8 @@ class Dependencies:
     """By layer path, in the order in which the layers run."""
     by_place: Chosen
     """Channels (bool, one each) that an operation picks or parts by their place: a slice, a split,
-    a gather, a reshape of their axis into several. Their places have to stay."""
+    a gather, a reshape of their axis into several. Their places have to stay. In a layer of
+    `wide_layers` that is the layer's matter: it is narrow all over."""
     reshaped: Chosen
     """Channels (bool, one each) whose axis a reshape makes one with others."""
     kept_whole: Sequence[str]
@@ -96,6 +98,7 @@ class Dependencies:
         chosen = np.zeros(self.channels, bool)
         for path, indices in filters.items():
             channels = self._layer(path).channels
+            indices = _whole_numbers(path, indices)
             outside = [index for index in indices if not 0 <= index < len(channels)]
             if outside:
                 raise UserError(
@@ -107,7 +110,7 @@ class Dependencies:
                     f"filter {bound[0]} of {path} cannot be removed: it ends in the net's output, "
                     "is tied to its input, or passes an operation that was left whole"
                 )
-            chosen[channels[list(indices)]] = True
+            chosen[channels[indices]] = True
         return chosen
 
     def by_layer(self, chosen: Chosen) -> dict[str, list[int]]:
@@ -204,15 +207,36 @@ def dependencies(
         axes,
         labelled.contractions,
         filters,
-        _met(labelled.by_place, parts, channel),
+        _met(_by_place(labelled, wide_layers(traced, axes)), parts, channel),
         _met(labelled.reshaped, parts, channel),
         _kept_whole(labelled, filters),
     )
 
 
+def wide_layers(traced: Trace, axes: Mapping[Value, Labels]) -> set[str]:
+    """Paths of the layers whose own variables hold channels that can be cut."""
+    return {
+        traced.owners[value]
+        for value in traced.variables.values()
+        if any((line >= 0).any() for line in axes[value])
+    }
+
+
 def among(channels: np.ndarray, chosen: Chosen) -> np.ndarray:
     """For each index of an axis whether its channel is `chosen` (bool, one a channel)."""
     return np.isin(channels, np.flatnonzero(chosen))
+
+
+def _whole_numbers(path: str, indices: Any) -> list[int]:
+    """Indices of filters; UserError where they are none."""
+    try:
+        given = [index for index in indices if not isinstance(index, bool)]
+        numbers = [operator.index(index) for index in given]
+        if len(numbers) == len(indices):
+            return numbers
+    except TypeError:
+        pass
+    raise UserError(f"filters of {path}: give a list of their numbers, from 0, not {indices!r}")
 
 
 def _parts(labelled: Propagation, *, fixed: bool = True) -> np.ndarray:
@@ -262,6 +286,10 @@ def _channels(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
     ordered = ordered[free[ordered]]
     channel[ordered] = np.arange(len(ordered))
     return channel
+
+
+def _by_place(labelled: Propagation, wide: set[str]) -> list[np.ndarray]:
+    return [labels for layer, labels in labelled.by_place if layer not in wide]
 
 
 def _met(labels: Sequence[np.ndarray], parts: np.ndarray, channel: np.ndarray) -> np.ndarray:

@@ -247,9 +247,23 @@ def _mean_over_images(
                 "this criterion needs labels: give batches of pairs (images, labels), or "
                 "criterion='l1'"
             )
+        if labelled:
+            _check_labels(np.asarray(labels), evidence.graph.trace.the_logits().shape)
         labels = np.zeros(len(batch), np.int32) if labels is None else labels
         total += np.asarray(batched(evidence.variables, batch, labels), np.float64)
         images += len(batch)
     if not images:
         raise UserError("no images to judge filters on: give a split that has some")
     return total / images
+
+
+def _check_labels(labels: np.ndarray, logits: Sequence[int]) -> None:
+    """UserError where labels are not a class's number for each image, or for each place of it."""
+    places = tuple(logits[1:-1])
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape[1:] not in (
+        places[:rank] for rank in range(len(places) + 1)
+    ):
+        raise UserError(
+            f"labels are the classes' numbers, one an image, not {labels.dtype} of shape "
+            f"{labels.shape}"
+        )

@@ -7,7 +7,7 @@ import numpy as np
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import Value
-from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.dependencies import Dependencies, among, wide_layers
 
 
 def reads_and_writes(
@@ -29,16 +29,12 @@ def reads_and_writes(
     """
     reads: dict[str, Places] = {}
     writes: dict[str, Places] = {}
-    owners = {
-        graph.trace.owners[value]
-        for value in graph.trace.variables.values()
-        if any((line >= 0).any() for line in graph.axes[value])
-    }
+    wide = wide_layers(graph.trace, graph.axes)
     for path, layer in graph.trace.layers.items():
         for value, known, found in zip(
             (layer.input, layer.output), before, (reads, writes), strict=True
         ):
-            if value is not None and (path in owners or path in known):
+            if value is not None and (path in wide or path in known):
                 places = _along_axis(graph, value, removed, held, known.get(path))
                 if places is not None:
                     found[path] = places

@@ -47,11 +47,11 @@ class Propagation:
         """Operations that no rule sees through, and the labels they touch."""
         self.held: list[tuple[Equation | None, np.ndarray]] = []
         """Operations that tie labels to what is never cut; None is the net's output."""
-        self.by_place: list[np.ndarray] = []
-        """Labels that an operation picks or parts by their place along an axis."""
+        self.by_place: list[tuple[str, np.ndarray]] = []
+        """The layer of an operation that picks or parts labels by their place along an axis, and
+        those labels."""
         self.reshaped: list[np.ndarray] = []
         """Labels whose axis is made one with others."""
-        self._owners = set(trace.owners.values())
         self.at: Equation | None = None
         """The operation whose labels are being found."""
         for value in trace.variables.values():
@@ -82,12 +82,9 @@ class Propagation:
         return np.full_like(labels, FIXED)
 
     def place(self, labels: np.ndarray) -> None:
-        """The operation at hand picks or parts these by their place.
-
-        Inside a layer with variables of its own that is the layer's matter: it is narrow all over.
-        """
-        if self.at is None or self.at.layer not in self._owners:
-            self.by_place.append(labels[labels > FIXED])
+        """The operation at hand picks or parts these by their place."""
+        layer = "" if self.at is None else self.at.layer
+        self.by_place.append((layer, labels[labels > FIXED]))
 
     def contract(self, equation: Equation, axes: tuple[int, int]) -> None:
         """Sum over one axis of each of the first two operands: two axes of one length."""

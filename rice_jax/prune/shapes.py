@@ -1,10 +1,14 @@
 """Channels without which a module would read another number from its shapes."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.fronts import PureNet, takes_variables
 from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.narrowed import Bridged
@@ -19,8 +23,9 @@ from rice_jax.prune.surgery import cut, narrowed
 def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any) -> Dependencies:
     """Leave whole what can't go without a change to a constant or scale that came from a shape.
 
-    Each group loses one channel for a try: 1 / sqrt(channels), or channels // 4, then is another
-    number. Where none is, as in most nets, one narrower trace tells so.
+    Each group loses one channel for a try, and all but one: 1 / sqrt(channels), channels // 4 or
+    whether there are more than seven then is another number at one of the ends. Where none is, as
+    in most nets, two narrower traces tell so.
 
     Args:
         module: the net, narrowed by its own code.
@@ -31,19 +36,46 @@ def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any)
     Returns:
         The dependencies without those channels, which `kept_whole` names.
     """
-    firsts = [np.flatnonzero(graph.group == group)[0] for group in range(graph.groups)]
-    tried = [first for first in firsts if _can_be_tried(module, graph, int(graph.group[first]))]
-    if _other(module, variables, graph, tried, kwargs) is None:
+    variables = _lively(variables)
+    groups = [group for group in range(graph.groups) if _can_be_tried(module, graph, group)]
+    found: dict[int, str] = {}
+    for removed in (_first_of, _others_of):
+        left = [group for group in groups if group not in found]
+        if _other(module, variables, graph, removed(graph, left), kwargs) is None:
+            continue
+        for group in left:
+            differs = _other(module, variables, graph, removed(graph, [group]), kwargs)
+            if differs is not None:
+                found[group] = differs
+    if not found:
         return graph
-    kept = np.zeros(graph.channels, bool)
-    reasons = []
-    for first in tried:
-        found = _other(module, variables, graph, [first], kwargs)
-        if found is not None:
-            group = int(graph.group[first])
-            kept |= graph.group == group
-            reasons += [f"{path}: {found}" for path in graph.layers(group)]
-    return graph.without(kept, reasons)
+    reasons = [f"{path}: {found[group]}" for group in found for path in graph.layers(group)]
+    return graph.without(np.isin(graph.group, list(found)), reasons)
+
+
+def _lively(variables: Any) -> Any:
+    """Other variables, of which no filter is dead: what a constant does shows in all of them."""
+    rng = np.random.default_rng(0)
+
+    def drawn(array: Any) -> Any:
+        array = np.asarray(array)
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return array
+        inputs = array.size // array.shape[-1] if array.ndim > 1 and array.size else 1
+        return (np.abs(rng.normal(size=array.shape)) / max(inputs, 1)).astype(array.dtype)
+
+    return jax.tree.map(drawn, variables)
+
+
+def _first_of(graph: Dependencies, groups: Sequence[int]) -> Chosen:
+    """The first channel of each of these groups."""
+    _, firsts = np.unique(graph.group, return_index=True)
+    return np.isin(np.arange(graph.channels), firsts[list(groups)])
+
+
+def _others_of(graph: Dependencies, groups: Sequence[int]) -> Chosen:
+    """All but the first channel of each of these groups."""
+    return np.isin(graph.group, groups) & ~_first_of(graph, groups)
 
 
 def _can_be_tried(net: PureNet, graph: Dependencies, group: int) -> bool:
@@ -55,16 +87,20 @@ def _can_be_tried(net: PureNet, graph: Dependencies, group: int) -> bool:
 
 
 def _other(
-    module: PureNet, variables: Any, graph: Dependencies, channels: list[int], kwargs: Any
+    module: PureNet, variables: Any, graph: Dependencies, removed: Chosen, kwargs: Any
 ) -> str | None:
-    """What becomes another number without these channels, if anything does."""
-    removed = np.zeros(graph.channels, bool)
-    removed[channels] = True
+    """What becomes another number without these channels, if anything does.
+
+    Of several groups it may be another one without some of them, where all fit in a wider way.
+    """
+    groups = len(np.unique(graph.group[removed]))
     fewer = cut(variables, graph, removed)
     try:
         fit = narrowed(module, fewer, graph, removed, **kwargs)
     except UserError as error:
         return str(error)
+    if groups > 1 and fit.held.all() and not graph.by_place.all():
+        return "all of them together fit with every channel at its place alone"
     found = departure(graph, removed, fit.trace, fit.held)
     if found is None or agree(graph, removed, (), variables, fit.trace, fewer):
         return None

@@ -95,8 +95,7 @@ def remove(
         fit = narrowed(net, smaller, graph, removed, **kwargs)
     else:
         fit = _fit(_rebuilt(net, rebuild(widths), smaller), smaller, graph, kwargs)
-    traced = fit.trace
-    found = departure(graph, removed, traced, fit.held)
+    traced, found = fit.trace, departure(graph, removed, fit.trace, fit.held)
     if found and not agree(graph, removed, constants, variables, traced, smaller):
         raise UserError(
             f"the smaller module computes something else than the whole one without those filters: "
@@ -118,7 +117,8 @@ class Fit:
 def narrowed(
     module: Any, variables: Any, graph: Dependencies, removed: Chosen, **kwargs: Any
 ) -> Fit:
-    """The module with narrower layers, its channels at their old places where it can't do without.
+    """The module with narrower layers, its channels at their old places where they are picked by
+    them, and where the module does not run otherwise.
 
     Sizes that are written in its code, as in `reshape(-1, 512)`, show when it is run.
 
