@@ -32,5 +32,9 @@ def line(error: Exception) -> str:
 
 def tell(message: object) -> None:
     """Print an error as one line on standard error, without what would steer a terminal."""
-    text = _STEERING.sub(lambda found: ascii(found[0])[1:-1], " ".join(str(message).split()))
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {harmless(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def harmless(text: str) -> str:
+    """A text without what would steer a terminal, which is written as Python writes it."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -43,6 +43,8 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(opened, mode))
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors == "strict":
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes
 
 
 def begin_again() -> None:

@@ -20,7 +20,7 @@ from rice_jax.data.archive import tell_others, within
 from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.usable import tell_made
-from rice_jax.errors import UserError, reason, tell
+from rice_jax.errors import UserError, harmless, reason, tell
 from rice_jax.graph import once
 from rice_jax.ops.backend import cores
 from rice_jax.run import Run
@@ -122,6 +122,8 @@ def _read(paths: Sequence[str], size: int, side: int) -> tuple[np.ndarray, list[
 
 def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[Prediction]:
     for question, probabilities in zip(questions, answer, strict=False):
+        if not question.error and not np.isfinite(probabilities).all():
+            question = dataclasses.replace(question, error="the net's answer is no number")
         known = None if question.error else probabilities
         yield dataclasses.replace(question, probabilities=known)
 
@@ -270,7 +272,7 @@ class _Table:
 
     def _line(self, best: str, cells: Sequence[str], image: str) -> str:
         numbers = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
-        return "  ".join([best.ljust(max(self._widths)), *numbers, image])
+        return harmless("  ".join([best.ljust(max(self._widths)), *numbers, image]))
 
 
 _FORMS: dict[str, type[_Table] | type[_Json] | type[_Csv]] = {

@@ -18,6 +18,8 @@ _LARGEST = 64 << 20
 """Bytes of a file that are read: a dead filters' census of 1,000 layers has some 10 MB."""
 _TO_BE_LOOKED_AT = 1 << 20
 """Characters of JSON that get a line for each number: of 1,000 classes that would be 14 MB."""
+_MOST_DIGITS = 300
+"""Of a whole number in JSON: more is beyond any float."""
 _MOST_PARTS = 4_000_000
 """Lists, objects and ends of texts in JSON: each takes a hundred bytes of memory for two or three
 of the file."""
@@ -28,7 +30,8 @@ class Run:
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
         """UserError for a remote folder that cannot be reached."""
-        self._given = os.fspath(workdir)
+        given = os.fspath(workdir)
+        self._given = given if files.is_remote(given) else os.path.normpath(given)
         path = files.named(workdir)
         # Absolute, for Orbax takes no other.
         self.path = path if files.is_remote(path) else epath.Path(os.path.abspath(path))
@@ -64,10 +67,12 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot make the run's folder {self}: {reason(error)}") from error
+            raise UserError(f"cannot make the folder {self}: {reason(error)}") from error
 
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
+
+        Of two processes that write the same one the later one's stands.
 
         A link in the run's folder is not followed: what it points to is not the run's.
 
@@ -75,7 +80,7 @@ class Run:
             UserError: it cannot be written, as where the run's folder is not there (`create`).
         """
         target = self.path / name
-        partial = target.parent / f".{target.name}.partial"
+        partial = target.parent / f".{target.name}.{os.getpid()}.partial"
         try:
             if target.parent != self.path:  # removed under a run, it does not come back in parts
                 if os.path.islink(target.parent):
@@ -147,9 +152,19 @@ def parse_json(content: bytes | str) -> Any:
     if beyond := _beyond_any(content):
         raise ValueError(beyond)
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_no_number, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits is none of a run's")
+    return int(digits)
 
 
 def _encoded(text: str) -> bytes:

@@ -113,7 +113,12 @@ def run_stages(
             if name in stages:
                 print(f"== {name} ==", flush=True)
                 cluster.on_first(functools.partial(_watch, job.run, name))
-                STAGES[name](job)
+                try:
+                    STAGES[name](job)
+                except BaseException:  # the page would say for ever that it is under way
+                    if cluster.leads():
+                        _watch(job.run, "")
+                    raise
         cluster.on_first(lambda: _report(job.run))
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
 

@@ -86,7 +86,7 @@ MISTAKES = [
     ("lighten --workdir=run --out=x --share=1", "--share=1: give a number above 0 to below 1"),
     ("compare --out=x", "--workdirs is missing"),
     ("compare --workdirs=run", "--out is missing"),
-    ("compare --workdirs=run --out=x --margin=1.5", "--margin=1.5: give a number from 0 to 1"),
+    ("compare --workdirs=run --out=x --margin=1", "--margin=1: give a number from 0 to below 1"),
     ("compare --workdir=run --out=x", "give --workdirs=run"),
     ("compare --out=x run run2", "a folder is given as --workdirs=DIR"),
     ("predict x.png", "--workdir is missing"),
@@ -94,7 +94,8 @@ MISTAKES = [
     ("predict --workdir=run --explain=maps x.png y.png", "a single image, not 2"),
     ("predict --workdir=run --batch_size=0 x.png", "--batch_size=0: give a whole number from 1"),
     ("export --workdir=run", "--out is missing"),
-    ("export --workdir=run --out=x.pt", "--out=x.pt: the name must end in .stablehlo, .onnx, .tfl"),
+    ("export --workdir=run --out=x.pt", "--out=x.pt: give a file's name that ends in .stablehlo"),
+    ("export --workdir=run --out=a/.onnx", "--out=a/.onnx: give a file's name that ends in"),
     ("export --workdir=nowhere --out=x.onnx", "nowhere/config.json is missing"),
     ("export --workdir=run --out=x.stablehlo --int8", "--int8 is for .onnx and .tflite"),
     ("export --workdir=run --out=x.onnx --config.data.path=x", "images are for --int8 alone"),
@@ -109,7 +110,7 @@ MISTAKES = [
     ("zoo everything", "'everything' is not understood"),
     ("zoo --config=final", "--config=final: there is no such option"),
 ]  # fmt: skip
-SHOWN = ["", "--help", "--version", "zoo", *(f"{name} --help" for name in NAMES)]
+SHOWN = ["", "--help", "-h", "--version", "zoo", *(f"{name} --help" for name in NAMES)]
 
 CHILD = """
 import contextlib, io, json, sys
@@ -168,7 +169,7 @@ def test_a_mistake_is_told_in_one_line_before_jax_is_loaded(answers, given, said
 
 
 def test_help_shows_what_there_is(answers):
-    for given in ("", "--help"):
+    for given in ("", "--help", "-h"):
         status, out, err = answers[given]
         assert (status, err) == (0, "")
         assert [line.split()[0] for line in out.partition("Commands:\n")[2].splitlines()] == NAMES

@@ -69,6 +69,13 @@ def test_nets_whose_epochs_ran_out_are_said_with_them(tmp_path):
     assert "**Still learning:** vgg\\_custom (3). Their epochs" in still
 
 
+@pytest.mark.parametrize("schedule", ["quick", "study"])
+def test_a_net_that_took_its_weights_as_they_are_is_not_learning(tmp_path, schedule):
+    train = {"schedule": schedule, "quick": {"epochs": (4, 4)}, "stop_patience": 5}
+    run = run_of(tmp_path, "micro", 900, 100, history="", train=train)
+    assert not any("Still learning" in each for each in cautions(read(run)))
+
+
 @pytest.mark.parametrize(("planned", "said"), [((2, 1), False), ((2, 2), True)])
 def test_a_run_of_planned_epochs_learns_until_these_are_over(tmp_path, planned, said):
     history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n3,0.6,0.5\n"

@@ -249,7 +249,9 @@ def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
 
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])
 def test_unknown_kind_of_file(name, run, tmp_path):
-    with pytest.raises(UserError, match=r"must end in \.stablehlo, \.onnx, \.tflite"):
+    with pytest.raises(
+        UserError, match=r"a file's name that ends in \.stablehlo, \.onnx, \.tflite"
+    ):
         exporting.write(run, str(tmp_path / name))
     assert not list(tmp_path.iterdir())
 
@@ -319,6 +321,8 @@ def test_stablehlo_needs_what_stands_beside_it(file, tmp_path):
         ([], "of another file"),
         (digest, "does not tell its net"),
         (about(whole) | {"classes": "five"}, "does not tell its classes"),
+        (about(whole) | {"classes": [1, 2, 3, 4, 5]}, "its classes are no names"),
+        (about(whole) | {"classes": ["rye"] * 5}, "or two are the same"),
         (about(whole) | {"image_size": 1.5}, "does not tell its image_size"),
         (about(whole) | {"image_size": 224}, r"of 16 x 16 and .* 5 classes .* says 224 and 5"),
         (about(whole) | {"classes": ["rye"]}, r"of 16 x 16 and .* 5 classes .* says 16 and 1:"),
@@ -326,6 +330,63 @@ def test_stablehlo_needs_what_stands_beside_it(file, tmp_path):
         Path(f"{copy}.json").write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=line):
             artifact.read(str(copy))
+
+
+def test_what_is_told_of_another_file_by_that_name_is_not_taken_over(file, tmp_path, photographs):
+    config = tiny_training.config()
+    config.eval.path = str(photographs)
+    copy = Path(shutil.copy(file("net.onnx")[0], tmp_path))
+    of_it = about(file("net.onnx")[0])
+    for digest, stays in (("0" * 64, False), (of_it["sha256"], True)):
+        Path(f"{copy}.json").write_text(json.dumps(of_it | {"params": 7, "sha256": digest}))
+        opened = artifact.read(str(copy))
+        accuracy.record(opened, accuracy.evaluate(opened, config))
+        assert about(copy)["sha256"] == of_it["sha256"]
+        assert about(copy).get("params") == (7 if stays else None)
+
+
+def test_what_is_damaged_beside_a_file_is_told_before_any_is_evaluated(file, tmp_path):
+    first, second = (tmp_path / name for name in ("a.onnx", "b.onnx"))
+    for path in (first, second):
+        shutil.copy(file("net.onnx")[0], path)
+    Path(f"{second}.json").write_text("{")
+    done = commands.run("evaluate", f"--artifact={first},{second}")
+    assert done.returncode == 1
+    assert "cannot read" in done.stderr
+    assert "evaluating" not in done.stdout + done.stderr
+    assert not Path(f"{first}.json").exists()
+
+
+@pytest.mark.parametrize("where", ["file/net.stablehlo", "file/sub/net.onnx", "folder.onnx"])
+def test_where_no_file_can_be_is_told_before_the_work(where, run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr(exporting.train, "load", lambda run: pytest.fail("too early"))
+    with pytest.raises(UserError, match=r"is no folder|a folder is there"):
+        exporting.write(run, str(tmp_path / where))
+
+
+def test_fields_that_have_no_part_in_an_export_are_refused(run, tmp_path):
+    paths = f"eval.path={tmp_path}"
+    for field in ("data.image_size=64", "model.classes=7", paths, "data.split_seed=9", "seed=1"):
+        done = commands.run("export", f"--workdir={run}", "--out=x.onnx", "--int8",
+                            f"--config.{field}")  # fmt: skip
+        assert done.returncode == 1
+        assert f"--config.{field.partition('=')[0]} has no part in an export" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["net.stablehlo", "net.onnx"])
+def test_a_file_that_its_runtime_does_not_read_is_a_line(name, file, tmp_path, monkeypatch):
+    """As one that newer packages wrote."""
+
+    def newer(content):
+        raise RuntimeError("Opset 99 is under development\nand more")
+
+    path, _ = file(name)
+    opening = "exported" if name.endswith("hlo") else "onnx_session"
+    monkeypatch.setattr(artifact.runtimes, opening, newer)
+    with pytest.raises(UserError, match=r"cannot be read by .* here: Opset 99 .*; newer packages"):
+        artifact.read(str(path))
 
 
 def test_images_of_other_classes_are_told(file, monkeypatch):

@@ -148,7 +148,7 @@ def test_a_new_folder_that_was_removed_hides_no_mistake(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="cannot make the run's folder"),
+        pytest.raises(UserError, match="cannot make the folder"),
         lock.hold(Run(tmp_path / "file" / "run")),
     ):
         pytest.fail("held")

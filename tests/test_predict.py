@@ -1,12 +1,14 @@
 """Classes of image files, as a function and as a command."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
 
 import commands
 import cv2
+import jax
 import numpy as np
 import pytest
 import tiny_training
@@ -114,6 +116,24 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
     assert find_images(["first.png", "-"], lines) == ["first.png", *inside, "one image.jpg"]
     with pytest.raises(UserError, match=r"holds no image \(\.jpg, "):
         find_images([str(tmp_path)])
+
+
+def test_an_answer_that_is_no_number_is_refused(trained, folder):
+    broken = jax.tree.map(lambda array: array * np.nan, trained.params)
+    net = dataclasses.replace(trained, params=broken)
+    images = find_images([str(folder)])
+    for found in predict(net, images):
+        assert found.probabilities is None
+        assert found.error == "the net's answer is no number"
+
+
+def test_a_name_does_not_steer_the_terminal(run, folder, tmp_path, capfd):
+    name = tmp_path / "ev\x1b[31mil\nname.png"
+    name.write_bytes(next(folder.glob("**/0.png")).read_bytes())
+    done = commands.run("predict", f"--workdir={run}", str(name))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(r"ev\x1b[31mil\nname.png")
 
 
 def test_what_is_not_plain_rgb_is_told_once(run, tmp_path):

@@ -50,12 +50,17 @@ def test_each_layer_reads_what_comes_in_once_and_writes_what_goes_out_once():
 
 
 def test_bytes_are_those_of_the_precision():
-    rows, _ = counted(Small(jnp.bfloat16))
+    rows, counts = counted(Small(jnp.bfloat16))
     # Weights are float32 and cast in the layer; maps have two bytes, in the mean's float32 sum too.
     assert rows["conv2"].traffic == profile.Traffic(
         2 * 4 * 4 * 4 + 4 * (9 * 4 * 6 + 6), 2 * 4 * 4 * 6
     )
     assert rows["mean"].traffic.read == 2 * 4 * 4 * 6
+    # What is in part cast and in part not is no measure of another precision's bytes.
+    whole = counted(Small())[1]
+    for precision in profile.PRECISIONS.values():
+        assert "bytes" not in counts.at(precision)
+        assert whole.at(precision)["bytes"] == whole.traffic.total * precision.activations // 32
 
 
 def test_a_batch_moves_more_activations_and_as_many_weights():

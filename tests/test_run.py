@@ -71,7 +71,7 @@ def test_what_a_link_points_to_is_not_written_to(tmp_path, name):
     run.create()
     run.write_text(name, "before")
     target = run.path / name
-    partial = target.parent / f".{target.name}.partial"
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     for link in (target, partial):
         link.unlink(missing_ok=True)
         os.symlink(victim, link)
@@ -145,6 +145,27 @@ def test_a_name_with_which_checkpoints_are_not_found_again_is_refused(tmp_path, 
     with pytest.raises(UserError, match="give the run's folder another name"):
         run.checkpoints  # noqa: B018
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    run = Run(tmp_path)
+    theirs = tmp_path / ".report.md.1.partial"
+    theirs.write_text("half of")
+    run.write_text("report.md", "all of mine")
+    assert theirs.read_text() == "half of"
+    assert (tmp_path / "report.md").read_text() == "all of mine"
+
+
+@pytest.mark.parametrize("content", ["NaN", "[Infinity]", '{"a": -Infinity}', "1" + "0" * 400])
+def test_numbers_that_are_none_of_a_runs_are_damage(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json: .* is no(ne of| number of)"):
+        Run(tmp_path).read_json("config.json")
+
+
+@pytest.mark.parametrize("spelled", ["runs/final/", "runs//final", "./runs/final", "runs/./final"])
+def test_a_folder_is_called_the_same_however_it_is_spelled(spelled):
+    assert str(Run(spelled)) == "runs/final"
 
 
 @pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 200_000, " " * (65 << 20)])

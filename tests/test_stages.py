@@ -103,6 +103,22 @@ def test_files_hold_what_they_are_named_for(finished):
     assert read(finished, "summary.json")["dataset"]["synthetic"] is True
 
 
+def test_a_stage_that_fails_is_not_under_way_for_ever(finished, cache, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    seen = []
+
+    def failing(job):
+        seen.append("Under way" in (run / "report.html").read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(stages.STAGES, "evaluate", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(small("cnn_light", cache), str(run), ["evaluate"])
+    assert seen == [True]
+    assert "Under way" not in (run / "report.html").read_text()
+
+
 def test_the_report_links_what_exists_and_says_synthetic(finished):
     report = (finished / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", report)

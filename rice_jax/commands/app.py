@@ -49,7 +49,9 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, invoke_without_command=True, context_settings={"max_content_width": 100}
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"max_content_width": 100, "help_option_names": ["--help", "-h"]},
 )
 @click.version_option(package_name="rice_jax")
 @click.pass_context
@@ -63,13 +65,17 @@ def root(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+_RESUMING = ("lighten", "prune", "reproduce", "train")
+"""Commands that go on where they were stopped."""
+
 for _command in COMMANDS:
     root.add_command(_command)
 
 
 def call(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process."""
-    process.leave(process.guarded(lambda: _do(arguments)))
+    resumes = bool(arguments) and arguments[0] in _RESUMING
+    process.leave(process.guarded(lambda: _do(arguments), resumes=resumes))
 
 
 def _do(arguments: Sequence[str]) -> None:

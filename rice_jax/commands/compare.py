@@ -16,7 +16,7 @@ from rice_jax.errors import UserError
 @option("--out", Text("a folder"), "Where the comparison goes", completion="dir")
 @option(
     "--margin",
-    Real(0, 1),
+    Real(0, 1, below=True),
     "How far below the best augmented accuracy the recommended net may be",
     0.01,
 )

@@ -19,15 +19,16 @@ from rice_jax.errors import UserError
     completion="file",
 )
 def evaluate(artifact: tuple[str, ...] | None, fields: tuple[str, ...]) -> Callable[[], Any]:
-    """Evaluate exported files on the images that a run is evaluated on.
+    """Evaluate exported files as a run is evaluated.
 
     \b
     rice-jax evaluate --artifact=final.tflite,final.onnx --config.data.path=rice-image-dataset.zip
 
-    Accuracy on the test split as it is and augmented, the same images as those of the run that the
-    file came from; the time of one image in the format's own runtime; bytes. Of a .tflite also what
-    it takes in tflite-micro, and whether it computes there what it does in LiteRT. FILE.json holds
-    the whole report. A run itself is evaluated by `rice-jax train --stages=evaluate`.
+    Accuracy on the test split as it is and augmented: of the images that --config.data.path names,
+    split as for the run that the file came from, or of the sample; the time of one image in the
+    format's own runtime; bytes. Of a .tflite also what it takes in tflite-micro, and whether it
+    computes there what it does in LiteRT. FILE.json holds the whole report. A run itself is
+    evaluated by `rice-jax train --stages=evaluate`.
     """
     if not artifact:
         raise UserError("--artifact is missing: give a file that rice-jax export wrote")
@@ -38,10 +39,15 @@ def evaluate(artifact: tuple[str, ...] | None, fields: tuple[str, ...]) -> Calla
         from rice_jax.export.artifact import read
 
         opened = [read(path) for path in artifact]
-        found = []
         for each in opened:
-            found.append(accuracy.evaluate(each, config))
-            accuracy.record(each, found[-1])
-        print("\n".join(accuracy.table(opened, found)))
+            accuracy.require_place(each)
+        found = []
+        try:
+            for each in opened:
+                found.append(accuracy.evaluate(each, config))
+                accuracy.record(each, found[-1])
+        finally:
+            if found:
+                print("\n".join(accuracy.table(opened[: len(found)], found)))
 
     return job

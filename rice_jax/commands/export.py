@@ -1,5 +1,6 @@
 """rice-jax export: a trained net as a file."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -46,13 +47,16 @@ def export(
     run = settings.existing_run(workdir, config)
     if not out:
         raise UserError("--out is missing: give a file to write, *.stablehlo, *.onnx or *.tflite")
-    if not out.endswith(_SUFFIXES):
-        raise UserError(f"--out={out}: the name must end in {', '.join(_SUFFIXES)}")
+    if os.path.splitext(os.path.basename(out))[1] not in _SUFFIXES:
+        raise UserError(f"--out={out}: give a file's name that ends in {', '.join(_SUFFIXES)}")
     if int8 and out.endswith(".stablehlo"):
         raise UserError(f"--out={out}: --int8 is for .onnx and .tflite")
     if fields and not int8:
         raise UserError(f"{fields[0]}: images are for --int8 alone")
-    chosen, _ = settings.chosen(None, workdir, fields)
+    chosen, given = settings.chosen(None, workdir, fields)
+    for name in given:
+        if name not in settings.images() or name == "eval.path":
+            raise UserError(f"--config.{name} has no part in an export; give --config.data.path")
 
     def job() -> None:
         from rice_jax.export import exporting

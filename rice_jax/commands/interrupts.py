@@ -93,7 +93,7 @@ class _Listener:
             elif told is None:
                 told = _soon(_PATIENCE, _tell_to_wait)
             else:
-                tell("ended at once; the same command goes on from what is saved")
+                tell("ended at once; what was saved stays")
                 os._exit(128 + heard[0])
         if told:
             told.cancel()

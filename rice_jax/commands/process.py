@@ -53,8 +53,11 @@ def start() -> None:
         )
 
 
-def guarded(action: Callable[[], Any]) -> int:
-    """Do something; the status to end with, after a line for what a user can mend."""
+def guarded(action: Callable[[], Any], *, resumes: bool = True) -> int:
+    """Do something; the status to end with, after a line for what a user can mend.
+
+    `resumes` says whether it goes on where it was stopped, when it is done again.
+    """
     try:
         with interrupts.heeded():
             action()
@@ -62,7 +65,7 @@ def guarded(action: Callable[[], Any]) -> int:
         tell(line(error))
         return 1
     except KeyboardInterrupt:
-        tell("stopped; the same command goes on from here")
+        tell("stopped; the same command goes on from here" if resumes else "stopped")
         return 130
     except Exception as error:
         if told := _of_memory(error) or _missing_platform():

@@ -45,6 +45,7 @@ def reproduce(
 
     Every field but the model's own can be set, for all nets alike.
     """
+    imagenet = imagenet and os.path.expanduser(imagenet)
     if imagenet and not os.path.isfile(imagenet):
         raise UserError(f"--imagenet={imagenet}: there is no such file")
     config, given = settings.for_all_nets(fields)

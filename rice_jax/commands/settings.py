@@ -164,7 +164,7 @@ def load(config: str) -> "ml_collections.ConfigDict":
     Raises:
         UserError: there is neither; or the file does not give a configuration.
     """
-    file, colon, argument = config.partition(":")
+    file, colon, argument = os.path.expanduser(config).partition(":")
     if config in names():
         path = configs.FOLDER / f"{config}.py"
     elif os.path.isfile(file):

@@ -49,22 +49,41 @@ class Found:
 
 def record(artifact: Artifact, found: Found) -> None:
     """Write what `evaluate` found into FILE.json beside the file, with all that stands there."""
-    folder, name = os.path.split(artifact.path)
-    beside, about = Run(folder or "."), f"{name}.json"
-    told = records.read(beside, ExportFile, about) if beside.has(about) else None
+    beside, about, told = _beside(artifact)
     known = records.plain(told) if told else {"file": artifact.path}
     seconds = {**(told.latency_seconds or {} if told else {}), **found.latency_seconds}
     content = {
         **known,
         **artifact.about,
         **records.plain(dataclasses.replace(found, latency_seconds=seconds)),
-        "sha256": hashlib.sha256(artifact.content).hexdigest(),
+        "sha256": _digest(artifact),
     }
     records.write(beside, records.made(ExportFile, content), about)
 
 
+def require_place(artifact: Artifact) -> None:
+    """UserError where FILE.json beside the file is damaged, before anything is evaluated."""
+    beside, about, told = _beside(artifact)
+    if told is None and beside.has(about):
+        print(f"{about} is of another file by that name: it is written anew")
+
+
+def _beside(artifact: Artifact) -> tuple[Run, str, ExportFile | None]:
+    """The folder, FILE.json's name, and what it tells where it is of this very file."""
+    folder, name = os.path.split(artifact.path)
+    beside, about = Run(folder or "."), f"{name}.json"
+    told = records.read(beside, ExportFile, about) if beside.has(about) else None
+    of_another = told and told.sha256 not in (None, _digest(artifact))
+    return beside, about, None if of_another else told
+
+
+def _digest(artifact: Artifact) -> str:
+    return hashlib.sha256(artifact.content).hexdigest()
+
+
 def table(artifacts: Sequence[Artifact], found: Sequence[Found]) -> list[str]:
-    """What `evaluate` found of each file, as lines of a table and one for each .tflite."""
+    """What `evaluate` found of each file, as lines of a table, and on which images; of each
+    .tflite also what it takes on a device."""
     header = ("file", "precision", "bytes", "clean", "augmented", "ms an image", "in")
     rows = [header, *(_row(*pair) for pair in zip(artifacts, found, strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -80,7 +99,13 @@ def table(artifacts: Sequence[Artifact], found: Sequence[Found]) -> list[str]:
         for artifact, each in zip(artifacts, found, strict=True)
         if each.micro
     )
-    return [*lines, *micros]
+    looked_at = (_looked_at(*pair) for pair in zip(artifacts, found, strict=True))
+    return [*lines, *looked_at, *micros]
+
+
+def _looked_at(artifact: Artifact, found: Found) -> str:
+    images = found.evaluation.parts()["clean"].images
+    return f"{artifact.path} on {images:,} images of {found.dataset.name}"
 
 
 def _row(artifact: Artifact, found: Found) -> tuple[str, ...]:
@@ -104,7 +129,7 @@ def _on_device(micro: OnDevice) -> str:
 
 
 def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
-    """Evaluate a file as the run that it came from is evaluated.
+    """Evaluate a file as a run is evaluated.
 
     Args:
         artifact: the file.

@@ -54,7 +54,16 @@ def read(path: str) -> Artifact:
             content = file.read()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {reason(error)}") from error
-    about, net = _beside(path, content) if suffix == ".stablehlo" else _within(path, content)
+    try:
+        about, net = _beside(path, content) if suffix == ".stablehlo" else _within(path, content)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has its own kinds
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read by {RUNTIMES[suffix]} here: {said}; newer packages may have "
+            "written it"
+        ) from error
     return Artifact(path, content, about, net)
 
 

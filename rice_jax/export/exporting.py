@@ -49,9 +49,11 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     folder, name = os.path.split(out)
     suffix = os.path.splitext(name)[1]
     if suffix not in RUNTIMES:
-        raise UserError(f"--out={out}: the name must end in {', '.join(RUNTIMES)}")
+        raise UserError(f"--out={out}: give a file's name that ends in {', '.join(RUNTIMES)}")
     if calibration is not None and suffix == ".stablehlo":
         raise UserError(f"--out={out}: int8 is for .onnx and .tflite")
+    target = Run(folder or ".")
+    _require_place(target, name)
     trained = train.load(run)
     net = folded(trained)
     about: dict[str, Any] = {"file": out} | _about(net, suffix, calibration is not None)
@@ -63,12 +65,23 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
     about |= differences
-    target = Run(folder or ".")
     target.create()
+    target.remove(f"{name}.json")  # of what is replaced: no moment has a file with another's
     target.write_bytes(name, content)
     told = records.made(ExportFile, about)
     records.write(target, told, f"{name}.json")
     return told
+
+
+def _require_place(folder: Run, name: str) -> None:
+    """UserError where no file of that name can be, before there is anything to write."""
+    if (folder.path / name).is_dir():
+        raise UserError(f"--out={folder.path / name}: a folder is there")
+    for above in (folder.path, *folder.path.parents):
+        if above.exists():
+            if not above.is_dir():
+                raise UserError(f"--out={folder.path / name}: {above} is no folder")
+            return
 
 
 def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int) -> Images:

@@ -57,4 +57,7 @@ def checked(told: Any) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(told, dict) or type(told.get(name)) is not kind:
             raise UserError(f"it does not tell its {name}")
+    names = told["classes"]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise UserError("its classes are no names, or two are the same")
     return told

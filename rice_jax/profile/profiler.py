@@ -43,6 +43,8 @@ class Profile:
     param_bytes: int
     vector_params: int
     """Parameters of one axis or none, as biases: quantised nets have them in 32 bits."""
+    single: bool
+    """Whether all that it computes are numbers of 32 bits."""
     xla_loops_once: int
     """What `flops.xla` would be with each loop's body once, as XLA's own count has it."""
     memory: Memory
@@ -82,14 +84,15 @@ class Profile:
         Returns:
             bit_operations: in the convention of `rice_jax.profile.bits`; param_bytes: of weights,
             with biases in 32 bits; bytes: what the rows read and write, all at the activations'
-            bits.
+            bits, where the net computes in float32.
         """
         weights = (self.params - self.vector_params) * precision.weights // 8
-        return {
+        costs = {
             "bit_operations": bit_operations(self.flops.formula, precision),
             "param_bytes": weights + 4 * self.vector_params,
-            "bytes": self.traffic.total * precision.activations // 32,
         }
+        moved = self.traffic.total * precision.activations // 32
+        return costs | {"bytes": moved} if self.single else costs
 
     @property
     def complete(self) -> bool:
@@ -233,10 +236,17 @@ def of_trace(
         study_filters=study_filters,
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
         vector_params=sum(value.size for value in params if len(value.shape) < 2),
+        single=_in_single(traced),
         xla_loops_once=table.xla_once,
         memory=memory(opening),
         xla_measured=None,
     )
+
+
+def _in_single(traced: Trace) -> bool:
+    """Whether all that is computed has 32 bits, where it is no whole number."""
+    made = [value.dtype for equation in traced.equations for value in equation.outputs]
+    return all(each.itemsize == 4 for each in made if jnp.issubdtype(each, jnp.floating))
 
 
 def _check_frozen(frozen: Sequence[str], rows: Sequence[Row]) -> None:

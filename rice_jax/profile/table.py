@@ -148,7 +148,7 @@ def _bits(profile: Profile) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 2**20:,.2f} MB"
+    return f"{size / 1e6:,.2f} MB"
 
 
 def _roofline(profile: Profile, device: Device) -> list[str]:

@@ -80,7 +80,8 @@ class PrecisionCosts:
 
     bit_operations: int
     param_bytes: int
-    bytes: int
+    bytes: int | None = left_out()
+    """What is read and written; none of a net that does not compute in float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

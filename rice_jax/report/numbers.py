@@ -9,7 +9,10 @@ _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def present(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def percent(share: float | None, digits: int = 2) -> str:
@@ -53,7 +56,7 @@ def seconds(duration: float | None) -> str:
     if duration is None or not present(duration) or duration < 0:
         return MISSING
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if duration >= scale:
+        if duration >= 0.9995 * scale:  # what would round to 1000 of the next
             return f"{_significant(duration / scale, 3)} {unit}"
     return f"{_significant(duration / 1e-9, 3)} ns"
 

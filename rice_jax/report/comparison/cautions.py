@@ -98,6 +98,8 @@ def _at_chance(record: Record) -> bool:
 def _still_learning(entry: Compared) -> bool:
     """Whether it had fewer epochs than were planned, or than its recipe waits for a better one."""
     recipe, done = entry.record.recipe, entry.summary.epochs
+    if not done:  # it took its weights as they are
+        return False
     if recipe.get("schedule") == "quick":
         return bool(done < sum((recipe.get("quick") or {}).get("epochs", ())))
     best, patience = entry.summary.best_epoch, recipe.get("stop_patience")

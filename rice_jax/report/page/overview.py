@@ -65,7 +65,9 @@ def _learned(record: Record, summary: SummaryFile) -> str:
     images = record.data.images if record.data else {}
     text = f"It learned for {_plural(summary.epochs, 'epoch')}"
     if "train" in images:
-        text += f" from {_plural(images['train'], 'image')}"
+        some = record.recipe.get("images") or images["train"]
+        drawn = f"{numbers.count(some)} each of " if some < images["train"] else ""
+        text += f" from {drawn}{_plural(images['train'], 'image')}"
     best = summary.best_epoch
     return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
 
