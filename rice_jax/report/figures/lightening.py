@@ -1,5 +1,6 @@
 """The figure of a search for lighter nets: all that were tried, and the front."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,15 @@ def searched(
     figure.draw_without_rendering()  # settles the layout
     named = [(str(i), place[c.name]) for i, c in drawn if c.name in front]
     named += [(name, (cost, 100 * accuracy)) for name, cost, accuracy in studied]
-    label_points(axes, [point for _, point in named], [text for text, _ in named], avoid=off)
+    points, labels = [point for _, point in named], [text for text, _ in named]
+    label_points(axes, points, labels, avoid=off, lines=[_border(on)])
     return figure
+
+
+def _border(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The corners of the line that joins the front: first along, then up."""
+    corners = ((end, accuracy) for (_, accuracy), (end, _) in itertools.pairwise(front))
+    return [corner for pair in itertools.zip_longest(front, corners) for corner in pair if corner]
 
 
 def _axes(axes: Any, measure: str) -> None:
