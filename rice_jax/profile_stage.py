@@ -1,5 +1,6 @@
 """The profile stage: what an image costs the net, counted and timed, into the run's folder."""
 
+import shlex
 from typing import Any
 
 import jax
@@ -58,7 +59,7 @@ def _elsewhere(
     with Bar("measuring other runtimes"):
         found, why_not = elsewhere.latencies(config, shapes)
     for runtime, seconds in found.items():
-        out = f"--workdir={run} --out=net{elsewhere.FORMATS[runtime]}"
+        out = f"{shlex.quote(f'--workdir={run}')} --out=net{elsewhere.FORMATS[runtime]}"
         print(
             f"One image in {runtime}: {seconds.median:.2e} s with the way there and back, "
             f"{ours / seconds.median:.2f} times as fast: rice-jax export {out}"

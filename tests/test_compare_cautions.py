@@ -145,7 +145,7 @@ def test_the_verdict_is_withheld_wherever_runs_cannot_be_compared(
 
 def test_what_a_run_lacks_to_be_weighed_is_named_with_its_command(tmp_path):
     whole = run_of(tmp_path / "whole", "cnn", 900, 100)
-    bare = make_run(tmp_path / "b c", "bare", evaluation=None, profile=None, data=None)
+    bare = make_run(tmp_path / "b c", "final", evaluation=None, profile=None, data=None)
     text = told(read(whole, bare))
     assert "**Take cnn.**" in text
     assert "Not the same images" not in text  # of one of them nothing is known

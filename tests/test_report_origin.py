@@ -1,5 +1,6 @@
 """The second line of the page: where the weights are from, what the sample is, how to go on."""
 
+import pytest
 import report_runs
 
 from rice_jax.report.page.provenance import origin
@@ -20,6 +21,15 @@ def told(tmp_path, weights=None, path="sample", **parts):
     content["config"]["data"]["path"] = path
     run.write_json("config.json", content | {"weights": weights})
     return origin(load(run))
+
+
+@pytest.mark.parametrize("name", ["final", "mine"])
+def test_commands_of_a_net_of_ones_own_name_its_file(tmp_path, name):
+    run = report_runs.make_run(tmp_path, name)
+    text = report_runs.text_of(run)
+    commands = [line for line in text.splitlines() if "rice-jax" in line and "--workdir=" in line]
+    assert len(commands) >= 3
+    assert {"--config=YOUR_NET.py" in line for line in commands} == {name == "mine"}
 
 
 def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rice_jax.bounds import Switch, Text, Whole
-from rice_jax.commands import settings
+from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
@@ -51,6 +51,8 @@ def export(
         raise UserError(f"--out={out}: give a file's name that ends in {', '.join(_SUFFIXES)}")
     if int8 and out.endswith(".stablehlo"):
         raise UserError(f"--out={out}: --int8 is for .onnx and .tflite")
+    if "calibration_images" in options.given() and not int8:
+        raise UserError("--calibration_images changes nothing without --int8")
     if fields and not int8:
         raise UserError(f"{fields[0]}: images are for --int8 alone")
     chosen, given = settings.chosen(None, workdir, fields)

@@ -72,6 +72,13 @@ def option(
     return click.option(name, type=kind, default=default, metavar=metavar, help=told)
 
 
+def given() -> list[str]:
+    """Names of the options that stand on the command line, in the command's order."""
+    context = click.get_current_context()
+    on_it = click.core.ParameterSource.COMMANDLINE
+    return [name for name in context.params if context.get_parameter_source(name) is on_it]
+
+
 class Command(click.Command):
     """A command; what it does not understand it tells with what may have been meant."""
 

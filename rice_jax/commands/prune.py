@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rice_jax.bounds import MOST_EPOCHS, MOST_SEEDS, Real, Several, Switch, Text, Whole, Word
-from rice_jax.commands import settings
+from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
@@ -15,6 +15,7 @@ ALLOCATIONS = ("global", "uniform", "isomorphic")
 BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
 KINDS = {"clean": ("clean",), "augmented": ("augmented",), "both": ("clean", "augmented")}
 _MANY = 10**18
+_IDLE_IN_SUGGEST = ("convention", "split", "tail_margin", "teach")
 
 
 @click.command(cls=Command, fields=settings.of_all_nets)
@@ -91,6 +92,7 @@ def prune(
         _leave_open(asked)
     else:
         _hold_together(out, asked)
+        _refuse_idle(asked)
 
     def job() -> None:
         from rice_jax.lighten.pruning import prune_run
@@ -116,6 +118,7 @@ def _leave_open(asked: Mapping[str, Any]) -> None:
     others = ("drop", "max_flops", "max_params", "max_filters", "drop_layers", "baselines", "seeds")
     given = [f"--{name}" for name in (*others, "finetune_epochs") if asked[name]]
     given += ["--steps"] if asked["steps"] > 1 else []
+    given += [f"--{name}" for name in options.given() if name in _IDLE_IN_SUGGEST]
     if given:
         raise UserError(
             "--suggest tries budgets of its own, without training: leave out " + ", ".join(given)
@@ -138,6 +141,22 @@ def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
         raise UserError("--baselines but scratch need a budget, as --max_flops")
     if (asked["baselines"] or asked["seeds"]) and not asked["finetune_epochs"]:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
+
+
+def _refuse_idle(asked: Mapping[str, Any]) -> None:
+    """UserError for options that would change nothing."""
+    budget, dropped = bool(_budgets(asked)), asked["drop_layers"] or ()
+    wanting = {
+        "convention": "" if asked["max_flops"] else "--max_flops",
+        "criterion": "" if budget else "a budget, as --max_flops",
+        "allocation": "" if budget else "a budget, as --max_flops",
+        "judge_images": "" if budget or dropped else "a budget, as --max_flops, or --drop_layers",
+        "tail_margin": "" if "auto" in dropped else "--drop_layers=auto",
+        "teach": "" if asked["finetune_epochs"] else "--finetune_epochs",
+    }
+    for name in options.given():
+        if wanting.get(name):
+            raise UserError(f"--{name} changes nothing without {wanting[name]}")
 
 
 def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:

@@ -146,7 +146,7 @@ def _lacking(nets: Sequence[NetRuns]) -> list[str]:
         mend = (
             f"rice-jax evaluate {shlex.quote(f'--artifact={entry.run}')}"
             if entry.record.file is not None
-            else stage_command(entry.run, ",".join(missing))
+            else stage_command(entry.run, entry.record, ",".join(missing))
         )
         lines.append(f"- {markdown.code(str(entry.run))} lacks {words}: {markdown.code(mend)}")
     return ["\n".join(lines)] if lines else []

@@ -19,7 +19,7 @@ def compute(run: Run, record: Record) -> Section:
     """FLOPs by layer, the costliest in a table, what is not counted, bounds, memory and time."""
     profile = record.profile
     if profile is None:
-        command = markdown.code(stage_command(run, "profile"))
+        command = markdown.code(stage_command(run, record, "profile"))
         return ["## Where the compute goes", f"Not counted yet: {command} does it."]
     total = profile.totals.flops.study or 1
     layers = sorted(profile.layers, key=lambda layer: -layer.study)
@@ -137,7 +137,7 @@ def _elsewhere(time: Timed) -> str:
 def dead_filters(run: Run, record: Record) -> Section:
     """Filters that are zero on every image, by layer."""
     if record.dead_filters is None:
-        command = markdown.code(stage_command(run, "inspect"))
+        command = markdown.code(stage_command(run, record, "inspect"))
         return ["## Dead filters", f"Not inspected yet: {command} does it."]
     layers = record.dead_filters.layers
     clean, augmented, proven = (

@@ -4,6 +4,7 @@ import functools
 import shlex
 from collections.abc import Callable
 
+from rice_jax import nets
 from rice_jax.profile.study import TEST_IMAGES
 from rice_jax.records import FlopCounts, SummaryFile
 from rice_jax.report import markdown, numbers, reported, style
@@ -19,9 +20,15 @@ Form = Callable[[float | None], str]
 _USES = {"train": "training", "test": "the test"}
 
 
-def stage_command(run: Run, stage: str) -> str:
+def stage_command(run: Run, record: Record, stage: str) -> str:
     """The command that does a stage of this run."""
-    return f"rice-jax train {_flag('workdir', str(run))} --stages={stage}"
+    return f"rice-jax train {_run(run, record)} --stages={stage}"
+
+
+def _run(run: Run, record: Record) -> str:
+    """The arguments that name the run, and the file of a net that is not the package's."""
+    folder = _flag("workdir", str(run))
+    return folder if record.model in nets.NETS else f"{folder} --config=YOUR_NET.py"
 
 
 def _flag(name: str, value: str) -> str:
@@ -236,7 +243,7 @@ def _skipped(skipped: int) -> str:
 
 def how_to_go_on(run: Run, record: Record) -> Section:
     """Commands for what a person may want next."""
-    folder = _flag("workdir", str(run))
+    folder = _run(run, record)
     lighter = _flag("out", f"{run}_pruned")
     lines = [
         "# the class of an image of your own",

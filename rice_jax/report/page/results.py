@@ -18,7 +18,7 @@ _FEW_RATES = 6  # changes of the learning rate that are told one by one
 def training(run: Run, record: Record, summary: SummaryFile) -> Section:
     """The curves, and the best epoch in a sentence."""
     if not record.history:
-        command = markdown.code(stage_command(run, "train"))
+        command = markdown.code(stage_command(run, record, "train"))
         return ["## Training", f"Not trained here yet: {command} does it."]
     parts: Section = ["## Training"]
     if summary.best_epoch is not None:
@@ -50,7 +50,7 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
 def evaluation(run: Run, record: Record) -> list[Section]:
     """Clean and augmented test images: confusion matrix, mistakes in words, a table."""
     if record.evaluation is None:
-        command = markdown.code(stage_command(run, "evaluate"))
+        command = markdown.code(stage_command(run, record, "evaluate"))
         return [["## Test images", f"Not evaluated yet: {command} does it."]]
     return [_evaluated(part, result) for part, result in record.results.items()]
 
