@@ -11,15 +11,17 @@ import pytest
 import test_inspection_bounds as bounds
 import test_inspection_interval as intervals
 import test_inspection_proof as proofs
-import test_prune_agreement as agreements
 import test_prune_certificate as certificates
 import test_prune_dead as dead_filters
 import test_prune_departure as departures
 import test_prune_folding as folding
+import test_prune_picks as picks
+import test_prune_shapes as shapes
 
 from rice_jax.errors import UserError
 from rice_jax.inspection import interval, linear, rounding, rules
 from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
+from rice_jax.prune import shapes as shapes_held
 
 
 @contextlib.contextmanager
@@ -259,22 +261,39 @@ MUTATIONS = {
     "another number is accepted": (
         surgery,
         ("if found and not agree(", "if False and not agree("),
-        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+        lambda: shapes.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
     "constants are not compared": (
         departure,
         ("elif (a.shape, a.constant.tobytes())", "elif False and (a.shape, a.constant.tobytes())"),
-        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+        lambda: shapes.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
     "parameters are not compared": (
         departure,
-        ("if not _same(value, other.params.get(name)):", "if False:"),
-        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("power"),
+        ("_same(value, other.params.get(name)):", "True:"),
+        lambda: shapes.test_a_number_that_came_from_a_shape_stays_what_it_was("power"),
     ),
     "what random images tell is a proof": (
         pruner,
         ("unchanged and cut.departure is None", "unchanged"),
         departures.test_what_random_images_do_not_tell_is_not_proven,
+    ),
+    "any pick is right": (
+        departure,
+        ("return inside and np.array_equal(", "return inside or np.array_equal("),
+        lambda: picks.test_a_function_picks_what_it_did_or_is_named(picks.PICKS["slice"], 0),
+    ),
+    "no layer picks by place": (
+        sys.modules["rice_jax.prune.dependencies"],  # its name is a function's too
+        ("if layer not in wide]", "if not layer]"),
+        lambda: picks.test_a_layer_that_is_not_narrow_itself_picks_what_it_did(
+            picks.PICKS["window"], "one", [0]
+        ),
+    ),
+    "one filter less tells all": (
+        shapes_held,
+        ("for removed in (_first_of, _others_of):", "for removed in (_first_of,):"),
+        lambda: shapes.test_a_number_that_changes_when_more_is_gone_stays_what_it_was("a seventh"),
     ),
     "any place is right": (
         departure,
@@ -318,7 +337,7 @@ MUTATIONS = {
     "all nets agree": (
         agreement,
         ("_CLOSE = 1e-5", "_CLOSE = 1e5"),
-        lambda: agreements.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
+        lambda: shapes.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
 }
 

@@ -120,7 +120,7 @@ def assert_same_answers(one, other):
 @EACH_PICK
 @pytest.mark.parametrize("dead", [[0], [3, 7]])
 @pytest.mark.parametrize("gain", ["none", "one"])
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(9)
 def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
     module = Picking(pick, gain)
     variables = dying(module, dead)
@@ -131,7 +131,7 @@ def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
 
 
 @EACH_PICK
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_a_layer_that_is_narrow_itself_picks_what_it_did_or_is_named(pick):
     module = Picking(pick, "one a channel")
     variables = dying(module, [0, 6])
@@ -142,7 +142,7 @@ def test_a_layer_that_is_narrow_itself_picks_what_it_did_or_is_named(pick):
 
 
 @EACH_PICK
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_an_nnx_layer_picks_what_it_did(pick):
     module = PickingNNX(pick, nnx.Rngs(0))
     module.stem.bias[...] = 2 * jnp.ones(8).at[0].set(-1)
@@ -155,7 +155,7 @@ def test_an_nnx_layer_picks_what_it_did(pick):
 
 @EACH_PICK
 @pytest.mark.parametrize("dead", [0, 5])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_a_function_picks_what_it_did_or_is_named(pick, dead):
     rng = np.random.default_rng(0)
     params = {

@@ -9,20 +9,21 @@ from rice_jax.stages import run_stages
 IMAGES = ("--config.data.path=synthetic", "--config.data.synthetic_per_class=10")
 OTHERS = ("--config.data.path=synthetic", "--config.data.synthetic_per_class=12")
 SIZE = f"--config.data.image_size={tiny_training.SIZE}"
-SMALLER = ("prune", "--workdir=run", "--images=clean", "--criterion=l1", "--out=OUT")
+SMALLER = ("prune", "--workdir=run", "--images=clean", "--out=OUT")
+BY_WEIGHT = (*SMALLER, "--criterion=l1")
 FINAL = ("train", "--config=final", *IMAGES, SIZE, "--workdir=OUT")
 NO_LAYER = "no layer is called 'nothing'"
 
 REFUSED = {
     "prune, only a layer": ((*SMALLER, "--drop=dead", "--only=nothing"), "only=nothing"),
-    "prune, budget": ((*SMALLER, "--max_flops=1"), "budget of 1 cannot be met"),
+    "prune, budget": ((*BY_WEIGHT, "--max_flops=1"), "budget of 1 cannot be met"),
     "prune, block": ((*SMALLER, "--drop_layers=nothing"), "--drop_layers=nothing"),
-    "prune, images": ((*SMALLER, "--max_filters=2", *OTHERS), "was trained on"),
+    "prune, images": ((*BY_WEIGHT, "--max_filters=2", *OTHERS), "was trained on"),
     "prune, seeds": (
-        (*SMALLER, "--max_filters=2", "--finetune_epochs=1", "--seeds=1,2", "--only=nothing"),
+        (*BY_WEIGHT, "--max_filters=2", "--finetune_epochs=1", "--seeds=1,2", "--only=nothing"),
         "only=nothing",
     ),
-    "suggest, images": ((*SMALLER, "--suggest", *OTHERS), "was trained on"),
+    "suggest, images": ((*BY_WEIGHT, "--suggest", *OTHERS), "was trained on"),
     "lighten, images": (("lighten", "--workdir=run", "--out=OUT", *OTHERS), "was trained on"),
     "compare": (("compare", "--workdirs=run,run", "--out=OUT"), "is given twice"),
     "export, images": (
