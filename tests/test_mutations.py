@@ -281,7 +281,7 @@ MUTATIONS = {
     "any pick is right": (
         departure,
         ("return inside and np.array_equal(", "return inside or np.array_equal("),
-        lambda: picks.test_a_function_picks_what_it_did_or_is_named(picks.PICKS["slice"], 0),
+        lambda: picks.test_another_pick_is_a_departure("window"),
     ),
     "no layer picks by place": (
         sys.modules["rice_jax.prune.dependencies"],  # its name is a function's too

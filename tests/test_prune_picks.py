@@ -11,6 +11,8 @@ from jax import lax
 
 from rice_jax import prune
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.prune.departure import departure
+from rice_jax.prune.surgery import cut, narrowed
 
 SHAPE = (2, 8, 8, 3)
 IMAGES = prunable.images(0, SHAPE)
@@ -125,7 +127,7 @@ def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
     module = Picking(pick, gain)
     variables = dying(module, dead)
     result = prune.prune(module, variables, [IMAGES], drop="proven")
-    assert result.removed["stem"] == dead
+    assert result.removed.get("stem") == dead
     assert result.certificate.proven
     assert_same_answers((module, variables), (result.module, result.variables))
 
@@ -139,6 +141,19 @@ def test_a_layer_that_is_narrow_itself_picks_what_it_did_or_is_named(pick):
     named = any(why.startswith("stem") for why in result.kept_whole)
     assert result.removed.get("stem") == [0, 6] or named
     assert_same_answers((module, variables), (result.module, result.variables))
+
+
+@pytest.mark.parametrize("name", ["slice", "window", "gather", "take", "split", "roll"])
+@pytest.mark.one_in(3)
+def test_another_pick_is_a_departure(name):
+    """Counted from the first channel, which is gone."""
+    pick = PICKS[name]
+    module = Picking(pick, "one a channel")
+    graph = prune.dependencies(module, SHAPE)
+    removed = graph.select({"stem": [0]})
+    smaller = cut(dying(module, [0]), graph, removed)
+    fit = narrowed(module, smaller, graph, removed)
+    assert departure(graph, removed, fit.trace, fit.held) is not None
 
 
 @EACH_PICK
