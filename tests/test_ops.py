@@ -216,6 +216,7 @@ def gradients(net, x):
 
 @as_users_get_it
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
+@pytest.mark.one_in(2)
 def test_within_flax_layers(dtype, rtol):
     x = jax.random.uniform(jax.random.key(1), (2, 9, 9, 3))
     got, expected = (jax.tree.leaves(gradients(Net(f, dtype), x)) for f in (True, False))

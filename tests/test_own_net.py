@@ -144,6 +144,7 @@ class SmallNNX(nnx.Module):
 
 @pytest.mark.parametrize("net", [Own.of(Small), OwnNNX.of(SmallNNX)], ids=["linen", "nnx"])
 @pytest.mark.usefixtures("compiled_well", "on_the_cpu")
+@pytest.mark.one_in(2)
 def test_a_map_smaller_than_its_window_is_no_window_itself(net):
     """As which XLA's CPU backend, which makes images filters then, is slower by factors."""
     params = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
@@ -244,6 +245,7 @@ def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_p
     assert "--config=FILE" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_pruning_that_removes_nothing_leaves_each_weight_to_the_bit(trained, tmp_path):
     """Norms measured on augmented images, which the run did not learn from, would be others."""
     mine = tmp_path / "mine.py"

@@ -362,7 +362,8 @@ def test_a_run_of_another_net_gives_its_frozen_layers_or_is_refused(finished):
         train.initial_params(other, train.build(other))
 
 
-@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.one_in(2)
 def test_validation_is_of_the_images_that_are_asked_for(augmented, tmp_path):
     settings = config(epochs=1, validation_augmented=augmented)
     images, run = dataset(), Run(tmp_path / "run")
