@@ -59,10 +59,9 @@ def read(path: str) -> Artifact:
     except UserError:
         raise
     except Exception as error:  # each runtime has its own kinds
-        said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UserError(
-            f"{path} cannot be read by {RUNTIMES[suffix]} here: {said}; newer packages may have "
-            "written it"
+            f"{path} cannot be read by {RUNTIMES[suffix]} here: {reason(error)}; newer packages "
+            "may have written it"
         ) from error
     return Artifact(path, content, about, net)
 

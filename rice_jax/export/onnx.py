@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import export, lax
 
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 from rice_jax.export.lacking import lacking
 from rice_jax.graph.trace import Equation, Trace, trace
 
@@ -66,8 +66,7 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
         alone = trace(module.clone(dtype=jnp.float32), one.shape, train=False)
         found = lacking(_for_batch(alone, one), _converts)
         if found is None:
-            said = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise UserError(f"the net has no ONNX form: {said}") from error
+            raise UserError(f"the net has no ONNX form: {reason(error)}") from error
         raise UserError(f"{found.layer or 'the net'}: {found.name} has no ONNX form") from error
     _drop_null_biases(model.graph)
     return model.SerializeToString()
