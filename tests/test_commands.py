@@ -90,6 +90,7 @@ MISTAKES = [
     ("lighten --workdir=run --out=x --measure=speed", "give flops, params, bytes or latency"),
     ("lighten --workdir=run --out=x --within=lots", "--within=lots: give a number from -1 to 1"),
     ("lighten --workdir=run --out=x --steps=chanels", "nearest is channels"),
+    ("lighten --workdir=run --out=x --at_least=0.9 --within=0.005", "accuracy is wanted: give one"),
     ("lighten --workdir=run --out=x --share=1", "--share=1: give a number above 0 to below 1"),
     ("compare --out=x", "--workdirs is missing"),
     ("compare --workdirs=run", "--out is missing"),

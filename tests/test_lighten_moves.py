@@ -252,7 +252,9 @@ def test_the_run_s_own_folder_is_only_read_and_images_are_those_of_now(
     ("asked", "said"),
     [
         ({"within": -0.05, "steps": ("stem",)}, r"nearest is \S*candidates/stem with 0.89"),
+        ({"within": -0.05, "steps": ("stem",)}, "goes on with a wider --within, more --slack"),
         ({"at_least": 0.99, "steps": ("resolution",)}, r"lighter has 0\.9900 of the augmented"),
+        ({"at_least": 0.99, "steps": ("resolution",)}, "goes on with a lower --at_least, more"),
     ],
 )
 def test_a_margin_that_nothing_meets_is_told_and_loses_nothing(trained, tmp_path, asked, said):

@@ -45,8 +45,11 @@ def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
         assert (point in kept) == (beaten == [point])
 
 
+SHARE = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+
+
 @settings(deadline=None)
-@given(POINTS, st.floats(0, 1), st.floats(0, 1))
+@given(POINTS, SHARE, SHARE)
 def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_short_of_it(
     points, floor, slack
 ):
@@ -58,6 +61,21 @@ def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_sho
     assert all(floor - slack <= point.accuracy < floor for point in longer)
     assert all(point.cost < min(within, default=99) for point in longer)
     assert [p.cost for p in longer] == sorted((p.cost for p in longer), reverse=True)
+
+
+@pytest.mark.parametrize("images", [100, 1000])
+def test_as_many_images_below_as_the_margin_says_are_within_it_and_one_more_is_not(images):
+    """Whatever binary fractions make of the three; counted in whole images."""
+    for right, percent in itertools.product(range(images // 2, images + 1), (1, 2, 5)):
+        margin, least = percent / 100, right - percent * images // 100
+        floor = SearchRequest(within=margin).floor(right / images)
+        there, short = (Point(str(n), 1, n / images) for n in (least, least - 1))
+        assert front.lightest([there], floor) == there
+        assert front.lightest([short], floor) is None
+        assert front.to_lighten([there], (), floor, 1) == [there]
+        assert front.to_lighten([short], (), floor, 1) == []
+        assert front.to_train([there], floor, floor - margin) == []
+        assert front.to_train([short], floor, floor - 1 / images) == [short]
 
 
 class Workshop:
@@ -92,8 +110,11 @@ class Workshop:
             raise KeyboardInterrupt
         run = self.folder(name)
         cost, accuracy = worth(name)
+        told = {"accuracy": accuracy}
+        if name.endswith(self.failing or "nothing"):
+            told = {"accuracy": 0.0, "trouble": "the loss is not finite"}
         costs = {"flops": cost, "params": 1, "bytes": 1}
-        found = Candidate(**vars(read(run, StepFile)), costs=costs, accuracy=accuracy)
+        found = Candidate(**vars(read(run, StepFile)), costs=costs, **told)
         write(run, found)
         return found
 
@@ -110,6 +131,7 @@ class Workshop:
         return {"flops": worth("")[0], "params": 1, "bytes": 1}
 
     stop_at = None
+    failing = ""
 
 
 def worth(name):
@@ -147,9 +169,10 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
     monkeypatch.setattr(outcome, "finish", lambda *asked: ended.append(asked))
 
-    def call(out="out", stop_at=None, **asked):
+    def call(out="out", stop_at=None, failing="", **asked):
         made.clear()
         monkeypatch.setattr(Workshop, "stop_at", stop_at)
+        monkeypatch.setattr(Workshop, "failing", failing)
         request = SearchRequest(steps=("channels", "resolution"), **asked)
         run, parent = Run(tmp_path / out), Run(tmp_path / "run")
         search.search(request, configuration.default("final"), parent, run)
@@ -189,6 +212,22 @@ def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(p
     names = [candidate.name for candidate in content.candidates]
     assert names == ["", *trained]
     assert content.front == [point.name for point in front.front(points)]
+
+
+@pytest.mark.parametrize("at_least", [0.0, 0.01, 0.5, 0.97])
+@pytest.mark.parametrize("failing", ["resolution", "channels", "longer", "channels-resolution"])
+def test_a_net_that_could_not_learn_is_neither_gone_on_with_nor_chosen(plain, failing, at_least):
+    """However little is wanted; the others are tried as before."""
+    _, trained, ended = plain(failing=failing, at_least=at_least, slack=0.05, rounds=3)
+    _, content, points, floor = ended
+    failed = {each.name for each in content.candidates if each.trouble}
+    assert failed == {name for name in trained if name.endswith(failing)}
+    assert {each.out_of for each in content.candidates}.isdisjoint(failed)
+    assert failed.isdisjoint(content.front)
+    assert failed.isdisjoint(point.name for point in points)
+    assert front.lightest(points, floor).accuracy >= floor
+    names = [each.name for each in content.candidates]
+    assert names == ["", *trained], "they are told of"
 
 
 @pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rice_jax.bounds import MOST_EPOCHS, Real, Several, Switch, Text, Whole, Word
-from rice_jax.commands import settings
+from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.commands.prune import CRITERIA
 from rice_jax.errors import UserError
@@ -76,6 +76,8 @@ def lighten(
     chosen, given = settings.chosen(None, workdir, fields)
     if not out:
         raise UserError("--out is missing: give a folder for the lighter run")
+    if {"within", "at_least"} <= set(options.given()):
+        raise UserError("--within and --at_least both say what accuracy is wanted: give one")
     if "train.teacher" not in given:
         chosen.train.teacher = str(parent)
 

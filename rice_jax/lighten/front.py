@@ -30,6 +30,11 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted((p for p, best in zip(distinct, on, strict=True) if best), key=lambda p: p.cost)
 
 
+def reaches(accuracy: float, least: float) -> bool:
+    """Whether an accuracy is `least` or more; rounded, so that 0.48 is within 0.05 of 0.53."""
+    return round(least - accuracy, 9) <= 0
+
+
 def to_lighten(
     points: Sequence[Point], done: Collection[str], least: float, beam: int
 ) -> list[Point]:
@@ -41,13 +46,13 @@ def to_lighten(
         least: accuracy below which nothing is made lighter.
         beam: how many.
     """
-    hopeful = (p for p in front(points) if p.accuracy >= least and p.name not in done)
+    hopeful = (p for p in front(points) if reaches(p.accuracy, least) and p.name not in done)
     return list(hopeful)[:beam]
 
 
 def lightest(points: Sequence[Point], floor: float) -> Point | None:
     """The cheapest with an accuracy of `floor` or more; of equal cost the best."""
-    within = [point for point in points if point.accuracy >= floor]
+    within = [point for point in points if reaches(point.accuracy, floor)]
     return min(within, key=lambda p: (p.cost, -p.accuracy), default=None)
 
 
@@ -59,5 +64,5 @@ def to_train(points: Sequence[Point], floor: float, least: float) -> list[Point]
     """
     there = lightest(points, floor)
     limit = there.cost if there else float("inf")
-    hopeful = [p for p in front(points) if least <= p.accuracy < floor and p.cost < limit]
-    return hopeful[::-1]
+    short = [p for p in front(points) if p.cost < limit and not reaches(p.accuracy, floor)]
+    return [p for p in short if reaches(p.accuracy, least)][::-1]

@@ -9,7 +9,15 @@ from rice_jax import records, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import front
 from rice_jax.lighten.candidate import Workshop
-from rice_jax.records import Candidate, ConfigFile, EvaluationFile, LightenFile, OnTest, StepFile
+from rice_jax.records import (
+    Candidate,
+    ConfigFile,
+    EvaluationFile,
+    LightenFile,
+    OnTest,
+    SearchRequest,
+    StepFile,
+)
 from rice_jax.report import figures
 from rice_jax.report.record import PARTS
 from rice_jax.run import Run
@@ -23,7 +31,7 @@ def finish(
     Args:
         workshop: the search's folders.
         content: what lighten.json holds of it so far.
-        points: all candidates, the whole net first.
+        points: all candidates that could learn, the whole net first.
         floor: the accuracy that is wanted.
 
     Raises:
@@ -32,10 +40,10 @@ def finish(
     whole, *lighter = points
     chosen = front.lightest(lighter, floor)
     if chosen is None or chosen.cost >= whole.cost:
-        raise UserError(_nothing(workshop, lighter, floor))
+        raise UserError(_nothing(workshop, lighter, content.request, floor))
     on, least = front.front(points), floor - content.request.slack
     names = [point.name for point in on]
-    hopeful = [point.name for point in on if point.accuracy >= least]
+    hopeful = [point.name for point in on if front.reaches(point.accuracy, least)]
     test = {name: _tested(workshop, name) for name in dict.fromkeys([*hopeful, chosen.name])}
     out = workshop.out
     _copy(workshop.folder(chosen.name), out)
@@ -67,12 +75,15 @@ def show(workshop: Workshop, content: LightenFile) -> None:
     report.write(workshop.out)
 
 
-def _nothing(workshop: Workshop, lighter: Sequence[front.Point], floor: float) -> str:
+def _nothing(
+    workshop: Workshop, lighter: Sequence[front.Point], request: SearchRequest, floor: float
+) -> str:
     told = f"nothing lighter has {floor:.4f} of the augmented validation images right"
     if lighter:
         best = max(lighter, key=lambda point: point.accuracy)
         told += f": nearest is {workshop.folder(best.name)} with {best.accuracy:.4f}"
-    return f"{told}; the same --out goes on with a wider --within, more --slack or --rounds"
+    margin = "a wider --within" if request.at_least is None else "a lower --at_least"
+    return f"{told}; the same --out goes on with {margin}, more --slack or --rounds"
 
 
 def _tested(workshop: Workshop, name: str) -> OnTest:

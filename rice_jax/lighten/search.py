@@ -116,13 +116,14 @@ class _Search:
         hopeful = front.to_train(self.points(), self.floor, self.floor - self._request.slack)
         for point in hopeful[: self._request.longest()]:
             found = self._try(point.name, "longer", longer, self._request.final_epochs)
-            if found is None or found.accuracy < self.floor:
+            if found is None or not front.reaches(found.accuracy, self.floor):
                 return
 
     def points(self) -> list[front.Point]:
-        """All candidates as they are weighed, the whole net first."""
+        """All candidates as they are weighed, the whole net first; none that could not learn."""
         measure = self._request.measure
-        return [front.Point.of(candidate, measure) for candidate in self._tried.values()]
+        learnt = (candidate for candidate in self._tried.values() if not candidate.trouble)
+        return [front.Point.of(candidate, measure) for candidate in learnt]
 
     def content(self) -> LightenFile:
         """What lighten.json holds of a search that is not finished."""
