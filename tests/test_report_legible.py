@@ -52,6 +52,23 @@ def test_a_rate_that_falls_to_nothing_is_on_a_linear_axis(last, scale):
     assert figures.curves(rows).axes[2].get_yscale() == scale
 
 
+@pytest.mark.parametrize("costs", [(9, 5, 5, 3), (5, 5, 5, 5), (3, 5, 9, 9), (3, 3, 2, 2)])
+@pytest.mark.parametrize("accuracies", [(0.9, 0.5, 0.6, 0.4), (0.4, 0.4, 0.9, 0.5)])
+def test_no_budget_that_another_beats_is_on_the_line_of_the_best(costs, accuracies):
+    """Also of equal cost: for each cost on the line one accuracy, more than for any below it."""
+    rows = [
+        Suggestion(cost=cost, params=1, filters_removed=0, clean=right, augmented=right / 2)
+        for cost, right in zip(costs, accuracies, strict=True)
+    ]
+    best = {
+        cost: max(r for c, r in zip(costs, accuracies, strict=True) if c <= cost) for cost in costs
+    }
+    line = sorted((min(c for c in costs if best[c] == r), 100 * r) for r in set(best.values()))
+    drawn = figures.budgets(rows, measure="FLOPs").axes[0].get_lines()
+    steps = [each.get_xydata().tolist() for each in drawn if "steps" in each.get_drawstyle()]
+    assert steps == [list(map(list, line)), [[cost, right / 2] for cost, right in line]]
+
+
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
 def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
     rows = [replace(row, val_accuracy=accuracy) for row in history_rows(4)]

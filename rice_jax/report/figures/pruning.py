@@ -148,7 +148,7 @@ def budgets(
 def _front(cost: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
     """The points that no cheaper one is as good as, in order of cost."""
     best, front = -1.0, []
-    for price, value in sorted(zip(cost, values, strict=True)):
+    for price, value in sorted(zip(cost, values, strict=True), key=lambda p: (p[0], -p[1])):
         if value > best:
             best = value
             front.append((price, value))
