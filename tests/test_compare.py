@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from report_drawing import assert_clean, drawn_texts
 from report_runs import make_run, profile
 
 from rice_jax.errors import UserError
+from rice_jax.records import PruneRequest
 from rice_jax.report import comparison, style
 from rice_jax.report.comparison import choice, tables
 from rice_jax.report.comparison.figures import pictures
@@ -55,6 +57,22 @@ def test_runs_of_another_recipe_or_other_images_are_another_net(tmp_path, change
     assert labels == (
         {"cnn", "cnn, pruned"} if "prune" in changed else {"cnn (plain)", "cnn (other)"}
     )
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(PruneRequest)])
+def test_prunings_that_were_asked_for_otherwise_are_no_seeds_of_one_net(tmp_path, field):
+    """Also where both left the same widths; from where a run was pruned says nothing."""
+    others = {
+        **{"drop": "dead", "budgets": {"study": 3}, "only": ["conv1"], "skip": ["conv1"]},
+        **{"drop_layers": ["conv2"], "kinds": ["clean"]},
+    }
+    default = getattr(PruneRequest(), field)
+    other = others.get(field, "another" if isinstance(default, str) else 9)
+    found = read(
+        run_of(tmp_path / "a", "cnn", 900, 100, prune={"request": {}}),
+        run_of(tmp_path / "b", "cnn", 800, 100, prune={"request": {field: other}}, seed=1),
+    )
+    assert [len(net.entries) for net in found] == ([2] if field == "parent" else [1, 1])
 
 
 def test_nets_in_folders_of_one_name_are_told_apart_by_path(tmp_path):

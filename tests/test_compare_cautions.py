@@ -46,6 +46,33 @@ def test_synthetic_runs_and_different_images_are_said(tmp_path):
     assert "no net of fewer FLOPs comes within 1 point" in text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (((0,), (1,)), "cnn by 0, final by 1"),
+        (((0, 1, 2), (0,)), "cnn by 0 and 1 and 2, final by 0"),
+        (((0, 1), (1, 0)), ""),
+        (((3,), (3,)), ""),
+    ],
+)
+def test_nets_whose_test_images_were_drawn_by_other_seeds_are_said(tmp_path, seeds, said):
+    """`data.split_seed` is the seed, or what is given; images of elsewhere have none."""
+    images = {"clean": scored(990), "augmented": scored(900)}
+    for given, path, heard in ((-1, "test split", said), (7, "test split", ""), (-1, "mine", "")):
+        runs = []
+        for name, chosen in zip(("cnn", "final"), seeds, strict=True):
+            for seed in chosen:
+                folder = tmp_path / f"{given}{path}{name}{seed}"
+                run = make_run(folder, name, seed=seed, evaluation=images | {"path": path})
+                content = run.read_json("config.json")
+                content["config"]["data"]["split_seed"] = given
+                run.write_json("config.json", content)
+                runs.append(run)
+        found = [each for each in cautions(read(*runs)) if "Not the same test images" in each]
+        assert [heard in each for each in found] == ([True] if heard else [])
+        assert choice.choose(read(*runs), 0.01) is not None
+
+
 # Of 1,000 images of two classes chance gets 500 right, with a standard error of 15.8.
 @pytest.mark.parametrize(("right", "said"), [(500, True), (531, True), (532, False)])
 def test_a_net_at_chance_is_said_to_have_learned_nothing(tmp_path, right, said):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rice_jax.report.comparison import choice
 from rice_jax.report.comparison.figures import pictures
 from rice_jax.report.comparison.page import page
+from rice_jax.report.page import to_markdown
 
 
 def test_front_by_hand():
@@ -53,6 +54,25 @@ def test_of_equal_flops_the_fewer_parameters_are_chosen_then_accuracy(tmp_path):
     assert chosen is not None
     assert chosen.net.label == "slim"
     assert [net.label for net in chosen.within] == ["fat", "slim", "slim_but_worse"]
+
+
+@pytest.mark.parametrize(
+    ("flops", "params", "said"),
+    [
+        (300, 250, "3 times fewer, with 4 times fewer parameters"),
+        (300, 4000, "3 times fewer, with 4 times as many parameters"),
+        (300, 1000, "3 times fewer, with about as many parameters"),
+        (900, 500, "about as many, with 2 times fewer parameters"),
+    ],
+)
+def test_what_a_net_costs_beside_the_best_is_told_as_more_or_fewer(tmp_path, flops, params, said):
+    found = read(
+        run_of(tmp_path / "a", "best", 960, 900, params=1000),
+        run_of(tmp_path / "b", "small", 955, flops, params=params),
+    )
+    chosen = choice.choose(found, 0.01)
+    text = to_markdown(page(found, choice.pareto_front(found), chosen, []))
+    assert f"at {flops} FLOPs for one image, {said}" in text
 
 
 def test_the_front_weighs_accuracy_flops_and_latency(tmp_path):

@@ -69,6 +69,16 @@ class Record:
         return self.config.seed if told is None else told
 
     @property
+    def split_seed(self) -> int | None:
+        """What its test images were drawn by; None where it was tested on others, or not."""
+        if self.evaluation is None or self.evaluation.path != "test split":
+            return None
+        if self.file is not None:
+            return self.file.split_seed
+        given = (self.config.config.get("data") or {}).get("split_seed", -1)
+        return self.config.config.get("seed") if given == -1 else given
+
+    @property
     def synthetic(self) -> bool:
         """Whether the run's images are drawn."""
         return bool(self.data and self.data.synthetic)

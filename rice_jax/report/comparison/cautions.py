@@ -11,8 +11,9 @@ from rice_jax.report.record import Record
 def cautions(nets: Sequence[NetRuns]) -> list[str]:
     """What a reader must know before comparing: each a quoted paragraph of Markdown.
 
-    Images that are drawn or not the same, FLOPs that lack something, other tests, nets that answer
-    no better than chance, and nets whose epochs ran out before the recipe would have stopped them.
+    Images that are drawn or not the same, FLOPs that lack something, other tests or test images,
+    nets that answer no better than chance, and nets whose epochs ran out before the recipe would
+    have stopped them.
     """
     entries = [entry for net in nets for entry in net.entries]
     found = []
@@ -35,6 +36,12 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
         )
     if _of_several_tests(entries):
         found.append("> **Not the same test.** The runs were evaluated on different images.")
+    elif splits := _of_several_splits(nets):
+        found.append(
+            "> **Not the same test images.** The splits were drawn by different seeds "
+            f"(`data.split_seed`, by default the run's seed): {splits}. Small differences may be "
+            "the images'."
+        )
     by_chance = [net for net in nets if any(_at_chance(e.record) for e in net.entries)]
     if by_chance:
         found.append(
@@ -83,6 +90,15 @@ def _of_several_tests(entries: Sequence[Compared]) -> bool:
     images = {entry.summary.augmented and entry.summary.augmented.images for entry in entries}
     tests = {entry.summary.evaluated_on for entry in entries}
     return len(images - {None}) > 1 or len(tests - {None}) > 1
+
+
+def _of_several_splits(nets: Sequence[NetRuns]) -> str:
+    """By which seeds the nets' test images were drawn; '' where by the same for all."""
+    seeds = {net.label: {entry.record.split_seed for entry in net.entries} for net in nets}
+    known = {label: sorted(found - {None}) for label, found in seeds.items() if found - {None}}
+    if len(set(map(tuple, known.values()))) < 2:
+        return ""
+    return _listed(f"{label} by {' and '.join(map(str, found))}" for label, found in known.items())
 
 
 def _at_chance(record: Record) -> bool:

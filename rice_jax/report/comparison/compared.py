@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rice_jax.errors import UserError
-from rice_jax.records import SummaryFile
+from rice_jax.records import SummaryFile, plain
 from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
 from rice_jax.run import Run
@@ -124,8 +124,9 @@ def _entry(run: Run, record: Record) -> Compared:
 def _recipe(entry: Compared) -> str:
     """What the runs of one net have in common: all but the seed and where things lie."""
     config, images = entry.record.config.config, entry.record.data
+    pruned = entry.record.prune and dataclasses.replace(entry.record.prune.request, parent="")
     common = [entry.name, config["model"], config.get("train"), images and images.fingerprint]
-    common += [entry.record.file and entry.record.file.file]
+    common += [entry.record.file and entry.record.file.file, pruned and plain(pruned)]
     common += [(config.get("data") or {}).get("image_size"), entry.summary.evaluated_on]
     return json.dumps(common, sort_keys=True)
 

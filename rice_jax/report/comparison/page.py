@@ -167,8 +167,8 @@ def _why(choice: Recommended) -> str:
         f"{_points(choice.margin)} of the "
         f"best augmented accuracy: {accuracy}, {behind:.2f} points below "
         f"{markdown.escape(best.label)} ({numbers.percent(best.mean(ACCURACY))}), at {flops} for "
-        f"one image, {_ratio(best, net, 'flops_study')} fewer, with "
-        f"{_ratio(best, net, 'params')} fewer parameters{_latency(best, net)}."
+        f"one image, {_beside(best, net, 'flops_study')}, with "
+        f"{_beside(best, net, 'params')} parameters{_latency(best, net)}."
     )
 
 
@@ -180,9 +180,15 @@ def _points(margin: float) -> str:
     return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
 
 
-def _ratio(best: NetRuns, net: NetRuns, measure: str) -> str:
-    large, small = best.mean(measure), net.mean(measure)
-    return f"{large / small:.3g} times" if large and small else numbers.MISSING
+def _beside(best: NetRuns, net: NetRuns, measure: str) -> str:
+    """How many of something a net has, beside the best: '3 times fewer'."""
+    theirs, own = best.mean(measure), net.mean(measure)
+    if not theirs or not own:
+        return numbers.MISSING
+    fewer, more = f"{theirs / own:.3g}", f"{own / theirs:.3g}"
+    if fewer == more:
+        return "about as many"
+    return f"{fewer} times fewer" if own < theirs else f"{more} times as many"
 
 
 def _latency(best: NetRuns, net: NetRuns) -> str:
