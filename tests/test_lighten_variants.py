@@ -1,7 +1,10 @@
 """Ways to one budget beside each other, and what further removal would cost."""
 
 import json
+import types
 
+import jax
+import numpy as np
 import pytest
 import whole_run
 from report_runs import result
@@ -9,9 +12,10 @@ from report_runs import result
 from rice_jax import config as configuration
 from rice_jax import records, train
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.suggest import suggest
 from rice_jax.lighten.variants import with_baselines
-from rice_jax.records import PruneRequest, SuggestionsFile
+from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.run import Run
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -125,6 +129,33 @@ def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
 def refusing(*_, on_unknown, **__):
     assert on_unknown == "keep"
     raise UserError("cannot be met")
+
+
+def test_a_suggestion_is_the_net_that_pruning_leaves_its_norms_measured_anew(
+    settings, parent, monkeypatch
+):
+    monkeypatch.setattr("rice_jax.lighten.suggest.SHARES", (0.5,))
+    measured = []
+
+    def settled(config, params, dataset):
+        shapes = variable_shapes(train.build(config), train.input_shape(config))["params"]
+        assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
+        return jax.tree.map(lambda leaf: leaf + 1, params)
+
+    def evaluated(config, module, params, *_):
+        measured.append(params)
+        told = {"cost": 1, "params": 1, "filters_removed": 0, "clean": 1.0, "augmented": 1.0}
+        return Suggestion(**told)
+
+    def prune(module, variables, images, **_):
+        return types.SimpleNamespace(module=module, variables=variables, removed={}, after={})
+
+    monkeypatch.setattr("rice_jax.lighten.suggest.prune", prune)
+    monkeypatch.setattr("rice_jax.lighten.child.settled", settled)
+    monkeypatch.setattr("rice_jax.lighten.suggest._measured", evaluated)
+    suggest(PruneRequest(criterion="l1"), settings, parent, None)
+    whole, cut = measured
+    jax.tree.map(np.testing.assert_array_equal, cut, jax.tree.map(lambda leaf: leaf + 1, whole))
 
 
 def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):

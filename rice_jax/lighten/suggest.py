@@ -8,7 +8,7 @@ import ml_collections
 
 from rice_jax import evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import child
+from rice_jax.lighten import child, smaller
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures
@@ -24,7 +24,8 @@ def suggest(
 ) -> None:
     """Print a table of budgets; with `out` leave it there as suggestions.json and a Pareto plot.
 
-    Accuracies are of the validation split, without any training after removal.
+    Accuracies are of the validation split, without any training after removal but that batch norms
+    are measured anew, as `prune_run` does.
 
     Raises:
         UserError: `out` is in use or cannot be written.
@@ -72,7 +73,10 @@ def _suggest(
             print(f"{100 * share:.0f}%: {error}")
             continue
         gone = sum(map(len, cut.removed.values()))
-        cheaper = _measured(config, cut.module, cut.variables["params"], dataset, cut.after, gone)
+        # With norms that know what is left, as `prune` leaves it.
+        less = smaller.configured(config, cut.module)
+        params = child.settled(less, cut.variables["params"], dataset)
+        cheaper = _measured(config, cut.module, params, dataset, cut.after, gone)
         rows.append(
             dataclasses.replace(
                 cheaper, removed={path: list(filters) for path, filters in cut.removed.items()}
