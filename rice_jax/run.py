@@ -1,8 +1,10 @@
 """A run's folder: every stage reads its files there and leaves its own."""
 
+import contextlib
 import json
 import math
 import os
+import time
 from typing import Any
 
 from etils import epath
@@ -10,6 +12,8 @@ from etils import epath
 from rice_jax import files
 from rice_jax.errors import UserError, reason
 
+_LONGEST_WRITE = 60.0
+"""Seconds that a file takes to be written, at most."""
 _PATTERN = "*?[]\\"
 """Characters that Orbax reads as a pattern when it looks for a checkpoint's files."""
 
@@ -72,7 +76,8 @@ class Run:
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
 
-        Of two processes that write the same one the later one's stands.
+        Of two processes that write the same one the later one's stands. What one that was killed
+        left beside it goes.
 
         A link in the run's folder is not followed: what it points to is not the run's.
 
@@ -93,6 +98,8 @@ class Run:
         except OSError as error:
             _remove(partial)
             raise UserError(f"cannot write {os.fspath(target)}: {reason(error)}") from error
+        if not files.is_remote(target):
+            _tidy(target)
         return target
 
     def write_text(self, name: str, content: str) -> epath.Path:
@@ -179,6 +186,32 @@ def _beyond_any(content: bytes) -> str:
     if sum(map(content.count, (b"[", b"{", b'"'))) > _MOST_PARTS:
         return "it has far more lists, objects and texts than any file of a run"
     return ""
+
+
+def _tidy(target: epath.Path) -> None:
+    """Remove what killed processes left of writes of the same file.
+
+    Not what is young: processes of another machine are not seen here.
+    """
+    before, after = f".{target.name}.", ".partial"
+    with contextlib.suppress(OSError):  # another has removed it meanwhile
+        for name in os.listdir(target.parent):
+            pid = name[len(before) : -len(after)]
+            if name == before + pid + after and pid.isdecimal() and not _runs(int(pid)):
+                left = target.parent / name
+                if time.time() - os.lstat(left).st_mtime > _LONGEST_WRITE:
+                    left.unlink()
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _remove(path: epath.Path) -> None:

@@ -156,6 +156,26 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
     assert (tmp_path / "report.md").read_text() == "all of mine"
 
 
+@pytest.mark.parametrize("name", ["report.md", "maps/conv1.png", "maps/[a-z]*?.png", "1.partial"])
+def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_file(name, tmp_path):
+    """No system has such processes; what is young may be another machine's."""
+    run, old = Run(tmp_path), (0, 0)
+    target = run.write_text(name, "before")
+    left = [target.parent / f".{target.name}.{pid}.partial" for pid in (1 << 30, 10**40)]
+    at_work = (".{0}.1.partial", ".{0}.0.partial")
+    of_others = (".{0}.x.partial", ".{0}..partial", ".x{0}.9999999999.partial", ".{0}.9999999999")
+    kept = [target.parent / pattern.format(target.name) for pattern in (*at_work, *of_others)]
+    for file in (*left, *kept):
+        file.write_text("half of")
+        os.utime(file, old)
+    young = target.parent / f".{target.name}.{(1 << 30) + 1}.partial"
+    young.write_text("half of")
+    run.write_text(name, "after")
+    assert target.read_text() == "after"
+    assert set(target.parent.iterdir()) >= {young, *kept}
+    assert set(target.parent.iterdir()).isdisjoint(left)
+
+
 @pytest.mark.parametrize("content", ["NaN", "[Infinity]", '{"a": -Infinity}', "1" + "0" * 400])
 def test_numbers_that_are_none_of_a_runs_are_damage(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
