@@ -2,9 +2,12 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
+import re
 import shutil
+import sys
 
 import data_files
 import jax
@@ -15,6 +18,7 @@ from flax import traverse_util
 
 from rice_jax import config as configuration
 from rice_jax import data, evaluate, models, profile, train, zoo
+from rice_jax.commands import app
 from rice_jax.errors import UserError
 from rice_jax.zoo.cards import FOLDER
 
@@ -217,3 +221,46 @@ def test_the_table_has_a_row_for_each_net():
     by_name = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert by_name["cnn_light"]["parameters"] == "51,669"
     assert by_name["cnn_light"]["augmented test"] == "0.6637"
+
+
+TABLE = zoo.rows(map(zoo.card, zoo.names()))
+WHOLE = zoo.lines(TABLE)
+
+
+@pytest.mark.parametrize("width", [None, 1000, max(map(len, WHOLE))])
+def test_where_there_is_room_the_table_has_all(width):
+    """Also where nobody asks for the room: what another program reads stays as it is."""
+    told = zoo.lines(TABLE, width)
+    assert told == WHOLE
+    assert [re.split(" {2,}", line) for line in told] == [list(row) for row in TABLE]
+
+
+@pytest.mark.parametrize("width", range(33, max(map(len, WHOLE)), 7))
+def test_a_narrow_terminal_has_whole_columns_and_is_told_which_lack(width):
+    told = zoo.lines(TABLE, width)
+    assert max(map(len, told)) <= width
+    rows, note = told[: len(TABLE)], " ".join(told[len(TABLE) :])
+    cells = [re.split(" {2,}", line) for line in rows]
+    for column in zip(*cells, strict=True):
+        assert column in zip(*TABLE, strict=True)
+    lacking = [name for name in TABLE[0] if name not in cells[0]]
+    assert cells[0][0] == "net"
+    assert lacking
+    assert sorted(note.removeprefix("No room for ").partition(": ")[0].split(", ")) == sorted(
+        lacking
+    )
+
+
+@pytest.mark.parametrize(("terminal", "width"), [(True, 80), (True, 300), (False, 80)])
+def test_the_command_looks_at_the_terminal_alone(terminal, width, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    monkeypatch.setattr("sys.stdout", Screen())
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        app.call(["zoo"])
+    told = sys.stdout.getvalue().splitlines()
+    assert told == zoo.lines(TABLE, width if terminal else None)
+    assert max(map(len, told)) <= 80 or not terminal or width > 80

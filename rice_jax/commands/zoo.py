@@ -1,5 +1,8 @@
 """rice-jax zoo: the trained nets that come with the package."""
 
+import shutil
+import sys
+
 import click
 
 from rice_jax import zoo as catalogue
@@ -13,7 +16,6 @@ def zoo() -> None:
     `rice-jax train` takes one as --config.model.weights=zoo:NAME.
     """
     table = catalogue.rows(map(catalogue.card, catalogue.names()))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = zip(row, widths, strict=True)
-        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in catalogue.lines(table, width):
+        click.echo(line)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rice_jax.zoo.cards import PREFIX, card, names
-from rice_jax.zoo.table import rows
+from rice_jax.zoo.table import lines, rows
 
 if TYPE_CHECKING:
     from rice_jax.zoo.catalogue import Entry, load, save
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLE = Path(__file__).parent / "sample" / "rice_sample.zip"
 """1,000 photographs of the Kaggle data set; no net of the zoo was trained on any of them."""
 
-__all__ = ["PREFIX", "SAMPLE", "Entry", "card", "load", "names", "rows", "save"]
+__all__ = ["PREFIX", "SAMPLE", "Entry", "card", "lines", "load", "names", "rows", "save"]
 
 
 def __getattr__(name: str) -> Any:
