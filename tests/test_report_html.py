@@ -18,7 +18,7 @@ from report_runs import DEAD, MATRIX, history_rows, layer, make_run, profile, re
 from rice_jax import show
 from rice_jax.errors import UserError
 from rice_jax.records import LayerFilters, ProfileFile, Result, made, write
-from rice_jax.report import fates, gallery, record, scales, writing
+from rice_jax.report import fates, figures, gallery, record, scales, writing
 from rice_jax.report.html import curves, rendering, tables
 from rice_jax.report.html.run_page import run_page
 
@@ -59,8 +59,8 @@ def page_of(run, doing=""):
 def run_with_maps(folder, content=None, **parts):
     run = make_run(folder, **parts)
     write(run, content or gallery_of())
-    (run.path / "feature_maps").mkdir(exist_ok=True)
-    run.write_bytes("feature_maps/conv1.png", b"")
+    for inspected in (parts.get("dead_filters") or DEAD)["layers"]:
+        run.write_bytes(figures.feature_maps_file(inspected["path"]), b"")
     return run
 
 

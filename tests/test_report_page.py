@@ -209,6 +209,17 @@ def test_feature_maps_of_a_small_net_are_all_shown_in_its_order(tmp_path):
     assert found == ["conv10", "conv2", "conv1", "conv1@2"]
 
 
+@pytest.mark.parametrize("inspected", [True, False])
+def test_feature_maps_of_layers_that_the_net_lacks_are_not_shown(tmp_path, inspected):
+    """A folder may have held another net, whose pictures stay until theirs are drawn over."""
+    run = make_run(tmp_path, **({} if inspected else {"dead_filters": None}))
+    own, others = ("conv1", "conv1@2"), ("conv2", "conv10", "conv2@2", "inception/conv1", "Conv1")
+    for name in (*own, *others):
+        run.write_bytes(figures.feature_maps_file(name), b"")
+    found = re.findall(r"\(feature_maps/(.+?)\.png\)", text_of(run))
+    assert found == (list(own) if inspected else [])
+
+
 def test_feature_maps_of_a_large_net_are_shown_in_part_and_linked_for_the_rest(tmp_path):
     layers = [{**DEAD["layers"][0], "path": f"conv{i}"} for i in range(30)]
     run = make_run(tmp_path, dead_filters={"layers": layers, "images": 30})

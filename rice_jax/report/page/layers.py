@@ -203,12 +203,17 @@ def ranges(indices: Sequence[int]) -> str:
 
 
 def feature_maps(run: Run, record: Record) -> Section:
-    """The grids of maps: all of a small net, the first, a middle and the last of a large one."""
+    """The grids of maps: all of a small net, the first, a middle and the last of a large one.
+
+    Those of layers that the net has: another's may lie there, which the folder held before.
+    """
     folder = run.path / "feature_maps"
     found = {f"feature_maps/{file.name}" for file in folder.glob("*.png")}
-    names = [layer.path for layer in record.dead_filters.layers] if record.dead_filters else []
-    titles = {file: path for path in names if (file := feature_maps_file(path)) in found}
-    titles |= {file: file.split("/")[1] for file in sorted(found - titles.keys())}
+    layers = record.dead_filters.layers if record.dead_filters else []
+    names = {feature_maps_file(layer.path): layer.path for layer in layers}
+    titles = {file: path for file, path in names.items() if file in found}
+    again = (file for file in sorted(found) if f"{file.rpartition('@')[0]}.png" in names)
+    titles |= {file: file.split("/")[1] for file in again}  # a layer that is called twice
     if not titles:
         return []
     files = list(titles)
