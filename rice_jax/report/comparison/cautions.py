@@ -94,8 +94,11 @@ def _of_several_tests(entries: Sequence[Compared]) -> bool:
 
 def _of_several_splits(nets: Sequence[NetRuns]) -> str:
     """By which seeds the nets' test images were drawn; '' where by the same for all."""
-    seeds = {net.label: {entry.record.split_seed for entry in net.entries} for net in nets}
-    known = {label: sorted(found - {None}) for label, found in seeds.items() if found - {None}}
+    seeds = {
+        net.label: {each for entry in net.entries if (each := entry.record.split_seed) is not None}
+        for net in nets
+    }
+    known = {label: sorted(found) for label, found in seeds.items() if found}
     if len(set(map(tuple, known.values()))) < 2:
         return ""
     return _listed(f"{label} by {' and '.join(map(str, found))}" for label, found in known.items())
