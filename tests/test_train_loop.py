@@ -130,6 +130,28 @@ def test_more_epochs_go_on_where_the_run_ended(finished, settings, tmp_path):
     assert [row["epoch"] for row in rows(later)] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("epochs", [3, 4])
+def test_what_was_measured_of_other_weights_goes_before_a_run_learns_on(finished, tmp_path, epochs):
+    """Also where it is stopped at its first image; what is of the net alone stays."""
+    of_weights = {"evaluation.json", "dead_filters.json", "feature_maps.json"}
+    later = copied(finished, tmp_path)
+    for name in (*of_weights, "profile.json", "prune.json"):
+        later.write_text(name, "{}")
+    before = {path.name for path in later.path.iterdir()}
+
+    def stop():
+        raise MemoryError
+
+    images = watched("train", 1, stop)
+    if epochs == 3:
+        train.train(config(**RECIPE), later, images)
+    else:
+        with pytest.raises(MemoryError):
+            train.train(config(**RECIPE | {"epochs": epochs}), later, images)
+    left = {path.name for path in later.path.iterdir()}
+    assert before - left == (set() if epochs == 3 else of_weights)
+
+
 @pytest.mark.parametrize(
     ("split", "reading", "number", "ending"),
     [

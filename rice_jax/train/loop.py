@@ -15,7 +15,7 @@ from rice_jax.graph import once
 from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, origin, schedule, state, teacher, weights
+from rice_jax.train import diagnosis, origin, schedule, start, state, teacher, weights
 from rice_jax.train.board import Board
 from rice_jax.train.check import check
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -40,7 +40,8 @@ def train(
     """Train the net of `config` on `dataset` and leave history.csv and checkpoints in the run.
 
     Goes on from the newest checkpoint where the run has one, and ends with the same parameters,
-    bit for bit on a CPU, as if it had never stopped; does nothing where the run is finished. All
+    bit for bit on a CPU, as if it had never stopped; does nothing where the run is finished. Before
+    it learns on, what was measured of its weights so far goes from its folder. All
     processes of a `jax.distributed` job call it alike.
 
     Args:
@@ -102,6 +103,8 @@ class _Training:
         """Train until the recipe says that it is enough."""
         self._write_history()
         if not self.progress.finished(self.recipe):
+            if jax.process_index() == 0:
+                start.forget_measured(self.run)
             if heavy := told_of_large(self.config, max(self.sizes)):
                 self.display.say(heavy)
             self.step = self._compiled()

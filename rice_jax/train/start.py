@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import data, lock
-from rice_jax.records import HISTORY
+from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
 from rice_jax.run import Run
 from rice_jax.train import origin, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -40,6 +40,16 @@ def begin(
             checkpoints.wait()
         finally:
             checkpoints.close()
+
+
+def forget_measured(run: Run) -> None:
+    """Remove what the run's folder tells of its weights: it is about to have others.
+
+    Raises:
+        UserError: that is not permitted.
+    """
+    for file in (EvaluationFile, DeadFiltersFile, FeatureMapsFile):
+        run.remove(file.FILE)
 
 
 def forget(run: Run) -> None:
