@@ -3,6 +3,7 @@
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from tiny_training import SIZE
 from rice_jax import models
 from rice_jax.graph import once
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.models.own import Own
 from rice_jax.train import diagnosis
 
 RANDOM = np.random.default_rng(0)
@@ -116,6 +118,64 @@ def test_images_that_are_all_the_same_are_the_reason_said():
     assert found.alike
     assert "no net can learn from them" in str(found)
     assert not look(module, params).alike
+
+
+class Pair(nn.Module):
+    """A layer that gives more than an array."""
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        return nn.Dense(4, name="inner")(x), None
+
+
+class Unusual(nn.Module):
+    """No convolution, no rectifier; a block that Flax traces by itself, or of several outputs."""
+
+    block: str
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(4, name="first")(x.mean((1, 2)))
+        if self.block == "several outputs":
+            x, _ = Pair(name="block")(x)
+        elif self.block == "recomputed":
+            x, _ = nn.remat(Pair)(name="block")(x)
+        elif self.block == "scanned":
+            scan = nn.scan(Pair, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+            x, _ = scan(name="block")(x, None)
+        elif self.block == "mapped":  # image by image
+            each = nn.vmap(nn.Dense, variable_axes={"params": None}, split_rngs={"params": False})
+            x = each(4, name="block")(x)
+        return nn.Dense(self.classes, name="head")(nn.gelu(x))
+
+
+BLOCKS = ["none", "several outputs", "recomputed", "scanned", "mapped"]
+
+
+@functools.cache
+def unusual(block):
+    module = Own.of(Unusual, block=block)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), IMAGES))
+    return module, prunable.random_variables(shapes, 0)["params"]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_any_net_that_rests_at_chance_is_looked_at(block):
+    module, params = unusual(block)
+    found = look(module, params)
+    assert (found.dead, found.silent) == ("", ())
+    cut_off = {"head": jax.tree.map(np.zeros_like, params["head"])}
+    assert "first" in look(module, params | cut_off).silent
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_where_nan_first_shows_in_any_net(block):
+    module, params = unusual(block)
+    params = params | {"head": jax.tree.map(lambda leaf: np.full_like(leaf, 3e38), params["head"])}
+    params["first"] = jax.tree.map(np.ones_like, params["first"])
+    found = diagnosis.first_not_finite(module, params, 99 * IMAGES, LABELS, jax.random.key(0))
+    assert found == "head"
 
 
 def test_frozen_layers_are_no_news():

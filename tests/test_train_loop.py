@@ -321,6 +321,14 @@ def test_a_net_that_cannot_learn_is_named_and_stopped(tmp_path, monkeypatch, cap
     assert "no gradient reaches conv1, dense: this net cannot learn" in said
     assert "trained: the net does not learn" in said
     assert len(rows(run)) == 1
+    # The field may change in the same folder.
+    monkeypatch.setattr(loop.weights, "initial_params", random)
+    again = config(**RECIPE | {"on_collapse": "restart", "epochs": 1})
+    train.train(again, run, dataset())
+    assert (
+        "epoch 1 ends the try with seed 0: beginning again with seed 1" in capsys.readouterr().out
+    )
+    assert [row["seed"] for row in rows(run)] == ["1"]
 
 
 def assert_ends_with(line, said):

@@ -1,5 +1,6 @@
 """What an epoch does to the learning rate and to patience: as Keras's callbacks do it."""
 
+import dataclasses
 import json
 import types
 
@@ -127,7 +128,7 @@ def test_no_other_seed_is_tried_where_none_would_help():
         progress.rest(9, silent=True, hopeless=hopeless)
         assert progress.collapsed
         assert (progress.restarted(RECIPE) is None) == hopeless
-        assert progress.finished(RECIPE) == "the net does not learn"
+        assert progress.finished(RECIPE) == ("the net does not learn" if hopeless else None)
 
 
 def test_no_two_moments_have_checkpoints_of_one_number():
@@ -156,8 +157,16 @@ def asked(on_collapse):
 def test_a_net_that_cannot_learn_ends_training_unless_a_warning_is_all_that_is_asked_for():
     progress = Progress(learning_rate=1e-3, collapsed=True)
     assert progress.finished(asked("warn")) is None
-    for wish in ("stop", "restart"):
-        assert progress.finished(asked(wish)) == "the net does not learn"
+    assert progress.finished(asked("stop")) == "the net does not learn"
+
+
+def test_what_ended_is_not_finished_where_it_is_to_begin_again():
+    """Whatever it was told when it ended, and however many epochs it had."""
+    progress = Progress(learning_rate=1e-3, collapsed=True, epoch=50, stop_wait=5)
+    assert progress.finished(asked("restart")) is None
+    for no_more in ({"given": True}, {"hopeless": True}, {"restarts": 5}):
+        stays = dataclasses.replace(progress, **no_more)
+        assert stays.finished(asked("restart")).startswith("the net does not learn")
 
 
 def test_a_net_with_gradients_may_rest_at_chance_for_some_hundred_steps():

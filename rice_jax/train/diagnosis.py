@@ -74,7 +74,8 @@ def collapse(
     has no gradient, none reaches the layers below, and only biases learn.
     """
     traced = trace(module, images.shape, train=False)
-    names, values = zip(*_rectified(traced), strict=True)
+    found = _rectified(traced)  # nothing where a net has neither convolutions nor rectifiers
+    names, values = [name for name, _ in found], [value for _, value in found]
 
     @once.jit
     def peaks(params: Params, images: jax.Array) -> list[jax.Array]:
@@ -113,18 +114,27 @@ def first_not_finite(
 
     @once.jit
     def sound(params: Params, images: Any, dropout_key: jax.Array) -> list[jax.Array]:
-        """Whether each layer's output is finite, in the order of `calls`."""
-        found = []
+        """Whether each layer's outputs are finite, in the order of `calls`."""
 
-        def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             output = call(*args, **kwargs)
-            calls.append("/".join(context.module.path))
-            found.append(jnp.all(jnp.isfinite(output)))
+            if context.method_name == "__call__":
+                calls.append("/".join(context.module.path))
             return output
 
-        with nn.intercept_methods(record):
-            module.apply({"params": params}, images, train=True, rngs={"dropout": dropout_key})
-        return found
+        # Flax brings the outputs out of what it traces by itself, as a block that is recomputed.
+        with nn.intercept_methods(note):
+            _, left = module.apply(
+                {"params": params},
+                images,
+                train=True,
+                rngs={"dropout": dropout_key},
+                capture_intermediates=True,
+                mutable=["intermediates"],
+            )
+        outputs = _outputs(left["intermediates"])
+        calls[:] = [path for path in dict.fromkeys(calls) if path in outputs]
+        return [_all_finite(outputs[path]) for path in calls]
 
     for finite, layer in zip(sound(params, images, dropout_key), calls, strict=True):
         if not finite:
@@ -176,6 +186,22 @@ def _by_layer(params: Params) -> dict[str, list[np.ndarray]]:
     for name, array in traverse_util.flatten_dict(params, sep="/").items():
         layers.setdefault(name.rpartition("/")[0], []).append(np.asarray(array))
     return layers
+
+
+def _outputs(intermediates: Any) -> dict[str, Any]:
+    """What each layer gave, by its path: an array, or whatever it returns."""
+    flat = traverse_util.flatten_dict(dict(intermediates), sep="/")
+    ours = "__call__"
+    return {
+        name.removesuffix(ours).rstrip("/"): output
+        for name, output in flat.items()
+        if name.rpartition("/")[2] == ours
+    }
+
+
+def _all_finite(output: Any) -> jax.Array:
+    floats = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats], bool))
 
 
 def _finite(arrays: list[Any]) -> bool:

@@ -118,6 +118,8 @@ class _Training:
                 limit=self.recipe.validation_images,
                 workers=self.config.data.workers,
             )
+            if again := self.progress.restarted(self.recipe):
+                self._restart(again)
         while not self.progress.finished(self.recipe):
             self._learn()
             self._end_epoch()

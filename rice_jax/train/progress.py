@@ -126,6 +126,8 @@ class Progress:
 
     def finished(self, recipe: Recipe) -> str | None:
         """Why there is nothing left to train, or None."""
+        if self.restarted(recipe):  # it was told to stop then
+            return None
         if self.collapsed and recipe.on_collapse != "warn":
             tries = f", with {self.restarts + 1} seeds" if self.restarts else ""
             return f"the net does not learn{tries}"
