@@ -2,13 +2,17 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
+from prunable import random_variables
 from tiny_training import SIZE, config
 
 from rice_jax import ops
+from rice_jax.models.own import Own
 from rice_jax.train import build, initial_params, state
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.step import eval_step, train_step
@@ -106,6 +110,32 @@ def test_weight_decay_takes_a_share_off_kernels_alone():
         less = plain.params[layer]["kernel"] - RATE * 0.5 * arrays["kernel"]
         np.testing.assert_allclose(decayed.params[layer]["kernel"], less, rtol=1e-5, atol=1e-8)
         np.testing.assert_array_equal(decayed.params[layer]["bias"], plain.params[layer]["bias"])
+
+
+class Attending(nn.Module):
+    """A net with biases of two axes, a place's own numbers and a norm."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (8, 8), (8, 8))(x).reshape(len(x), -1, 4)
+        x = x + self.param("place", nn.initializers.normal(), (1, x.shape[1], 4))
+        x = nn.MultiHeadDotProductAttention(2)(nn.LayerNorm()(x))
+        return nn.Dense(5)(nn.Embed(3, 4)(jnp.zeros(len(x), int)) + x.mean(1))
+
+
+def test_weight_decay_spares_whatever_is_no_kernel():
+    module, mesh = Own.of(Attending), data_mesh(1)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3))))
+    params = jax.tree.map(np.ones_like, random_variables(shapes, 0)["params"])
+    start = state.replicate(state.create(params, ()), mesh)
+    step = train_step(module, mesh, seed=0, augment=False, weight_decay=50.0)
+    after, _ = step(start, Feed(mesh, 8)(batch()), 0, RATE)
+    flat = traverse_util.flatten_dict(after.params)
+    assert {path[-1] for path in flat} == {"kernel", "bias", "scale", "place", "embedding"}
+    assert any(array.ndim > 1 for path, array in flat.items() if path[-1] == "bias")
+    for path, array in flat.items():  # Adam's first step is no longer than the rate
+        expected = 1 - RATE * 50 if path[-1] == "kernel" else 1
+        np.testing.assert_allclose(array, expected, atol=1.01 * RATE, err_msg="/".join(path))
 
 
 def test_frozen_layers_stay_what_they_are():

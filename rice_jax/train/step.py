@@ -190,8 +190,10 @@ def _updated(
 ) -> TrainState:
     updates, moments = adam().update(gradients, state.moments)
     if weight_decay:
-        updates = jax.tree.map(
-            lambda u, p: u + weight_decay * p if p.ndim > 1 else u, updates, state.trainable
+        updates = jax.tree_util.tree_map_with_path(
+            lambda path, u, p: u + weight_decay * p if path[-1].key == "kernel" else u,
+            updates,
+            state.trainable,
         )
     trainable = jax.tree.map(lambda p, u: p - learning_rate * u, state.trainable, updates)
     return TrainState(state.step + 1, updated(trainable, statistics), state.frozen, moments)
