@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+import tiny_training
 from data_files import picture
 from flax import nnx, traverse_util
 
-from rice_jax import nets, own_net, train
+from rice_jax import data, nets, own_net, train
 from rice_jax.export.folding import folded
 from rice_jax.lighten import child
 from rice_jax.models.own import Own
@@ -186,6 +187,23 @@ def test_norms_are_measured_on_no_more_images_than_are_learnt_from(learnt, looke
     assert np.any(params["norm1"]["running_mean"] != drawn()[1]["norm1"]["running_mean"])
     if looked_at == learnt:  # the very ones, which are spread evenly
         assert sorted(read) == [number * 650 // learnt for number in range(learnt)]
+
+
+@pytest.mark.parametrize("looked_at_together", [5, 64])
+def test_norms_are_measured_in_batches_as_they_are_trained(looked_at_together):
+    """Those of evaluation, which may change in a run's folder, have no part in what it learns."""
+    _, params = drawn()
+    settings = tiny_training.config(batch_size=8)
+    settings.eval.batch_size, settings.data.image_size = looked_at_together, 8
+    source = tiny_training.Images(20)
+    batches = data.batches(source, 8, image_size=8)
+    images = [batch["image"][batch["weight"] > 0] / np.float32(255) for batch in batches]
+    assert [len(batch) for batch in images] == [8, 8, 4]
+    net = Own.of(Normed)
+    found = Norms(settings, net)(params, source)
+    expected = measured(net, params, images)
+    for layer in ("norm1", "norm2"):
+        np.testing.assert_allclose(statistics_of(found, layer), expected[layer], rtol=1e-5)
 
 
 class Plain(nn.Module):

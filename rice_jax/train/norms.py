@@ -37,8 +37,9 @@ class Norms:
 
     Running averages follow a net that changes, or was cut, only after hundreds of steps, and until
     then it may answer by chance. What they would come to is computed here instead: each batch goes
-    by its own statistics as in training, and all batches' are put together (Wu and Johnson 2021,
-    arXiv:2105.07576). They hang on no statistics of before, nor on the number of devices.
+    by its own statistics and is as large as in training, and all batches' are put together (Wu and
+    Johnson 2021, arXiv:2105.07576). They hang on no statistics of before, nor on the number of
+    devices.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, module: nn.Module) -> None:
@@ -96,12 +97,12 @@ class Norms:
         )
 
     def _batches(self, source: Any, on_batch: Callable[[int], None]) -> Iterable[jax.Array]:
-        config, first = self._config, 0
+        config, first, images = self._config, 0, images_looked_at(self._config, source)
         batches = data.batches(
             source,
-            config.eval.batch_size,
+            min(config.train.batch_size, images),
             image_size=config.data.image_size,
-            limit=images_looked_at(config, source),
+            limit=images,
             workers=config.data.workers,
         )
         for batch in batches:
