@@ -42,6 +42,12 @@ def named(name: str | os.PathLike[str]) -> "epath.Path":
     return epath.Path(text)
 
 
+def resolved(name: str | os.PathLike[str]) -> str:
+    """The path without links in it, ~ and what leads back; of a bucket as it is named."""
+    path = os.fspath(named(name))  # epath's own `resolve` follows no link
+    return path if is_remote(path) else os.path.realpath(path)
+
+
 def reached(name: str | os.PathLike[str]) -> "epath.Path":
     """As `named`, and where it is in a bucket that has been asked; UserError also if in vain."""
     path = named(name)

@@ -43,6 +43,10 @@ class Run:
     def __str__(self) -> str:
         return self._given
 
+    def is_at(self, place: str | os.PathLike[str]) -> bool:
+        """Whether a place is this folder, however either is spelled or linked to."""
+        return files.resolved(place) == files.resolved(self.path)
+
     @property
     def checkpoints(self) -> epath.Path:
         """Folder of the Orbax checkpoints; UserError as `check_name`."""

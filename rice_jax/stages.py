@@ -15,6 +15,7 @@ from rice_jax import (
     cluster,
     data,
     evaluate,
+    files,
     first_run,
     identity,
     inspection,
@@ -23,6 +24,7 @@ from rice_jax import (
     records,
     specimens,
     train,
+    zoo,
 )
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
@@ -138,6 +140,8 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "
             "make it of that one again, in another folder"
         )
+    if job.restart:
+        _refuse_own_weights(job)
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
     if said and "train" in stages:
@@ -157,6 +161,19 @@ def _irreplaceable(run: Run) -> bool:
         return named in ("", train.RANDOM) and train.newest(run).progress.given
     except UserError:  # no run yet, or a damaged one
         return False
+
+
+def _refuse_own_weights(job: Job) -> None:
+    """UserError where a run that begins anew is to begin with what goes then: its own weights."""
+    source = job.config.model.weights
+    if source in ("", train.RANDOM) or source.startswith(zoo.PREFIX):
+        return
+    place, checkpoints = map(files.resolved, (source, job.run.checkpoints))
+    if job.run.is_at(source) or f"{place}/".startswith(f"{checkpoints}/"):
+        raise UserError(
+            f"config.model.weights={source!r} is in {job.run}, whose weights --restart removes: "
+            "give another --workdir"
+        )
 
 
 def _watch(run: Run, stage: str) -> None:
@@ -195,7 +212,7 @@ def _take_weights(job: Job) -> None:
 
 def _train(job: Job) -> None:
     dataset = job.dataset
-    train.check(job.config, dataset)
+    train.check(job.config, dataset, job.run)
     watch = functools.partial(_watch, job.run, "train")
     train.train(job.config, job.run, dataset, watch, given=_begun(job, dataset))
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import compared_runs
 import pytest
@@ -78,7 +79,10 @@ def test_damage_is_told(changes, tmp_path):
 
 def test_a_file_without_its_json_or_given_twice_is_told(tmp_path):
     path = file_of(tmp_path, "int8", 940, 64_000)
-    with pytest.raises(UserError, match="given twice"):
-        compared.read([], [path, path])
+    (tmp_path / "link").symlink_to(tmp_path)
+    linked = str(tmp_path / "link" / "int8.tflite")
+    for again in (path, os.path.relpath(path), linked):
+        with pytest.raises(UserError, match="given twice"):
+            compared.read([], [path, again])
     with pytest.raises(UserError, match=r"other\.onnx\.json is missing"):
         compared.read([], [str(tmp_path / "other.onnx")])

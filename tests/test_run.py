@@ -25,6 +25,19 @@ def test_json_is_strict_and_reads_back(tmp_path):
     assert run.read_json("a/b.json")["y"] == [0.5, 2]
 
 
+def test_a_folder_is_known_however_it_is_spelled_or_linked_to(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    run.create()
+    (tmp_path / "link").symlink_to(run.path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for same in ("run", "./run/", "other/../run", "link", "link/", "~/run", tmp_path / "run"):
+        assert run.is_at(same)
+        assert Run(same).is_at(run.path)
+    for other in ("runs", "run/checkpoints", ".", "gs://bucket/run"):
+        assert not run.is_at(other)
+
+
 def test_a_copy_that_is_not_installed_knows_its_version(tmp_path, monkeypatch):
     asked = importlib.metadata.version
 

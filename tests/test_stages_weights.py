@@ -1,6 +1,7 @@
 """Weights that stages begin from, and those that nothing throws away."""
 
 import shutil
+import sys
 
 import data_files
 import jax
@@ -88,13 +89,45 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     assert train.load(Run(run)).epoch == 1
 
 
-def test_what_another_mistake_stops_is_not_begun_anew(finished, cache, tmp_path):
+MISTAKES = {
+    "a layer": ({"train.frozen": ("conv9",)}, "conv9"),
+    "sizes": (
+        {"train.schedule": "quick", "train.quick.shrink": (99,), "train.quick.epochs": (1,)},
+        "images of 0 x 0",
+    ),
+    "a teacher": ({"train.teacher": "RUN"}, "is the run itself"),
+    "a teacher by a link": ({"train.teacher": "LINK"}, "is the run itself"),
+    "no teacher": ({"train.teacher": "RUN/checkpoints"}, "config.json is missing"),
+    "event files": ({"train.tensorboard": True}, "needs a package that is not installed"),
+    "weights": ({"model.weights": "RUN"}, "whose weights --restart removes"),
+    "weights by a link": ({"model.weights": "LINK/"}, "whose weights --restart removes"),
+    "a checkpoint": ({"model.weights": "RUN/checkpoints/8/state"}, "--restart removes"),
+    "no weights": ({"model.weights": "RUN/history.csv"}, "history.csv"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_another_mistake_stops_is_not_begun_anew(
+    mistake, finished, cache, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    frozen = small("cnn_light", cache, **{"train.frozen": ("conv9",)})
-    with pytest.raises(UserError, match="conv9"):
-        run_stages(frozen, str(run), ["train"], restart=True)
-    assert train.load(Run(run)).epoch
+    (tmp_path / "link").symlink_to(run)
+    fields, said = MISTAKES[mistake]
+    places = {"RUN": str(run), "LINK": str(tmp_path / "link")}
+    for name, place in places.items():
+        fields = {f: v.replace(name, place) if isinstance(v, str) else v for f, v in fields.items()}
+    kept = ("checkpoints/**/*", "*.json", "*.csv", "*.png")
+
+    def left():
+        paths = [path for pattern in kept for path in run.glob(pattern) if path.is_file()]
+        return {path: path.read_bytes() for path in paths}
+
+    before = left()
+    with pytest.raises(UserError, match=said):
+        run_stages(small("cnn_light", cache, **fields), str(run), ["train"], restart=True)
+    assert left() == before
 
 
 @pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json", ""])

@@ -155,7 +155,7 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(tmp_path, traine
             train.train(taught_by(source, **fields), Run(tmp_path / "run"), dataset())
         assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="zoo has no net called 'none'"):
-        train.check(taught_by(trained, teacher="zoo:none"), dataset())
+        train.check(taught_by(trained, teacher="zoo:none"), dataset(), Run(tmp_path))
     with pytest.raises(UserError, match="is the run itself"):
         train.train(taught_by(trained), trained, dataset())
 

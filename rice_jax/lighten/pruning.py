@@ -299,7 +299,7 @@ def _save(run: Run, parent: Run, net: Remainder, dataset: data.Dataset, epochs: 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:
     """UserError for a folder with a run in it; half a pruning is removed, to begin again."""
-    if out.path.resolve() == parent.path.resolve():
+    if out.is_at(parent.path):
         raise UserError(f"--out={out} is the run itself: give another folder")
     if out.has(_UNDER_WAY):
         for name in ("checkpoints", "steps"):

@@ -65,8 +65,8 @@ def search(
     config = for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
     workshop = Workshop(out, parent, config, dataset, request.measure)
-    train.check(workshop.recipe(config, request.epochs), dataset)
     saved = _own_search(request, workshop)
+    train.check(workshop.recipe(config, request.epochs), dataset, out)
     if saved and saved.finished and not estimate_only:
         if not report.is_current(out):
             with lock.hold(out):
@@ -225,7 +225,7 @@ def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | Non
         UserError: a folder that holds another search, or a run that none made.
     """
     out, parent = workshop.out, workshop.parent
-    if out.path.resolve() == parent.path.resolve():
+    if out.is_at(parent.path):
         raise UserError(f"--out={out} is the run itself: give another folder")
     saved = records.read_if_there(out, LightenFile)
     if saved is None:

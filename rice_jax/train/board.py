@@ -51,7 +51,8 @@ class Board:
             self._writer.close()
 
 
-def _writer(run: Run) -> Any:
+def writer() -> Any:
+    """The class that writes event files; UserError where its package is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
@@ -59,7 +60,12 @@ def _writer(run: Run) -> Any:
             "config.train.tensorboard needs a package that is not installed "
             f"({error}): pip install 'rice_jax[tensorboard]'"
         ) from error
+    return SummaryWriter
+
+
+def _writer(run: Run) -> Any:
+    made_by = writer()
     folder = run.path / FOLDER
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
-    return SummaryWriter(str(folder))
+    return made_by(str(folder))

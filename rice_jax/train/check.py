@@ -5,11 +5,15 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data
 from rice_jax.errors import UserError
-from rice_jax.train import state, teacher, weights
+from rice_jax.run import Run
+from rice_jax.train import board, state, teacher, weights
 
 
-def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
-    """UserError that names a setting that is out of its bounds, or not of these images."""
+def check(config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run) -> None:
+    """UserError that names a setting that is out of its bounds, or not of these images or this run.
+
+    All that refuses a training stands here: it is asked before anything of an older one is removed.
+    """
     configuration.check(config)
     if config.model.classes != len(dataset.classes):
         raise UserError(
@@ -21,4 +25,7 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
         data.require_memory(batch_size, config.data.image_size)
     net = weights.build(config)
     state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
+    teacher.refuse_itself(config, run)
     teacher.load(config, dataset)
+    if config.train.get("tensorboard", False):
+        board.writer()

@@ -57,7 +57,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, after saving.
         SystemExit: SIGTERM, after saving.
     """
-    check(config, dataset)
+    check(config, dataset, run)
     with lock.hold(run), interruptible() as interrupt:
         training = _Training(config, run, dataset, interrupt, on_epoch, given)
         del given  # half a gigabyte for vgg16

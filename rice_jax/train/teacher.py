@@ -71,6 +71,8 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     source, distill = config.train.teacher, config.train.distill
     if not source or not distill.weight:
         return None
+    if run:
+        refuse_itself(config, run)
     named = f"config.train.teacher={source!r}"
     if source.startswith(zoo.PREFIX):
         entry = zoo.load(source.removeprefix(zoo.PREFIX))
@@ -80,8 +82,6 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
         folder = Run(source)
         if not folder.path.is_dir():
             raise UserError(f"{named}: there is no such folder")
-        if run and folder.path.resolve() == run.path.resolve():
-            raise UserError(f"{named} is the run itself: name another")
         trained = weights.load(folder)
         module, params, classes = trained.module, trained.params, trained.classes
         theirs = trained.config.to_dict()
@@ -100,6 +100,13 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
                 file=sys.stderr,
             )
     return Teacher(module, params, distill.temperature, distill.weight)
+
+
+def refuse_itself(config: ml_collections.ConfigDict, run: Run) -> None:
+    """UserError where the teacher is the run that learns."""
+    source = config.train.teacher
+    if source and not source.startswith(zoo.PREFIX) and Run(source).is_at(run.path):
+        raise UserError(f"config.train.teacher={source!r} is the run itself: name another")
 
 
 def _seen(config: Mapping[str, Any]) -> set[int]:

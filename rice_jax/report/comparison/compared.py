@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rice_jax.errors import UserError
+from rice_jax.files import resolved
 from rice_jax.records import SummaryFile, plain
 from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
@@ -91,7 +92,7 @@ def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[NetRuns]:
     """
     if not workdirs and not files:
         raise UserError("no run to compare: give --workdirs=DIR,DIR2,...")
-    given = Counter(map(_resolved, [*workdirs, *files]))
+    given = Counter(map(resolved, [*workdirs, *files]))
     twice = [path for path, times in given.items() if times > 1]
     if twice:
         raise UserError(f"{twice[0]} is given twice: give each run once")
@@ -103,10 +104,6 @@ def read(workdirs: Sequence[str], files: Sequence[str] = ()) -> list[NetRuns]:
         for label, entries in zip(_labels(list(groups.values())), groups.values(), strict=True)
     ]
     return sorted(nets, key=lambda net: -(net.mean("augmented_accuracy") or 0.0))
-
-
-def _resolved(folder: str) -> str:
-    return str(Run(folder).path.resolve())
 
 
 def _run(folder: str) -> Compared:

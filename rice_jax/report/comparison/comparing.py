@@ -40,7 +40,7 @@ def compare(
     if not 0 <= margin < 1:
         raise UserError(f"--margin={margin} is not in [0, 1): give 0.01 for one point of a hundred")
     target = Run(out)
-    if target.path.resolve() in [Run(folder).path.resolve() for folder in workdirs]:
+    if any(map(target.is_at, workdirs)):
         raise UserError(f"--out={out} is one of the runs: give another folder")
     _refuse_strangers(target, (*_PAGES, _TABLE))
     found = compared.read(workdirs, files)
