@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 from collections.abc import Collection, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -40,6 +41,8 @@ _TOLD = (
 )
 """What the stages wrote of the net that the folder had; the run's own name last."""
 _MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
+_OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
+"""Fields of config.data that may differ among the processes of a job."""
 _EXAMPLES_SIDE = 512
 """Pixels of an image of the training that is shown: some hundred of them are drawn."""
 _EXAMPLES = 24
@@ -107,6 +110,7 @@ def run_stages(
     configuration.check(config)
     if restart and "train" not in stages:
         raise UserError("--restart trains anew: leave it out, or have train among the --stages")
+    _require_one_command(config, stages, restart=restart)
     job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
@@ -123,6 +127,19 @@ def run_stages(
                     raise
         cluster.on_first(lambda: _report(job.run))
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
+
+
+def _require_one_command(
+    config: ml_collections.ConfigDict, stages: Sequence[str], *, restart: bool
+) -> None:
+    """UserError where the processes of a job were not given the same, but for places of their own.
+
+    Each would go by its own rate and its own end, and only the first one's would be told.
+    """
+    told = configuration.to_json(config)
+    told["data"] = {name: told["data"][name] for name in told["data"] if name not in _OF_A_MACHINE}
+    asked = sorted(stages, key=list(STAGES).index), restart
+    cluster.require_same("settings", json.dumps([told, asked], sort_keys=True))
 
 
 def _refuse_strangers(job: Job) -> None:

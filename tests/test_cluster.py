@@ -4,7 +4,9 @@ import pytest
 from processes import start_two
 
 from rice_jax import cluster
+from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.stages import run_stages
 
 
 def test_a_process_alone_joins_nobody(monkeypatch):
@@ -44,6 +46,46 @@ def test_incomplete_variables_are_told(monkeypatch, processes, process):
     monkeypatch.setenv(cluster.PROCESS, process)
     with pytest.raises(UserError, match=r"JAX_COORDINATOR_ADDRESS='localhost:1'.*all three"):
         cluster.join()
+
+
+LOCAL = {"data.path", "data.cache_dir", "data.keep_decoded", "data.workers"}
+
+
+def changed(value):
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    more = {str: "elsewhere", tuple: ("more",), int: 1, float: 0.5}
+    return value + more[type(value)]
+
+
+def test_processes_with_other_settings_do_not_train_together(monkeypatch, tmp_path):
+    """Each field but those of the machine's own, the stages and --restart are compared first."""
+    told = []
+
+    def compared(what, value):
+        told.append((what, value))
+        raise UserError("compared")
+
+    monkeypatch.setattr(cluster, "require_same", compared)
+    monkeypatch.setattr(configuration, "check", lambda config: None)  # also what is out of bounds
+
+    def value_of(stages=("train",), restart=False, **fields):
+        config = configuration.default("final")
+        config.update_from_flattened_dict(fields)
+        with pytest.raises(UserError, match="compared"):
+            run_stages(config, str(tmp_path / "run"), stages, restart=restart)
+        what, value = told.pop()
+        assert what == "settings"
+        return value
+
+    usual = value_of()
+    for field, known in configuration.fields("final").items():
+        other = value_of(**{field: changed(known.default)})
+        assert (other == usual) == (field in LOCAL), field
+    assert value_of(restart=True) != usual
+    assert value_of(("train", "evaluate")) == value_of(("evaluate", "train")) != usual
+    assert not (tmp_path / "run").exists()
 
 
 FAILING = """
