@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 import sys
 from collections.abc import Collection
@@ -11,8 +12,8 @@ import jax
 import ml_collections
 
 import rice_jax
+from rice_jax import cluster, data, files, records, train, zoo
 from rice_jax import config as configuration
-from rice_jax import data, records, train
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
@@ -27,6 +28,8 @@ _MAY_CHANGE = (
     "train.stop_patience",
     "train.tensorboard",
 )
+_OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
+"""Fields of config.data that may differ among the processes of a job."""
 _NAMES = (
     *("report.md", "report.html", records.HISTORY, "checkpoints", "tensorboard", "feature_maps"),
     *("classes.png", "curves.png", "flops.png", "roofline.png", "dead_filters.png"),
@@ -116,6 +119,29 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
             f"{run} holds a run on other images ({saved.data.name}, now {wanted.data.name}): "
             "give another --workdir, or --restart to train anew in that folder"
         )
+
+
+def refuse_own_weights(run: Run, config: ml_collections.ConfigDict) -> None:
+    """UserError where a run that begins anew is to begin with what goes then: its own weights."""
+    source = config.model.weights
+    if source in ("", train.RANDOM) or source.startswith(zoo.PREFIX):
+        return
+    place, checkpoints = map(files.resolved, (source, run.checkpoints))
+    if run.is_at(source) or f"{place}/".startswith(f"{checkpoints}/"):
+        raise UserError(
+            f"config.model.weights={source!r} is in {run}, whose weights --restart removes: "
+            "give another --workdir"
+        )
+
+
+def require_one_command(config: ml_collections.ConfigDict, **more: Any) -> None:
+    """UserError where the processes of a job were not given the same, but for places of their own.
+
+    Each would go by its own rate and its own end, and only the first one's would be told.
+    """
+    told = configuration.to_json(config)
+    told["data"] = {name: told["data"][name] for name in told["data"] if name not in _OF_A_MACHINE}
+    cluster.require_same("settings", json.dumps([told, more], sort_keys=True))
 
 
 def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:

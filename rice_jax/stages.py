@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Collection, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -16,7 +15,6 @@ from rice_jax import (
     cluster,
     data,
     evaluate,
-    files,
     first_run,
     identity,
     inspection,
@@ -25,7 +23,6 @@ from rice_jax import (
     records,
     specimens,
     train,
-    zoo,
 )
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
@@ -41,8 +38,6 @@ _TOLD = (
 )
 """What the stages wrote of the net that the folder had; the run's own name last."""
 _MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
-_OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
-"""Fields of config.data that may differ among the processes of a job."""
 _EXAMPLES_SIDE = 512
 """Pixels of an image of the training that is shown: some hundred of them are drawn."""
 _EXAMPLES = 24
@@ -110,36 +105,23 @@ def run_stages(
     configuration.check(config)
     if restart and "train" not in stages:
         raise UserError("--restart trains anew: leave it out, or have train among the --stages")
-    _require_one_command(config, stages, restart=restart)
+    chosen = [name for name in STAGES if name in stages]
+    identity.require_one_command(config, stages=chosen, restart=restart)
     job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
         _settle(job, stages, given)
-        for name in STAGES:
-            if name in stages:
-                print(f"== {name} ==", flush=True)
-                cluster.on_first(functools.partial(_watch, job.run, name))
-                try:
-                    STAGES[name](job)
-                except BaseException:  # the page would say for ever that it is under way
-                    if cluster.leads():
-                        _watch(job.run, "")
-                    raise
+        for name in chosen:
+            print(f"== {name} ==", flush=True)
+            cluster.on_first(functools.partial(_watch, job.run, name))
+            try:
+                STAGES[name](job)
+            except BaseException:  # the page would say for ever that it is under way
+                if cluster.leads():
+                    _watch(job.run, "")
+                raise
         cluster.on_first(lambda: _report(job.run))
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
-
-
-def _require_one_command(
-    config: ml_collections.ConfigDict, stages: Sequence[str], *, restart: bool
-) -> None:
-    """UserError where the processes of a job were not given the same, but for places of their own.
-
-    Each would go by its own rate and its own end, and only the first one's would be told.
-    """
-    told = configuration.to_json(config)
-    told["data"] = {name: told["data"][name] for name in told["data"] if name not in _OF_A_MACHINE}
-    asked = sorted(stages, key=list(STAGES).index), restart
-    cluster.require_same("settings", json.dumps([told, asked], sort_keys=True))
 
 
 def _refuse_strangers(job: Job) -> None:
@@ -158,7 +140,7 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
             "make it of that one again, in another folder"
         )
     if job.restart:
-        _refuse_own_weights(job)
+        identity.refuse_own_weights(run, config)
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
     if said and "train" in stages:
@@ -178,19 +160,6 @@ def _irreplaceable(run: Run) -> bool:
         return named in ("", train.RANDOM) and train.newest(run).progress.given
     except UserError:  # no run yet, or a damaged one
         return False
-
-
-def _refuse_own_weights(job: Job) -> None:
-    """UserError where a run that begins anew is to begin with what goes then: its own weights."""
-    source = job.config.model.weights
-    if source in ("", train.RANDOM) or source.startswith(zoo.PREFIX):
-        return
-    place, checkpoints = map(files.resolved, (source, job.run.checkpoints))
-    if job.run.is_at(source) or f"{place}/".startswith(f"{checkpoints}/"):
-        raise UserError(
-            f"config.model.weights={source!r} is in {job.run}, whose weights --restart removes: "
-            "give another --workdir"
-        )
 
 
 def _watch(run: Run, stage: str) -> None:
