@@ -5,7 +5,7 @@ The defaults are the study's recipe. A net's own fields, `config.model`, are in 
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -243,6 +243,28 @@ def mistake(content: Mapping[str, Any]) -> str:
         if name in given and not name.startswith("model.") and not field.bounds.allows(given[name]):
             return f"config.{name} is not {field.bounds}"
     return ""
+
+
+def idle(config: "ml_collections.ConfigDict", given: Iterable[str]) -> str:
+    """Which of the fields given changes nothing in a training, and why; '' for none."""
+    study = ("epochs", "learning_rate", "stop_patience")
+    for name in given:
+        part, _, last = name.partition(".")
+        if part != "train":
+            continue
+        if config.train.schedule == "quick" and (last in study or last.startswith("plateau_")):
+            instead = {"epochs": "quick.epochs", "learning_rate": "quick.peak_rate"}.get(last)
+            other = f"--config.train.{instead}, or " if instead else ""
+            return f"{name} changes nothing in the quick schedule: give {other}{_by('study')}"
+        if config.train.schedule == "study" and last.startswith("quick."):
+            return f"{name} changes nothing in the study's schedule: give {_by('quick')}"
+        if not config.train.teacher and last.startswith("distill."):
+            return f"{name} changes nothing without a teacher: give --config.train.teacher"
+    return ""
+
+
+def _by(schedule: str) -> str:
+    return f"--config.train.schedule={schedule}"
 
 
 def split_seed(config: "ml_collections.ConfigDict") -> int:

@@ -90,3 +90,22 @@ def test_what_cannot_be_in_a_configuration_of_any_version_is_named(change, said)
     found = config.mistake(config.to_json(config.default("final")) | change)
     assert found.startswith(said)
     assert bool(found) == bool(said)
+
+
+OF_THE_STUDY = {
+    *("train.epochs", "train.learning_rate", "train.plateau_patience", "train.plateau_factor"),
+    *("train.plateau_min_delta", "train.stop_patience"),
+}
+
+
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+@pytest.mark.parametrize("teacher", ["", "zoo:micro"])
+def test_fields_that_change_nothing_are_told(schedule, teacher):
+    made = config.default("final")
+    made.train.update(schedule=schedule, teacher=teacher)
+    idle = {name for name in config.FIELDS if config.idle(made, [name])}
+    others = {name for name in config.FIELDS if name.startswith("train.quick.")}
+    distilling = {"train.distill.temperature", "train.distill.weight"}
+    wanted = OF_THE_STUDY if schedule == "quick" else others
+    assert idle == wanted | (set() if teacher else distilling)
+    assert not config.idle(made, ["seed", "train.batch_size", "model.dropout"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from rice_jax import config as configuration
 from rice_jax import nets
 from rice_jax.bounds import Several, Switch, Text, Word
 from rice_jax.commands import settings
@@ -46,6 +47,8 @@ def train(
     found, given = settings.chosen(config, workdir, fields)
     if config and "train" in stages and settings.lacks_weights(found):
         raise UserError(nets.weights_wanted(found.model.name))
+    if "train" in stages and (idle := configuration.idle(found, given)):
+        raise UserError(f"--config.{idle}")
 
     def job() -> None:
         from rice_jax import cluster

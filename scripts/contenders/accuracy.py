@@ -52,8 +52,8 @@ def _epochs(way: str, net: str, images: str, wanted: float) -> Iterator[dict[str
             command = [
                 *(sys.executable, "-m", "rice_jax.main", f"--config=configs/{net}.py"),
                 *("--stages=train", f"--workdir={folder}/run", f"--config.data.path={images}"),
-                *(f"--config.data.cache_dir={folder}/cache", f"--config.train.epochs={_EPOCHS}"),
-                f"--config.train.schedule={schedule}",
+                *(f"--config.data.cache_dir={folder}/cache", f"--config.train.schedule={schedule}"),
+                *([f"--config.train.epochs={_EPOCHS}"] if schedule == "study" else []),
             ]
         with _started(command, Path(folder, "words")) as process:
             started, told = time.perf_counter(), 0
