@@ -123,7 +123,9 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.quick.warmup": Field(
             0.05, "share of all steps in which it rises", Real(0, 1, below=True)
         ),
-        "train.quick.weight_decay": Field(0.0, "AdamW's, on kernels alone", Real(0, 1e6)),
+        "train.quick.weight_decay": Field(
+            0.0, "AdamW's, on parameters named kernel alone", Real(0, 1e6)
+        ),
         "train.teacher": Field(
             "",
             "a trained run's folder, or zoo:NAME, whose answers are learnt from beside the labels",
