@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from prunable import random_variables
-from tiny_training import SIZE, config
+from tiny_training import SIZE, Images, config
 
-from rice_jax import ops
+from rice_jax import data, ops
 from rice_jax.models.own import Own
 from rice_jax.train import build, initial_params, state
 from rice_jax.train.feed import Feed, data_mesh
@@ -101,6 +101,47 @@ def test_padding_has_no_part_in_loss_and_update():
     assert float(metrics.images) == 5
     assert float(metrics.loss) == float(other.loss)
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+class Spread(nn.Module):
+    """A net without a number, or without a slope, for an image of one colour."""
+
+    of_image: bool
+    first_image: int = 0
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        def spread(values):
+            return values.std(axis=(1, 2, 3), keepdims=True)
+
+        x = nn.Conv(2, (3, 3), use_bias=False)(x / spread(x) if self.of_image else x)
+        return nn.Dense(5)((x if self.of_image else x * spread(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize(("of_image", "devices"), [(False, 1), (True, 8)])
+def test_what_fills_up_a_batch_is_an_image_that_a_net_has_numbers_for(of_image, devices):
+    net, mesh = Spread(of_image), data_mesh()
+    *_, rows = data.batches(Images(7), 5, image_size=SIZE)
+    assert rows["weight"].tolist() == [1, 1, 0, 0, 0]
+    images = rows["image"] / np.float32(255)
+    params = jax.tree.map(np.asarray, jax.jit(net.init)(jax.random.key(0), images)["params"])
+    feed = Feed(mesh, 5)
+    feed.rows = -(-5 // devices) * devices  # as with so many
+    start = state.replicate(state.create(params, ()), mesh)
+    step = train_step(net, mesh, seed=0, augment=False)
+    after, found = step(start, feed(rows), np.int32(0), RATE)
+
+    @jax.jit
+    @jax.value_and_grad
+    def expected(params):
+        chosen = jax.nn.log_softmax(net.apply({"params": params}, images[:2]))
+        return -chosen[jnp.arange(2), rows["label"][:2]].mean()
+
+    loss, gradients = expected(params)
+    assert float(found.loss) / 2 == pytest.approx(float(loss), rel=1e-4)
+    for ours, theirs in zip(*map(jax.tree.leaves, (after.moments.mu, gradients)), strict=True):
+        # Adam's first moment is a tenth of the gradient.
+        np.testing.assert_allclose(10 * ours, theirs, rtol=1e-3, atol=1e-5, equal_nan=False)
 
 
 def test_weight_decay_takes_a_share_off_kernels_alone():

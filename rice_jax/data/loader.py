@@ -52,7 +52,8 @@ def batches(
 
     Yields:
       {'image': uint8 (B, image_size, image_size, 3) RGB, 'label': int32 (B,), 'weight': float32
-      (B,)}, B = batch_size / n. The last batch is filled up with black images of weight 0.
+      (B,)}, B = batch_size / n. The last batch is filled up with its first image, at weight 0: a net
+      may have no number for a made one, and 0 times that is none either.
 
     Raises UserError where n does not divide the batch size, no memory here holds batches as large,
     or an image does not decode.
@@ -68,8 +69,9 @@ def batches(
     fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size, few)
 
     def make(index: int) -> Batch:
-        start = index * batch_size + part * count
-        return _batch(fill, order[start : start + count], count, image_size)
+        first = index * batch_size
+        start = first + part * count
+        return _batch(fill, order[start : start + count], order[first], count, image_size)
 
     total = -(-read // batch_size)
     ahead = max(1, min((workers or threads()) + _READY, _MOST_READY // size))
@@ -101,11 +103,15 @@ def _order(length: int, seed: int | None, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed % 2**64, epoch]).permutation(length)
 
 
-def _batch(fill: Fill, indices: np.ndarray, size: int, image_size: int) -> Batch:
+def _batch(fill: Fill, indices: np.ndarray, other: int, size: int, image_size: int) -> Batch:
+    """The images of `indices`, filled up to `size` with image `other`."""
     image = np.zeros((size, image_size, image_size, 3), np.uint8)
     label = np.zeros(size, np.int32)
     weight = np.zeros(size, np.float32)
     for place, index in enumerate(indices):
         label[place] = fill(int(index), image[place])
         weight[place] = 1
+    if (count := len(indices)) < size:
+        label[count:] = fill(int(other), image[count])
+        image[count:] = image[count]
     return {"image": image, "label": label, "weight": weight}

@@ -44,7 +44,7 @@ def told_of_large(config: ml_collections.ConfigDict, image_size: int) -> str:
 class Feed:
     """Puts batches on the devices of a mesh, padded where they do not divide.
 
-    The padding (images of zeros, weight 0) stands at the end of the global batch, so that an
+    The padding (the last image again, weight 0) stands at the end of the global batch, so that an
     image's place in it, which dropout and augmentation go by, depends on no number of devices.
     """
 
@@ -65,7 +65,7 @@ class Feed:
             batch: image (B, H, W, C), label (B,), weight (B,) of this process's shard.
             signal: reaches every process as the maximum over all, with the step's metrics.
         """
-        rows = {name: self._local(array) for name, array in batch.items()}
+        rows = {name: self._local(name, array) for name, array in batch.items()}
         devices = self.mesh.size // jax.process_count()
         rows["signal"] = np.full(devices, signal, np.int32)
         return {
@@ -73,12 +73,14 @@ class Feed:
             for name, array in rows.items()
         }
 
-    def _local(self, array: np.ndarray) -> np.ndarray:
+    def _local(self, name: str, array: np.ndarray) -> np.ndarray:
         if self.rows == self.batch_size:
             return array
-        padding = [(0, self.rows - len(array))] + [(0, 0)] * (array.ndim - 1)
+        missing = self.rows - len(array)
+        last = np.zeros_like(array[-1:]) if name == "weight" else array[-1:]
         share = self.rows // jax.process_count()
-        return np.pad(array, padding)[jax.process_index() * share :][:share]
+        whole = np.concatenate([array, np.repeat(last, missing, axis=0)])
+        return whole[jax.process_index() * share :][:share]
 
 
 class Lagged:
