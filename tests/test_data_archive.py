@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rice_jax import files as places
 from rice_jax.data import archive
 from rice_jax.errors import UserError
 
@@ -73,6 +74,25 @@ def test_a_link_in_a_circle_is_left_out(tmp_path, capsys):
     assert "left out 'Arborio/again', a link to a folder above it" in capsys.readouterr().err
 
 
+def test_what_bears_an_image_s_name_and_cannot_be_read_is_no_image_less(tmp_path):
+    folder = data_files.write_folder(tmp_path / "rice", FILES)
+    (folder / "Arborio" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "Basmati" / "pipe.png")
+    opened = archive.open_archive(folder)
+    assert len(opened.members) == len(FILES) + 2
+    reasons = {}
+    for each in opened.members:
+        try:
+            assert opened.read(each) == FILES[each.name]
+        except UserError as error:
+            reasons[each.name] = str(error)
+    assert reasons == {
+        "Arborio/gone.png": "cannot be read: No such file or directory",
+        "Basmati/pipe.png": "cannot be read: it is a pipe or a device, neither a file nor a folder",
+    }
+    assert len(archive.within(places.named(folder))) == len(FILES) + 2
+
+
 def test_the_key_changes_with_names_contents_and_number(tmp_path):
     def key(files):
         return archive.key(archive.open_archive(data_files.write_zip(tmp_path / "a.zip", files)))
@@ -120,6 +140,22 @@ MISTAKES = {
     "a split named twice": (
         {f"{name}/A/a.png": b"x" for name in ("train", "val", "validation", "test")},
         "has the folders test, train, val, validation",
+    ),
+    **{
+        f"half a split, {kind}": (
+            {f"train/{name}": b"x" for name in FILES} | dict.fromkeys(beside, b"x"),
+            f"has the folders of a split, .*train.*, but {fault}: move that away",
+        )
+        for kind, beside, fault in (
+            ("images without classes", ("test/1.png", "test/2.png"), "images in no .* in 'test'"),
+            ("one image too many", ("val/Arborio/1.png", "train/1.png"), "images .* in 'train'"),
+            ("a part of another name", ("dev/Arborio/1.png",), "'dev' beside them"),
+            ("a folder of others", ("val/Arborio/1.png", "more/x/1.png"), "'more' beside them"),
+        )
+    },
+    "a split without classes": (
+        {"train/1.png": b"x", "test/1.png": b"x"},
+        "split, test, train, but images in no class folder in 'test'",
     ),
     "a line break in a name": (FILES | {"Arborio/a\nb.png": b"x"}, "cannot serve as a name"),
 }
@@ -226,8 +262,9 @@ def test_a_licence_beside_the_images_is_nothing_to_tell(tmp_path, capsys):
     assert "left out 1 other file: 1 .csv" in capsys.readouterr().err
 
 
-def test_classes_may_be_called_as_splits_are(tmp_path):
-    files = {name.replace("Arborio", "train"): content for name, content in FILES.items()}
+@pytest.mark.parametrize("inner", ["", "steam/"])
+def test_classes_may_be_called_as_splits_are(tmp_path, inner):
+    files = {name.replace("Arborio/", f"train/{inner}"): FILES[name] for name in FILES}
     opened = archive.open_archive(data_files.write_folder(tmp_path, files))
     assert archive.classes(opened) == ("Basmati", "train")
     assert {member.split for member in opened.members} == {""}

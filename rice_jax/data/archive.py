@@ -14,7 +14,8 @@ import unicodedata
 import weakref
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from etils import epath
@@ -117,8 +118,10 @@ class Folder:
 
     def read(self, member: Member) -> bytes:
         """The encoded image; UserError where it cannot be had."""
+        place = self._path / member.place
         try:
-            with (self._path / member.place).open("rb") as file:
+            files.require_content(place)
+            with place.open("rb") as file:
                 return file.read(images.MAX_BYTES + 1)
         except OSError as error:
             raise UserError(f"cannot be read: {reason(error)}") from error
@@ -220,6 +223,8 @@ def _listing(folder: epath.Path) -> Iterator[_Entry]:
                 status = entry.stat()
                 times = str(status.st_mtime_ns), str(status.st_ctime_ns)
                 yield _Entry(entry.name, status.st_size, *times)
+            else:  # a link to nothing, a pipe: whoever reads it is told
+                yield _Entry(entry.name, 0, "")
 
 
 def _hidden(name: str) -> bool:
@@ -312,6 +317,7 @@ def _own_splits(parents: set[str], root: str, where: str) -> dict[str, str]:
     """Split by the name of its folder; none where class folders lie in one parent."""
     inner = [parent[len(root) :].lstrip("/").split("/") for parent in parents]
     if not all(len(parts) > 1 and parts[0].lower() in _OWN_SPLIT for parts in inner):
+        _refuse_half_a_split(inner, where)
         return {}
     found = {parts[0]: _OWN_SPLIT[parts[0].lower()] for parts in inner}
     if "train" not in found.values() or len(set(found.values())) < len(found):
@@ -321,6 +327,27 @@ def _own_splits(parents: set[str], root: str, where: str) -> dict[str, str]:
             f"is not there is cut out of train"
         )
     return found
+
+
+def _refuse_half_a_split(inner: Sequence[Sequence[str]], where: str) -> None:
+    """UserError for folders of a split with something else in or beside them.
+
+    They would be taken for classes: a net would learn to tell training from test images.
+    """
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    for first, *rest in inner:
+        classes[first].update(rest[:1])
+    splits = [name for name in sorted(classes) if name.lower() in _OWN_SPLIT]
+    others = [name for name in sorted(classes) if name not in splits]
+    shared = any(classes[split] & classes[other] for split in splits for other in others)
+    if len(splits) < 2 and not shared:
+        return  # a class may be called so
+    loose = [first for first, *rest in inner if first in splits and not rest]
+    odd = f"images in no class folder in {min(loose)!r}" if loose else f"{others[0]!r} beside them"
+    raise UserError(
+        f"{where} has the folders of a split, {', '.join(splits)}, but {odd}: move that away, or "
+        "give a folder whose own folders are the classes"
+    )
 
 
 def _member(entry: _Entry, root: str, splits: Mapping[str, str], where: str) -> Member:

@@ -52,8 +52,8 @@ def batches(
 
     Yields:
       {'image': uint8 (B, image_size, image_size, 3) RGB, 'label': int32 (B,), 'weight': float32
-      (B,)}, B = batch_size / n. The last batch is filled up with its first image, at weight 0: a net
-      may have no number for a made one, and 0 times that is none either.
+      (B,)}, B = batch_size / n. The last batch is filled up with its first image, at weight 0: for
+      a made one a net may have no number, and 0 times that is none either.
 
     Raises UserError where n does not divide the batch size, no memory here holds batches as large,
     or an image does not decode.
