@@ -63,8 +63,8 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
     """Accuracy and a report by class of a confusion matrix (true classes as rows).
 
     Precision is correct / predicted, recall correct / true, f1 their harmonic mean, each 0 where
-    it would be 0 / 0; averages over classes, plain (macro) and weighted by support. As
-    scikit-learn's `classification_report`.
+    it would be 0 / 0; averages over the classes that occur, as true or as predicted ones, plain
+    (macro) and weighted by support. As scikit-learn's `classification_report`.
     """
     correct = np.diag(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
@@ -76,6 +76,7 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
         ],
         axis=1,
     )
+    occurring = predicted + support > 0
     images, many = int(support.sum()), len(classes) > MOST_ROWS
     return Result(
         images=images,
@@ -85,7 +86,7 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
         per_class={
             name: _row(measures[index], support[index]) for index, name in enumerate(classes)
         },
-        macro_avg=_row(measures.mean(axis=0), images),
+        macro_avg=_row(measures[occurring].mean(axis=0), images),
         weighted_avg=_row(support @ measures / images, images),
     )
 

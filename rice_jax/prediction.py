@@ -18,14 +18,16 @@ from jax.sharding import Mesh, PartitionSpec
 from rice_jax import files, ops, train
 from rice_jax.data.archive import tell_others, within
 from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
+from rice_jax.data.loader import made_ahead, require_memory
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.usable import tell_made
 from rice_jax.errors import UserError, harmless, reason, tell
 from rice_jax.graph import once
-from rice_jax.ops.backend import cores
 from rice_jax.run import Run
 from rice_jax.train import state
 from rice_jax.train.feed import AXIS, Lagged
+
+NO_NUMBER = "the net's answer is no number"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +77,22 @@ def predict(
 
     Yields:
         A prediction for each path. A file that is no image gets one that says so.
+
+    Raises:
+        UserError: batches that the memory does not hold.
     """
+    if not images:
+        return
     size = min(batch_size, len(images))
+    side = trained.config.data.image_size
+    ahead = made_ahead(require_memory(size, side, "--batch_size"))
     results = Lagged()
     jit = once.jit if size == len(images) else jax.jit
     classify = classifier(trained.module, trained.params, train.data_mesh(size), jit=jit)
-    side = trained.config.data.image_size
     batches = in_order(
         lambda start: _read(images[start : start + size], size, side),
         range(0, len(images), size),
-        ahead=2 * cores(),
+        ahead=ahead,
     )
     unanswered: deque[list[Prediction]] = deque()
     for pixels, questions in batches:
@@ -123,7 +131,7 @@ def _read(paths: Sequence[str], size: int, side: int) -> tuple[np.ndarray, list[
 def _answered(questions: Sequence[Prediction], answer: np.ndarray) -> Iterator[Prediction]:
     for question, probabilities in zip(questions, answer, strict=False):
         if not question.error and not np.isfinite(probabilities).all():
-            question = dataclasses.replace(question, error="the net's answer is no number")
+            question = dataclasses.replace(question, error=NO_NUMBER)
         known = None if question.error else probabilities
         yield dataclasses.replace(question, probabilities=known)
 

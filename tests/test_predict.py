@@ -14,7 +14,9 @@ import pytest
 import tiny_training
 
 from rice_jax import data, train
+from rice_jax import prediction as predicting
 from rice_jax.config import to_json
+from rice_jax.data import loader
 from rice_jax.errors import UserError
 from rice_jax.prediction import find_images, predict
 from rice_jax.run import Run
@@ -116,6 +118,33 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
     assert find_images(["first.png", "-"], lines) == ["first.png", *inside, "one image.jpg"]
     with pytest.raises(UserError, match=r"holds no image \(\.jpg, "):
         find_images([str(tmp_path)])
+
+
+def test_of_no_image_nothing_is_said(trained):
+    assert list(predict(trained, [])) == []
+
+
+@pytest.mark.parametrize(("most", "ahead"), [(10**9, 3 + 2), (4 * 16 * 16 * 3, 2), (0, 1)])
+def test_batches_that_wait_take_a_bounded_room(most, ahead, trained, folder, monkeypatch):
+    """A batch has 2 * 16 * 16 * 3 bytes of pixels; three threads would be five ahead."""
+    seen, in_order = [], predicting.in_order
+    monkeypatch.setattr(
+        predicting,
+        "in_order",
+        lambda *args, ahead: (seen.append(ahead), in_order(*args, ahead=1))[1],
+    )
+    monkeypatch.setattr(loader, "threads", lambda: 3)
+    monkeypatch.setattr(loader, "_MOST_READY", most)
+    assert len(list(predict(trained, find_images([str(folder)]), batch_size=2))) == 10
+    assert seen == [ahead]
+
+
+def test_batches_that_no_memory_holds_are_refused(trained):
+    config = trained.config.copy_and_resolve_references()
+    config.data.image_size = 4096
+    large = dataclasses.replace(trained, config=config)
+    with pytest.raises(UserError, match=r"takes 5,033.2 GB, .* smaller batches \(--batch_size\)"):
+        next(predict(large, ["x.png"] * 100_000, batch_size=100_000))
 
 
 def test_an_answer_that_is_no_number_is_refused(trained, folder):

@@ -9,6 +9,7 @@ import zlib
 import browser
 import commands
 import cv2
+import jax
 import numpy as np
 import pytest
 import tiny_training
@@ -28,10 +29,15 @@ CLASSES = list(tiny_training.CLASSES)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose net has random weights, which no epoch has changed yet."""
-    run = Run(tmp_path_factory.mktemp("run"))
+    return begun(Run(tmp_path_factory.mktemp("run")))
+
+
+def begun(run, factor=1.0):
+    """A run whose net has random weights times a factor."""
     config = tiny_training.config()
     run.write_json("config.json", {"config": to_json(config), "data": None})
     params = state.random_params(train.build(config), (1, 16, 16, 3), seed=0)
+    params = jax.tree.map(lambda array: np.asarray(array) * factor, params)
     train.begin(config, run, tiny_training.dataset(), params)
     run.write_json("dead_filters.json", DEAD)
     return run
@@ -85,6 +91,14 @@ def test_what_is_wrong_with_an_image_is_told(client):
         answer = client.post("/see", data=content, headers=HERE)
         assert answer.status_code == 400
         assert reason in json.loads(answer.data)["error"]
+
+
+def test_an_answer_that_is_no_number_is_told(image, tmp_path):
+    look = show.Looking(begun(Run(tmp_path), np.nan))
+    client = Client(serving.Application("", look))
+    answer = client.post("/see", data=image.read_bytes(), headers=HERE)
+    assert answer.status_code == 400
+    assert json.loads(answer.data) == {"error": "the net's answer is no number"}
 
 
 def huge():

@@ -74,19 +74,30 @@ def batches(
         return _batch(fill, order[start : start + count], order[first], count, image_size)
 
     total = -(-read // batch_size)
-    ahead = max(1, min((workers or threads()) + _READY, _MOST_READY // size))
+    ahead = made_ahead(size, workers)
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
 
 
-def require_memory(batch_size: int, image_size: int) -> int:
-    """Bytes of a batch's pixels; UserError where the memory here cannot hold those of a few."""
+def made_ahead(size: int, workers: int = 0) -> int:
+    """How many batches, of `size` bytes of pixels each, are made before their use."""
+    return max(1, min((workers or threads()) + _READY, _MOST_READY // size))
+
+
+def require_memory(
+    batch_size: int,
+    image_size: int,
+    options: str = "--config.train.batch_size, --config.eval.batch_size",
+) -> int:
+    """Bytes of a batch's pixels; UserError where the memory here cannot hold those of a few.
+
+    `options` are what is named for smaller batches.
+    """
     size = batch_size * 3 * image_size**2
     if _HELD * size > memory():
         raise UserError(
             f"a batch of {batch_size:,} images of {image_size:,} x {image_size:,} pixels takes "
             f"{size / 1e9:,.1f} GB, {_HELD} of them are in memory at once, and here are "
-            f"{memory() / 1e9:,.0f}: give smaller batches (--config.train.batch_size, "
-            "--config.eval.batch_size) or smaller images"
+            f"{memory() / 1e9:,.0f}: give smaller batches ({options}) or smaller images"
         )
     return size
 

@@ -57,7 +57,7 @@ class Result:
     """Of so many classes, in its stead."""
     per_class: Annotated[dict[Name, Scores], msgspec.Meta(min_length=1, max_length=MOST_CLASSES)]
     macro_avg: Scores
-    """The plain mean of the classes."""
+    """The plain mean of the classes that occur."""
     weighted_avg: Scores | None = None
     """Their mean weighted by support."""
 

@@ -9,6 +9,8 @@ from flax import traverse_util
 
 from rice_jax import inspection, specimens, train
 from rice_jax.data.images import decode_into, plain
+from rice_jax.errors import UserError
+from rice_jax.prediction import NO_NUMBER
 from rice_jax.report import record
 from rice_jax.report.gallery import gallery
 from rice_jax.report.html.viewer import told
@@ -39,7 +41,7 @@ class Looking:
         """What a page shows of an encoded image: as feature_maps.json, with what is known beside.
 
         Raises:
-            UserError: it is no image of a size that is read.
+            UserError: it is no image of a size that is read, or the net's answer is no number.
         """
         image = plain(content)
         pixels = np.empty((1, self._side, self._side, 3), np.uint8)
@@ -47,5 +49,7 @@ class Looking:
         floats = pixels.astype(np.float32) / 255
         with self._lock:
             seen = specimens.specimen(self._see, self._variables, floats)
+        if not np.isfinite(seen.probabilities).all():
+            raise UserError(NO_NUMBER)
         found = gallery([seen], self.classes, self._weights)
         return told(found, self._record) | {"made_of": ", ".join(image.made_of)}
