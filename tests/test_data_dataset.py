@@ -190,6 +190,32 @@ def test_where_there_are_no_locks_the_faster_one_wins(prepared, folder, tmp_path
     assert not list(tmp_path.glob("cache/*/rice_image_dataset/incomplete*"))
 
 
+@pytest.mark.parametrize("how", ["cut", "missing", "info", "of other images"])
+def test_where_there_are_no_locks_nothing_stale_or_damaged_is_taken(tmp_path, monkeypatch, how):
+    def no_lock(*_):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_lock)
+    where = data_files.write_folder(tmp_path / "rice", data_files.pictures(3, "ab", ".bmp"))
+    data.load(where, tmp_path / "cache", seed=0)
+    if how == "of other images":  # of as many bytes, at the old time
+        name = "a/a (1).bmp"
+        time = (where / name).stat().st_mtime_ns
+        (where / name).write_bytes(data_files.picture(7, suffix=".bmp"))
+        os.utime(where / name, ns=(time, time))
+    else:
+        damage(tmp_path / "cache", how)
+    for _ in range(2):  # nor later
+        with pytest.raises(UserError, match=r"damaged or of other images.*: delete that folder"):
+            data.load(where, tmp_path / "cache", seed=0)
+    [folder] = tmp_path.glob("cache/*-0")
+    shutil.rmtree(folder)
+    found = records(data.load(where, tmp_path / "cache", seed=0))
+    assert {name: image for name, (_, _, image) in found.items()} == {
+        f"{file.parent.name}/{file.name}": file.read_bytes() for file in where.glob("*/*")
+    }
+
+
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(folder, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

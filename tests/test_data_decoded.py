@@ -102,6 +102,17 @@ def test_a_decoded_split_is_read_on_where_its_pixels_are_still_the_same(folder, 
     np.testing.assert_array_equal(found["image"], expected["image"])
 
 
+def test_a_decoded_split_unused_for_long_is_proved_once(folder, tmp_path, monkeypatch):
+    next(data.batches(data.load(folder, tmp_path, seed=0).splits["test"], 5, image_size=7))
+    [file] = tmp_path.glob("*/decoded/*")
+    os.utime(file, (0, 0))
+    proofs, crc32 = [], decoded.zlib.crc32
+    monkeypatch.setattr(decoded.zlib, "crc32", lambda *args: proofs.append(args) or crc32(*args))
+    next(data.batches(data.load(folder, tmp_path, seed=0).splits["test"], 5, image_size=7))
+    assert len([args for args in proofs if args[1:] == (0,)]) == 1
+    assert file.stat().st_mtime > 0
+
+
 def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)
     source = data.load(folder, tmp_path, seed=0).splits["test"]

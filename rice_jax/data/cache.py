@@ -129,8 +129,18 @@ def _still_of(archive: Archive, builder: "RiceImageDataset", folder: epath.Path)
 
 def _written(archive: Archive, folder: epath.Path, seed: int, alone: bool) -> "RiceImageDataset":
     """Write the dataset beside its place and move it there when it is whole."""
+    from rice_jax.data.builder import RiceImageDataset
+
     if alone and folder.exists():
         folder.rmtree()  # what an interrupted or damaged write left
+    elif (folder / RiceImageDataset.name / str(RiceImageDataset.VERSION)).exists():
+        if whole := _whole(archive, folder, seed):  # another process was faster
+            return whole
+        raise UserError(  # TFDS would take what is there, whatever it is
+            f"the prepared images in {os.fspath(folder)} are damaged or of other images, and "
+            "without locks, which that file system lacks, another process may be reading them: "
+            "delete that folder and start again"
+        )
     _check_room(archive, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -114,6 +114,7 @@ def open_decoded(
         except (AlteredError, FileNotFoundError):
             return None
 
+    _note_use(path)
     try:
         if not (found := opened()):
             if why_not := _does_not_pay(size, folder):
@@ -124,7 +125,6 @@ def open_decoded(
                     _make_room(folder.parent, size)
                     _write(path, split, length, image_size, fill)
                     found = Decoded(path, length, image_size, classes)
-        _note_use(path)
         return found
     except (OSError, AlteredError) as error:
         print(f"{split} is decoded anew each time: {reason(error)}", file=sys.stderr)
@@ -148,7 +148,7 @@ def _sound(file: int, size: int) -> bool:
 
 
 def _note_use(path: epath.Path) -> None:
-    """Now and then, since who reads the file has to prove it again after each change."""
+    """Now and then, and before it is opened: who reads it has to prove it again after a change."""
     with contextlib.suppress(OSError):  # a read-only cache serves as well
         if time.time() - os.path.getmtime(path) > _NOTED:
             os.utime(path)
