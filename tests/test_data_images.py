@@ -186,6 +186,39 @@ def test_a_photo_is_turned_upright(number, format):
     np.testing.assert_allclose(pixels, upright, atol=2)
 
 
+def xmp(number):
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{number}"/></x:xmpmeta>'.encode()
+
+
+def exif_of_a_long(number):
+    """Orientation as four bytes, the first of them first, where two are usual."""
+    entry = struct.pack(">HHII", 0x0112, 4, 1, number)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
+
+
+ELSEWHERE = {
+    "JPEG, XMP": ("JPEG", lambda number: {"xmp": xmp(number)}),
+    "JPEG, a long": ("JPEG", lambda number: {"exif": exif_of_a_long(number)}),
+    "WebP, XMP": ("WEBP", lambda number: {"xmp": xmp(number), "lossless": True}),
+    "PNG, a long": ("PNG", lambda number: {"exif": exif_of_a_long(number)}),
+}
+
+
+@pytest.mark.parametrize("way", ELSEWHERE)
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_a_photo_that_is_said_to_be_turned_is_turned_whatever_says_so(number, way):
+    format, options = ELSEWHERE[way]
+    stored = np.kron(np.diag([200, 100, 0])[:, :2], np.ones((8, 8))).astype(np.uint8)
+    stored = np.dstack([stored] * 3)
+    found = images.plain(encoded(stored, format, quality=100, **options(number)))
+    told = images.TURNED in found.made_of  # older versions of Pillow do not look into XMP
+    assert told == (number != 1) or "XMP" in way
+    upright = SEEN[number if told else 1](stored)
+    pixels = np.empty(upright.shape, np.uint8)
+    images.decode_into(found.content, pixels)
+    np.testing.assert_allclose(pixels, upright, atol=2)
+
+
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_several_frames_the_first_is_taken(format):
     frames = [Image.fromarray(value * np.ones((8, 8, 3), np.uint8)) for value in (200, 100, 0)]

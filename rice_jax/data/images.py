@@ -58,7 +58,10 @@ def plain(data: bytes) -> Plain:
             kinds, jpeg = _kinds(image, data), image.format in _JPEG
             image.load()
             # A photo as PNG would be ten times as large; OpenCV turns it, and makes grey RGB.
-            if image.format in _KEPT and not set(kinds) - ({GREY, TURNED} if jpeg else set()):
+            done = {GREY} if jpeg else set()
+            if jpeg and TURNED in kinds and _turned_by_opencv(data):
+                done.add(TURNED)
+            if image.format in _KEPT and not set(kinds) - done:
                 return Plain(data, tuple(kinds))
             return _converted(image, kinds)
     except UserError:
@@ -109,6 +112,13 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged EXIF is no reason to refuse an image
         return 0
     return found if found in range(1, 9) else 0
+
+
+def _turned_by_opencv(data: bytes) -> bool:
+    """Whether OpenCV turns a JPEG: not where XMP alone, or EXIF of another type, says so."""
+    encoded, small = np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8
+    turned = cv2.imdecode(encoded, small)
+    return not np.array_equal(turned, cv2.imdecode(encoded, small | cv2.IMREAD_IGNORE_ORIENTATION))
 
 
 def _converted(image: Image.Image, kinds: list[str]) -> Plain:
