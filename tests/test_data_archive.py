@@ -29,6 +29,20 @@ def test_a_zip_and_a_folder_hold_the_same(tmp_path, root):
     assert read_all(archive.open_archive(tmp_path / "rice")) == FILES
 
 
+@pytest.mark.parametrize("part", ["", "train\\"])
+def test_a_zip_whose_folders_are_parted_by_backslashes_holds_the_same(tmp_path, part):
+    """As PowerShell's Compress-Archive made them."""
+    files = {part + name.replace("/", "\\"): content for name, content in FILES.items()}
+    files |= {name.replace("train", "test"): content for name, content in files.items()}
+    zipped = data_files.write_zip(tmp_path / "rice.zip", files, "Rice\\")
+    with zipfile.ZipFile(zipped, "a") as opened:
+        opened.writestr("Rice\\", b"")
+    opened = archive.open_archive(zipped)
+    assert read_all(opened) == {name.replace("\\", "/"): files[name] for name in files}
+    assert archive.classes(opened) == ("Arborio", "Basmati")
+    assert {member.split for member in opened.members} == ({"train", "test"} if part else {""})
+
+
 def test_a_remote_folder_or_zip_is_read_through_epath(tmp_path, monkeypatch):
     """Local paths stand in for gs://, taken the way that remote ones take."""
     monkeypatch.setattr(archive.files, "is_remote", lambda path: True)

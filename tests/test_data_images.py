@@ -154,6 +154,14 @@ def test_plain_rgb_keeps_its_bytes(format):
     assert images.plain(content) == (content, ())
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("most", "dark"), [(2**10 - 1, True), (2**12 - 1, True), (2**12, False)])
+def test_a_picture_of_few_bits_kept_in_many_is_told(most, dark, suffix):
+    deep = np.linspace(0, most, 256).astype(np.uint16).reshape(16, 16)
+    found = images.plain(cv2.imencode(suffix, deep)[1].tobytes())
+    assert found.made_of == (images.GREY, images.DEEP, *([images.DARK] if dark else []))
+
+
 # EXIF's numbers, and how a stored picture is seen by them (TIFF 6.0, Orientation).
 SEEN = {
     1: lambda stored: stored,

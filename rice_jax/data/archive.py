@@ -143,9 +143,12 @@ class Zip:
         infos = self._zip.infolist()
         for info in infos:
             _refuse_hostile(info, where)
+        # Some of Windows' own tools part folders by backslashes.
+        named = [(info.filename.replace("\\", "/"), info) for info in infos]
+        self._infos = dict(named)
         self.members = _members(
-            [_Entry(i.filename, i.file_size, f"{i.CRC:08x}") for i in infos if not i.is_dir()],
-            [i.filename.rstrip("/") for i in infos if i.is_dir()],
+            [_Entry(n, i.file_size, f"{i.CRC:08x}") for n, i in named if not n.endswith("/")],
+            [name.rstrip("/") for name, _ in named if name.endswith("/")],
             where,
         )
         total = sum(member.size for member in self.members)
@@ -157,7 +160,7 @@ class Zip:
         if member.size > images.MAX_BYTES:
             raise UserError(f"larger than {images.MAX_BYTES >> 20} MiB")
         try:
-            return self._zip.read(member.place)
+            return self._zip.read(self._infos[member.place])
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             raise UserError(f"damaged in the zip: {reason(error)}") from error
 

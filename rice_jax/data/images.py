@@ -18,6 +18,7 @@ MAX_PIXELS = 64 << 20  # of an image: 192 MiB decoded
 GREY, PALETTE, DEEP = "grey", "palette", "16-bit"
 ALPHA = "with alpha (laid on black)"
 BLACK = "all black then, what they show is in the alpha channel alone"
+DARK = "of 12 bits or fewer kept in 16 (dark then)"
 FRAMES = "of several frames (the first taken)"
 TURNED = "lying (turned upright)"
 """In what images may differ from plain ones; besides, a mode's or a format's name."""
@@ -127,6 +128,8 @@ def _converted(image: Image.Image, kinds: list[str]) -> Plain:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", *_SIXTEEN):
         high = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint16) >> 8
+        if high.max() < 2**4:
+            kinds = [*kinds, DARK]
         image = Image.fromarray(high.astype(np.uint8))
     if ALPHA in kinds:
         above = image.convert("RGBA")
