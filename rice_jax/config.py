@@ -66,7 +66,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             "keep decoded pixels on disk (1.8 GB for 12,000 images) where they fit comfortably",
             Switch(),
         ),
-        "data.workers": Field(0, "decoding threads; 0 for one a core", Whole(0, 1024)),
+        "data.workers": Field(0, "threads that make batches; 0 for one a core", Whole(0, 1024)),
         "train.schedule": Field(
             "study",
             "'study': the fields from learning_rate to stop_patience; 'quick': those of quick "

@@ -23,6 +23,7 @@ def evaluate(
     batch_size: int,
     augment_seed: int | None = None,
     limit: int = 0,
+    workers: int = 0,
 ) -> Result:
     """Evaluate a net on the images of a source, over every device.
 
@@ -36,6 +37,7 @@ def evaluate(
         augment_seed: seed of the study's random transforms, which depend on it and on each
             image's place among those that are read alone; None leaves images as they are.
         limit: images of the source that are read, evenly spread over it; 0 for all.
+        workers: threads that decode; 0 for one a core.
 
     Returns:
         What `report` returns, with `loss`: the mean cross-entropy in nats.
@@ -49,6 +51,7 @@ def evaluate(
         image_size=image_size,
         augment_seed=augment_seed,
         limit=limit,
+        workers=workers,
     )
     try:
         measured = measure(on_devices(params), source, on_batch=display.advance)

@@ -243,6 +243,7 @@ def _evaluate(job: Job) -> None:
             image_size=config.data.image_size,
             batch_size=config.eval.batch_size,
             augment_seed=seed,
+            workers=config.data.workers,
         )
         for kind, seed in _kinds(config).items()
     }

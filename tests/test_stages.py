@@ -14,6 +14,7 @@ from processes import ended, start_two
 from small_run import read, small
 
 from rice_jax import config, data, records, stages
+from rice_jax.data import loader
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -235,6 +236,22 @@ def test_a_folder_of_some_classes_is_evaluated_by_their_names(finished, cache, t
     data_files.write_folder(where, data_files.pictures(1, ("Zerde",)))
     with pytest.raises(UserError, match="does not know: Zerde; it knows Arborio"):
         run_stages(small("cnn_light", cache, **{"eval.path": str(where)}), str(run), ["evaluate"])
+
+
+def test_images_are_evaluated_by_as_many_threads_as_are_asked_for(
+    finished, cache, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    asked, in_order = [], loader.in_order
+
+    def watched(*args, workers, **more):
+        asked.append(workers)
+        return in_order(*args, workers=workers, **more)
+
+    monkeypatch.setattr(loader, "in_order", watched)
+    run_stages(small("cnn_light", cache, **{"data.workers": 2}), str(run), ["evaluate"])
+    assert asked == [2, 2]  # clean and augmented
 
 
 def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache, tmp_path):
