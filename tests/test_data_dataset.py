@@ -364,6 +364,20 @@ def test_a_folder_to_evaluate_is_matched_by_name(tmp_path, capsys):
     assert "left out 2 of 200 images: a/a (1).png: not a JPEG" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train", "test"), ()])
+def test_a_split_that_is_evaluated_as_a_whole_is_said(tmp_path, capsys, parts):
+    files = data_files.pictures(1, "ab")
+    spread = {f"{part}/{name}": files[name] for part in parts for name in files} or files
+    where = data_files.write_folder(tmp_path / "rice", spread)
+    assert len(data.folder(where, "ab")) == len(spread)
+    told = capsys.readouterr().err
+    names = ", ".join(parts).replace("val", "validation")
+    assert (f"{where}: {names} are evaluated together" in told) == bool(parts)
+    if parts:
+        assert len(data.folder(where / "test", "ab")) == 2
+        assert "together" not in capsys.readouterr().err
+
+
 def test_a_folder_to_evaluate_may_lack_classes(folder):
     names = ("Bomba", *data_files.CLASSES[::-1])
     source = data.folder(folder, names)

@@ -118,7 +118,8 @@ def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
     """All images of a folder (or zip) of class folders, to be evaluated as they are.
 
     Class folders are matched with `class_names` by name; there may be fewer of them. Every image
-    is decoded once now; those that cannot be used are named on standard error and left out.
+    is decoded once now; those that cannot be used are named on standard error and left out. Of a
+    folder with a split of its own all parts are evaluated together, which is said there too.
 
     Raises UserError for a class that is unknown, and where more than 1% of the images cannot be
     used.
@@ -129,5 +130,11 @@ def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
         raise UserError(
             f"{os.fspath(path)} has class folders that the net does not know: "
             f"{', '.join(unknown)}; it knows {', '.join(class_names)}"
+        )
+    if parts := {member.split for member in archive.members} - {""}:
+        print(
+            f"{os.fspath(path)}: {', '.join(split for split in SPLITS if split in parts)} are "
+            "evaluated together; the folder of one of them is evaluated by itself",
+            file=sys.stderr,
         )
     return Files(archive, class_names, os.fspath(path))
