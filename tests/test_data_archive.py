@@ -141,7 +141,6 @@ def test_accents_written_in_two_ways_are_one_name(tmp_path):
 
 MISTAKES = {
     "no images": ({"Arborio/a.txt": b"x", "Basmati/b.txt": b"x"}, "has no images"),
-    "one class": ({"Arborio/a.png": b"x"}, "one class only, 'Arborio'"),
     "a class folder itself": (
         {"a.png": b"x", "b.png": b"x"},
         "has images but no class .*/CLASS/IMAGE",

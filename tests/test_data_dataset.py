@@ -378,12 +378,19 @@ def test_a_split_that_is_evaluated_as_a_whole_is_said(tmp_path, capsys, parts):
         assert "together" not in capsys.readouterr().err
 
 
-def test_a_folder_to_evaluate_may_lack_classes(folder):
+@pytest.mark.parametrize("some", [data_files.CLASSES, ("Jasmine", "Basmati"), ("Jasmine",)])
+def test_a_folder_to_evaluate_may_lack_classes(some, tmp_path):
     names = ("Bomba", *data_files.CLASSES[::-1])
-    source = data.folder(folder, names)
+    source = data.folder(data_files.write_folder(tmp_path, data_files.pictures(2, some)), names)
     records = [source[index] for index in range(len(source))]
-    assert {names[each["label"]] for each in records} == set(data_files.CLASSES)
+    assert {names[each["label"]] for each in records} == set(some)
     assert all(each["name"].startswith(names[each["label"]]) for each in records)
+
+
+def test_images_of_one_class_are_nothing_to_learn_from(tmp_path):
+    where = data_files.write_folder(tmp_path / "rice", data_files.pictures(5, ("Arborio",)))
+    with pytest.raises(UserError, match=r"rice has one class only, 'Arborio': at least two"):
+        data.load(where, tmp_path / "cache", seed=0)
 
 
 def test_a_folder_with_an_unknown_class_is_refused(folder):

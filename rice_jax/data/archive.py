@@ -85,8 +85,7 @@ def key(archive: Archive) -> str:
 def open_archive(path: str | os.PathLike[str]) -> Archive:
     """The images under `path`: a zip or a folder of class folders, local or remote.
 
-    Raises UserError where nothing is there, or it is no such thing, or a class is empty, or there
-    is one class only.
+    Raises UserError where nothing is there, or it is no such thing, or a class is empty.
     """
     place = files.reached(path)
     try:
@@ -406,5 +405,3 @@ def _check_classes(
             raise UserError(
                 f"{where}: the class folder {folder!r} has no images: fill or remove it"
             )
-    if len(labels) < 2:
-        raise UserError(f"{where} has one class only, {min(labels)!r}: at least two are needed")

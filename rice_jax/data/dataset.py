@@ -55,11 +55,13 @@ def load(
       synthetic_per_class: grains of each class, where they are drawn.
       keep_decoded: decode each split once and keep its pixels in the cache, where that pays.
 
-    Raises UserError where `path` is no such thing, more than 1% of the images cannot be used, or
-    the cache cannot be written.
+    Raises UserError where `path` is no such thing or has one class only, more than 1% of the images
+    cannot be used, or the cache cannot be written.
     """
     path = chosen(path)
     archive, name = _opened(path, synthetic_per_class, seed)
+    if len(found := classes(archive)) < 2:
+        raise UserError(f"{path} has one class only, {found[0]!r}: at least two are needed")
     if path != SAMPLE:
         _tell_own_split({member.split for member in archive.members}, name)
     builder = prepare(archive, cache_dir, seed)
