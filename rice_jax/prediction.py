@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import files, ops, train
-from rice_jax.data.archive import tell_others, within
+from rice_jax.data.archive import within
 from rice_jax.data.images import MAX_BYTES, SUFFIXES, decode_into, plain
+from rice_jax.data.layout import tell_others
 from rice_jax.data.loader import made_ahead, require_memory
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.usable import tell_made

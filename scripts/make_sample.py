@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from absl import app, flags
 
 from rice_jax import zoo
-from rice_jax.data.archive import Archive, Member, open_archive
+from rice_jax.data.archive import Archive, open_archive
+from rice_jax.data.layout import Member
 from rice_jax.data.split import split
 
 EACH = {"test": 60, "validation": 40, "train": 100}

@@ -48,3 +48,17 @@ def zip_of(members):
         for name, content in members:
             archive.writestr(name, content)
     return file.getvalue()
+
+
+def read_all(opened):
+    """{name: bytes} of all images of an archive."""
+    return {member.name: opened.read(member) for member in opened.members}
+
+
+def spoiled(total, bad):
+    """Files of two classes, `total` of them, the first `bad` of each not images."""
+    files = pictures(total // 2, ("a", "b"))
+    for label in "ab":
+        for number in range(1, bad + 1):
+            files[f"{label}/{label} ({number}).png"] = b"not an image"
+    return files

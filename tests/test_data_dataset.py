@@ -249,17 +249,8 @@ def test_a_remote_cache_is_refused(folder):
         data.load(folder, "gs://bucket/cache", seed=0)
 
 
-def spoiled(total, bad):
-    """Files of two classes, `total` of them, the first `bad` of each not images."""
-    files = data_files.pictures(total // 2, ("a", "b"))
-    for label in "ab":
-        for number in range(1, bad + 1):
-            files[f"{label}/{label} ({number}).png"] = b"not an image"
-    return files
-
-
 def test_up_to_one_in_a_hundred_is_left_out_named_and_counted(tmp_path, capsys):
-    where = data_files.write_folder(tmp_path / "rice", spoiled(200, 1))
+    where = data_files.write_folder(tmp_path / "rice", data_files.spoiled(200, 1))
     dataset = data.load(where, tmp_path / "cache", seed=0)
     assert sorted(each["name"] for each in dataset.skipped) == ["a/a (1).png", "b/b (1).png"]
     assert all("not a JPEG" in each["reason"] for each in dataset.skipped)
@@ -272,7 +263,7 @@ def test_up_to_one_in_a_hundred_is_left_out_named_and_counted(tmp_path, capsys):
 
 
 def test_more_than_one_in_a_hundred_is_refused(tmp_path):
-    where = data_files.write_folder(tmp_path / "rice", spoiled(100, 1))
+    where = data_files.write_folder(tmp_path / "rice", data_files.spoiled(100, 1))
     with pytest.raises(UserError, match=r"more than 1% of 100 images .* \(1\).png \(not a JPEG"):
         data.load(where, tmp_path / "cache", seed=0)
     assert not list(tmp_path.glob("cache/*/*"))
@@ -351,51 +342,10 @@ def test_grains_are_drawn_where_they_are_asked_for_and_loudly_so(tmp_path, capsy
     assert other.fingerprint != dataset.fingerprint
 
 
-def test_a_folder_to_evaluate_is_matched_by_name(tmp_path, capsys):
-    files = spoiled(200, 1)
-    where = data_files.write_folder(tmp_path / "rice", files)
-    source = data.folder(where, ("b", "a"))
-    assert len(source) == 198
-    labels = {record["name"]: record["label"] for record in (source[i] for i in range(198))}
-    assert labels["a/a (2).png"] == 1
-    assert labels["b/b (2).png"] == 0
-    assert source[0]["image"] == files[source[0]["name"]]
-    assert [each["name"] for each in source.skipped] == ["a/a (1).png", "b/b (1).png"]
-    assert "left out 2 of 200 images: a/a (1).png: not a JPEG" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("parts", [("train", "val", "test"), ("train", "test"), ()])
-def test_a_split_that_is_evaluated_as_a_whole_is_said(tmp_path, capsys, parts):
-    files = data_files.pictures(1, "ab")
-    spread = {f"{part}/{name}": files[name] for part in parts for name in files} or files
-    where = data_files.write_folder(tmp_path / "rice", spread)
-    assert len(data.folder(where, "ab")) == len(spread)
-    told = capsys.readouterr().err
-    names = ", ".join(parts).replace("val", "validation")
-    assert (f"{where}: {names} are evaluated together" in told) == bool(parts)
-    if parts:
-        assert len(data.folder(where / "test", "ab")) == 2
-        assert "together" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("some", [data_files.CLASSES, ("Jasmine", "Basmati"), ("Jasmine",)])
-def test_a_folder_to_evaluate_may_lack_classes(some, tmp_path):
-    names = ("Bomba", *data_files.CLASSES[::-1])
-    source = data.folder(data_files.write_folder(tmp_path, data_files.pictures(2, some)), names)
-    records = [source[index] for index in range(len(source))]
-    assert {names[each["label"]] for each in records} == set(some)
-    assert all(each["name"].startswith(names[each["label"]]) for each in records)
-
-
 def test_images_of_one_class_are_nothing_to_learn_from(tmp_path):
     where = data_files.write_folder(tmp_path / "rice", data_files.pictures(5, ("Arborio",)))
     with pytest.raises(UserError, match=r"rice has one class only, 'Arborio': at least two"):
         data.load(where, tmp_path / "cache", seed=0)
-
-
-def test_a_folder_with_an_unknown_class_is_refused(folder):
-    with pytest.raises(UserError, match="does not know: Arborio; it knows Basmati"):
-        data.folder(folder, data_files.CLASSES[1:])
 
 
 def test_an_image_changed_with_its_time_and_size_kept_is_prepared_again(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rice_jax.data.archive import Member
+from rice_jax.data.layout import Member
 from rice_jax.data.split import SPLITS, split
 from rice_jax.errors import UserError
 

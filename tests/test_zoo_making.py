@@ -15,7 +15,7 @@ import tiny_training
 
 from rice_jax import config as configuration
 from rice_jax import data, records, train, zoo
-from rice_jax.data.archive import Member
+from rice_jax.data.layout import Member
 from rice_jax.data.split import split
 from rice_jax.errors import UserError
 from rice_jax.run import Run

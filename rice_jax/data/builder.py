@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import tensorflow_datasets as tfds
 
-from rice_jax.data.archive import Archive, Member, classes
+from rice_jax.data.archive import Archive, classes
+from rice_jax.data.layout import Member
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS, split
 from rice_jax.data.usable import checked, fingerprint, refuse_too_many, tell_made

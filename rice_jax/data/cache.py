@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 from etils import epath
 
 from rice_jax import files
-from rice_jax.data.archive import Archive, Member, key, key_of_changes
+from rice_jax.data.archive import Archive, key, key_of_changes
+from rice_jax.data.layout import Member
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.data.usable import fingerprint

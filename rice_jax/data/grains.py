@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from rice_jax.data.archive import Member
+from rice_jax.data.layout import Member
 from rice_jax.errors import UserError
 
 SIZE = 250  # pixels, both ways

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from etils import epath
 
-from rice_jax.data.archive import Archive, Member
+from rice_jax.data.archive import Archive
 from rice_jax.data.decoded import Decoded, open_decoded
 from rice_jax.data.images import decode_into, plain
+from rice_jax.data.layout import Member
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.usable import checked, refuse_too_many, tell_made
 from rice_jax.errors import UserError, reason

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rice_jax.data.archive import SPLITS, Member
+from rice_jax.data.layout import SPLITS, Member
 from rice_jax.errors import UserError
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rice_jax.data import images
-from rice_jax.data.archive import Archive, Member
+from rice_jax.data.archive import Archive
+from rice_jax.data.layout import Member
 from rice_jax.errors import UserError
 
 MOST_SKIPPED = 0.01  # of the images, before the archive is refused
