@@ -101,6 +101,33 @@ def test_where_no_window_fits_the_map_vanishes_as_by_xla(side, traced):
     assert got.size == 0
 
 
+@pytest.mark.parametrize(
+    ("image", "kernel", "groups"),
+    [
+        ((0, 7, 7, 3), (4, 4, 3, 2), 1),
+        ((2, 0, 7, 3), (4, 4, 3, 2), 1),
+        ((2, 3, 7, 3), (4, 4, 3, 2), 1),  # no window fits
+        ((2, 3, 7, 3), (4, 4, 1, 3), 3),
+        ((2, 3, 7, 0), (4, 4, 0, 2), 1),
+        ((2, 7, 7, 3), (4, 4, 3, 0), 1),
+    ],
+)
+@pytest.mark.parametrize("convolve", [ops.conv_general_dilated, ops.conv_where_slow])
+def test_where_there_is_nothing_to_compute_all_is_as_by_xla(convolve, image, kernel, groups):
+    def run(function, *operands):
+        return jax.eval_shape(functools.partial(value_and_gradients, function), *operands)
+
+    x, w = jnp.zeros(image), jnp.zeros(kernel)
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+    ours, xlas = (
+        run(lambda x, w, f=each: f(x, w, (2, 1), "VALID", **how), x, w)
+        for each in (convolve, lax.conv_general_dilated)
+    )
+    assert ours == xlas
+    pooled = run(lambda x: ops.max_pool(x, (4, 4), (2, 1), "VALID"), x)
+    assert pooled == run(xla_pool((4, 4), (2, 1), "VALID"), x)
+
+
 def convolved(convolve, x, w, stride, padding):
     numbers = ("NHWC", "HWIO", "NHWC")
 

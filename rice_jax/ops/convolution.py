@@ -15,7 +15,7 @@ from jax import lax
 
 from rice_jax.ops import small_map
 from rice_jax.ops.depthwise import depthwise_input_gradient, depthwise_weight_gradient
-from rice_jax.ops.geometry import NHWC, Geometry, lay
+from rice_jax.ops.geometry import NHWC, Geometry, is_empty, lay
 from rice_jax.ops.input_gradient import input_gradient
 from rice_jax.ops.manual_axes import varying_like
 from rice_jax.ops.mode import Mode, mode
@@ -53,15 +53,14 @@ def conv_general_dilated(
         **options: what else `jax.lax.conv_general_dilated` takes.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if mode() is Mode.PLAIN or not _is_ours(lhs, rhs, dilations, dimension_numbers, options):
-        return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-            **options,
-        )  # fmt: skip
-    geometry = lay(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    if min(min(pads) for pads in geometry.pads) < 0:
-        return _xla(lhs, rhs, geometry)
-    return _convolve(lhs, varying_like(rhs, lhs), geometry)
+    if mode() is not Mode.PLAIN and _is_ours(lhs, rhs, dilations, dimension_numbers, options):
+        geometry = lay(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+        cropped = min(min(pads) for pads in geometry.pads) < 0
+        if not (cropped or rhs.size == 0 or is_empty(lhs, geometry)):
+            return _convolve(lhs, varying_like(rhs, lhs), geometry)
+    return lax.conv_general_dilated(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, **options
+    )
 
 
 def conv_where_slow(

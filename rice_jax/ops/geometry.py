@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 from jax import lax
 
 NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
@@ -33,3 +34,9 @@ def lay(
     down, across = map(int, strides)
     vertical, horizontal = ((int(low), int(high)) for low, high in padding)
     return Geometry((height, width), (down, across), (vertical, horizontal))
+
+
+def is_empty(x: jax.Array, geometry: Geometry) -> bool:
+    """Whether x (N, H, W, C) has no number, or no window fits in it: there is nothing to compute."""
+    sides = zip(x.shape[1:3], geometry.pads, geometry.size, strict=True)
+    return x.size == 0 or any(side + sum(pads) < window for side, pads, window in sides)

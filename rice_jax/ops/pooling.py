@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rice_jax.ops.geometry import Geometry, lay
+from rice_jax.ops.geometry import Geometry, is_empty, lay
 from rice_jax.ops.mode import Mode, mode
 
 _NOTE = np.int8
@@ -45,15 +45,9 @@ def max_pool(
     geometry = lay(x.shape[1:3], window, strides, padding)
     has_note = geometry.size[0] * geometry.size[1] < np.iinfo(_NOTE).max
     cropped = min(min(pads) for pads in geometry.pads) < 0
-    if mode() is Mode.PLAIN or not has_note or cropped or _vanishes(x, geometry):
+    if mode() is Mode.PLAIN or not has_note or cropped or is_empty(x, geometry):
         return _windowed(x, geometry)
     return _max_pool(x, geometry)
-
-
-def _vanishes(x: jax.Array, geometry: Geometry) -> bool:
-    """Whether no window fits in the padded map."""
-    sides = zip(x.shape[1:3], geometry.pads, geometry.size, strict=True)
-    return any(side + sum(pads) < window for side, pads, window in sides)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
