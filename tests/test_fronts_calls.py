@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from pathlib import Path
 
 import jax
@@ -146,6 +147,51 @@ class Rough(nnx.Module):
         if self.fails:
             raise RuntimeError("as it was told")
         return self.drop(self.features(x)).mean((1, 2))
+
+
+@jax.jit
+def jitted(definition, state, x):
+    return nnx.merge(definition, state)(x)
+
+
+@nnx.jit
+def nnx_jitted(layer, x):
+    return layer(x)
+
+
+@nnx.remat
+def remade(layer, x):
+    return layer(x)
+
+
+@nnx.scan(in_axes=(None, nnx.Carry, 0), out_axes=nnx.Carry)
+def scanned(layer, x, _):
+    return layer(x)
+
+
+KEEPERS = {
+    "jit of its parts": lambda layer, x: jitted(*nnx.split(layer), x),
+    "jit": nnx_jitted,
+    "remat": remade,
+    "scan": lambda layer, x: scanned(layer, x, jnp.zeros(2)),
+}
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_a_layer_that_jax_keeps_as_it_was_traced_has_its_row_each_time(name):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(3, 3, (3, 3), rngs=rngs)
+
+        def __call__(self, x):
+            return KEEPERS[name](self.conv, KEEPERS[name](self.conv, x))
+
+    module = Net(nnx.Rngs(0))
+    for _ in range(2):
+        (row,) = profile.count(module, IMAGE).rows
+        assert (row.path, row.type, row.params) == ("conv", "Conv", 84)
+        assert row.flops.formula == (4 if name == "scan" else 2) * 2 * 81 * math.prod(IMAGE[:2])
+    assert trace(module, SHAPE).layers["conv"].calls > 1
 
 
 def test_an_nnx_module_and_its_classes_are_left_as_they_were():

@@ -101,6 +101,12 @@ def test_a_residual_reads_both_and_attention_reads_what_it_multiplies():
     assert rows["dot"].traffic == profile.Traffic(4 * 192, 4 * 64 * 64)
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(use_bias=False, use_scale=False), nn.silu])
+def test_the_image_is_read_once_by_a_row_as_any_map(layer):
+    _, result = counted(layer if isinstance(layer, nn.Module) else nn.Sequential([layer]))
+    assert result.traffic == profile.Traffic(4 * 192, 4 * 192)
+
+
 def test_a_layer_called_twice_reads_its_weights_twice():
     class Twice(nn.Module):
         @nn.compact
@@ -263,6 +269,27 @@ def test_no_gradient_goes_through_what_stops_it():
 
     rows, _ = counted(Stopped(), (3, 4))
     assert rows["after"].training_flops == 2 * rows["after"].flops.formula
+
+
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.where(x > 0, 1.0, -1.0)
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, gradient: (gradient,))
+
+
+@pytest.mark.parametrize(("between", "times"), [(straight_through, 3), (jnp.sign, 1)])
+def test_a_gradient_goes_through_what_has_one_of_its_own(between, times):
+    class Binary(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(4, name="first")(x)
+            return between(x) @ between(self.param("kernel", nn.initializers.ones, (4, 6)))
+
+    rows, _ = counted(Binary(), (1, 8))
+    assert rows[""].training_flops == times * 2 * 4 * 6
+    assert rows["first"].training_flops == 2 * 2 * 8 * 4
 
 
 def test_memory_at_the_peak_by_hand():

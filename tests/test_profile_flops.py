@@ -388,3 +388,35 @@ def test_attentions_two_products_are_counted():
     assert [row.flops.formula for row in products] == [2 * 2 * 12 * 12 * 4] * 2
     assert [row.path for row in products] == ["attention/dot", "attention/dot_2"]
     assert counted.flops.formula == 4 * 2 * 12 * 8 * 8 + 2 * (2 * 2 * 12 * 12 * 4)
+
+
+def with_a_batching_of_its_own(kernel, x):
+    function = jax.custom_batching.custom_vmap(lambda x, kernel: x @ kernel)
+    function.def_vmap(lambda size, batched, x, kernel: (x @ kernel, True))
+    return function(x, kernel)
+
+
+def with_a_transpose_of_its_own(kernel, x):
+    call = jax.custom_derivatives.linear_call
+    return call(lambda kernel, x: x @ kernel, lambda kernel, y: y @ kernel.T, kernel, x)
+
+
+def with_a_derivative_of_its_own(kernel, x):
+    function = jax.custom_jvp(lambda x, kernel: x @ kernel)
+    function.defjvp(lambda primals, tangents: (primals[0] @ primals[1], tangents[0]))
+    return function(x, kernel)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [with_a_batching_of_its_own, with_a_transpose_of_its_own, with_a_derivative_of_its_own],
+)
+def test_a_product_counts_in_a_function_with_rules_of_its_own(product):
+    counted = profile.count(product, jnp.zeros((5, 5)), (3, 5), softmax=False)
+    assert counted.flops == profile.Flops(2 * 75, 2 * 75, 2 * 75)
+
+
+def test_a_conversion_is_no_convolution():
+    counted = profile.count(Layers((lambda x: lax.bitcast_convert_type(x, jnp.int32),)), (3, 5))
+    assert counted.complete
+    assert counted.flops.xla == 15

@@ -70,6 +70,28 @@ def test_scanned_layers_count_as_often_as_they_run():
     assert "blocks/conv (Conv) x5" in profile.summary(looped)
 
 
+class Flat(nn.Module):
+    """A kernel that is kept as a matrix."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        kernel = self.param("kernel", nn.initializers.ones, (36, 4)).reshape(3, 3, 4, 4)
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers), None
+
+
+@pytest.mark.parametrize(("own", "filters"), [(True, 12), (False, 4)])
+def test_filters_of_a_kernel_that_a_loop_rearranges(own, filters):
+    class Looped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            axes = {"variable_axes": {"params": 0}} if own else {"variable_broadcast": "params"}
+            return nn.scan(Flat, split_rngs={"params": own}, length=3, **axes)()(x, None)[0]
+
+    counted = profile.count(Looped(), (6, 6, 4))
+    assert (counted.filters, counted.params) == (filters, 36 * filters)
+
+
 def test_xlas_own_count_has_a_loops_body_once_and_the_table_says_so():
     looped = profile.count(Repeated(5, True), (2, 6, 6, 4), measure_xla=True)
     once = profile.count(Repeated(1, False), (2, 6, 6, 4))

@@ -229,6 +229,31 @@ def test_uncounted_and_uncalled_are_in_the_json():
     ]
 
 
+class Reads(nn.Module):
+    """Reads the parameters of one layer that it does not call, and none of another."""
+
+    def setup(self):
+        self.table, self.idle = nn.Embed(6, 4), nn.Embed(2, 2)
+
+    def __call__(self, x):
+        if self.is_initializing():
+            self.idle(jnp.zeros(1, int))
+        return x @ self.table.embedding.T
+
+
+def test_only_what_no_one_reads_takes_no_part():
+    assert profile.count(Reads(), (7, 4)).not_called == ("idle",)
+
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.WeightNorm(nn.Conv(5, (3, 3), name="conv"), name="norm")(x)
+
+    found = profile.count(Scaled(), (6, 6, 4))
+    assert found.not_called == ()
+    assert {row.path: row.params for row in found.rows} == {"norm": 5, "conv": 185}
+
+
 def test_bit_operations_and_bytes_of_each_precision():
     """A matrix of 12 x 5: 60 multiply-adds, 60 weights; 5 biases, which stay at 32 bits."""
     counted = profile.count(nn.Dense(5, name="head"), (1, 12))

@@ -44,6 +44,9 @@ class Equation:
     bodies: tuple["Body", ...] = dataclasses.field(default=(), repr=False)
     """What a loop ('scan', 'while': condition and body), a branch ('cond') or a device's share
     ('shard_map') holds; the equation itself stands for the whole of it."""
+    derived_from: tuple[Value, ...] = dataclasses.field(default=(), repr=False)
+    """Of the last operation in a function with a derivative of its own (custom_jvp, custom_vjp):
+    what that function was given. It is that by which its result has a gradient."""
 
     def apply(self, *operands: Any) -> list[Any]:
         """Run the operation on arrays, one per input; a list with one array per output."""

@@ -1,6 +1,7 @@
 """From JAX's nested computations to one flat list: calls are inlined, loops and branches kept."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ _BODIES = {
 """Loops, branches and what each device does, and the parameters that hold what they run."""
 _RUN_OTHERWISE = (*_BODIES, "reduce", "reduce_window")
 """Primitives that hold a jaxpr and do not run it once."""
+_DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+"""Functions with derivatives of their own."""
 
 
 class Inliner:
@@ -35,6 +38,7 @@ class Inliner:
         self.equations: list[Equation] = []
         self.layer_inputs: dict[str, Value] = {}
         self.layer_outputs: dict[str, Value] = {}
+        self.layer_calls: Counter[str] = Counter()
         self.platform_indices: dict[Value, Callable[[], jax.Array]] = {}
         self.choices: dict[int, Choice] = {}
         self._zeros: set[Value] = set()
@@ -59,7 +63,9 @@ class Inliner:
     def _step(self, eqn: Any, operands: list[Value], layer: str) -> list[Value]:
         name = eqn.primitive.name
         if name == "name" and eqn.params["name"].startswith(OUTPUT):
-            self.layer_outputs[eqn.params["name"].removeprefix(OUTPUT)] = operands[0]
+            called = eqn.params["name"].removeprefix(OUTPUT)
+            self.layer_outputs[called] = operands[0]
+            self.layer_calls[called] += 1
             return operands
         if name == "name" and eqn.params["name"].startswith(INPUT):
             self.layer_inputs[eqn.params["name"].removeprefix(INPUT)] = operands[0]
@@ -70,7 +76,13 @@ class Inliner:
             return self._choose(eqn, operands, layer)
         inner = _called(eqn)
         if inner is not None:
-            return self._call(inner, operands, layer)
+            first = len(self.equations)
+            results = self._call(inner, operands, layer)
+            if name in _DERIVED:
+                for equation in self.equations[first:]:
+                    if not set(equation.outputs).isdisjoint(results):
+                        equation.derived_from = tuple(operands)
+            return results
         results = [Value(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
         if name == "platform_index":
             self.platform_indices[results[0]] = functools.partial(eqn.primitive.bind, **eqn.params)
@@ -117,6 +129,7 @@ class Inliner:
                 inliner = Inliner(self._layer_of)
                 outputs = inliner.inline(jaxpr, constants, inputs, layer)
                 bodies.append(Body(inputs, inliner.equations, outputs, inliner.layer_outputs))
+                self.layer_calls += inliner.layer_calls
         return tuple(bodies)
 
 
@@ -129,10 +142,10 @@ def _called(eqn: Any) -> Any:
     """The jaxpr that a plain call runs once; None for primitives, loops, branches, reductions."""
     if eqn.primitive.name in _RUN_OTHERWISE or "pallas" in eqn.primitive.name:
         return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(key)
+    for inner in eqn.params.values():
+        jaxpr = getattr(inner, "jaxpr", inner)
         # A reduction has a jaxpr too, of what it does with two numbers.
-        if inner is not None and _shapes(getattr(inner, "jaxpr", inner)) == _shapes(eqn):
+        if hasattr(jaxpr, "eqns") and _shapes(jaxpr) == _shapes(eqn):
             return inner
     return None
 

@@ -207,7 +207,10 @@ def trace(
             layers[called].input = value
         for called, value in inliner.layer_outputs.items():
             layers[called].output = value
-        owners = _owners(named, layers)
+        for called, times in inliner.layer_calls.items():
+            # What JAX keeps as it was traced (`nnx.jit`) runs again without being called.
+            layers[called].calls = max(layers[called].calls, times)
+        owners = _owners(shapes, named, layers)
     return Trace(
         equations=inliner.equations,
         layers=layers,
@@ -241,11 +244,14 @@ def variable_shapes(
     return front(module).shapes(x, rngs, **kwargs)
 
 
-def _owners(variables: Mapping[str, Value], layers: dict[str, Layer]) -> dict[Value, str]:
+def _owners(
+    shapes: Any, variables: Mapping[str, Value], layers: dict[str, Layer]
+) -> dict[Value, str]:
     """The path of each variable's module; notes the parameters of each layer."""
     owners: dict[Value, str] = {}
-    for name, value in variables.items():
-        collection, *path, own = name.split("/")
+    # By the places in the tree: a variable's own name may have '/' in it (`nn.WeightNorm`).
+    for place, value in zip(call.places(shapes), variables.values(), strict=True):
+        collection, *path, own = place
         owners[value] = owner = "/".join(path)
         if collection == "params" and owner in layers:
             layers[owner].params[own] = value.shape

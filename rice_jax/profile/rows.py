@@ -15,6 +15,8 @@ from rice_jax.profile.traffic import Traffic
 from rice_jax.profile.xla import operation_flops
 
 NOT_CALLED = "not called"
+_PARAMETERS = "parameters"
+"""What others read, of a module that is not called itself."""
 
 
 @dataclasses.dataclass
@@ -175,30 +177,41 @@ def _new_filters(
     """
     if equation.name != "conv_general_dilated":
         return 0
-    kernel, stacked = equation.inputs[1], 1
+    kernel = equation.inputs[1]
     identity = origins.identity(kernel)
     if identity in kernels:
         return 0
     kernels.add(identity)
-    while (producer := traced.producer(kernel)) and producer.inputs:
-        source = producer.inputs[0]
-        if producer.name in LINKS and len(source.shape) > len(kernel.shape):
-            stacked *= source.shape[0]
-        elif producer.name in LINKS:
-            axis = equation.params["dimension_numbers"].rhs_spec[0]
-            stacked *= source.shape[axis] // kernel.shape[axis]
-        kernel = source
     channels = equation.params["dimension_numbers"].out_spec[1]
-    return stacked * equation.outputs[0].shape[channels]
+    return _stacked(origins, traced, equation, kernel) * equation.outputs[0].shape[channels]
+
+
+def _stacked(origins: Origins, traced: Trace, equation: Equation, value: Value) -> int:
+    """How many slices of what a convolution's kernel is made of its loops go through."""
+    made = traced.producer(value)
+    if made is None or not made.inputs:
+        return 1
+    if made.name not in LINKS:
+        weights = filter(origins.is_weight, made.inputs)
+        return max((_stacked(origins, traced, equation, each) for each in weights), default=1)
+    source, axis = made.inputs[0], equation.params["dimension_numbers"].rhs_spec[0]
+    slices = 1
+    if len(source.shape) > len(value.shape):
+        slices = source.shape[0]
+    elif len(value.shape) == len(equation.inputs[1].shape):
+        slices = source.shape[axis] // value.shape[axis]
+    return slices * _stacked(origins, traced, equation, source)
 
 
 def _add_layers(traced: Trace, rows: dict[str, Row]) -> None:
     """Fill in parameters and outputs, and add the layers that have parameters alone."""
+    read = {traced.owners[v] for v in traced.variables.values() if traced.consumers(v)}
     for name, value in traced.variables.items():
         if name.startswith("params/"):
             path = traced.owners[value]
             layer = traced.layers.get(path)
-            kind = layer.module.__name__ if layer else NOT_CALLED
+            kind = _PARAMETERS if path in read else NOT_CALLED
+            kind = layer.module.__name__ if layer else kind
             rows.setdefault(path, Row(path, kind)).params += value.size
     for path, layer in traced.layers.items():
         if path in rows and layer.output is not None:

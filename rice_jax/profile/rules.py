@@ -113,7 +113,7 @@ def measured(equation: Equation, xla: int) -> Flops | None:
     if equation.name == "ragged_dot_general":
         count = _ragged_product(equation)
         return Flops(count, count, xla)
-    if "dot" in equation.name or "conv" in equation.name:
+    if "dot" in equation.name or "conv" in equation.name.replace("convert", ""):
         return None
     is_place = equation.name in ("argmax", "argmin")
     vanished = equation.inputs[0].size - equation.outputs[0].size if is_place else 0

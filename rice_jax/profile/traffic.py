@@ -64,7 +64,8 @@ class _Memory:
                 if self._maker(array) == path:
                     continue
                 # Each call of a layer reads its weights; an activation is of one call.
-                call = equation if self._opening.trace.producer(array) is None else None
+                made = array is self._opening.trace.input or self._opening.trace.producer(array)
+                call = None if made else equation
                 already = read.get((array, call, times), 0)
                 read[array, call, times] = min(already + amount, array.bytes)
         return sum(amount * times for (_, _, times), amount in read.items())

@@ -9,7 +9,7 @@ from rice_jax.graph.trace import Equation, Value
 from rice_jax.profile.rules import Flops
 
 _STOPS = frozenset({"stop_gradient", "argmax", "argmin", "sign", "floor", "ceil", "round"})
-"""What lets no gradient through."""
+"""What lets no gradient through, but in a function that says otherwise (`jax.custom_vjp`)."""
 
 
 def training_flops(
@@ -42,6 +42,8 @@ def _reached(equations: Sequence[Equation], learned: Iterable[Value]) -> set[Val
     """The values through which a gradient reaches what is learned."""
     reached = set(learned)
     for equation in equations:
-        if equation.name not in _STOPS and not reached.isdisjoint(equation.inputs):
+        stops = equation.name in _STOPS and not equation.derived_from
+        sources = equation.derived_from or equation.inputs
+        if not stops and not reached.isdisjoint(sources):
             reached.update(v for v in equation.outputs if jnp.issubdtype(v.dtype, jnp.inexact))
     return reached

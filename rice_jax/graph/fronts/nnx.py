@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,11 @@ from rice_jax.graph.call import key_name
 from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.keys import carried, is_key
 from rice_jax.graph.marks import CALLING, Layer, calling, mark
+
+
+_CALLS = itertools.count()
+"""Numbers that make the modules of each call other ones to JAX: what it keeps as it was traced
+(`nnx.jit`, `nnx.remat`, `nnx.scan`) would not call them again, as `CALLING` says or at all."""
 
 
 class NNXNet(PureNet):
@@ -94,8 +100,10 @@ class NNXNet(PureNet):
 def called(module: Any, x: Any, **options: Any) -> Any:
     """Call a module of our own copy, and its modules as `CALLING` says."""
     if CALLING.get() is not None:
+        number = next(_CALLS)
         for path, each in list(modules(module)):
-            become(each, _called_otherwise(type(each)), _rice_jax_path=path)
+            cls = _called_otherwise(type(each))
+            become(each, cls, _rice_jax_path=path, _rice_jax_call=number)
     return module(x, **options)
 
 
