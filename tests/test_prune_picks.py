@@ -199,3 +199,62 @@ def test_a_channel_whose_slice_alone_is_gone_is_still_proven(dead):
     result = prune.prune(Rolled(), variables, [IMAGES], drop="proven")
     assert result.removed == {"stem": [dead]}
     assert result.certificate.proven
+
+
+class Takes(nn.Module):
+    """A layer of one weight for each array."""
+
+    @nn.compact
+    def __call__(self, x, other):
+        def product(name, array):
+            draw = nn.initializers.lecun_normal()
+            return array @ self.param(name, draw, (array.shape[-1], 4))
+
+        return product("one", x) + product("two", other)
+
+
+class OtherMethod(nn.Module):
+    @nn.compact
+    def encode(self, x):
+        draw = nn.initializers.lecun_normal()
+        return x @ self.param("kernel", draw, (x.shape[-1], 4))
+
+
+UNPLACED = {
+    "by keyword": lambda a, b: nn.Conv(4, (1, 1), name="layer")(inputs=a),
+    "as another array than its first": lambda a, b: Takes(name="layer")(b, a),
+    "another method than __call__": lambda a, b: OtherMethod(name="layer").encode(a),
+}
+
+
+@pytest.mark.parametrize("way", UNPLACED)
+def test_channels_that_a_layer_takes_elsewhere_are_left_whole_and_it_is_told(way):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            left, right = jnp.split(nn.Conv(8, (3, 3), name="stem")(x), 2, axis=-1)
+            taken = UNPLACED[way](left, right)
+            return nn.Dense(3, name="head")(jnp.concatenate([taken, right], -1).mean((1, 2)))
+
+    module = Net()
+    variables = prunable.random_variables(variable_shapes(module, SHAPE), 0)
+    enough = {"params": 10**6}
+    result = prune.prune(module, variables, [IMAGES], budgets=enough, criterion="l1")
+    reason = next(each for each in result.kept_whole if each.startswith("stem: "))
+    assert "channels are picked by their place, and layer takes them" in reason
+    assert way in reason
+
+
+def test_a_table_that_is_added_on_loses_its_columns():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (3, 3), name="stem")(x)
+            row = nn.Embed(3, 4, name="table")(jnp.arange(1))
+            return nn.Dense(3, name="head")(nn.relu(x + row).mean((1, 2)))
+
+    module = Net()
+    variables = prunable.random_variables(variable_shapes(module, SHAPE), 0)
+    result = prune.prune(module, variables, [IMAGES], filters={"stem": [1]})
+    assert result.variables["params"]["table"]["embedding"].shape == (3, 3)
+    assert result.certificate.departure is None

@@ -7,14 +7,17 @@ import matplotlib
 import numpy as np
 import pytest
 import report_runs
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_drawing import assert_clean, drawn_texts, pixels
 from report_runs import DEAD, cells, history_rows
 
+from rice_jax import profile
 from rice_jax.records import DeadFiltersFile, EpochRow, LayerCosts, LayerFilters, Peaks, made
 from rice_jax.report import figures, numbers, style
 from rice_jax.report.figures import pruning
+from rice_jax.report.figures.layers import kind_of
 
 NAN = float("nan")
 LONG = [f"Oryza sativa variety number {i} of the northern plain" for i in range(20)]
@@ -297,6 +300,25 @@ def test_flops_of_a_deep_net_are_added_up_by_module_and_lose_nothing():
     bars = [bar.get_width() for group in figure.axes[0].containers for bar in group]
     assert len(bars) == 24
     assert sum(bars) == sum(10 * i + 12 for i in range(40))
+
+
+class OfManyKinds(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(4, 5, rngs=rngs)
+        self.last = nnx.LinearGeneral(5, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.head(nnx.max_pool(self.conv(x), (2, 2)).mean((1, 2))))
+
+
+def test_the_kind_of_a_layer_is_what_it_computes_not_what_it_is_called():
+    rows = profile.count(OfManyKinds(nnx.Rngs(0)), (4, 4, 3)).to_json()["layers"]
+    kinds = {row["path"]: kind_of(made(LayerCosts, row)) for row in rows}
+    assert kinds == {
+        "conv": "convolution", "max_pool": "other", "mean": "other",
+        "head": "dense", "last": "dense", "softmax": "other",
+    }  # fmt: skip
 
 
 def test_the_axis_of_flops_names_its_convention_and_scale():

@@ -42,6 +42,8 @@ class Layer:
     output: Value | None = None
     """What the last call returned, where that is a single array outside any loop or branch."""
     calls: int = 0
+    methods: set[str] = dataclasses.field(default_factory=set)
+    """What of it was called: '__call__', or others."""
     params: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Shapes of the layer's own parameters ('kernel', 'bias'), without its children's."""
 
@@ -53,12 +55,14 @@ def mark(
     call: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    method: str | None = None,
 ) -> Any:
     """Call a module's method under a scope named after its path, with names on what goes in and
-    out, and note it in `layers`."""
+    out, and note it in `layers`; `method` is its name, by default what `call` is named."""
     layer = layers.setdefault(path, Layer(path, module))
     layer.module = module  # of modules that share a scope the innermost
     layer.calls += 1
+    layer.methods.add(method or getattr(getattr(call, "func", call), "__name__", "__call__"))
     if args and _is_array(args[0]):
         args = (checkpoint_name(args[0], INPUT + path), *args[1:])
     with jax.named_scope(LAYER + path):

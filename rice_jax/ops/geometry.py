@@ -37,6 +37,6 @@ def lay(
 
 
 def is_empty(x: jax.Array, geometry: Geometry) -> bool:
-    """Whether x (N, H, W, C) has no number, or no window fits in it: there is nothing to compute."""
+    """Whether x (N, H, W, C) has no number, or no window fits in it: nothing is to be computed."""
     sides = zip(x.shape[1:3], geometry.pads, geometry.size, strict=True)
     return x.size == 0 or any(side + sum(pads) < window for side, pads, window in sides)

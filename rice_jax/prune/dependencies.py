@@ -17,7 +17,7 @@ from rice_jax.graph.input_shape import check_reading, whole_shape
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.graph.trace import trace as trace_module
-from rice_jax.prune.propagation import ANY, FIXED, Contraction, Labels, Propagation
+from rice_jax.prune.propagation import ANY, FIXED, UNSEEN, Contraction, Labels, Propagation
 from rice_jax.prune.rules import Rule, propagate
 
 OnUnknown = Literal["error", "keep"]
@@ -265,11 +265,14 @@ def _refuse_unclear(labelled: Propagation) -> None:
     free = np.zeros(len(parts), bool)
     free[parts[_candidates(labelled)]] = True
     free[parts[FIXED]] = False
-    for equation, labels in labelled.unclear:
+    for equation, labels, why in labelled.unclear:
         if free[parts[labels]].any():
+            shape = equation.inputs[0].shape
+            told = f"pruning cannot see through {_named(equation)} on {shape}"
+            if why != UNSEEN:
+                told = f"pruning: {_named(equation)} on {shape} {why}"
             raise UserError(
-                f"pruning cannot see through {_named(equation)} on {equation.inputs[0].shape}: "
-                "leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
+                f"{told}: leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
             )
 
 
@@ -279,7 +282,7 @@ def _channels(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
     free = np.zeros(len(parts), bool)
     free[candidates] = True
     free[parts[FIXED]] = False
-    for _, labels in labelled.unclear:
+    for _, labels, _ in labelled.unclear:
         free[parts[labels]] = False
     channel = np.full(len(parts), -1)
     ordered = candidates[np.sort(np.unique(candidates, return_index=True)[1])]
@@ -303,9 +306,8 @@ def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[s
     parts = _parts(labelled, fixed=False)
     returned = np.zeros(len(parts), bool)
     reason: dict[int, str] = {}
-    unclear = [(e, labels, "is not seen through") for e, labels in labelled.unclear]
     held = [(e, labels, "ties it to what stays") for e, labels in labelled.held]
-    for equation, labels, why in (*unclear, *held):
+    for equation, labels, why in (*labelled.unclear, *held):
         if equation is None:
             returned[parts[labels]] = True
             continue

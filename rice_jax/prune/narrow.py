@@ -61,6 +61,10 @@ def _widths(graph: Dependencies, removed: Chosen) -> dict[str, dict[str, Any]]:
             )
         if path in gone or (layer and issubclass(layer.module, _FLAX)):
             widths[path] = {"features": _left(filters.channels, removed)}
+    for path, layer in graph.trace.layers.items():  # tables have rows, and no filters
+        table = graph.trace.variables.get(f"params/{path}/embedding")
+        if table is not None and issubclass(layer.module, nn.Embed):
+            widths[path] = {"features": _left(graph.axes[table][-1], removed)}
     for path, fields in groupings(graph, removed, nn.GroupNorm).items():
         if path in widths or "num_groups" in fields:
             widths.setdefault(path, {}).update(fields)

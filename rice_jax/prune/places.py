@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import Value
@@ -39,6 +40,28 @@ def reads_and_writes(
                 if places is not None:
                     found[path] = places
     return reads, writes
+
+
+def unplaced(graph: Dependencies, removed: Chosen) -> UserError | None:
+    """What to say where a layer does not take or give held channels in the one place where they can
+    be picked and put: the first argument of its `__call__`, the array that this returns."""
+    held = np.flatnonzero(removed & graph.by_place)
+    for path, layer in graph.trace.layers.items():
+        called = "__call__" in layer.methods
+        taken = [graph.read(each) for each in graph.contractions if each.equation.layer == path]
+        given = [graph.filters[path].channels] if path in graph.filters else []
+        for lines, value, told in (
+            (taken, layer.input, "takes them by keyword, as another array than its first"),
+            (given, layer.output, "gives them with other arrays"),
+        ):
+            seen = () if value is None or not called else graph.axes.get(value, ())
+            meant = np.intersect1d(np.concatenate([[], *lines]), held)
+            if np.setdiff1d(meant, np.concatenate([[], *seen])).size:
+                return UserError(
+                    f"channels are picked by their place, and {path or 'the outermost module'} "
+                    f"{told}, or in a loop, or by another method than __call__; pass rebuild="
+                )
+    return None
 
 
 def _along_axis(

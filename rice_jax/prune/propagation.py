@@ -18,6 +18,8 @@ FIXED = 0
 ANY = -1
 """Label of a broadcast: it takes on the label of what it is combined with."""
 
+UNSEEN = "is not seen through"
+
 Labels = tuple[np.ndarray, ...]
 """One array of labels an axis."""
 
@@ -43,8 +45,8 @@ class Propagation:
         self.contractions: list[Contraction] = []
         self.filters: dict[str, list[int]] = {}
         """By path of a variable: its axes that hold filters."""
-        self.unclear: list[tuple[Equation, np.ndarray]] = []
-        """Operations that no rule sees through, and the labels they touch."""
+        self.unclear: list[tuple[Equation, np.ndarray, str]] = []
+        """Operations that no rule sees through, the labels they touch, and why they stay."""
         self.held: list[tuple[Equation | None, np.ndarray]] = []
         """Operations that tie labels to what is never cut; None is the net's output."""
         self.by_place: list[tuple[str, np.ndarray]] = []
@@ -76,9 +78,9 @@ class Propagation:
         """Never cut these."""
         self.link(labels, np.full_like(labels, FIXED))
 
-    def refuse(self, equation: Equation, labels: np.ndarray) -> np.ndarray:
-        """Never cut these, for want of a rule; the labels of the result."""
-        self.unclear.append((equation, labels[labels > FIXED]))
+    def refuse(self, equation: Equation, labels: np.ndarray, why: str = UNSEEN) -> np.ndarray:
+        """Never cut these, for want of a rule or for what `why` says; the labels of the result."""
+        self.unclear.append((equation, labels[labels > FIXED], why))
         return np.full_like(labels, FIXED)
 
     def place(self, labels: np.ndarray) -> None:

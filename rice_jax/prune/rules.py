@@ -90,6 +90,9 @@ def _convolution(p: Propagation, equation: Equation) -> list[Labels]:
     return [tuple(result)]
 
 
+_HEADS = "makes several axes at once (heads by their width), which stay as they are"
+
+
 def _dot(p: Propagation, equation: Equation) -> list[Labels]:
     (contracted, batch) = equation.params["dimension_numbers"]
     for axes in zip(*contracted, strict=True):
@@ -101,7 +104,7 @@ def _dot(p: Propagation, equation: Equation) -> list[Labels]:
         lines = [labels[axis] for axis in free]
         if len(free) > 1 and p.origins.is_weight(equation.inputs[operand]):
             # Heads by their width: a layer has no field for each, and attention scales by them.
-            lines = [p.refuse(equation, line) for line in lines]
+            lines = [p.refuse(equation, line, _HEADS) for line in lines]
         p.note_filters(equation.inputs[operand], free)
         result += lines
     return [tuple(result)]

@@ -21,6 +21,7 @@ from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.narrow import narrow
+from rice_jax.prune.places import unplaced
 from rice_jax.prune.propagation import Contraction
 
 Rebuild = Callable[[Mapping[str, int]], Any]
@@ -143,7 +144,7 @@ def narrowed(
             return _fit(result, variables, graph, kwargs, held)
         except UserError as error:
             refused.append(error)
-    raise refused[0]
+    raise unplaced(graph, removed) or refused[0]
 
 
 def _narrowed_to(

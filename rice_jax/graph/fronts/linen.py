@@ -71,7 +71,8 @@ class LinenNet(PureNet):
             if context.method_name == "setup":
                 return call(*args, **kwargs)
             path = "/".join(context.module.path)
-            return mark(layers, path, type(context.module), call, args, kwargs)
+            name = context.method_name
+            return mark(layers, path, type(context.module), call, args, kwargs, name)
 
         with nn.intercept_methods(intercept), calling(functools.partial(mark, layers)):
             yield

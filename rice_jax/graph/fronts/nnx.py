@@ -17,7 +17,6 @@ from rice_jax.graph.fronts.pure import PureNet
 from rice_jax.graph.keys import carried, is_key
 from rice_jax.graph.marks import CALLING, Layer, calling, mark
 
-
 _CALLS = itertools.count()
 """Numbers that make the modules of each call other ones to JAX: what it keeps as it was traced
 (`nnx.jit`, `nnx.remat`, `nnx.scan`) would not call them again, as `CALLING` says or at all."""

@@ -82,19 +82,22 @@ def _share(part: float) -> str:
     return "< 0.1 %" if part < 0.0005 else f"{100 * part:.1f} %"
 
 
-def kind_of(layer_type: str) -> str:
-    """'convolution', 'dense' or 'other', by the name of a layer's class."""
-    name = layer_type.lower()
-    return "convolution" if "conv" in name else "dense" if "dense" in name else "other"
+def kind_of(layer: LayerCosts) -> str:
+    """'convolution', 'dense' or 'other', by what the layer computes, whatever its class is called.
+
+    Of convolutions and dense products alone `formula` counts anything. A kernel that an earlier
+    layer has too has no filters of its own.
+    """
+    if layer.filters or "conv" in layer.type.lower():
+        return "convolution"
+    return "dense" if layer.flops.by("formula") else "other"
 
 
 def _flop_rows(
     layers: Sequence[LayerCosts], convention: str
 ) -> tuple[list[tuple[str, str, float]], str]:
     """(label, kind, FLOPs) of each bar, and what became of layers without a bar."""
-    rows = [
-        (layer.path, kind_of(layer.type), float(layer.flops.by(convention))) for layer in layers
-    ]
+    rows = [(layer.path, kind_of(layer), float(layer.flops.by(convention))) for layer in layers]
     rows, note = [row for row in rows if row[2]], ""
     if not rows:
         note = "no layer is counted"

@@ -67,7 +67,7 @@ def layers(profile: ProfileFile) -> Markup:
 def _layer(layer: LayerCosts, total: float, most: float) -> dict[str, Any]:
     return {
         "path": layer.path or "the net",
-        "kind": kind_of(layer.type),
+        "kind": kind_of(layer),
         "width": round(60 * layer.study / most, 1),
         "flops": numbers.at_least(numbers.short(layer.flops.study, 3), layer.complete),
         "share": numbers.percent(layer.study / total, 1),
