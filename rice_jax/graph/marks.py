@@ -62,7 +62,8 @@ def mark(
     layer = layers.setdefault(path, Layer(path, module))
     layer.module = module  # of modules that share a scope the innermost
     layer.calls += 1
-    layer.methods.add(method or getattr(getattr(call, "func", call), "__name__", "__call__"))
+    named: str = getattr(getattr(call, "func", call), "__name__", "__call__")
+    layer.methods.add(method or named)
     if args and _is_array(args[0]):
         args = (checkpoint_name(args[0], INPUT + path), *args[1:])
     with jax.named_scope(LAYER + path):
