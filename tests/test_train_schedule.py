@@ -81,10 +81,10 @@ def test_values_that_make_no_sense_are_refused_by_name(fields, complaint, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_the_study_ignores_what_is_quick_s_alone():
+def test_the_study_ignores_what_is_quick_s_alone(tmp_path):
     tiny = config()
     tiny.train.quick.update(epochs=(1,), shrink=(99,))
-    train.check(tiny, dataset())
+    train.check(tiny, dataset(), Run(tmp_path))
 
 
 def test_an_epoch_learns_from_and_ends_with_as_many_images_as_are_asked_for(tmp_path, monkeypatch):

@@ -13,6 +13,14 @@ from rice_jax.errors import UserError
 
 MEASURES = ("flops", "params", "bytes", "latency")
 STEPS = ("channels", "layer", "resolution", "stem")
+_ITS_OWN = {
+    **dict.fromkeys(("train.epochs", "train.quick.epochs"), "--finetune_epochs, --final_epochs"),
+    "train.learning_rate": "--config.train.quick.peak_rate",
+    **dict.fromkeys(("train.schedule", "train.stop_patience", "train.quick.shrink")),
+    **dict.fromkeys(("train.plateau_factor", "train.plateau_patience", "train.plateau_min_delta")),
+    "train.validation_augmented": None,
+}
+"""Fields of training that the search decides itself, and what to give in their stead."""
 
 
 @click.command(cls=Command, fields=settings.of_all_nets)
@@ -78,6 +86,7 @@ def lighten(
         raise UserError("--out is missing: give a folder for the lighter run")
     if {"within", "at_least"} <= set(options.given()):
         raise UserError("--within and --at_least both say what accuracy is wanted: give one")
+    settings.refuse_decided(given, _ITS_OWN)
     if "train.teacher" not in given:
         chosen.train.teacher = str(parent)
 

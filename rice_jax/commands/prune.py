@@ -15,6 +15,10 @@ ALLOCATIONS = ("global", "uniform", "isomorphic")
 BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
 KINDS = {"clean": ("clean",), "augmented": ("augmented",), "both": ("clean", "augmented")}
 _MANY = 10**18
+_ITS_OWN = dict.fromkeys(
+    ("train.epochs", "train.quick.epochs", "train.quick.shrink"), "--finetune_epochs"
+)
+"""Fields of training that --finetune_epochs decides."""
 _IDLE_IN_SUGGEST = ("convention", "split", "tail_margin", "teach")
 
 
@@ -85,7 +89,7 @@ def prune(
     Every field of the run's configuration can be set, as --config.train.augment=true.
     """
     parent = settings.existing_run(workdir, config)
-    chosen, _ = settings.chosen(None, workdir, fields)
+    chosen, given = settings.chosen(None, workdir, fields)
     if teach:
         chosen.train.teacher = str(parent)
     if suggest:
@@ -93,6 +97,7 @@ def prune(
     else:
         _hold_together(out, asked)
         _refuse_idle(asked)
+        settings.refuse_decided(given, _ITS_OWN)
 
     def job() -> None:
         from rice_jax.lighten.pruning import prune_run

@@ -135,6 +135,14 @@ def for_all_nets(
     return config, given
 
 
+def refuse_decided(given: Iterable[str], instead: Mapping[str, str | None]) -> None:
+    """UserError for fields that a command decides itself; `instead` says what to give for each."""
+    for name in given:
+        if name in instead:
+            other = f": give {instead[name]}" if instead[name] else ", which decides it itself"
+            raise UserError(f"--config.{name} changes nothing in this command{other}")
+
+
 def lacks_weights(config: "ml_collections.ConfigDict") -> bool:
     """Whether a net that starts from trained weights is given none."""
     name = config.model.name
