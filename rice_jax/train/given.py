@@ -5,9 +5,10 @@ from flax import traverse_util
 
 from rice_jax import config as configuration
 from rice_jax import files, zoo
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.records import ImagesTold, WeightsTold
 from rice_jax.run import Run
-from rice_jax.train import state, weights
+from rice_jax.train import weights
 
 
 def about(config: ml_collections.ConfigDict) -> WeightsTold | None:
@@ -42,7 +43,8 @@ def about(config: ml_collections.ConfigDict) -> WeightsTold | None:
 
 def zoo_fits(config: ml_collections.ConfigDict) -> bool:
     """Whether the zoo's net of this configuration's name has parameters of the same shapes."""
-    ours = state.shapes(weights.build(config), weights.input_shape(config), ()).trainable
+    shapes = variable_shapes(weights.build(config), weights.input_shape(config))
+    ours = shapes["params"]
     theirs = zoo.load(config.model.name).variables["params"]
     wanted, given = (
         {path: leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
