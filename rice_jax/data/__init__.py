@@ -1,6 +1,7 @@
 """Images of rice, or of anything in class folders: prepared once, split, fed and augmented."""
 
 from rice_jax.data.augmentation import augment, transform
+from rice_jax.data.capacity import memory
 from rice_jax.data.dataset import (
     DOWNLOAD,
     SAMPLE,
@@ -13,7 +14,6 @@ from rice_jax.data.dataset import (
 )
 from rice_jax.data.images import decode
 from rice_jax.data.loader import Batch, batches, require_memory
-from rice_jax.data.parallel import memory
 from rice_jax.data.sources import Source
 
 __all__ = [

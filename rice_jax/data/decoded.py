@@ -20,7 +20,8 @@ import numpy as np
 from etils import epath
 
 from rice_jax.data.cache import DATASET, lock
-from rice_jax.data.parallel import in_order, memory, progress
+from rice_jax.data.capacity import memory
+from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
 

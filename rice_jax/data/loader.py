@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rice_jax.data.capacity import memory
 from rice_jax.data.decoded import Fill
-from rice_jax.data.parallel import in_order, memory, threads
+from rice_jax.data.parallel import in_order, threads
 from rice_jax.data.sources import Records, Source, decode_record
 from rice_jax.errors import UserError
 

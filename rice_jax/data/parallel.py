@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -20,13 +19,6 @@ def threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     return min(_MOST_THREADS, os.cpu_count() or 1)
-
-
-def memory() -> int:
-    """Bytes that this process may have: the machine's memory, or less by `ulimit -v`."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return machine if limit == resource.RLIM_INFINITY else min(machine, limit)
 
 
 def in_order(
