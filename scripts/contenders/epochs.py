@@ -44,7 +44,8 @@ def _ours(net: str, images: str) -> dict[str, Any]:
         _run(
             *(sys.executable, "-m", "rice_jax.main", f"--config=configs/{net}.py"),
             *("--stages=train", f"--workdir={folder}/run", f"--config.data.path={images}"),
-            *(f"--config.data.cache_dir={folder}/cache", f"--config.train.epochs={_EPOCHS}"),
+            *(f"--config.data.cache_dir={folder}/cache", "--config.train.schedule=study"),
+            f"--config.train.epochs={_EPOCHS}",
         )
         run = Path(folder, "run")
         with (run / "history.csv").open() as file:
