@@ -31,7 +31,8 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     needs TensorFlow beyond. Each example is {'image': bytes, 'label': int, 'name': str}.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    # Raised whenever what is kept of an image changes: older prepared sets are then made anew.
+    VERSION = tfds.core.Version("1.1.0")
     # TFDS would look beside the code for checksums of downloads, by a package it does not require.
     code_path = None
 
