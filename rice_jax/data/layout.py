@@ -130,7 +130,8 @@ def _own_splits(parents: set[str], root: str, where: str) -> dict[str, str]:
 def _refuse_half_a_split(inner: Sequence[Sequence[str]], where: str) -> None:
     """UserError for folders of a split with something else in or beside them.
 
-    They would be taken for classes: a net would learn to tell training from test images.
+    They would be taken for classes: a net would learn to tell training from test images. A part
+    that has classes within, beside a folder without any, is held for a split too.
     """
     classes: defaultdict[str, set[str]] = defaultdict(set)
     for first, *rest in inner:
@@ -138,9 +139,11 @@ def _refuse_half_a_split(inner: Sequence[Sequence[str]], where: str) -> None:
     splits = [name for name in sorted(classes) if name.lower() in _OWN_SPLIT]
     others = [name for name in sorted(classes) if name not in splits]
     shared = any(classes[split] & classes[other] for split in splits for other in others)
-    if len(splits) < 2 and not shared:
-        return  # a class may be called so
     loose = [first for first, *rest in inner if first in splits and not rest]
+    whole = not loose and any(len(classes[split]) > 1 for split in splits)
+    flat = whole and not all(classes[other] for other in others)
+    if len(splits) < 2 and not shared and not flat:
+        return  # a class may be called so
     odd = f"images in no class folder in {min(loose)!r}" if loose else f"{others[0]!r} beside them"
     raise UserError(
         f"{where} has the folders of a split, {', '.join(splits)}, but {odd}: move that away, or "
