@@ -1,6 +1,8 @@
 """How well a net does on a source of images: accuracy, confusion matrix, a report by class."""
 
 import dataclasses
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +42,8 @@ def evaluate(
         workers: threads that decode; 0 for one a core.
 
     Returns:
-        What `report` returns, with `loss`: the mean cross-entropy in nats.
+        What `report` returns, with `loss`: the mean cross-entropy in nats. An answer that is no
+        number counts as the first class, which is said on standard error.
     """
     display = Display(epochs=1)
     display.begin("evaluation", min(len(source), limit or len(source)))
@@ -59,6 +62,11 @@ def evaluate(
         display.end()
     assert measured is not None, "nobody signals here"
     loss, confusion = measured
+    if not math.isfinite(loss):
+        print(
+            f"WARNING: some of the net's answers are no numbers; they count as {classes[0]!r}",
+            file=sys.stderr,
+        )
     return dataclasses.replace(report(confusion, classes), loss=loss)
 
 

@@ -85,6 +85,17 @@ def test_every_image_counts_once():
     assert sum(row.support for row in found.per_class.values()) == 23
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_answers_that_are_no_numbers_are_told(number, capsys):
+    module, params = net()
+    head = params["head"] | {"bias": np.full(5, number, np.float32)}
+    settings = {"classes": CLASSES, "image_size": SIZE, "batch_size": 8}
+    evaluate(module, params | {"head": head}, Images(23), **settings)
+    assert f"no numbers; they count as {CLASSES[0]!r}" in capsys.readouterr().err
+    evaluate(module, params, Images(23), **settings)
+    assert "no numbers" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("augment_seed", [None, 5])
 def test_the_batch_size_does_not_matter(augment_seed):
     first, second = (evaluation(batch_size=size, augment_seed=augment_seed) for size in (8, 23))
