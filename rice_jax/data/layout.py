@@ -81,14 +81,14 @@ def members(files: Iterable[Listed], folders: Iterable[str], where: str) -> list
 def _tell_hidden(pictures: Iterable[Listed], where: str) -> None:
     """Name on standard error the folders with images that are left out for their names."""
     folders = {entry.place.rpartition("/")[0] for entry in pictures}
-    hidden = sorted(
+    left_out = sorted(
         folder
         for folder in folders
         if any(part.startswith(".") for part in folder.split("/")) and "__MACOSX" not in folder
     )
-    if hidden:
+    if left_out:
         print(
-            f"{where}: left out {', '.join(map(repr, hidden))}: names that begin with a dot are "
+            f"{where}: left out {', '.join(map(repr, left_out))}: names that begin with a dot are "
             "hidden",
             file=sys.stderr,
         )

@@ -89,14 +89,13 @@ def _listed(arrays: Mapping[str, Any]) -> str:
 
 def by_path(variables: Any) -> dict[str, Any]:
     """The arrays by path with their collection first, 'params/conv1/kernel', without boxes."""
-    leaves = jax.tree.leaves(unboxed(variables))
-    return {"/".join(place): leaf for place, leaf in zip(places(variables), leaves, strict=True)}
+    return {"/".join(place): leaf for place, leaf in placed(variables)}
 
 
-def places(variables: Any) -> list[tuple[str, ...]]:
-    """For each array, in the order of `by_path`, its collection and the names that lead to it."""
+def placed(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """The arrays in the order of `by_path`, each after its collection and the names to it."""
     leaves = jax.tree_util.tree_flatten_with_path(unboxed(variables))[0]
-    return [tuple(map(key_name, keys)) for keys, _ in leaves]
+    return [(tuple(map(key_name, keys)), leaf) for keys, leaf in leaves]
 
 
 def key_name(key: Any) -> str:

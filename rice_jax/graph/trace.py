@@ -250,7 +250,7 @@ def _owners(
     """The path of each variable's module; notes the parameters of each layer."""
     owners: dict[Value, str] = {}
     # By the places in the tree: a variable's own name may have '/' in it (`nn.WeightNorm`).
-    for place, value in zip(call.places(shapes), variables.values(), strict=True):
+    for (place, _), value in zip(call.placed(shapes), variables.values(), strict=True):
         collection, *path, own = place
         owners[value] = owner = "/".join(path)
         if collection == "params" and owner in layers:

@@ -61,8 +61,8 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     Args:
         config: of the net that learns.
         dataset: its images.
-        run: its folder, which can be no teacher. With it there is a warning, on standard error, of
-            images of a size that the teacher was not trained on.
+        run: its folder. With it there is a warning, on standard error, of images of a size that
+            the teacher was not trained on.
 
     Raises:
         UserError: the teacher is missing, tells other classes apart, or cannot take images of a
@@ -71,8 +71,6 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     source, distill = config.train.teacher, config.train.distill
     if not source or not distill.weight:
         return None
-    if run:
-        refuse_itself(config, run)
     named = f"config.train.teacher={source!r}"
     if source.startswith(zoo.PREFIX):
         entry = zoo.load(source.removeprefix(zoo.PREFIX))
@@ -104,8 +102,9 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
 
 def refuse_itself(config: ml_collections.ConfigDict, run: Run) -> None:
     """UserError where the teacher is the run that learns."""
-    source = config.train.teacher
-    if source and not source.startswith(zoo.PREFIX) and Run(source).is_at(run.path):
+    source, distill = config.train.teacher, config.train.distill
+    named = distill.weight and source and not source.startswith(zoo.PREFIX)
+    if named and Run(source).is_at(run.path):
         raise UserError(f"config.train.teacher={source!r} is the run itself: name another")
 
 
