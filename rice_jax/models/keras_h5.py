@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
+import jax
 import numpy as np
 from absl import logging
 from flax import traverse_util
@@ -240,7 +240,7 @@ def _read(path: str, pairs: Sequence[tuple[str, _FileLayer]]) -> dict[str, Any]:
     for (place, (name, shape)), part in zip(wanted.items(), parts, strict=True):
         if not np.isfinite(part).all():
             raise UserError(f"{path} is damaged: {name!r} holds numbers that are not finite")
-        arrays[place] = jnp.asarray(part.reshape(shape))
+        arrays[place] = jax.device_put(part.reshape(shape))
     return arrays
 
 

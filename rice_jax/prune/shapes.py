@@ -16,7 +16,7 @@ from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import has_width
-from rice_jax.prune.surgery import cut, narrowed
+from rice_jax.prune.surgery import cut, cut_shapes, narrowed
 
 
 @takes_variables
@@ -36,7 +36,6 @@ def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any)
     Returns:
         The dependencies without those channels, which `kept_whole` names.
     """
-    variables = _lively(variables)
     groups = [group for group in range(graph.groups) if _can_be_tried(module, graph, group)]
     found: dict[int, str] = {}
     for removed in (_first_of, _others_of):
@@ -94,14 +93,16 @@ def _other(
     Of several groups it may be another one without some of them, where all fit in a wider way.
     """
     groups = len(np.unique(graph.group[removed]))
-    fewer = cut(variables, graph, removed)
+    fewer = cut_shapes(variables, graph, removed)
     try:
-        fit = narrowed(module, fewer, graph, removed, **kwargs)
+        fit = narrowed(module, fewer, graph, removed, trial=True, **kwargs)
     except UserError as error:
         return str(error)
     if groups > 1 and fit.held.all() and not graph.by_place.all():
         return "all of them together fit with every channel at its place alone"
     found = departure(graph, removed, fit.trace, fit.held)
-    if found is None or agree(graph, removed, (), variables, fit.trace, fewer):
+    if found is None:
         return None
-    return found
+    lively = _lively(variables)
+    same = agree(graph, removed, (), lively, fit.trace, cut(lively, graph, removed))
+    return None if same else found

@@ -1,5 +1,6 @@
 """Filters taken out of a net's weights, and what they always said folded into the next bias."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -116,7 +117,13 @@ class Fit:
 
 
 def narrowed(
-    module: Any, variables: Any, graph: Dependencies, removed: Chosen, **kwargs: Any
+    module: Any,
+    variables: Any,
+    graph: Dependencies,
+    removed: Chosen,
+    *,
+    trial: bool = False,
+    **kwargs: Any,
 ) -> Fit:
     """The module with narrower layers, its channels at their old places where they are picked by
     them, and where the module does not run otherwise.
@@ -128,6 +135,8 @@ def narrowed(
         variables: the smaller net's, which the module has to fit.
         graph: the net's dependencies.
         removed: bool, one a channel.
+        trial: let the layers' own checks of their parameters do, in half of the time: a parameter
+            that the narrower module has no use for is not missed.
         **kwargs: what else the module's call needs.
 
     Raises:
@@ -141,10 +150,16 @@ def narrowed(
     for held in (graph.by_place, graph.by_place | graph.reshaped, every):
         result = _narrowed_to(net, variables, graph, removed, held)
         try:
-            return _fit(result, variables, graph, kwargs, held)
+            return _fit(result, variables, graph, kwargs, held, trial)
         except UserError as error:
             refused.append(error)
     raise unplaced(graph, removed) or refused[0]
+
+
+def _checks_itself(net: PureNet, variables: Any) -> bool:
+    """Whether a call refuses variables of wrong shapes: Linen does so for parameters alone."""
+    linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
+    return linen and set(variables) == {"params"}
 
 
 def _narrowed_to(
@@ -163,11 +178,34 @@ def _narrowed_to(
 
 def cut(variables: Any, graph: Dependencies, removed: Chosen) -> Any:
     """The variables without the entries of the `removed` channels."""
+
+    def without(array: Any, axis: int, stays: np.ndarray) -> jax.Array:
+        # On the host: on a device each shape would be a program to compile.
+        return jax.device_put(np.take(np.asarray(array), stays, axis=axis))
+
+    return _cut(variables, graph, removed, without)
+
+
+def cut_shapes(variables: Any, graph: Dependencies, removed: Chosen) -> Any:
+    """The shapes (`jax.ShapeDtypeStruct`) of what `cut` gives."""
+
+    def without(array: Any, axis: int, stays: np.ndarray) -> jax.ShapeDtypeStruct:
+        left = [len(stays) if other == axis else size for other, size in enumerate(array.shape)]
+        return jax.ShapeDtypeStruct(left, array.dtype)
+
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), variables)
+    return _cut(shapes, graph, removed, without)
+
+
+def _cut(
+    variables: Any,
+    graph: Dependencies,
+    removed: Chosen,
+    without: Callable[[Any, int, np.ndarray], Any],
+) -> Any:
     flat: dict[str, Any] = dict(_flat(variables))
     for path, axis, channels in graph.variables():
-        stays = np.flatnonzero(~among(channels, removed))
-        # On the host: on a device each shape would be a program to compile.
-        flat[path] = jnp.asarray(np.take(np.asarray(flat[path]), stays, axis=axis))
+        flat[path] = without(flat[path], axis, np.flatnonzero(~among(channels, removed)))
     return _nested(flat, variables)
 
 
@@ -305,11 +343,16 @@ def _fit(
     net: PureNet,
     variables: Any,
     graph: Dependencies,
-    kwargs: Any,
+    kwargs: Mapping[str, Any],
     held: Chosen | None = None,
+    trial: bool = False,
 ) -> Fit:
     """The net with its trace; UserError where it does not run or asks for other variables."""
     shape = graph.trace.input.shape
+    held = np.zeros(graph.channels, bool) if held is None else held
+    if trial and _checks_itself(net, variables):
+        with contextlib.suppress(Exception):  # which is told below
+            return Fit(net, trace(net, shape, any_key=True, shapes=variables, **kwargs), held)
     try:
         wanted = variable_shapes(net, shape, **kwargs)
         traced = trace(net, shape, any_key=True, shapes=wanted, **kwargs)
@@ -327,7 +370,7 @@ def _fit(
                 f"{given.get(path, 'left out')}, the module asks for "
                 f"{expected.get(path, 'no such variable')}; pass rebuild="
             )
-    return Fit(net, traced, np.zeros(graph.channels, bool) if held is None else held)
+    return Fit(net, traced, held)
 
 
 def _flat(variables: Any) -> dict[str, Any]:
