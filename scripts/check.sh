@@ -5,4 +5,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m ruff check .
-.venv/bin/python -m mypy
+MYPY_NUM_WORKERS=2 .venv/bin/python -m mypy

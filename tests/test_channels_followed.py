@@ -84,7 +84,7 @@ class Channels(nn.Module):
 
 
 @pytest.mark.parametrize("body", CHANNELS.values(), ids=CHANNELS)
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 def test_channels_that_are_picked_parted_or_arranged_are_followed(body):
     module = Channels(body)
     variables = initialised(module, {}, IMAGES)

@@ -81,6 +81,7 @@ def test_a_step_leaves_a_lighter_net_whose_parameters_fit(name, step, monkeypatc
 
 @pytest.mark.parametrize(("multiple", "share"), [(2, 0.5), (3, 0.8)])
 @pytest.mark.parametrize("name", ["final", "googlenet_light", "micro"])
+@pytest.mark.one_in(2)
 def test_layers_that_lose_channels_keep_a_multiple(name, multiple, share):
     whole = net(name)
     judge = dataclasses.replace(judged(), round_to=multiple, share=share)

@@ -53,6 +53,7 @@ def convolutions(function, *args):
         ((0, 0, 0, 0, 0, 3), 1, 1),
     ],
 )
+@pytest.mark.one_in(3)
 def test_an_inception_is_run_in_fewer_convolutions(way, widths, as_written, run):
     module, x = Inception(widths), drawn(2, 7, 6, 5)
     variables = filled(module, x)
@@ -74,6 +75,7 @@ def test_an_inception_is_run_in_fewer_convolutions(way, widths, as_written, run)
         (jnp.bfloat16, 0.1, (4, 3, 5, 0, 0, 1)),
     ],
 )
+@pytest.mark.one_in(3)
 def test_an_inception_learns_the_same_in_fewer_convolutions(dtype, close, widths):
     module, x = Inception(widths, dtype=dtype), drawn(2, 7, 6, 5)
     variables = filled(module, x)

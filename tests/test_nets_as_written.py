@@ -128,7 +128,7 @@ def test_it_is_counted_to_the_last_parameter(module, call):
 
 
 @each_net
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_its_maps_and_proofs_are_those_of_the_module(module, call):
     variables = initialised(module, call, IMAGES)
     maps = inspection.feature_maps(module, variables, IMAGES, **call)
@@ -143,7 +143,7 @@ def test_its_maps_and_proofs_are_those_of_the_module(module, call):
 
 
 @each_net
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_pruned_twice_it_is_the_masked_net(module, call):
     variables = initialised(module, call, IMAGES)
     once = check_pruned(module, variables, IMAGES, 1, **call)

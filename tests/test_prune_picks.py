@@ -122,7 +122,7 @@ def assert_same_answers(one, other):
 @EACH_PICK
 @pytest.mark.parametrize("dead", [[0], [3, 7]])
 @pytest.mark.parametrize("gain", ["none", "one"])
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(18)
 def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
     module = Picking(pick, gain)
     variables = dying(module, dead)

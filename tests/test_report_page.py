@@ -289,6 +289,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [50, 51, MOST_ROWS + 1])
+@pytest.mark.one_in(2)
 def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes):
     names = [f"class {number}" for number in range(classes)]
     matrix = np.diag(np.full(classes, 9))

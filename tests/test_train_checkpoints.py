@@ -331,7 +331,7 @@ def test_a_read_of_orbax_s_that_was_given_up_says_nothing_of_its_own(package, to
 
 
 @pytest.mark.parametrize("files", range(1, 12, 2))
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_where_too_few_files_can_be_opened_one_error_tells_so(sound, tmp_path, files, monkeypatch):
     """And nothing is lost; Python has nothing to add of event loops that could not be made."""
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
