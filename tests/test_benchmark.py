@@ -74,6 +74,7 @@ def test_seconds_to_an_accuracy_end_with_the_epoch_that_has_it(tmp_path):
         assert 0 <= epoch["val_accuracy"] <= 1
 
 
+@pytest.mark.thorough
 def test_a_runtime_infers_what_was_exported(monkeypatch):
     pytest.importorskip("jax2onnx")
     monkeypatch.syspath_prepend(ROOT / "scripts" / "contenders")

@@ -95,7 +95,7 @@ def test_a_configuration_with_flipped_or_missing_bytes(sound, tmp_path_factory, 
     shutil.rmtree(copied.path)
 
 
-@settings(FEW_BUT_THE_SAME, max_examples=60)
+@settings(FEW_BUT_THE_SAME, max_examples=25)
 @given(change=st.data())
 def test_a_checkpoint_with_flipped_or_missing_bytes(sound, tmp_path_factory, change):
     run, params = sound

@@ -62,7 +62,7 @@ def keras_net(name):
         for name in keras_nets.WIDTHS
     ],
 )
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(3)
 def test_study_net_equals_keras(name, tmp_path):
     model, module = keras_net(name), models.build(name)
     path = tmp_path / "model.h5"

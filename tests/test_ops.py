@@ -251,6 +251,7 @@ def test_within_flax_layers(dtype, rtol):
     same(got, expected, rtol=rtol, atol=rtol * scale)
 
 
+@pytest.mark.thorough
 def test_under_vmap_remat_and_a_second_derivative():
     x = jax.random.uniform(jax.random.key(1), (3, 1, 6, 6, 3))
     params = Net(True).init(jax.random.key(0), x[0])

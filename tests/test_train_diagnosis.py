@@ -68,6 +68,7 @@ def look(module, params, **kwargs):
 LAST = [f"inception3a/branch{number}/conv" for number in (1, 2, 3, 4)]
 
 
+@pytest.mark.thorough
 def test_dead_maps_into_the_head_leave_its_bias_alone_to_learn():
     module, params = net("googlenet")
     for path in LAST:

@@ -337,6 +337,7 @@ def assert_ends_with(line, said):
     assert all(re.match(r"epoch \d/\d: |validation: ", told) for told in progress)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_ends_the_run_with_a_line(finished, settings, tmp_path):
     run = Run(tmp_path / "run")
     with begun(FULL, run) as child:
