@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from prunable import random_variables
-from tiny_training import SIZE, Images, config
+from tiny_training import SIZE, Images, assert_same, config
 
 from rice_jax import data, ops
 from rice_jax.models.own import Own
@@ -225,6 +225,16 @@ def test_parts_of_a_batch_teach_what_the_whole_does(monkeypatch):
     assert parts[1].signal == 2
     assert parts[1].images == 13
     assert parts[2].confusion.sum() == 13
+
+
+def test_a_step_of_two_programs_is_that_of_one(monkeypatch):
+    """Also once it met a number that is not finite."""
+    batches = [batch(), batch(1), batch(2) | {"weight": np.full(8, np.inf, np.float32)}, batch(3)]
+    one = run(batches)
+    monkeypatch.setattr("rice_jax.train.step.MOST_ARRAYS", 1)
+    two = run(batches)
+    assert [bool(found.finite) for found in two[1]] == [True, True, False, False]
+    assert_same(one, two)
 
 
 def test_bfloat16_is_of_activations_alone():

@@ -1,5 +1,6 @@
 """The two compiled steps: one that learns from a batch, one that measures on a batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from rice_jax.train.feed import AXIS
 from rice_jax.train.state import Params, TrainState, adam, merge, replicate
 from rice_jax.train.teacher import Teacher
 
+MOST_ARRAYS = 50
+"""Of nets with more, the step is two programs, which XLA compiles in less memory than one."""
 Batch = dict[str, Any]
 """image uint8 (B, H, W, C), label int32 (B,), weight float32 (B,), signal int32 (devices,)."""
 
@@ -66,13 +69,9 @@ def train_step(
     the net that learns, augmented alike, and never changes.
     """
 
-    def step(
-        state: TrainState,
-        batch: Batch,
-        index: jax.Array,
-        learning_rate: jax.Array,
-        knowledge: Params,
-    ) -> tuple[TrainState, Metrics]:
+    def measure(
+        state: TrainState, batch: Batch, index: jax.Array, knowledge: Params
+    ) -> tuple[Any, jax.Array]:
         def totals_of(first: jax.Array, part: Batch) -> tuple[Any, ...]:
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
@@ -105,22 +104,26 @@ def train_step(
             size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
         if norms(state.trainable):  # images that see each other in a norm are computed together
             size = len(batch["image"])
-        totals, signal = _over_all(totals_of, batch, size, mesh)
-        loss, correct, images_in_batch, gradients, statistics = totals
-        gradients = jax.tree.map(lambda gradient: gradient / images_in_batch, gradients)
-        finite = _all_finite((loss, gradients)) & (state.step == index)
-        state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            _updated(state, gradients, learning_rate, weight_decay, statistics),
-            state,
-        )
-        return state, Metrics(
-            loss=loss, correct=correct, images=images_in_batch, finite=finite, signal=signal
-        )
+        return _over_all(totals_of, batch, size, mesh)
 
-    compiled = _over(mesh, step, replicated=(True, False, True, True, True), donate=0)
+    learn = functools.partial(_learned, weight_decay=weight_decay)
+
+    def at_once(
+        state: TrainState, batch: Batch, index: jax.Array, rate: jax.Array, knowledge: Params
+    ) -> tuple[TrainState, Metrics]:
+        return learn(state, index, rate, *measure(state, batch, index, knowledge))
+
     knowledge = replicate(teacher.params, mesh) if teacher else {}
-    return lambda state, batch, index, rate: compiled(state, batch, index, rate, knowledge)
+    whole = _over(mesh, at_once, replicated=(True, False, True, True, True), donate=0)
+    first = _over(mesh, measure, replicated=(True, False, True, True))
+    second = _over(mesh, learn, replicated=(True,) * 5, donate=0)
+
+    def step(state: TrainState, batch: Batch, index: Any, rate: Any) -> tuple[TrainState, Metrics]:
+        if len(jax.tree.leaves(state.trainable)) <= MOST_ARRAYS:
+            return whole(state, batch, index, rate, knowledge)
+        return second(state, index, rate, *first(state, batch, index, knowledge))
+
+    return step
 
 
 def eval_step(
@@ -179,6 +182,27 @@ def _at(module: nn.Module, first: jax.Array, part: Batch, state: TrainState) -> 
     if still:  # Keras's frozen norms neither see the batch nor learn of it
         given["still"] = still
     return module.clone(first_image=first, **given)
+
+
+def _learned(
+    state: TrainState,
+    index: jax.Array,
+    learning_rate: jax.Array,
+    totals: Any,
+    signal: jax.Array,
+    *,
+    weight_decay: float,
+) -> tuple[TrainState, Metrics]:
+    """The state after the sums over a batch's images; as it was where they are not finite."""
+    loss, correct, images, gradients, statistics = totals
+    gradients = jax.tree.map(lambda gradient: gradient / images, gradients)
+    finite = _all_finite((loss, gradients)) & (state.step == index)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        _updated(state, gradients, learning_rate, weight_decay, statistics),
+        state,
+    )
+    return state, Metrics(loss=loss, correct=correct, images=images, finite=finite, signal=signal)
 
 
 def _updated(
