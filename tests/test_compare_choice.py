@@ -1,5 +1,6 @@
 """The Pareto front, and the net that is recommended."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rice_jax.report.comparison import choice
 from rice_jax.report.comparison.figures import pictures
-from rice_jax.report.comparison.page import page
+from rice_jax.report.comparison.page import page, recommendation
 from rice_jax.report.page import to_markdown
 
 
@@ -110,3 +111,16 @@ def test_the_standard_error_of_a_test(tmp_path):
     # 900 of 1,002 right, once one right and one wrong answer are added.
     expected = math.sqrt(900 / 1002 * 102 / 1002 / 1000)
     assert choice.standard_error(net) == pytest.approx(expected)
+
+
+def test_a_small_error_of_a_test_is_not_told_as_none(tmp_path):
+    found = read(run_of(tmp_path, "a", 1000, 100))
+    chosen = choice.choose(found, 0.01)
+    text = to_markdown(page(found, choice.pareto_front(found), chosen, []))
+    # 1,001 of 1,002 right: sqrt(1001 / 1002 * 1 / 1002 / 1000) is 0.000999.
+    assert "to within 0.1 points or so" in text
+    images = dataclasses.replace(found[0].summary.augmented, images=100_000)
+    summary = dataclasses.replace(found[0].summary, augmented=images)
+    entry = dataclasses.replace(found[0].entries[0], summary=summary)
+    chosen = dataclasses.replace(chosen, best=dataclasses.replace(found[0], entries=(entry,)))
+    assert "to within 0.001 points or so" in " ".join(recommendation(found, chosen))

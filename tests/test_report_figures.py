@@ -187,6 +187,17 @@ def test_confusion_matrix_writes_counts_and_shares_of_the_true_class():
     assert not any(text.startswith("0\n") for text in texts)
 
 
+def test_a_matrix_and_a_bar_tell_of_what_is_nearly_all_that_it_is_not():
+    texts = {
+        text for text, _ in drawn_texts(figures.confusion_matrix(cells([[9999, 1], [0, 8]]), "ab"))
+    }
+    assert {"9999\n> 99.9 %", "1\n< 0.1 %"} <= texts
+    rows = [made(LayerCosts, report_runs.layer(*each)) for each in (("a", 99_999, 4), ("b", 1, 4))]
+    bars = " ".join(text for text, _ in drawn_texts(figures.flops(rows)))
+    assert "> 99.9 %" in bars
+    assert "100.0 %" not in bars
+
+
 def test_each_of_512_maps_has_its_channel_number_and_dead_ones_say_so():
     texts = assert_clean(figures.feature_maps("c", maps(512) * 0, [3, 400], image=IMAGE))
     assert {str(channel) for channel in range(512)} <= set(texts)
@@ -360,6 +371,20 @@ def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(mo
         (numbers.quantity(50, "FLOPs"), "50 FLOPs"),
         (numbers.percent(0.95333), "95.33 %"),
         (numbers.percent(None), "—"),
+        (numbers.percent(0.99996), "> 99.99 %"),  # one mistake in 25,000 images
+        (numbers.percent(0.9996, 1), "> 99.9 %"),
+        (numbers.percent(0.00002), "< 0.01 %"),
+        (numbers.percent(0.99994), "99.99 %"),
+        (numbers.percent(1), "100.00 %"),
+        (numbers.percent(0), "0.00 %"),
+        (numbers.percent(-1e-20, 1), "0.0 %"),  # what is left of a sum of shares
+        (numbers.percent(1 - 1e-15), "100.00 %"),
+        (numbers.percent(1.25), "125.00 %"),
+        (numbers.fraction(0.9996, 3), "> 0.999"),
+        (numbers.fraction(0.00001), "< 0.0001"),
+        (numbers.fraction(1.0), "1.0000"),
+        (numbers.decimal(0.00002), "< 0.0001"),
+        (numbers.decimal(0), "0.0000"),
         (numbers.count(17301), "17,301"),
         (numbers.decimal(float("inf")), "—"),
         (numbers.decimal(-0.001, 2), "0.00"),

@@ -339,6 +339,29 @@ def test_an_image_a_layer_and_a_filter_are_chosen_by_clicks(tab, address, width)
     assert not tab.complaints
 
 
+def test_small_numbers_are_neither_nothing_nor_all(tab, tmp_path):
+    """Of maps that are weak, and of an answer that is nearly sure."""
+    maps = np.array([[[1.24e-5, -3e-4, 0.0123, 2.5e9]]]) * np.array([[[1]], [[0.5]]])
+    specimens = [
+        gallery.Specimen(np.zeros((8, 8, 3)), {"c": gallery.Seen.of(maps)}, answer, "a")
+        for answer in ([0.99996, 0.00004], [math.nan, math.nan])
+    ]
+    content = gallery.gallery(specimens, ("a", "b"), {})
+    zeros = {"path": "c", "filters": 4, "dead_clean": [], "dead_augmented": [], "proven_dead": []}
+    found = {"layers": [zeros | {"zero_fraction": [0.9999, 0, 0, 1]}], "images": 3}
+    writing.write(run := run_with_maps(tmp_path, content, dead_filters=found))
+    tab.open(f"file://{run.path}/report.html")
+    told = tab.value(TEXT.format("maps"))
+    for ends in ("6.2e-6 to 1.24e-5", "-0.0003 to -0.00015", "0.00615 to 0.0123", "1.25e9 to 2.5e9"):
+        assert ends in told
+    assert "> 99.9\u00a0% of all clean" in tab.value(TEXT.format("filter"))
+    said = tab.value(TEXT.format("answer"))
+    assert "The net says a > 99.9\u00a0%, b < 0.1\u00a0%" in said
+    tab.click("#images button:nth-child(2)")  # whose answer is no number
+    assert "The net says" not in tab.value(TEXT.format("answer"))
+    assert not tab.complaints
+
+
 def test_hostile_names_run_nothing_and_are_shown_as_they_are(tab, tmp_path):
     run = run_with_maps(tmp_path, gallery_of(HOSTILE, HOSTILE[:2]), name=HOSTILE[0])
     writing.write(run)

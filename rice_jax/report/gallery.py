@@ -228,12 +228,12 @@ def kernel(
 
 def _told(specimen: Specimen, classes: Sequence[str]) -> PictureShown:
     probabilities = np.asarray(specimen.probabilities)
-    known = probabilities.size == len(classes) > 0
+    known = probabilities.size == len(classes) > 0 and bool(np.isfinite(probabilities).all())
     return PictureShown(
         label=specimen.label,
         kind=specimen.kind,
         predicted=classes[int(np.argmax(probabilities))] if known else "",
-        probabilities=[round(float(value), 4) for value in probabilities],
+        probabilities=[float(f"{value:.6g}") for value in probabilities] if known else [],
         picture=_text(_jpeg(specimen.pixels)),
     )
 

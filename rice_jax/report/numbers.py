@@ -4,6 +4,8 @@ import math
 from typing import TypeGuard
 
 MISSING = "—"
+_NOISE = 1e-12
+"""What sums of shares may be off by."""
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -16,8 +18,26 @@ def present(value: object) -> TypeGuard[float]:
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """0.9533 as '95.33 %'."""
-    return f"{100 * share:.{digits}f} %" if share is not None and present(share) else MISSING
+    """0.9533 as '95.33 %'; of what is neither nothing nor all '< 0.01 %' and '> 99.99 %'."""
+    if share is None or not present(share):
+        return MISSING
+    return f"{_part(100 * share, 100, digits)} %"
+
+
+def fraction(share: float | None, digits: int = 4) -> str:
+    """0.95333 as '0.9533'; of what is neither nothing nor all '< 0.0001' and '> 0.9999'."""
+    return _part(share, 1, digits) if share is not None and present(share) else MISSING
+
+
+def _part(amount: float, whole: int, digits: int) -> str:
+    """An amount, from which what would round to nothing or to the whole stays apart."""
+    text = f"{amount:z.{digits}f}"
+    least = 10.0**-digits
+    if float(text) == 0 and amount > _NOISE:
+        return f"< {least:.{digits}f}"
+    if float(text) == whole and amount < whole - _NOISE:
+        return f"> {whole - least:.{digits}f}"
+    return text
 
 
 def count(number: float | None) -> str:
@@ -26,8 +46,11 @@ def count(number: float | None) -> str:
 
 
 def decimal(number: float | None, digits: int = 4) -> str:
-    """A plain number with `digits` decimals; what rounds to zero has no sign."""
-    return f"{number:z.{digits}f}" if number is not None and present(number) else MISSING
+    """A plain number with `digits` decimals: 0.00002 as '< 0.0001', -0.00002 as '0.0000'."""
+    if number is None or not present(number):
+        return MISSING
+    text = f"{number:z.{digits}f}"
+    return f"< {10.0**-digits:.{digits}f}" if float(text) == 0 and number > _NOISE else text
 
 
 def short(number: float | None, digits: int = 4) -> str:

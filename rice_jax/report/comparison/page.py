@@ -104,7 +104,7 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
         images = tested.images if tested else None
         paragraphs.append(
             f"A test of {numbers.count(images)} images tells an accuracy to within "
-            f"{100 * error:.1f} points or so (one binomial standard error of the best net): "
+            f"{100 * error:.2g} points or so (one binomial standard error of the best net): "
             "smaller differences may be chance."
         )
     others = [(margin, choosing.choose(nets, margin)) for margin in choosing.MARGINS]
@@ -207,7 +207,7 @@ def _glance(nets: Sequence[NetRuns], front: Front) -> str:
         (
             markdown.escape(net.label),
             tables.cell(net, ACCURACY),
-            numbers.decimal(net.mean("augmented_f1"), 3),
+            numbers.fraction(net.mean("augmented_f1"), 3),
             _flops(net),
             numbers.short(net.mean("params"), 3),
             numbers.seconds(net.mean("latency_seconds")),

@@ -63,7 +63,7 @@ def flops(
             places, amounts = zip(*chosen, strict=True)
             axes.barh(places, amounts, color=color, hatch=hatch, edgecolor="white", label=name)
     for place, (_, _, amount) in enumerate(rows):
-        text = f" {numbers.short(amount, 3)}  {_share(amount / total)}"
+        text = f" {numbers.short(amount, 3)}  {numbers.percent(amount / total, 1)}"
         box = {"fc": "white", "ec": "none", "pad": 0.3}  # keeps grid lines out of the text
         axes.text(amount, place, text, va="center", size=style.SMALL, bbox=box)
     axes.spines["left"].set_zorder(4)  # above those boxes
@@ -76,10 +76,6 @@ def flops(
     axes.set_xlabel(f"FLOPs for one image ({convention} convention, linear axis)")
     style.legend_above(figure, axes, columns=3)
     return figure
-
-
-def _share(part: float) -> str:
-    return "< 0.1 %" if part < 0.0005 else f"{100 * part:.1f} %"
 
 
 def kind_of(layer: LayerCosts) -> str:

@@ -133,7 +133,7 @@ def _accuracies(summary: SummaryFile, *, validated_augmented: bool) -> list[Row]
         ),
         (
             "macro F1, augmented test images",
-            numbers.decimal(augmented.macro_f1 if augmented else None),
+            numbers.fraction(augmented.macro_f1 if augmented else None),
             theirs("macro.f1", functools.partial(numbers.decimal, digits=2)),
         ),
         (

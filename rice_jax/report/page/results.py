@@ -61,8 +61,8 @@ def _evaluated(part: str, result: Result) -> Section:
     many = len(result.per_class) > MOST_CLASSES
     parts: Section = [
         f"## {part.capitalize()} test images",
-        f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} images "
-        f"right, a mean loss of {loss} nats. {_mistakes(result)}",
+        f"Of {numbers.count(result.images)} images {numbers.percent(result.accuracy)} are right, "
+        f"at a mean loss of {loss} nats. {_mistakes(result)}",
         matrix,
         _most_mistaken(result) if many else "",
         _table(result),
@@ -124,5 +124,5 @@ def _table(result: Result) -> str:
 
 
 def _measures(measures: Scores) -> tuple[str, str, str, str]:
-    precision, recall, f1 = map(numbers.decimal, (measures.precision, measures.recall, measures.f1))
+    precision, recall, f1 = map(numbers.fraction, (measures.precision, measures.recall, measures.f1))
     return precision, recall, f1, numbers.count(measures.support)

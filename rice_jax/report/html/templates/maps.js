@@ -13,8 +13,18 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
-const brief = (number) => Number(number.toPrecision(3)).toLocaleString("en");
+// What is neither nothing nor all is not rounded to it.
+function percent(share) {
+  const text = (100 * share).toFixed(1);
+  const told = share > 0 && Number(text) === 0 ? "< 0.1" : share < 1 && Number(text) === 100 ? "> 99.9" : text;
+  return `${told}\u00a0%`;
+}
+
+function brief(number) {
+  const size = Math.abs(number);
+  if (size >= 1e9 || (size > 0 && size < 1e-4)) return number.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  return number.toLocaleString("en", { maximumSignificantDigits: 3 });
+}
 
 function quantity(number) {
   const [scale, prefix] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([s]) => number >= s) ?? [1, ""];
