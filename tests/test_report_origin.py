@@ -55,3 +55,18 @@ def test_a_file_of_weights_is_named(tmp_path):
 def test_random_weights_are_told_of_on_the_sample_alone(tmp_path):
     assert told(tmp_path).startswith("The net started from random weights. The images are")
     assert told(tmp_path, path="rice.zip") == ""
+
+
+@pytest.mark.parametrize("weights", [None, ZOO])
+@pytest.mark.parametrize("history", [None, report_runs.HISTORY])
+def test_of_a_pruned_net_its_parents_weights_are_told(tmp_path, weights, history):
+    """It started neither from random weights nor from the zoo's as they are."""
+    line = told(tmp_path, weights, history=history, prune=report_runs.PRUNED)
+    assert line.startswith("The weights are what is left of those of `runs/final`")
+    assert ("trained on here" in line) == (history is not None)
+    assert "random" not in line
+    assert "as they are" not in line
+
+
+def test_what_trains_a_net_of_ones_own_on_all_images_names_its_file(tmp_path):
+    assert "--config=YOUR_NET.py --config.data.path=" in told(tmp_path, name="mine")

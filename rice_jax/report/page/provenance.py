@@ -1,6 +1,6 @@
 """The page's second line: where the weights are from, and what the sample of photographs is."""
 
-from rice_jax import data, zoo
+from rice_jax import data, nets, zoo
 from rice_jax.records import WeightsTold
 from rice_jax.report import markdown, numbers
 from rice_jax.report.record import Record
@@ -11,7 +11,11 @@ def origin(record: Record) -> str:
     on_sample = (record.config.config.get("data") or {}).get("path") == data.SAMPLE
     weights = record.config.weights
     parts = []
-    if weights or on_sample:
+    made_from = record.lighten or record.prune
+    if made_from is not None:
+        of = f"The weights are what is left of those of {markdown.code(made_from.request.parent)}"
+        parts.append(f"{of}, trained on here." if record.history else f"{of}.")
+    elif weights or on_sample:
         parts.append(_weights(weights, trained_here=bool(record.history)))
     if on_sample:
         parts += [_sample(record), _all_images(record)]
@@ -47,5 +51,6 @@ def _sample(record: Record) -> str:
 
 
 def _all_images(record: Record) -> str:
-    command = f"rice-jax train --config={record.model} --config.data.path=rice-image-dataset.zip"
+    name = record.model if record.model in nets.NETS else "YOUR_NET.py"
+    command = f"rice-jax train --config={name} --config.data.path=rice-image-dataset.zip"
     return f"To train on all 75,000: {markdown.code(data.DOWNLOAD)}, then {markdown.code(command)}."
