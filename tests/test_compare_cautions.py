@@ -180,3 +180,13 @@ def test_what_a_run_lacks_to_be_weighed_is_named_with_its_command(tmp_path):
     assert f"`{bare}` lacks evaluation and profile: `{command}`" in text
     assert " lacks " not in told(read(whole))
     assert "there is nothing to weigh yet" in told(read(bare))
+
+
+def test_images_of_no_test_split_are_said(tmp_path):
+    """Whose figures stand beside the study's, though all nets were evaluated on the same ones."""
+    runs = [run_of(tmp_path / name, name, 900, 100) for name in ("cnn", "final")]
+    assert "Not the test split" not in told(read(*runs))
+    for run in runs:
+        run.write_json("evaluation.json", EVALUATED | {"path": "my_field"})
+    text = told(read(*runs))
+    assert "**Not the test split.** Evaluated on `my_field`: the study's figures" in text

@@ -64,6 +64,8 @@ def test_of_equal_flops_the_fewer_parameters_are_chosen_then_accuracy(tmp_path):
         (300, 4000, "3 times fewer, with 4 times as many parameters"),
         (300, 1000, "3 times fewer, with about as many parameters"),
         (900, 500, "about as many, with 2 times fewer parameters"),
+        (300, 999, "3 times fewer, with about as many parameters"),
+        (300, 1001, "3 times fewer, with about as many parameters"),
     ],
 )
 def test_what_a_net_costs_beside_the_best_is_told_as_more_or_fewer(tmp_path, flops, params, said):

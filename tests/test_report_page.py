@@ -1,6 +1,7 @@
 """report.md of a run: what each stage left, and nothing that is not there."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -346,3 +347,37 @@ def test_latency_is_told_with_the_way_there_and_back_where_that_was_measured(tmp
     del older["time"]["measured"]["from_host"]
     text = text_of(make_run(tmp_path / "then", profile=older))
     assert "(middle 80 %: 1 ms to 3 ms), and 900" in text
+
+
+def test_images_from_elsewhere_are_told_wherever_the_figures_stand(tmp_path):
+    """Of another folder than the test split, beside which no figure of the study's belongs."""
+    half = result()
+    evaluation = {"clean": half, "augmented": half, "path": "my_field"}
+    studied = {"augmented_test_accuracy": 0.8675, "macro": {"f1": 0.87}, "val_loss": 0.03}
+    run = make_run(tmp_path, evaluation=evaluation, profile=profile(reported=studied))
+    text = text_of(run)
+    rows = {row[0]: row[1:] for row in table_rows(text)}
+    assert rows["accuracy, augmented images of my_field"] == ["83.33 %", "—"]
+    assert rows["macro F1, augmented images of my_field"] == ["0.8500", "—"]
+    assert rows["loss, validation (nats)"][1] != "—"
+    assert "accuracy, clean test images" not in rows
+    assert "83.33 % of the clean images of `my_field`, and" in text
+    assert text.count("They are those of `my_field`, not of the run's test split.") == 2
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((None, 0.1, 0.2), "The learning rate went from 0.1 to 0.2 at epoch 3."),
+        ((0.1, math.nan, 0.2), ""),
+        ((0.2, 0.1, 0.0), "The learning rate went from 0.2 to 0.1 at epoch 2, to 0 at epoch 3."),
+        ((*range(9, 1, -1), 0), "9 in the first, 9 at most, 0 in the last."),
+    ],
+)
+def test_rates_that_are_missing_or_nothing(tmp_path, rates, said):
+    cells = ["" if rate is None else rate for rate in rates]
+    rows = [f"{epoch},1,0.5,1,0.5,{rate}\n" for epoch, rate in enumerate(cells, 1)]
+    header = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate\n"
+    text = text_of(make_run(tmp_path, history=header + "".join(rows)))
+    assert said in text
+    assert said or "learning rate went" not in text

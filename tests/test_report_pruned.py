@@ -15,9 +15,17 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
 
 
 def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
-    certificate = PRUNED["certificate"] | {"departure": "sqrt in conv1 takes 8, 7"}
+    certificate = PRUNED["certificate"] | {"departure": "sqrt in my_own_conv takes 8, 7"}
     text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
-    assert "not proven for others, for sqrt in conv1 takes 8, 7." in text
+    said = "not proven for others, for sqrt in my\\_own\\_conv takes 8, 7."
+    assert said in text
+
+
+def test_a_bound_is_rounded_to_no_less(tmp_path):
+    most = {"max_abs_logit_difference": 1.21e-5, "max_relative_logit_difference": 1.1e-6}
+    certificate = PRUNED["certificate"] | most
+    text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
+    assert "differs by more than 1.3e-05 (2e-06 of the largest logit)" in text
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "l1"])

@@ -1,5 +1,6 @@
 """Figures as a person reads them; what is missing is a dash."""
 
+import decimal as decimals
 import math
 from typing import TypeGuard
 
@@ -72,6 +73,14 @@ def quantity(number: float | None, unit: str, digits: int = 4) -> str:
 def at_least(text: str, complete: bool) -> str:
     """A count as text, with '≥' before it where the count lacks something."""
     return text if complete or text == MISSING else f"≥ {text}"
+
+
+def at_most(bound: float | None, digits: int) -> str:
+    """A bound as text, rounded away from 0: 0.000123 as '0.00013' in two significant digits."""
+    if bound is None or not present(bound):
+        return MISSING
+    context = decimals.Context(prec=digits, rounding=decimals.ROUND_UP)
+    return f"{float(context.create_decimal(repr(float(bound)))):.{digits}g}"
 
 
 def seconds(duration: float | None) -> str:

@@ -42,6 +42,12 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
             f"(`data.split_seed`, by default the run's seed): {splits}. Small differences may be "
             "the images'."
         )
+    folders = dict.fromkeys(filter(None, (entry.record.tested_elsewhere for entry in entries)))
+    if folders:
+        found.append(
+            f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: the "
+            "study's figures beside are of other images."
+        )
     by_chance = [net for net in nets if any(_at_chance(e.record) for e in net.entries)]
     if by_chance:
         found.append(

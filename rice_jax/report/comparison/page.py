@@ -186,7 +186,7 @@ def _beside(best: NetRuns, net: NetRuns, measure: str) -> str:
     if not theirs or not own:
         return numbers.MISSING
     fewer, more = f"{theirs / own:.3g}", f"{own / theirs:.3g}"
-    if fewer == more:
+    if fewer == more or "1" in (fewer, more):
         return "about as many"
     return f"{fewer} times fewer" if own < theirs else f"{more} times as many"
 
@@ -307,8 +307,9 @@ def _certificate(prune: PruneFile | None) -> str:
         return numbers.MISSING
     proven = "proven for every image" if certificate.proven else "measured"
     relative = certificate.max_relative_logit_difference
-    share = f" ({relative:.0e} of the largest)" if numbers.present(relative) else ""
+    known = numbers.present(relative)
+    share = f" ({numbers.at_most(relative, 1)} of the largest)" if known else ""
     return (
-        f"logits within {certificate.max_abs_logit_difference:.1e}{share} on "
+        f"logits within {numbers.at_most(certificate.max_abs_logit_difference, 2)}{share} on "
         f"{numbers.count(certificate.images)} images, {proven}"
     )

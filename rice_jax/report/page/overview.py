@@ -46,7 +46,7 @@ def opening(record: Record, summary: SummaryFile) -> Section:
             "`--config.data.path=sample`, or the Kaggle archive 'Rice Image Dataset', its unpacked "
             "folder, or any folder of class folders."
         )
-    sentences = [_net(record), _learned(record, summary), _does(summary)]
+    sentences = [_net(record), _learned(record, summary), _does(record, summary)]
     parts.append(" ".join(sentence for sentence in sentences if sentence))
     return [part for part in parts if part]
 
@@ -79,15 +79,21 @@ def _learned(record: Record, summary: SummaryFile) -> str:
     return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
 
 
-def _does(summary: SummaryFile) -> str:
+def _does(record: Record, summary: SummaryFile) -> str:
     clean, augmented = summary.clean, summary.augmented
     if not clean or not augmented:
         return ""
     return (
-        f"It names the class of {numbers.percent(clean.accuracy)} of the clean test images, "
+        f"It names the class of {numbers.percent(clean.accuracy)} of the clean {_tested(record)}, "
         f"and of {numbers.percent(augmented.accuracy)} once they are flipped, turned, zoomed, "
         "shifted and changed in contrast."
     )
+
+
+def _tested(record: Record) -> str:
+    """What to call the images that it was evaluated on."""
+    folder = record.tested_elsewhere
+    return f"images of {markdown.code(folder)}" if folder else "test images"
 
 
 def _plural(number: int, noun: str) -> str:
@@ -96,7 +102,7 @@ def _plural(number: int, noun: str) -> str:
 
 def headline(record: Record, summary: SummaryFile) -> Section:
     """The table of headline figures, the study's beside them where it has the net."""
-    accuracies = _accuracies(summary, validated_augmented=record.validated_augmented)
+    accuracies = _accuracies(record, summary)
     rows = [*accuracies, *_costs(summary), *_dead(summary)]
     known = summary.reported is not None
     header = ("", "this run", "the study") if known else ("", "this run")
@@ -114,39 +120,42 @@ Row = tuple[str, str, str]
 """What it is, the run's figure, the study's."""
 
 
-def _accuracies(summary: SummaryFile, *, validated_augmented: bool) -> list[Row]:
-    def theirs(field: str, form: Form) -> str:
-        return reported.cell(summary, field, form)
+def _accuracies(record: Record, summary: SummaryFile) -> list[Row]:
+    def theirs(field: str, form: Form, *, other: bool) -> str:
+        """The study's, where the run's are not of `other` images."""
+        return numbers.MISSING if other else reported.cell(summary, field, form)
 
+    tested, elsewhere = _tested(record), bool(record.tested_elsewhere)
+    validated_augmented = record.validated_augmented
     clean, augmented = summary.clean, summary.augmented
     validation = "augmented validation images" if validated_augmented else "validation"
     return [
         (
-            "accuracy, clean test images",
+            f"accuracy, clean {tested}",
             numbers.percent(clean.accuracy if clean else None),
             numbers.MISSING,
         ),
         (
-            "accuracy, augmented test images",
+            f"accuracy, augmented {tested}",
             numbers.percent(augmented.accuracy if augmented else None),
-            theirs("augmented_test_accuracy", numbers.percent),
+            theirs("augmented_test_accuracy", numbers.percent, other=elsewhere),
         ),
         (
-            "macro F1, augmented test images",
+            f"macro F1, augmented {tested}",
             numbers.fraction(augmented.macro_f1 if augmented else None),
-            theirs("macro.f1", functools.partial(numbers.decimal, digits=2)),
+            theirs("macro.f1", functools.partial(numbers.decimal, digits=2), other=elsewhere),
         ),
         (
             f"accuracy, {validation}",
             numbers.percent(summary.val_accuracy),
-            numbers.MISSING if validated_augmented else theirs("val_accuracy", numbers.percent),
+            theirs("val_accuracy", numbers.percent, other=validated_augmented),
         ),
         (
             f"loss, {validation} (nats)",
             numbers.decimal(summary.val_loss),
-            numbers.MISSING if validated_augmented else theirs("val_loss", numbers.decimal),
+            theirs("val_loss", numbers.decimal, other=validated_augmented),
         ),
-        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch", numbers.count)),
+        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch", numbers.count, other=False)),
     ]
 
 

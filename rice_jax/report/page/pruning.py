@@ -83,16 +83,16 @@ def _certificate(certificate: CertificateTold | None) -> str:
         else "on these images, and is not proven for others"
     )
     if certificate.departure:
-        where += f", for {certificate.departure}"
+        where += f", for {markdown.escape(certificate.departure)}"
     most, relative = (
         certificate.max_abs_logit_difference,
         certificate.max_relative_logit_difference,
     )
-    by = f"{most:.2g}" if numbers.present(most) else numbers.MISSING
-    share = f" ({relative:.1g} of the largest logit)" if numbers.present(relative) else ""
+    known = numbers.present(relative)
+    share = f" ({numbers.at_most(relative, 1)} of the largest logit)" if known else ""
     return (
         f"On {numbers.count(certificate.images)} images no logit of the net before training "
-        f"went on differs by more than {by}{share} from "
+        f"went on differs by more than {numbers.at_most(most, 2)}{share} from "
         f"the whole net's, and {numbers.count(certificate.changed_predictions)} predictions "
         f"change. This holds {where}."
     )

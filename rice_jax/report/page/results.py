@@ -33,16 +33,16 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
     changes = [
         f"to {rate:.2g} at epoch {row.epoch}"
         for row, before, rate in zip(record.history[1:], rates, rates[1:], strict=False)
-        if rate and before and rate != before
+        if numbers.present(rate) and numbers.present(before) and rate != before
     ]
+    known = [rate for rate in rates if numbers.present(rate)]
     if len(changes) > _FEW_RATES:
-        known = [rate for rate in rates if rate]
         parts.append(
             f"The learning rate changed from epoch to epoch: {known[0]:.2g} in the first, "
             f"{max(known):.2g} at most, {known[-1]:.2g} in the last."
         )
     elif changes:
-        parts.append(f"The learning rate went from {rates[0]:.2g} {', '.join(changes)}.")
+        parts.append(f"The learning rate went from {known[0]:.2g} {', '.join(changes)}.")
     parts.append(picture("Loss, accuracy and learning rate by epoch", "curves.png"))
     return parts
 
@@ -52,15 +52,17 @@ def evaluation(run: Run, record: Record) -> list[Section]:
     if record.evaluation is None:
         command = markdown.code(stage_command(run, record, "evaluate"))
         return [["## Test images", f"Not evaluated yet: {command} does it."]]
-    return [_evaluated(part, result) for part, result in record.results.items()]
+    return [_evaluated(record, part, result) for part, result in record.results.items()]
 
 
-def _evaluated(part: str, result: Result) -> Section:
+def _evaluated(record: Record, part: str, result: Result) -> Section:
+    folder = record.tested_elsewhere
     loss = numbers.decimal(result.loss)
     matrix = picture(f"Confusion matrix, {part} images", f"confusion_matrix_{part}.png")
     many = len(result.per_class) > MOST_CLASSES
     parts: Section = [
         f"## {part.capitalize()} test images",
+        f"They are those of {markdown.code(folder)}, not of the run's test split." if folder else "",
         f"Of {numbers.count(result.images)} images {numbers.percent(result.accuracy)} are right, "
         f"at a mean loss of {loss} nats. {_mistakes(result)}",
         matrix,
