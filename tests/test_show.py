@@ -1,5 +1,6 @@
 """The live page: its one question, what it refuses, and a browser that asks it."""
 
+import contextlib
 import io
 import json
 import socket
@@ -19,6 +20,8 @@ from werkzeug.test import Client
 from rice_jax import show, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
+from rice_jax.records import plain
+from rice_jax.report import gallery
 from rice_jax.run import Run
 from rice_jax.show import server as serving
 from rice_jax.train import state
@@ -169,13 +172,21 @@ def test_a_run_without_a_net_gives_its_port_back(tmp_path):
 @pytest.fixture(scope="module")
 def served(look):
     """The page's address; the server ends with the module."""
-    html = show.page(look.name, look.classes)
-    server = show.Server(serving.Application(html, look), show.port_taken(0))
+    with running(serving.Application(show.page(look.name, look.classes), look)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(application):
+    """The address of an application, which ends with the context."""
+    server = show.Server(application, show.port_taken(0))
     thread = threading.Thread(target=server.run)
     thread.start()
-    yield server.address
-    server.stop()
-    thread.join(10)
+    try:
+        yield server.address
+    finally:
+        server.stop()
+        thread.join(10)
     assert not thread.is_alive()
 
 
@@ -220,6 +231,32 @@ def test_a_file_that_is_no_image_is_told_and_the_next_one_looked_at(tab, served,
     assert tab.value("document.getElementById('found').hidden")
     tab.give("#file", image)
     tab.until(FOUND)
+
+
+def test_what_goes_wrong_is_not_told_as_a_server_that_is_gone(tab, monkeypatch, tmp_path):
+    """An image too large, and an error that nobody thought of; then a net without any map."""
+
+    def look(content):
+        if content == b"error":
+            raise RuntimeError("nobody thought of this")
+        answer = gallery.gallery([gallery.Specimen(np.zeros((8, 8, 3)), {}, [1.0, 0.0])], "ab", {})
+        return plain(answer) | {"words": {}}
+
+    monkeypatch.setattr(serving, "MOST_BYTES", 1 << 20)
+    with running(serving.Application(show.page("mine", "ab"), look)) as address:
+        tab.open(address)
+        for content, said in (
+            (b"x" * ((1 << 20) + 1), "larger than 1 MiB"),
+            (b"error", "the server failed (500)"),
+        ):
+            (tmp_path / "image").write_bytes(content)
+            tab.give("#file", tmp_path / "image")
+            tab.until(f"document.getElementById('said').innerText.includes('{said}')")
+        (tmp_path / "image").write_bytes(b"image")
+        tab.give("#file", tmp_path / "image")
+        tab.until(FOUND)
+        assert tab.value("document.getElementById('class').innerText") == "a, 100.0\u00a0%"
+        assert not [told for told in tab.complaints if "500" not in str(told)]
 
 
 def test_the_camera_gives_a_picture(tab, served):

@@ -34,7 +34,14 @@ Look = Callable[[bytes], dict[str, Any]]
 def page(name: str, classes: Sequence[str]) -> str:
     """The page of a net called `name`, which asks for /see alone."""
     scripts = ["maps.js", "show.js"]
-    return document("show.html", f"{name}, live", scripts=scripts, name=name, classes=classes)
+    return document(
+        "show.html",
+        f"{name}, live",
+        scripts=scripts,
+        name=name,
+        classes=classes,
+        most=MOST_BYTES,
+    )
 
 
 class Application:

@@ -8,8 +8,7 @@ async function ask(image) {
   find("said").textContent = "Looking ...";
   let answer;
   try {
-    const response = await fetch("/see", { method: "POST", body: image });
-    answer = await response.json();
+    answer = await answered(image);
   } catch {
     answer = { error: "the server does not answer: is rice-jax show still running?" };
   }
@@ -18,6 +17,15 @@ async function ask(image) {
   find("said").classList.toggle("wrong", Boolean(answer.error));
   find("found").hidden = Boolean(answer.error);
   if (!answer.error) present(answer);
+}
+
+// What the server says of an image; it would hang up on one that is too large.
+async function answered(image) {
+  const most = Number(find("drop").dataset.most);
+  if (image.size > most) return { error: `larger than ${most / 2 ** 20} MiB` };
+  const response = await fetch("/see", { method: "POST", body: image });
+  const failed = { error: `the server failed (${response.status}): where rice-jax show runs it is told why` };
+  return response.json().catch(() => failed);
 }
 
 function present(answer) {
@@ -36,7 +44,8 @@ function present(answer) {
     element("h3", {}, layer.path || "output", element("small", {},
       ` ${layer.filters} maps of ${layer.size.join(" x ")}` + (layer.shown.length < layer.filters ? `, the ${layer.shown.length} strongest` : ""))),
     element("div", { class: "maps", "data-layer": i }, ...buttons(layer, 0, -1, (place) => pick(i, place)))]));
-  pick(0, 0, false);
+  find("filter").replaceChildren();
+  if (gallery.layers.length) pick(0, 0, false);  // a net without convolutions has no maps
 }
 
 function pick(number, place, bringIt = true) {
