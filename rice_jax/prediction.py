@@ -231,18 +231,28 @@ class _Json:
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = classes
+        # What other encodings lack is written in ways of their own, which are no JSON.
+        self._escaped = not (sys.stdout.encoding or "").lower().startswith("utf")
 
     def show(self, prediction: Prediction) -> None:
         content: dict[str, Any] = {"image": prediction.image}
         if prediction.probabilities is None:
             content["error"] = prediction.error
         else:
-            values = [round(float(value), 6) for value in prediction.probabilities]
+            values = [float(f"{value:.6g}") for value in prediction.probabilities]
             best = int(np.argmax(prediction.probabilities))
             content["class"] = self._classes[best]
             content["probability"] = values[best]
             content["probabilities"] = dict(zip(self._classes, values, strict=True))
-        print(dumps(content, ensure_ascii=False, allow_nan=False), flush=True)
+        print(dumps(content, ensure_ascii=self._escaped, allow_nan=False), flush=True)
+
+
+_ABOUT = ("image", "class", "probability")
+
+
+def _column(name: str) -> str:
+    """What the column of a class is called: by its name, but for those of the other columns."""
+    return f"class {name}" if name in (*_ABOUT, "error") else name
 
 
 class _Csv:
@@ -251,7 +261,7 @@ class _Csv:
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = classes
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        self._writer.writerow(["image", "class", "probability", *classes, "error"])
+        self._writer.writerow([*_ABOUT, *map(_column, classes), "error"])
 
     def show(self, prediction: Prediction) -> None:
         if prediction.probabilities is None:
@@ -259,7 +269,7 @@ class _Csv:
             self._writer.writerow([prediction.image, *empty, prediction.error])
         else:
             best = int(np.argmax(prediction.probabilities))
-            values = [f"{value:.6f}" for value in prediction.probabilities]
+            values = [f"{value:.6g}" for value in prediction.probabilities]
             row = [prediction.image, self._classes[best], values[best], *values, ""]
             self._writer.writerow(row)
         sys.stdout.flush()

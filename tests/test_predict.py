@@ -120,6 +120,48 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
         find_images([str(tmp_path)])
 
 
+ODD = ("error", "image", "class", "probability", "né \U0001f33e\n", 'a,"b"')
+"""Classes called as columns are, and in letters that not all encodings have."""
+
+
+@pytest.fixture
+def answered(run, monkeypatch):
+    """Prints what a net of odd classes, whose last is all but sure, says of an image: the bytes."""
+
+    def answer(form, encoding, probabilities=(0.0, 2e-9, 0.0, 0.0, 0.0, 0.9999)):
+        net = dataclasses.replace(train.load(run), classes=ODD)
+        said = predicting.Prediction("é.png", np.array(probabilities, np.float32))
+        monkeypatch.setattr(train, "load", lambda run: net)
+        monkeypatch.setattr(predicting, "predict", lambda *args, **kwargs: iter([said]))
+        file = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="")
+        monkeypatch.setattr(predicting.sys, "stdout", file)
+        predicting.answer(run, ["é.png"], [], form=form)
+        file.flush()
+        return file.buffer.getvalue().decode(encoding)
+
+    return answer
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_json_is_json_in_whatever_encoding(answered, encoding):
+    (line,) = answered("json", encoding).splitlines()
+    told = json.loads(line)
+    assert told["image"] == "é.png"
+    assert tuple(told["probabilities"]) == ODD
+    assert ("é" in line) == (encoding == "utf-8")
+    assert told["probabilities"]["image"] == pytest.approx(2e-9)  # small, not nothing
+
+
+def test_columns_of_csv_have_names_of_their_own(answered):
+    text = answered("csv", "utf-8")
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert len(row) == 4 + len(ODD)
+    assert (row["image"], row["error"], row["class"]) == ("é.png", "", 'a,"b"')
+    assert float(row["class image"]) == pytest.approx(2e-9)
+    assert float(row["class error"]) == 0
+    assert float(row['a,"b"']) == pytest.approx(0.9999)
+
+
 def test_of_no_image_nothing_is_said(trained):
     assert list(predict(trained, [])) == []
 
