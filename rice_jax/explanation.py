@@ -54,7 +54,8 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     title = f"{PurePath(prediction.image).name}: {said[0][0]}, {numbers.percent(said[0][1], 1)}"
     title += f", says {trained.config.model.name}"
     target = Run(folder)
-    names = {path: PurePath(figures.feature_maps_file(path)).name for path in maps}
+    files = figures.feature_maps_files(maps, taken=[PurePath(_SALIENCY).stem])
+    names = {path: PurePath(file).name for path, file in files.items()}
     _refuse_strangers(target, [_SALIENCY, *names.values()])
     target.create()
     # First, so that whenever a kill comes the next image's pictures may go here too.

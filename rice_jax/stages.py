@@ -327,6 +327,7 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
     image = data.decode(record["image"], job.config.data.image_size)
     maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
+    files = figures.feature_maps_files(maps)
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
@@ -336,7 +337,7 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
             synthetic=dataset.synthetic,
             **marked.get(path, {}),
         )
-        job.run.write_bytes(figures.feature_maps_file(path), figures.png(figure))
+        job.run.write_bytes(files[path], figures.png(figure))
 
 
 STAGES = {"train": _train, "evaluate": _evaluate, "profile": _profile, "inspect": _inspect}

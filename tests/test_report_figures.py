@@ -284,6 +284,15 @@ def test_a_layers_picture_has_a_plain_file_name(path, file):
     assert figures.feature_maps_file(path) == file
 
 
+def test_no_two_layers_share_a_picture():
+    paths = ["a/b", "a_b", "a b", "A_b", "", "root", "saliency", "a_b@2"]
+    files = figures.feature_maps_files(paths, taken=["saliency"])
+    assert list(files) == paths
+    assert len({file.casefold() for file in [*files.values(), "feature_maps/saliency.png"]}) == 9
+    assert files["a/b"] == "feature_maps/a_b.png"
+    assert files["a_b@2"] == "feature_maps/a_b@2.png"
+
+
 def test_dead_filters_fall_into_disjoint_fates():
     indices = {"dead_clean": [0, 1, 2], "dead_augmented": [0, 2, 3], "proven_dead": [0]}
     zeros = [1.0] * 4 + [0.5] * 4 + [0.99, 0.999]

@@ -3,7 +3,8 @@
 import functools
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -138,6 +139,24 @@ def feature_maps_file(path: str) -> str:
     """
     name = re.sub(r"[^\w.@-]", "_", path.replace("#", "-")) or "root"
     return f"feature_maps/{name}.png"
+
+
+def feature_maps_files(paths: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """By path the name of its picture, as `feature_maps_file` has it; no two share one.
+
+    Args:
+        paths: in the net's order: of those that would share a name, as 'a/b' and 'a_b', the later
+            ones get a number: a_b~2.png.
+        taken: names without their ending that are another picture's.
+    """
+    met = Counter(f"feature_maps/{name}.png" for name in taken)
+    found = {}
+    for path in paths:
+        file = feature_maps_file(path)
+        same = file.casefold()  # as some systems take them
+        met[same] += 1
+        found[path] = file if met[same] == 1 else f"{file.removesuffix('.png')}~{met[same]}.png"
+    return found
 
 
 @style.styled

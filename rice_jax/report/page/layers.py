@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rice_jax.records import LayerCosts, LayerFilters, ProfileFile, Timed
 from rice_jax.report import markdown, numbers
-from rice_jax.report.figures import feature_maps_file
+from rice_jax.report.figures import feature_maps_files
 from rice_jax.report.page.blocks import Section, Shown, picture
 from rice_jax.report.page.overview import stage_command
 from rice_jax.report.record import Record
@@ -210,7 +210,8 @@ def feature_maps(run: Run, record: Record) -> Section:
     folder = run.path / "feature_maps"
     found = {f"feature_maps/{file.name}" for file in folder.glob("*.png")}
     layers = record.dead_filters.layers if record.dead_filters else []
-    names = {feature_maps_file(layer.path): layer.path for layer in layers}
+    files_of = feature_maps_files(layer.path for layer in layers)
+    names = {file: path for path, file in files_of.items()}
     titles = {file: path for file, path in names.items() if file in found}
     again = (file for file in sorted(found) if f"{file.rpartition('@')[0]}.png" in names)
     titles |= {file: file.split("/")[1] for file in again}  # a layer that is called twice
