@@ -393,6 +393,7 @@ def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(mo
         (numbers.fraction(0.00001), "< 0.0001"),
         (numbers.fraction(1.0), "1.0000"),
         (numbers.decimal(0.00002), "< 0.0001"),
+        (numbers.decimal(1e-30), "< 0.0001"),
         (numbers.decimal(0), "0.0000"),
         (numbers.at_most(0.000121, 2), "0.00013"),
         (numbers.at_most(1.01e-7, 1), "2e-07"),

@@ -51,7 +51,7 @@ def decimal(number: float | None, digits: int = 4) -> str:
     if number is None or not present(number):
         return MISSING
     text = f"{number:z.{digits}f}"
-    return f"< {10.0**-digits:.{digits}f}" if float(text) == 0 and number > _NOISE else text
+    return f"< {10.0**-digits:.{digits}f}" if float(text) == 0 and number > 0 else text
 
 
 def short(number: float | None, digits: int = 4) -> str:
