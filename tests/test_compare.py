@@ -170,7 +170,7 @@ def test_the_page_recommends_in_words_and_says_why(compared):
     assert "20 times fewer" in text
     assert "| 0 points | final | 95.50 % ± 0.71 % | 1 k |" in text
     assert "290.54 (correct: 209.54)" in text
-    assert "logits within 2.0e-07 on 30 images" in text
+    assert "logits within 2e-07 on 30 images" in text
 
 
 class _Links(HTMLParser):

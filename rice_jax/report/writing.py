@@ -69,13 +69,13 @@ def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
     if record.history:
         title = f"{model}: training"
         yield "curves.png", figures.curves(record.history, title=title, synthetic=synthetic)
-    elsewhere = f"; images of {record.tested_elsewhere}" if record.tested_elsewhere else ""
+    place = f"; images of {record.tested_elsewhere}" if record.tested_elsewhere else ""
     for part, result in record.results.items():
         figure = figures.confusion_matrix(
             result.confused(),
             list(result.per_class),
             f"{model}: {part} test images",
-            f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} right{elsewhere}",
+            f"{numbers.percent(result.accuracy)} of {numbers.count(result.images)} right{place}",
             synthetic=synthetic,
         )
         yield f"confusion_matrix_{part}.png", figure

@@ -4,13 +4,8 @@ from rice_jax.report.figures.benchmark import speeds
 from rice_jax.report.figures.growth import growth
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
-from rice_jax.report.figures.pictures import (
-    classes,
-    feature_maps,
-    feature_maps_file,
-    feature_maps_files,
-    saliency,
-)
+from rice_jax.report.figures.names import feature_maps_file, feature_maps_files
+from rice_jax.report.figures.pictures import classes, feature_maps, saliency
 from rice_jax.report.figures.pruning import (
     budgets,
     filters_left,

@@ -2,9 +2,7 @@
 
 import functools
 import math
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -129,34 +127,6 @@ def saliency(
     axes.set(xlim=(0, style.WIDTH), ylim=(side + below, 0))
     axes.text(margin, side + 0.1, "\n".join(told), va="top", linespacing=1.4)
     return figure
-
-
-def feature_maps_file(path: str) -> str:
-    """Name, in a run's folder, of the picture of a layer's maps: feature_maps/LAYER.png.
-
-    '/' and whatever a file name or a link had better not hold become '_'; '#', which counts the
-    kernels of a layer, becomes '-'; the root module is 'root'.
-    """
-    name = re.sub(r"[^\w.@-]", "_", path.replace("#", "-")) or "root"
-    return f"feature_maps/{name}.png"
-
-
-def feature_maps_files(paths: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """By path the name of its picture, as `feature_maps_file` has it; no two share one.
-
-    Args:
-        paths: in the net's order: of those that would share a name, as 'a/b' and 'a_b', the later
-            ones get a number: a_b~2.png.
-        taken: names without their ending that are another picture's.
-    """
-    met = Counter(f"feature_maps/{name}.png" for name in taken)
-    found = {}
-    for path in paths:
-        file = feature_maps_file(path)
-        same = file.casefold()  # as some systems take them
-        met[same] += 1
-        found[path] = file if met[same] == 1 else f"{file.removesuffix('.png')}~{met[same]}.png"
-    return found
 
 
 @style.styled

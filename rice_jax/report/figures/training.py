@@ -193,6 +193,6 @@ def _write_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float
     for (row, column), count in np.ndenumerate(counts):
         if not count:
             continue
-        text = str(count) + (f"\n{numbers.percent(shares[row, column], 1)}" if roomy else "")
+        text = str(count) + (f"\n{numbers.percent(float(shares[row, column]), 1)}" if roomy else "")
         color = "white" if shares[row, column] > 0.35 else style.INK
         axes.text(column, row, text, ha="center", va="center", size=size, color=color)

@@ -155,7 +155,11 @@ def _accuracies(record: Record, summary: SummaryFile) -> list[Row]:
             numbers.decimal(summary.val_loss),
             theirs("val_loss", numbers.decimal, other=validated_augmented),
         ),
-        ("best epoch", numbers.count(summary.best_epoch), theirs("best_epoch", numbers.count, other=False)),
+        (
+            "best epoch",
+            numbers.count(summary.best_epoch),
+            theirs("best_epoch", numbers.count, other=False),
+        ),
     ]
 
 

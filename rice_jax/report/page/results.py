@@ -62,7 +62,9 @@ def _evaluated(record: Record, part: str, result: Result) -> Section:
     many = len(result.per_class) > MOST_CLASSES
     parts: Section = [
         f"## {part.capitalize()} test images",
-        f"They are those of {markdown.code(folder)}, not of the run's test split." if folder else "",
+        f"They are those of {markdown.code(folder)}, not of the run's test split."
+        if folder
+        else "",
         f"Of {numbers.count(result.images)} images {numbers.percent(result.accuracy)} are right, "
         f"at a mean loss of {loss} nats. {_mistakes(result)}",
         matrix,
@@ -126,5 +128,7 @@ def _table(result: Result) -> str:
 
 
 def _measures(measures: Scores) -> tuple[str, str, str, str]:
-    precision, recall, f1 = map(numbers.fraction, (measures.precision, measures.recall, measures.f1))
+    precision, recall, f1 = map(
+        numbers.fraction, (measures.precision, measures.recall, measures.f1)
+    )
     return precision, recall, f1, numbers.count(measures.support)
