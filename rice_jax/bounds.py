@@ -201,6 +201,20 @@ class Field:
     meaning: str
     bounds: Bounds
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default", fitted(self.default, self.bounds))
+
+
+def fitted(value: Any, bounds: Bounds) -> Any:
+    """A value as flags and JSON give it: 0 is 0.0 where any number may be, and a list a tuple.
+
+    Else the type of a default, which a flag's has to be, would allow whole numbers alone.
+    """
+    if isinstance(bounds, Several) and isinstance(value, tuple | list):
+        return tuple(fitted(each, bounds.each) for each in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if isinstance(bounds, Real) and whole else value
+
 
 def checked(name: str, value: Any, bounds: Bounds) -> Any:
     """The value; UserError that names it and what is allowed where it is out of bounds."""

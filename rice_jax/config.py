@@ -175,14 +175,12 @@ def fields(net: str) -> dict[str, Field]:
         f"model.{name}": Field(chosen.widths[name], field.meaning, field.bounds)
         for name, field in chosen.fields.items()
     }
-    frozen = FIELDS["train.frozen"]
     name = Field(net, "the net", Word(nets.names()))
-    frozen = Field(chosen.frozen, frozen.meaning, frozen.bounds)
     recipe = {
         path: Field(value, FIELDS[path].meaning, FIELDS[path].bounds)
-        for path, value in chosen.recipe.items()
+        for path, value in {"train.frozen": chosen.frozen, **chosen.recipe}.items()
     }
-    return {"model.name": name} | own | {**FIELDS, **recipe, "train.frozen": frozen}
+    return {"model.name": name} | own | {**FIELDS, **recipe}
 
 
 def default(name: str) -> "ml_collections.ConfigDict":

@@ -55,6 +55,8 @@ def configuration(
     own["narrowed"] = Field(
         "", "the widths that pruning left, where fewer", Text("as prune has it")
     )
+    if frozen and "train.frozen" in recipe:
+        raise UserError("recipe: train.frozen is told twice: leave it or frozen= out")
     for path, value in recipe.items():
         if path not in config.FIELDS:
             raise UserError(f"recipe: config.{path} is no field")
@@ -70,7 +72,9 @@ def configuration(
 def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of each field of a class; UserError for one without, or given and not there."""
     values: dict[str, Any] = {}
-    for name, default in (_made_with(module) if _is_nnx(module) else _fields(module)).items():
+    defaults = _made_with(module) if _is_nnx(module) else _fields(module)
+    annotations = _annotations(module)
+    for name, default in defaults.items():
         if name in nets.SUPPLIED:
             continue
         if name in given:
@@ -81,6 +85,8 @@ def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = 5
         else:
             raise UserError(f"{module.__name__}.{name} has no value: give {name}=")
+        if isinstance(default, float) or "float" in annotations.get(name, ""):
+            values[name] = _floats(values[name])
     for name in [*(given.keys() - values.keys()), *(values.keys() & set(_TAKEN))]:
         raise UserError(f"{module.__name__} cannot have {name}= as a field of a configuration")
     return values
@@ -109,6 +115,25 @@ def _made_with(module: Any) -> dict[str, Any]:
     }
 
 
+def _annotations(module: Any) -> dict[str, str]:
+    """What a class says of the kinds of its fields, as text."""
+    if _is_nnx(module):
+        taken = inspect.signature(module.__init__).parameters
+        told = {each.name: each.annotation for each in taken.values()}
+    else:
+        told = {field.name: field.type for field in dataclasses.fields(module)}
+    return {
+        name: kind.__name__ if isinstance(kind, type) else str(kind) for name, kind in told.items()
+    }
+
+
+def _floats(value: Any) -> Any:
+    """The value with any number for a whole one: `rate: float = 0` may be 0.5 as well."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_floats, value))
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _is_nnx(module: type) -> bool:
     from rice_jax.graph.fronts import is_nnx  # loads JAX
 
@@ -131,6 +156,8 @@ def _bounds(name: str, value: Any) -> Bounds:
     if isinstance(value, str):
         return Text("a word")
     if isinstance(value, tuple):
+        if any(isinstance(each, float) for each in value):
+            value = _floats(value)
         kinds = [_bounds(name, each) for each in value] or [Whole(-_NUMBER, _NUMBER)]
         if all(type(kind) is type(kinds[0]) for kind in kinds):
             return Several(kinds[0])

@@ -1,7 +1,9 @@
 """A net of one's own through the commands: the two examples, small."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import commands
 import flax.linen as nn
@@ -12,8 +14,10 @@ import pytest
 from data_files import picture
 from flax import nnx
 
-from rice_jax import data, identity, nets, ops, profile, train
+from rice_jax import config as configuration
+from rice_jax import data, identity, nets, ops, own_net, profile, train
 from rice_jax.commands import settings
+from rice_jax.errors import UserError
 from rice_jax.models.own import Own
 from rice_jax.models.own_nnx import OwnNNX
 from rice_jax.run import Run
@@ -257,6 +261,44 @@ def test_a_pruning_that_removes_nothing_leaves_each_weight_to_the_bit(trained, t
         where = (f"--config={mine}", f"--workdir={whole}", f"--out={out}")
         run("prune", *where, asked, "--config.train.augment=true", "--images=clean")
         jax.tree.map(np.testing.assert_array_equal, train.load(Run(out)).params, before)
+
+
+class Rates(nn.Module):
+    said: float = 0
+    kept: float = 0.25
+    few: Sequence[float] = (0, 1)
+    mixed: Any = (0, 0.5)
+    width: int = 8
+    classes: int = 5
+
+
+class RatesNNX(nnx.Module):
+    def __init__(self, said: "float" = 0, kept=0.25, few: "list[float]" = (0, 1), *,
+                 mixed=(0, 0.5), width=8, classes=5, rngs):  # fmt: skip
+        pass
+
+
+@pytest.mark.parametrize("net", [Rates, RatesNNX])
+def test_a_field_of_any_number_takes_any_also_where_it_is_a_whole_one_at_first(net):
+    made = own_net.configuration(net, "rates", kept=0, recipe={"train.learning_rate": 1})
+    given = {"model.said": 0.5, "model.kept": 0.5, "model.few": (0.5,), "model.mixed": (1.0, 0.5)}
+    given |= {"train.learning_rate": 0.5}
+    texts = [f"--config.{name}={str(value).strip('()')}" for name, value in given.items()]
+    assert settings.set_fields(made, texts, configuration.fields("rates")) == given
+    with pytest.raises(UserError, match=r"width=0\.5: give a whole number"):
+        settings.set_fields(made, ["--config.model.width=0.5"], configuration.fields("rates"))
+
+
+def test_every_field_of_a_recipe_is_the_configuration_s():
+    for name, field in configuration.FIELDS.items():
+        value = ("conv",) if name == "train.frozen" else field.default
+        made = own_net.configuration(Rates, "rates", recipe={name: value})
+        part = made
+        for section in name.split("."):
+            part = part[section]
+        assert part == value
+    with pytest.raises(UserError, match="told twice"):
+        own_net.configuration(Rates, "rates", recipe={"train.frozen": ("a",)}, frozen=("b",))
 
 
 @pytest.mark.parametrize("name", MISTAKES)
