@@ -39,6 +39,10 @@ MISTAKES = [
     ("train --config=garbled.py", "--config=garbled.py: line 1: SyntaxError"),
     ("train --config=empty.py", "it has no function get_config()"),
     ("train --config=number.py", "its get_config() returns no ConfigDict"),
+    ("train --config=bare.py", "what its get_config() returns tells no model"),
+    ("train --config=leaving.py", "--config=leaving.py: line 1: SystemExit: gone"),
+    ("train --config=asking.py", "--config=asking.py: TypeError: get_config() missing 1 required"),
+    ("train --config=lacking.py", "line 2: AttributeError: type object 'int' has no attribute"),
     (f"train {FINAL} --epochs=3", "--epochs=3: there is no such option; give --config.train.ep"),
     (f"train {FINAL} --epochs 3", "give --config.train.epochs=3"),
     (f"train {FINAL} --batch-size=8", "give --config.train.batch_size=8 or --config.eval."),
@@ -54,6 +58,9 @@ MISTAKES = [
     (f"train {FINAL} --config.train.on_collapse=restrat", "nearest is restart"),
     ("train --config=micro --config.train.epochs=5", "give --config.train.quick.epochs, or"),
     (f"train {FINAL} --config.train.quick.epochs=5,5", "give --config.train.schedule=quick"),
+    (f"train {FINAL} --config.train.quick.epochs=(5,", "epochs=(5,: give 1 to 100 of: a whole"),
+    (f"train {FINAL} --config.model.stages=8,16", "stages=8,16: give 1 to 100 of: up to 100 of"),
+    (f"train {FINAL} --config.model.stages={'(' * 500}", "(...: give 1 to 100 of: up to 100 of"),
     (f"train {FINAL} --config.train.distill.weight=1", "give --config.train.teacher"),
     (f"train {FINAL} --stages=train,dance", "more of: train, evaluate, profile or inspect"),
     (f"train {FINAL} --stages=", "--stages=: give 1 or more of"),
@@ -156,6 +163,10 @@ def answers(tmp_path_factory):
         "garbled.py": "def get_config(:\n",
         "empty.py": "",
         "number.py": "def get_config():\n    return 3\n",
+        "bare.py": "from ml_collections import ConfigDict\nget_config = ConfigDict\n",
+        "leaving.py": "raise SystemExit('gone')\n",
+        "asking.py": "def get_config(net):\n    return net\n",
+        "lacking.py": "def get_config():\n    return int.get_config_of\n",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)

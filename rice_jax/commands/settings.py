@@ -1,10 +1,13 @@
 """The configuration of a command: built in, a file, or a run's own, with fields set over it."""
 
+import ast
 import dataclasses
 import importlib.machinery
 import importlib.util
 import os
+import sys
 import traceback
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +20,13 @@ from rice_jax.bounds import (
     Real,
     Several,
     Switch,
-    Text,
     Whole,
     Word,
     checked,
+    fitted,
     nearest,
     read,
+    refused,
 )
 from rice_jax.errors import UserError, reason
 
@@ -172,7 +176,7 @@ def load(config: str) -> "ml_collections.ConfigDict":
     Raises:
         UserError: there is neither; or the file does not give a configuration.
     """
-    file, colon, argument = os.path.expanduser(config).partition(":")
+    file, argument = _parts(config)
     if config in names():
         path = configs.FOLDER / f"{config}.py"
     elif os.path.isfile(file):
@@ -183,20 +187,42 @@ def load(config: str) -> "ml_collections.ConfigDict":
         files.require_content(path, _LARGEST)
     except OSError as error:
         raise UserError(f"--config={config}: {reason(error)}") from error
-    loader = importlib.machinery.SourceFileLoader("rice_jax_configuration", os.fspath(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        loader.exec_module(module)
-        found = module.get_config(*([argument] if colon else []))
-    except Exception as error:
+        get_config = getattr(_executed(path), "get_config", None)
+        found = get_config(*([] if argument is None else [argument])) if get_config else None
+    except (Exception, SystemExit) as error:
         raise UserError(f"--config={config}: {_where(error, path)}") from error
     from ml_collections import ConfigDict
 
+    if get_config is None:
+        raise UserError(f"--config={config}: it has no function get_config()")
     if not isinstance(found, ConfigDict):
         raise UserError(f"--config={config}: its get_config() returns no ConfigDict")
-    return found.lock()
+    if not isinstance(found.get("model"), ConfigDict):
+        raise UserError(f"--config={config}: what its get_config() returns tells no model")
+    return ConfigDict(found).lock()  # a frozen one takes no fields
+
+
+def _parts(config: str) -> tuple[str, str | None]:
+    """A file and what its get_config() is called with; a path may have colons of its own."""
+    path = os.path.expanduser(config)
+    if os.path.isfile(path):
+        return path, None
+    file, colon, argument = path.rpartition(":")
+    while colon and not os.path.isfile(file):
+        file, colon, more = file.rpartition(":")
+        argument = f"{more}:{argument}"
+    return (file, argument) if colon else (path, None)
+
+
+def _executed(path: Path) -> types.ModuleType:
+    """A file's module, known to Python: dataclasses look their annotations up in it."""
+    loader = importlib.machinery.SourceFileLoader("rice_jax_configuration", os.fspath(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = sys.modules[loader.name] = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def set_fields(
@@ -261,8 +287,22 @@ def _readable(given: str, known: Mapping[str, Field]) -> str:
     bounds = known[name].bounds
     if isinstance(bounds, Whole | Real | Word) or (isinstance(bounds, Switch) and equals):
         return f"{argument}={read(argument, text, bounds)}"
-    paths = isinstance(bounds, Several) and isinstance(bounds.each, Text)
-    return f"{argument}={bounds.read(text)}" if paths and not text.startswith("(") else given
+    if isinstance(bounds, Several):
+        return f"{argument}={_several(argument, text, bounds)}"
+    return given
+
+
+def _several(argument: str, text: str, bounds: Several) -> Any:
+    """Values with commas between, or a tuple as Python writes it; UserError as `read`."""
+    if not isinstance(bounds.each, Several) and not text.lstrip().startswith(("(", "[")):
+        return read(argument, text, bounds)
+    try:
+        value = fitted(ast.literal_eval(text.strip() or "()"), bounds)
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:  # of many brackets
+        raise refused(argument, text, bounds) from error
+    if not bounds.allows(value):
+        raise refused(argument, text, bounds)
+    return value
 
 
 def _meant(name: str, value: str, known: Mapping[str, Field]) -> str:
@@ -316,11 +356,10 @@ def _missing(config: str) -> str:
     return f"--config={config}: there is no such file; built in are {', '.join(names())}"
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """What went wrong in a file, and at which of its lines."""
-    if isinstance(error, AttributeError) and "get_config" in str(error):
-        return "it has no function get_config()"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == os.fspath(path)]
     number = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
-    return f"line {number}: {type(error).__name__}: {error}"
+    place = f"line {number}: " if number else ""  # its get_config() takes other arguments
+    return f"{place}{type(error).__name__}: {error}"
