@@ -84,7 +84,7 @@ def test_an_example_is_the_published_net(name, billions):
 
 def test_dropout_of_flax_goes_by_the_images_index():
     class Dropped(nn.Module):
-        classes: int = 5
+        classes: int = 48
 
         @nn.compact
         def __call__(self, x, train):
@@ -173,6 +173,13 @@ MISTAKES = {
     "no such recipe": ("Net, recipe={'train.rate': 1}", "config.train.rate is no field"),
     "a bad recipe": ("Net, recipe={'train.epochs': 0}", "config.train.epochs=0: give"),
     "a variable": ("Counting", "training does not carry, counts"),
+    "several answers": ("Giving, what='two'", "Giving gives a tuple of 1 images, no logits (1, 5)"),
+    "answers by name": ("Giving, what='named'", "Giving gives a dict of 1 images"),
+    "a map": ("Giving, what='map'", "Giving gives an array (1, 16, 16, 5) of 1 images"),
+    "a logit too many": ("Giving, what='more'", "Giving gives an array (1, 6) of 1 images"),
+    "a map in NNX": ("GivingNNX", "GivingNNX gives an array (1, 16, 16, 5) of 1 images"),
+    "short parameters": ("Giving, what='short'", "head/kernel is bfloat16: parameters learn in"),
+    "no parameters": ("Giving, what='nothing'", "the net has no parameters: there is nothing"),
 }
 SOURCE = """
 import flax.linen as nn
@@ -202,6 +209,25 @@ class Counting(nn.Module):
     def __call__(self, x):
         self.variable("counts", "calls", lambda: 0.0)
         return nn.Dense(self.classes)(x.mean((1, 2)))
+
+class Giving(nn.Module):
+    what: str = ""
+    classes: int = 5
+    @nn.compact
+    def __call__(self, x):
+        means = x.mean((1, 2))
+        if self.what == "nothing":
+            return means.sum(1, keepdims=True).repeat(self.classes, 1)
+        short = {{"param_dtype": "bfloat16"}} if self.what == "short" else {{}}
+        head = nn.Dense(self.classes + (self.what == "more"), name="head", **short)
+        logits = head(x if self.what == "map" else means)
+        return {{"two": (logits, x), "named": {{"logits": logits}}}}.get(self.what, logits)
+
+class GivingNNX(nnx.Module):
+    def __init__(self, classes=5, *, rngs):
+        self.head = nnx.Linear(3, classes, rngs=rngs)
+    def __call__(self, x):
+        return self.head(x)
 
 def get_config():
     return configuration({})

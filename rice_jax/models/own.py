@@ -65,7 +65,7 @@ class Own(Narrowed, Traced):
         x = shrunk(x, self.grid) if self.grid else x
         with nn.intercept_methods(self._instead):
             logits = self.run(module.clone(parent=self.scope, **given), x, **called)
-        return jnp.asarray(logits, jnp.float32)
+        return as_logits(logits, x, type(module), getattr(module, "classes", None))
 
     @nn.nowrap
     def _instead(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -121,6 +121,23 @@ def _fields(module: type[nn.Module]) -> frozenset[str]:
 
 def _takes_train(module: type[nn.Module]) -> bool:
     return "train" in inspect.signature(module.__call__).parameters  # type: ignore[operator]
+
+
+def as_logits(given: Any, x: jax.Array, net: type, classes: int | None) -> jax.Array:
+    """What a net gives of images x (N, H, W, C), in float32.
+
+    Raises:
+        UserError: it is something else than logits (N, classes).
+    """
+    shape: Any = getattr(given, "shape", ())
+    images = x.shape[0]
+    symbolic = not isinstance(images, int)  # export's, whose batches are of any size
+    if len(shape) != 2 or shape[1] != (classes or shape[1]) or not (symbolic or shape[0] == images):
+        told = f"an array {shape}" if hasattr(given, "shape") else f"a {type(given).__name__}"
+        raise UserError(
+            f"{net.__name__} gives {told} of {images} images, no logits ({images}, {classes})"
+        )
+    return jnp.asarray(given, jnp.float32)
 
 
 def what_is_left(text: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.models.layers import dropped, shrunk
-from rice_jax.models.own import what_is_left
+from rice_jax.models.own import as_logits, what_is_left
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -108,7 +108,7 @@ class OwnNNX(Bridged, Traced):
         finally:
             _CALLED.reset(before)
         self._leave(module, train=train)
-        return jnp.asarray(logits, jnp.float32)
+        return as_logits(logits, x, self.made.cls, self.made.fields.get("classes"))
 
     @nn.nowrap
     def _prepare(self, module: Any, *, train: bool) -> None:

@@ -96,7 +96,7 @@ def require_memory(shapes: TrainState) -> None:
 def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> Params:
     """The module's own random parameters for images of `input_shape` (N, H, W, C).
 
-    UserError for a net with variables of other kinds.
+    UserError for a net with variables of other kinds or types, or without any.
     """
     variables = module.init(jax.random.key(seed), jnp.zeros(input_shape, jnp.float32))
     others = sorted(variables.keys() - {"params"})
@@ -105,7 +105,16 @@ def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> P
             f"the net has variables that training does not carry, {', '.join(others)}: it carries "
             "parameters, and the statistics of nn.BatchNorm"
         )
-    return variables["params"]
+    params = variables.get("params", {})
+    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        if leaf.dtype != jnp.float32:
+            raise UserError(
+                f"the net's {path} is {leaf.dtype}: parameters learn in float32 (leave param_dtype "
+                "as it is; --config.train.dtype=bfloat16 is of activations)"
+            )
+    if not params:
+        raise UserError("the net has no parameters: there is nothing to train")
+    return params
 
 
 def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
