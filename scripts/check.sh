@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Formatting, lint and types, set-up included.
 set -euo pipefail
+unset CDPATH  # with it cd goes elsewhere, or says where it is
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh test
 .venv/bin/python -m ruff format --check .

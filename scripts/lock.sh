@@ -3,6 +3,7 @@
 # for each Python and system at once, and those of constraints-oldest.txt to its lower bounds. Then
 # run the tests on every Python: PYTHON=python3.11 scripts/test.sh
 set -euo pipefail
+unset CDPATH  # with it cd goes elsewhere, or says where it is
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tool=$(mktemp -d)
 trap 'rm -rf "$tool"' EXIT

@@ -4,6 +4,7 @@
 #   PYTHON=python3.12     the Python to take; otherwise .venv's own, or the newest there is
 #   CONSTRAINTS=FILE      versions other than those of constraints.txt; empty: the newest of all
 set -euo pipefail
+unset CDPATH  # with it cd goes elsewhere, or says where it is
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 extras=${1:-}
 constraints=${CONSTRAINTS-$root/constraints.txt}

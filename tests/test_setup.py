@@ -150,3 +150,24 @@ def test_two_at_once_take_turns(checkout):
     assert first.returncode == second.returncode == 0, said
     assert checkout.calls.read_text().count("install") == 1
     assert said.count("Set up in") == 1
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "scripts").glob("*.sh")))
+def test_a_script_knows_its_folder_whatever_cdpath_is(checkout, tmp_path, name):
+    """Which a shell's `cd` looks relative folders up in, and then prints where it went."""
+    decoy = tmp_path / "decoy"
+    (decoy / "scripts").mkdir(parents=True)
+    script = (checkout.root / "scripts" / name).read_text().splitlines()
+    moves = next(number for number, line in enumerate(script) if "cd " in line and "$(" in line)
+    told = "\n".join([*script[: moves + 1], 'echo "${root-$PWD}"'])
+    (checkout.root / "scripts" / name).write_text(told)
+    for places in (".", str(decoy)):
+        done = subprocess.run(
+            ["bash", f"scripts/{name}"],
+            cwd=checkout.root,
+            env={**os.environ, "CDPATH": places},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"{checkout.root}\n"
