@@ -50,6 +50,7 @@ MISTAKES = [
     (f"train {FINAL} --confg=cnn", "give --config=cnn"),
     (f"train {FINAL} --frobnicate", "rice-jax train --help tells which"),
     (f"train {FINAL} --config.train.epochz=3", "no such field; give --config.train.epochs=3"),
+    (f"train {FINAL} --config.model.name=cnn", "name=cnn: the net is final; give --config=NAME"),
     (f"train {FINAL} --config.modle.dense=2", "no such field; give --config.model.dense=2"),
     (f"train {FINAL} --config.stem=2", "--config.stem=2: there is no such field"),
     (f"train {FINAL} --config.train.epochs=many", "epochs=many: give a whole number from 1 to"),

@@ -109,7 +109,12 @@ def chosen(
     """
     found = _saved(workdir) if config is None else load(config)
     _as_pruned(found, workdir)
+    net = found.model.get("name")
     given = set_fields(found, fields, _known(found))
+    if found.model.name != net:  # its widths and recipe would stay the other's
+        raise UserError(
+            f"--config.model.name={found.model.name}: the net is {net}; give --config=NAME instead"
+        )
     configuration.check(found)
     _are_there(given, _known(found))
     return found, given
