@@ -54,6 +54,11 @@ def decimal(number: float | None, digits: int = 4) -> str:
     return f"< {10.0**-digits:.{digits}f}" if float(text) == 0 and number > 0 else text
 
 
+def slope(number: float | None) -> str:
+    """How fast something grows, in two decimals: what is as small as its error is '0.00'."""
+    return f"{number:z.2f}" if number is not None and present(number) else MISSING
+
+
 def short(number: float | None, digits: int = 4) -> str:
     """1042859422 as '1.043 G': `digits` significant digits and a prefix."""
     if number is None or not present(number):

@@ -126,7 +126,7 @@ def _axis(result: Mapping[str, Any]) -> list[str]:
             told = [result["slopes"][task][measure][kind] for task, measure in columns]
             label = _LABELS[kind].format(**result)
             empty = [""] * (len(names) - 1)
-            rows.append([label, *empty, *(numbers.decimal(value, 2) for value in told)])
+            rows.append([label, *empty, *map(numbers.slope, told)])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 

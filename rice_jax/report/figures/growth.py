@@ -114,7 +114,7 @@ def _labelled(sizes: Sequence[float]) -> list[float]:
 
 def _name(axes: Axes, name: str, result: Mapping[str, Any], measure: str) -> None:
     told = [
-        f"{task}\u00a0{numbers.decimal(measures[measure]['input_upper'], 2)}"  # on one line
+        f"{task}\u00a0{numbers.slope(measures[measure]['input_upper'])}"  # on one line
         for task, measures in result["slopes"].items()
     ]
     inches = style.WIDTH / len(_PANELS) - 0.65
