@@ -53,7 +53,7 @@ def rows(counted):
 
 
 @NETS
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_the_same_net_in_linen_and_nnx_computes_and_costs_the_same(name):
     """The same operations in the same layers, so that whatever reads a trace says the same."""
     linen, module, _ = built(name)

@@ -165,7 +165,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_bounds_contain_functions(name):
     module, shape = Function(FUNCTIONS[name]), (3, 3, 3)
     bounds, unbounded = inspection.map_bounds(module, IDENTITY, shape)

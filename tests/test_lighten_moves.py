@@ -258,6 +258,7 @@ def test_the_run_s_own_folder_is_only_read_and_images_are_those_of_now(
         ({"at_least": 0.99, "steps": ("resolution",)}, "goes on with a lower --at_least, more"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_a_margin_that_nothing_meets_is_told_and_loses_nothing(trained, tmp_path, asked, said):
     with pytest.raises(UserError, match=said):
         trained(**asked)

@@ -262,7 +262,7 @@ def nothing_listed(file, path):
         (nothing_listed, "no weights of layers"),
     ],
 )
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_hostile_file(spoil, message, copy):
     with h5py.File(copy, "r+") as file:
         spoil(file, copy)
@@ -334,7 +334,7 @@ def data_of(path):
 
 CONTENT = (FIXTURES / "final.h5").read_bytes()
 SLOW = settings(
-    max_examples=16,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -365,7 +365,7 @@ def test_damaged_file_is_refused_or_read(flips, end, tmp_path):
         assert np.isfinite(array).all()
 
 
-@settings(SLOW, max_examples=10)
+@settings(SLOW, max_examples=6)
 @given(where=st.integers(0, 10**6), bit=st.integers(0, 7))
 @pytest.mark.thorough
 def test_damage_within_one_weight_stays_there(where, bit, tmp_path):

@@ -195,7 +195,7 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize(("make", "output"), OUTPUTS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_an_output_is_named_by_key_attribute_index_or_function(make, output):
     module = Heads(make)
     variables = initialised(Heads(lambda logits, aux: (logits, aux)), {}, IMAGES)
@@ -251,7 +251,7 @@ class Line(nn.Module):
 
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize(("size", "shape"), [((5,), (2, 16, 4)), ((3, 3, 3), (2, 4, 6, 4, 3))])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_nets_along_one_axis_or_three(size, shape, flat):
     module = Line(size, flat)
     x = np.random.default_rng(0).random(shape, np.float32)

@@ -274,6 +274,7 @@ def test_relu(shape):
 
 @as_users_get_it
 @pytest.mark.parametrize("check", [True, False])
+@pytest.mark.one_in(2)
 def test_split_over_devices(check):
     """The gradient of a mean over the devices' shares is that over the whole batch."""
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -138,6 +138,7 @@ def test_proven_stands_beside_rounding_alone_whatever_the_logits_size(variables,
 
 
 @pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.one_in(2)
 def test_a_small_logit_is_held_against_its_own_rounding(variables, place):
     """Of some 1e-1, it moved by a half beside one of 1e7 that moved by its last place, 1."""
 
@@ -195,6 +196,7 @@ class Chain(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.one_in(2)
 def test_rounding_bounds_what_a_shorter_precision_really_does_and_not_much_more(dtype):
     """Held against float64, computed by NumPy."""
     rng = np.random.default_rng(0)

@@ -266,7 +266,7 @@ def multiply_adds(module, shape):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 def test_a_count_is_the_published_one(name):
     public = PUBLIC[name]
     counted = profile.count(public.whole, public.image, batched=True)

@@ -165,6 +165,7 @@ OF_THE_USER = {
 
 
 @pytest.mark.parametrize("place", OF_THE_USER)
+@pytest.mark.one_in(2)
 def test_letters_without_a_font_are_said_once_wherever_a_name_stands(place, monkeypatch):
     plain = assert_clean(OF_THE_USER[place]("grain"))
     monkeypatch.setattr(style, "_has_glyph", str.isascii)  # a machine without any other font

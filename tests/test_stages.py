@@ -195,6 +195,7 @@ GIVEN = {
 
 @pytest.mark.parametrize("stage", ["evaluate", "inspect"])
 @pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.one_in(2)
 def test_stages_refuse_images_that_the_run_was_not_trained_on(
     finished, cache, tmp_path, stage, given
 ):

@@ -41,6 +41,7 @@ in_peace = functools.cache(command)
     "closed", [["stdin"], ["stdout"], ["stderr"], ["stdin", "stdout"], list(STREAMS)], ids="+".join
 )
 @pytest.mark.parametrize("arguments", [("zoo",), ("zoo", "everything")], ids=" ".join)
+@pytest.mark.one_in(2)
 def test_a_closed_stream_changes_no_status_and_no_other_stream(closed, arguments):
     usual, odd = in_peace(*arguments), command(*arguments, closed=closed)
     assert odd.returncode == usual.returncode == len(arguments) - 1
@@ -110,6 +111,7 @@ def on_one_core():
     ],
     ids=str,
 )
+@pytest.mark.one_in(2)
 def test_a_mistake_in_each_command_is_one_line_in_any_environment(environment):
     variables = os.environ | environment
     variables = {name: value for name, value in variables.items() if value is not None}

@@ -101,6 +101,7 @@ def config(monkeypatch):
 @pytest.mark.parametrize(
     ("form", "kind"), [*((form, Net) for form in FORMS), ("nnx", NetNNX), ("orbax", NetNNX)]
 )
+@pytest.mark.one_in(2)
 def test_layers_that_fit_are_taken_and_the_rest_begins_at_random(
     form, kind, config, tmp_path, capsys
 ):

@@ -87,6 +87,7 @@ def test_its_record_tells_what_a_package_should(site):
     assert about.metadata["License-Expression"] == "MIT"
 
 
+@pytest.mark.thorough
 def test_a_first_run_from_any_folder(site, tmp_path):
     tiny = "--config.data.image_size=16 --config.model.stages=((2,),) --config.train.epochs=1"
     environment = {
