@@ -93,7 +93,7 @@ def _other(
     Of several groups it may be another one without some of them, where all fit in a wider way.
     """
     groups = len(np.unique(graph.group[removed]))
-    fewer = cut_shapes(variables, graph, removed)
+    fewer = cut_shapes(graph, removed)
     try:
         fit = narrowed(module, fewer, graph, removed, trial=True, **kwargs)
     except UserError as error:

@@ -186,15 +186,14 @@ def cut(variables: Any, graph: Dependencies, removed: Chosen) -> Any:
     return _cut(variables, graph, removed, without)
 
 
-def cut_shapes(variables: Any, graph: Dependencies, removed: Chosen) -> Any:
+def cut_shapes(graph: Dependencies, removed: Chosen) -> Any:
     """The shapes (`jax.ShapeDtypeStruct`) of what `cut` gives."""
 
     def without(array: Any, axis: int, stays: np.ndarray) -> jax.ShapeDtypeStruct:
         left = [len(stays) if other == axis else size for other, size in enumerate(array.shape)]
         return jax.ShapeDtypeStruct(left, array.dtype)
 
-    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), variables)
-    return _cut(shapes, graph, removed, without)
+    return _cut(graph.trace.variable_shapes, graph, removed, without)
 
 
 def _cut(

@@ -30,13 +30,13 @@ def fraction(share: float | None, digits: int = 4) -> str:
     return _part(share, 1, digits) if share is not None and present(share) else MISSING
 
 
-def _part(amount: float, whole: int, digits: int) -> str:
+def _part(amount: float, whole: float, digits: int, noise: float = _NOISE) -> str:
     """An amount, from which what would round to nothing or to the whole stays apart."""
     text = f"{amount:z.{digits}f}"
     least = 10.0**-digits
-    if float(text) == 0 and amount > _NOISE:
+    if float(text) == 0 and amount > noise:
         return f"< {least:.{digits}f}"
-    if float(text) == whole and amount < whole - _NOISE:
+    if float(text) == whole and amount < whole - noise:
         return f"> {whole - least:.{digits}f}"
     return text
 
@@ -50,8 +50,7 @@ def decimal(number: float | None, digits: int = 4) -> str:
     """A plain number with `digits` decimals: 0.00002 as '< 0.0001', -0.00002 as '0.0000'."""
     if number is None or not present(number):
         return MISSING
-    text = f"{number:z.{digits}f}"
-    return f"< {10.0**-digits:.{digits}f}" if float(text) == 0 and number > 0 else text
+    return _part(number, math.inf, digits, noise=0.0)
 
 
 def slope(number: float | None) -> str:
