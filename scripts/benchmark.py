@@ -23,13 +23,15 @@ from typing import Any
 import tqdm
 from absl import app, flags
 from contenders.accuracy import measure_accuracy
-from contenders.asked import Asked
+from contenders.asked import TENSORFLOW, Asked
 from contenders.epochs import measure_epochs
 
 from rice_jax import launch
+from rice_jax.bounds import Several, Whole, Word, read
 from rice_jax.commands.process import guarded
 from rice_jax.errors import UserError
 from rice_jax.models import NETS
+from rice_jax.ops.backend import cores
 from rice_jax.report import figures
 from rice_jax.run import Run
 
@@ -50,13 +52,11 @@ _ACCURACY = flags.DEFINE_float(
     "accuracy", None, "With --images: measure the seconds to this validation accuracy.", 0.0, 1.0
 )
 
-# TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to four times faster.
-_TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 _OURS = launch.large_pages(os.environ) or {}  # as our commands do
 CONTENDERS = {
     "rice_jax": ("of_jax.py", ("jax",), _OURS),
     "plain_flax": ("of_jax.py --plain", ("jax",), {}),
-    "keras_tensorflow": ("of_keras.py", ("keras", "tensorflow"), _TENSORFLOW),
+    "keras_tensorflow": ("of_keras.py", ("keras", "tensorflow"), TENSORFLOW),
     "keras_jax": ("of_keras.py", ("keras",), {"KERAS_BACKEND": "jax"}),
     "torch": ("of_torch.py", ("torch",), {}),
     "litert": ("of_runtimes.py --runtime=litert", ("ai_edge_litert", "litert_converter"), {}),
@@ -117,21 +117,26 @@ class Process(Asked):
 def main(argv: Sequence[str]) -> None:
     """Measure what the flags ask for and write it after each net and batch."""
     del argv
-    run = Run(_OUT.value)
-    run.create()
-    names = _installed(_CONTENDERS.value or list(CONTENDERS))
-    if _IMAGES.value and _ACCURACY.value is not None:
-        found = measure_accuracy(_IMAGES.value, _NETS.value, names, _ACCURACY.value)
-        run.write_json("accuracy.json", found)
-        return
-    if _IMAGES.value:
-        run.write_json("epochs.json", measure_epochs(_IMAGES.value, _NETS.value, names))
-        return
     unknown = [net for net in _NETS.value if net not in NETS]
     if unknown:
         raise UserError(f"--nets: there is no {', '.join(unknown)}; there are {', '.join(NETS)}")
+    batches = read("--batch", ",".join(_BATCH.value), Several(Whole(1, 1_000_000), 1))
+    read("--dtypes", ",".join(_DTYPES.value), Several(Word(("float32", "bfloat16")), 1))
+    if _ACCURACY.value is not None and not _IMAGES.value:
+        raise UserError("--accuracy changes nothing without --images")
+    run = Run(_OUT.value)
+    run.create()
+    names = _installed(_CONTENDERS.value or list(CONTENDERS))
+    if _IMAGES.value:
+        images = os.path.abspath(os.path.expanduser(_IMAGES.value))
+        if _ACCURACY.value is not None:
+            found = measure_accuracy(images, _NETS.value, names, _ACCURACY.value)
+            run.write_json("accuracy.json", found)
+        else:
+            run.write_json("epochs.json", measure_epochs(images, _NETS.value, names))
+        return
     results: dict[str, dict[str, Any]] = {}
-    cases = [(net, int(batch)) for net in _NETS.value for batch in _BATCH.value]
+    cases = [(net, batch) for net in _NETS.value for batch in batches]
     for net, batch in tqdm.tqdm(cases, unit="case", desc="benchmark"):
         results.setdefault(net, {})[str(batch)] = _in_turn(names, net, batch)
         run.write_json("benchmark.json", results)
@@ -168,7 +173,7 @@ def _in_turn(names: Sequence[str], net: str, batch: int) -> dict[str, Any]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row for each net, batch and contender, with the spread of its turns."""
     lines = [
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
+        f"{cores()} cores, {platform.machine()}, Python {platform.python_version()}; "
         "images a second: median (lowest to highest turn)\n",
         "| net | batch | contender | training | inference | peak MB | compile s |",
         "|---|---:|---|---:|---:|---:|---:|",

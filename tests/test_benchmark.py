@@ -1,7 +1,10 @@
 """The benchmark runs its contenders in turn and writes what it measured."""
 
 import argparse
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +17,7 @@ import prunable
 import pytest
 
 from rice_jax import models, profile
+from rice_jax.errors import UserError
 from rice_jax.report import figures
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +123,10 @@ def test_the_peers_net_is_ours(name, monkeypatch):
     [
         ("--nets=lenet", "error: --nets: there is no lenet; there are cnn, "),
         ("--contenders=caffe", "error: --contenders: there is no caffe; there are rice_jax, "),
+        ("--batch=32,many", "error: --batch=32,many: give 1 or more of: a whole number from 1 to"),
+        ("--batch=0", "error: --batch=0: give 1 or more of: a whole number from 1 to"),
+        ("--dtypes=float16", "error: --dtypes=float16: give 1 or more of: float32 or bfloat16"),
+        ("--accuracy=0.9", "error: --accuracy changes nothing without --images"),
     ],
 )
 def test_what_it_does_not_know_is_named(tmp_path, argument, line):
@@ -126,6 +134,65 @@ def test_what_it_does_not_know_is_named(tmp_path, argument, line):
     assert done.returncode == 1
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--accuracy=0.9",)])
+@pytest.mark.parametrize("contender", ["rice_jax", "keras_tensorflow"])
+def test_the_ways_from_files_have_one_folder_and_keras_is_as_fast_as_it_can(
+    more, contender, tmp_path, monkeypatch
+):
+    """Wherever the benchmark is begun, and with the settings that its steps are measured with."""
+    begun = []
+
+    def begin(command, *_, env, **__):
+        begun.append((command, env))
+        raise UserError("begun")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # TensorFlow is not here
+    given = ("--nets=final", "--images=some/folder", f"--contenders={contender}", "--out=out")
+    commands.run(BENCHMARK, *given, *more)
+    [(command, environment), *_] = begun
+    named = [part.rpartition("=")[2] for part in command if part.endswith("some/folder")]
+    assert named == [str(tmp_path / "some" / "folder")]
+    if contender == "keras_tensorflow":
+        assert environment.items() >= commands.imported(BENCHMARK).CONTENDERS[contender][2].items()
+
+
+def test_a_contender_s_memory_is_its_own(monkeypatch):
+    """Linux hands the peak of whoever starts a process on to it."""
+    folder = ROOT / "scripts" / "contenders"
+    monkeypatch.syspath_prepend(folder)
+    import serving
+
+    ours = np.ones(25_000_000)  # 200 MB
+    program = f"import sys; sys.path.insert(0, {str(folder)!r})\nimport serving\n"
+    program += "print(serving.peak_memory())\nheld = b'1' * 10**8\nprint(serving.peak_memory())"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    alone, more = map(float, done.stdout.split())
+    assert alone < ours.nbytes / 1e6 < serving.peak_memory()
+    assert more - alone == pytest.approx(100, abs=5)
+
+
+@pytest.mark.parametrize(("batch", "waits"), [(1, 3), (2, 1)])
+def test_a_single_image_is_awaited(batch, waits, monkeypatch):
+    """Also by plain Flax, whose images would else be computed one behind the other."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "contenders")
+    import of_jax
+
+    net = argparse.Namespace(
+        init=lambda key, image: {"params": image.mean()},
+        apply=lambda variables, images: images * variables["params"],
+    )
+    monkeypatch.setattr(models, "build", lambda *_, **__: net)
+    awaited = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda array: awaited.append(array) or array)
+    images = np.ones((batch, 4, 4, 3), np.uint8)
+    given = argparse.Namespace(net="final", dtype="float32", batch=batch)
+    contender = of_jax.plain_flax(given, images, np.zeros(batch, np.int32))
+    contender.infer(3)
+    assert len({id(array) for array in awaited}) == waits
 
 
 def test_the_plot_has_a_mark_for_each_contender():

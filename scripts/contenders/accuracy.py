@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tqdm
+from contenders.asked import QUIET, TENSORFLOW
 
 from rice_jax.errors import UserError
 
@@ -30,6 +31,12 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Train each net, each time from nothing, until its validation accuracy is there.
 
+    Args:
+        images: the whole path of a folder of class folders: the ways start elsewhere.
+        nets: names.
+        contenders: whose ways are tried.
+        wanted: the accuracy.
+
     Returns:
         {net: {way: [{seconds, val_accuracy}]}}: of each epoch, the seconds since the process began;
         the last is the first that has what is `wanted`, or the training's last.
@@ -47,7 +54,7 @@ def _epochs(way: str, net: str, images: str, wanted: float) -> Iterator[dict[str
         history = Path(folder, "run", "history.csv")
         if contender == "keras":
             program = str(Path(__file__).parent / "keras_accuracy.py")
-            command = [sys.executable, program, net, os.path.abspath(images), str(history)]
+            command = [sys.executable, program, net, images, str(history)]
         else:
             command = [
                 *(sys.executable, "-m", "rice_jax.main", f"--config=configs/{net}.py"),
@@ -72,7 +79,7 @@ def _epochs(way: str, net: str, images: str, wanted: float) -> Iterator[dict[str
 @contextlib.contextmanager
 def _started(command: Sequence[str], words: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended with the block; UserError where it failed by itself."""
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = os.environ | QUIET | TENSORFLOW
     with words.open("wb") as file:
         process = subprocess.Popen(command, env=environment, cwd=_ROOT, stdout=file, stderr=file)
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import tqdm
+from contenders.asked import QUIET, TENSORFLOW
 
 from rice_jax.errors import UserError
 
@@ -22,6 +23,11 @@ _KERAS = "keras_tensorflow"
 
 def measure_epochs(images: str, nets: Sequence[str], contenders: Sequence[str]) -> dict[str, Any]:
     """Train each net for three epochs on a folder of class folders, each process from nothing.
+
+    Args:
+        images: the whole path of a folder of class folders: the ways start elsewhere.
+        nets: names.
+        contenders: whose ways are tried.
 
     Returns:
         {net: {contender: {images, epoch_images_per_second, seconds}}}: images in an epoch,
@@ -56,11 +62,11 @@ def _ours(net: str, images: str) -> dict[str, Any]:
 
 def _keras(net: str, images: str) -> dict[str, Any]:
     program = str(Path(__file__).parent / "keras_epochs.py")
-    return json.loads(_run(sys.executable, program, net, os.path.abspath(images), str(_EPOCHS)))
+    return json.loads(_run(sys.executable, program, net, images, str(_EPOCHS)))
 
 
 def _run(*command: str) -> str:
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = os.environ | QUIET | TENSORFLOW
     done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")

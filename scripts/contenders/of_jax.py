@@ -151,6 +151,8 @@ def plain_flax(
         with ops.plain():
             for _ in range(batches):
                 logits = apply(params, images)
+                if given.batch == 1:  # one image is awaited
+                    jax.block_until_ready(logits)
         return jax.block_until_ready(logits)
 
     return serving.Contender(train, infer)

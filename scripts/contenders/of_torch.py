@@ -45,6 +45,8 @@ def make(given: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> s
         with torch.inference_mode():
             for _ in range(batches):
                 logits()
+                if given.batch == 1:  # one image is awaited
+                    wait()
         wait()
 
     return serving.Contender(train, infer)

@@ -4,13 +4,13 @@ Linear growth has a slope of 1, quadratic growth one of 2; what stays the same h
 """
 
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rice_jax.ops.backend import cores
 from rice_jax.report import numbers
 
 MEASURES = ("seconds", "compile_seconds", "memory_mb")
@@ -99,7 +99,7 @@ def verdict(results: Mapping[str, Mapping[str, Any]]) -> str:
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: what the slopes say, and for each axis a row a point and a row a kind of slope."""
     lines = [
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
+        f"{cores()} cores, {platform.machine()}, Python {platform.python_version()}; "
         "seconds are medians, each point is a process of its own. Slopes are on logarithmic axes: "
         "1 is as fast as what stands behind 'over', 2 as its square. What is added are the "
         "differences to the first point, in the upper half, which have nothing of what every "
