@@ -37,7 +37,9 @@ from absl import app, flags
 
 import rice_jax
 from rice_jax import train
+from rice_jax.bounds import Several, Word, read
 from rice_jax.commands.entry import enter
+from rice_jax.commands.process import guarded
 from rice_jax.run import Run
 from rice_jax.train.progress import PARTS
 
@@ -49,7 +51,7 @@ _IMAGES = (
 """Of a training: a checkpoint is due at every step."""
 _TRAIN = ("train", "--config=nano", "--workdir={work}", *_IMAGES)
 _PRUNE = ("prune", "--workdir={base}", "--out={work}", "--judge_images=20")
-_JOBS = {
+JOBS = {
     "train": (*_TRAIN, "--stages=train", "--config.train.epochs=6"),
     "stages": (*_TRAIN, "--config.train.epochs=2"),
     "prune": (*_PRUNE, "--drop=dead"),
@@ -96,7 +98,7 @@ _HASTE = {
 }
 
 _OUT = flags.DEFINE_string("out", None, "Folder for all runs and soak.jsonl.", required=True)
-_COMMANDS = flags.DEFINE_list("commands", list(_JOBS), "Which jobs.")
+_COMMANDS = flags.DEFINE_list("commands", list(JOBS), "Which jobs.")
 _KILLS = flags.DEFINE_integer("kills", 25, "How often to kill each.", lower_bound=1)
 _MINUTES = flags.DEFINE_float("minutes", 600, "After which no job is begun.")
 _SIGNALS = flags.DEFINE_list("signals", ["KILL", "TERM", "INT"], "Which signals, drawn at random.")
@@ -133,6 +135,8 @@ class Done:
 def main(argv: Sequence[str]) -> None:
     """Let the jobs take turns until each was killed often enough; status 1 where any differs."""
     del argv
+    read("--commands", ",".join(_COMMANDS.value), Several(Word(tuple(JOBS)), 1))
+    read("--signals", ",".join(_SIGNALS.value), Several(Word(("KILL", "TERM", "INT")), 1))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
     out, until = Path(_OUT.value).resolve(), time.monotonic() + 60 * _MINUTES.value
     _be_hasty(out)
@@ -236,7 +240,7 @@ def _in_peace(name: str, out: Path, work: Path, peace: Path) -> float:
 
 
 def _command(name: str, out: Path, work: Path) -> list[str]:
-    return [part.format(work=work, base=out / "base") for part in _JOBS[name]]
+    return [part.format(work=work, base=out / "base") for part in JOBS[name]]
 
 
 def _start(command: Sequence[str], out: Path, *, cold: bool = False) -> int:
@@ -381,4 +385,4 @@ def _same_bits(first: Path, second: Path) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda argv: sys.exit(guarded(lambda: main(argv))))
