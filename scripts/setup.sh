@@ -21,7 +21,7 @@ identity() { "$1" -c 'import sys; print(sys.version, sys.base_prefix)'; }
 newest() {
   local name python
   for name in python3.13 python3.12 python3.11 python3; do
-    for python in "$name" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/"$name"; do
+    for python in "$name" "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/*/bin/"$name"; do
       if usable "$python"; then
         command -v "$python"
         return

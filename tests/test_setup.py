@@ -47,6 +47,7 @@ class Checkout:
     def start(self, *arguments, **variables):
         path = f"{self.bin}:{os.environ['PATH']}"
         environment = {"PATH": path, "HOME": str(self.root), **variables}
+        environment = {name: value for name, value in environment.items() if value is not None}
         return subprocess.Popen(
             [self.root / "scripts" / "setup.sh", *arguments],
             env=environment,
@@ -90,6 +91,10 @@ def test_it_goes_by_what_there_is_to_install(checkout, file):
 def test_without_constraints_it_takes_the_newest_of_everything(checkout):
     assert "--constraint" not in checkout.set_up(CONSTRAINTS="")[1]
     assert "--constraint" in checkout.set_up()[1]
+
+
+def test_without_a_home_it_is_set_up_all_the_same(checkout):
+    assert checkout.set_up(HOME=None)[1]
 
 
 def test_python_in_the_environment_wins(checkout):
