@@ -14,6 +14,7 @@ from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
+from rice_jax.train import schedule
 from rice_jax.train.prepared import load_images
 
 _LAST = records.DeadFiltersFile.FILE
@@ -90,13 +91,15 @@ def plan(
         weights: Keras's .h5, for a net that starts from one.
 
     Raises:
-        UserError: an unknown net.
+        UserError: an unknown net, or a field that changes nothing in its training.
     """
     needs_weights = models.get(name).needs_weights
     config = configuration.default(name)
     config.update_from_flattened_dict(fields)
     config.model.update(weights=weights if needs_weights else "", classes=len(dataset.classes))
     configuration.check(config)
+    if idle := configuration.idle(config, fields):
+        raise UserError(f"{name}: --config.{idle}")
     first_run.settle(config, fields)
     run = Run(f"{out}/{name}")
     return Plan(config, list(fields), run, finished=_finished(run, config, dataset))
@@ -134,9 +137,10 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
             print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)
             continue
         speed = train.images_per_second(each.config, dataset)
-        images = each.config.train.images or available
+        images = schedule.images(each.config.train, available)
+        looked_at = schedule.validation_images(each.config.train, others)
         learnt = sum((size / whole) ** 2 for size in sizes) * images
-        each.hours = (learnt + epochs * others) / speed / 3600
+        each.hours = (learnt + epochs * looked_at) / speed / 3600
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
     print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
     print("Evaluation, profile and inspection come on top. Ctrl-C stops; the same command goes on.")

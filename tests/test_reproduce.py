@@ -138,6 +138,40 @@ def test_hours_follow_from_speed_epochs_and_images(fields, dataset, monkeypatch,
     assert capsys.readouterr().out.count("cnn_light") == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "said"),
+    [
+        ("nano", {"train.epochs": 1}, "nano: --config.train.epochs changes nothing"),
+        ("final", {"train.quick.warmup": 0.1}, "final: --config.train.quick.warmup changes"),
+        ("final", {"train.distill.weight": 0.1}, "final: --config.train.distill.weight changes"),
+    ],
+)
+def test_a_field_that_changes_nothing_in_a_net_s_training_is_refused(
+    name, field, said, dataset, tmp_path
+):
+    fields = {"data.path": "synthetic", "data.image_size": 32, **field}
+    with pytest.raises(UserError, match=said):
+        reproduction.plan(name, str(tmp_path), fields, dataset)
+
+
+@pytest.mark.parametrize(
+    ("fewer", "images"),
+    [
+        ({}, 40 + 5),
+        ({"train.images": 30}, 30 + 5),
+        ({"train.validation_images": 2}, 40 + 2),
+        ({"train.images": 10**6, "train.validation_images": 10**6}, 40 + 5),
+    ],
+)
+def test_hours_are_of_the_images_that_are_looked_at(
+    fewer, images, fields, dataset, monkeypatch, tmp_path
+):
+    plan = reproduction.plan("cnn_light", str(tmp_path), fields | fewer, dataset)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: 2.0)
+    reproduction.estimate([plan], dataset)
+    assert plan.hours == pytest.approx(images / 2 / 3600)
+
+
 def test_quickest_first_and_no_defect_stops_the_others(
     fields, dataset, monkeypatch, tmp_path, capsys
 ):

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import click
 
 from rice_jax.bounds import nearest
-from rice_jax.commands import process
+from rice_jax.commands import completion, process  # noqa: F401  (completion becomes known)
 from rice_jax.commands.compare import compare
 from rice_jax.commands.evaluate import evaluate
 from rice_jax.commands.export import export

@@ -22,6 +22,12 @@ _ITS_OWN = {
 }
 """Fields of training that the search decides itself, and what to give in their stead."""
 
+_JUDGED = {
+    **dict.fromkeys(("share", "criterion", "round_to"), ("channels",)),
+    "judge_images": ("channels", "layer"),
+}
+"""Options that say what goes, and the steps that ask."""
+
 
 @click.command(cls=Command, fields=settings.of_all_nets)
 @option("--workdir", Text("a folder"), "The trained run", completion="dir")
@@ -86,6 +92,10 @@ def lighten(
         raise UserError("--out is missing: give a folder for the lighter run")
     if {"within", "at_least"} <= set(options.given()):
         raise UserError("--within and --at_least both say what accuracy is wanted: give one")
+    for name in options.given():
+        if name in _JUDGED and set(_JUDGED[name]).isdisjoint(asked["steps"]):
+            needed = " or ".join(_JUDGED[name])
+            raise UserError(f"--{name} changes nothing without {needed} among the --steps")
     settings.refuse_decided(given, _ITS_OWN)
     if "train.teacher" not in given:
         chosen.train.teacher = str(parent)

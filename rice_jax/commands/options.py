@@ -117,10 +117,10 @@ class Command(click.Command):
             formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Options, and fields once --config. is begun."""
+        """Options, and fields once --config. is begun; a shell sets a space behind them."""
         if self._fields is None or not incomplete.startswith("--config."):
             return super().shell_complete(ctx, incomplete)
-        names = (f"--config.{name}=" for name in self._fields())
+        names = (f"--config.{name}" for name in self._fields())
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
     def _unknown(self, option: str, args: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from rice_jax import config as configuration
 from rice_jax.bounds import MOST_EPOCHS, MOST_SEEDS, Real, Several, Switch, Text, Whole, Word
 from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
@@ -90,6 +91,8 @@ def prune(
     """
     parent = settings.existing_run(workdir, config)
     chosen, given = settings.chosen(None, workdir, fields)
+    if teach and "train.teacher" in given:
+        raise UserError("--teach and --config.train.teacher both name a teacher: give one")
     if teach:
         chosen.train.teacher = str(parent)
     if suggest:
@@ -98,6 +101,8 @@ def prune(
         _hold_together(out, asked)
         _refuse_idle(asked)
         settings.refuse_decided(given, _ITS_OWN)
+        if idle := configuration.idle(chosen, given):
+            raise UserError(f"--config.{idle}")
 
     def job() -> None:
         from rice_jax.lighten.pruning import prune_run
@@ -150,13 +155,18 @@ def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
 
 def _refuse_idle(asked: Mapping[str, Any]) -> None:
     """UserError for options that would change nothing."""
-    budget, dropped = bool(_budgets(asked)), asked["drop_layers"] or ()
+    budget, tail = bool(_budgets(asked)), "auto" in (asked["drop_layers"] or ())
+    filters = "" if budget or asked["drop"] else "--drop or a budget, as --max_flops"
     wanting = {
         "convention": "" if asked["max_flops"] else "--max_flops",
         "criterion": "" if budget else "a budget, as --max_flops",
         "allocation": "" if budget else "a budget, as --max_flops",
-        "judge_images": "" if budget or dropped else "a budget, as --max_flops, or --drop_layers",
-        "tail_margin": "" if "auto" in dropped else "--drop_layers=auto",
+        "round_to": "" if budget else "a budget, as --max_flops",
+        "only": filters,
+        "skip": filters,
+        "on_unknown": filters,
+        "judge_images": "" if budget or tail else "a budget, as --max_flops, or --drop_layers=auto",
+        "tail_margin": "" if tail else "--drop_layers=auto",
         "teach": "" if asked["finetune_epochs"] else "--finetune_epochs",
     }
     for name in options.given():
