@@ -105,6 +105,12 @@ def _launched_together() -> bool:
     """Whether a launcher that JAX knows started this process as one of several."""
     return (
         "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-        or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-        or int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+        or _number("SLURM_STEP_NUM_TASKS") > 1
+        or _number("OMPI_COMM_WORLD_SIZE") > 1
     )
+
+
+def _number(variable: str) -> int:
+    """Of tasks; 0 where the variable is none of a launcher's, which has digits in it."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else 0

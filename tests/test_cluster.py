@@ -26,7 +26,9 @@ def test_a_process_alone_joins_nobody(monkeypatch):
     [
         ("SLURM_STEP_NUM_TASKS", "4", True),
         ("SLURM_STEP_NUM_TASKS", "1", False),
+        ("SLURM_STEP_NUM_TASKS", "", False),
         ("OMPI_COMM_WORLD_SIZE", "2", True),
+        ("OMPI_COMM_WORLD_SIZE", "some", False),
         ("TPU_WORKER_HOSTNAMES", "host0,host1", True),
         ("TPU_WORKER_HOSTNAMES", "localhost", False),
     ],

@@ -23,6 +23,7 @@ from rice_jax.records import STEPS, PruneRequest, SearchRequest
 
 ROOT = Path(__file__).parents[1]
 FINAL = "--config=final"
+OUT_DEAD = ("--out=x", "--drop=dead")
 NAMES = [command.name for command in app.COMMANDS]
 
 # What is given, and what its one line says.
@@ -372,7 +373,7 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
             PruneRequest(budgets={"filters": 9}, finetune_epochs=2, steps=3),
         ),
         (
-            ["--out=x", "--drop=dead", "--drop_layers=auto", "--tail_margin=.1", "--on_unknown=keep"],
+            [*OUT_DEAD, "--drop_layers=auto", "--tail_margin=.1", "--on-unknown=keep"],
             "prune_run",
             PruneRequest("dead", drop_layers=("auto",), tail_margin=0.1, on_unknown="keep"),
         ),

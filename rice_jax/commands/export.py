@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Switch, Text, Whole
+from rice_jax.bounds import Field, Switch, Text, Whole
 from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
@@ -14,7 +14,12 @@ from rice_jax.errors import UserError
 _SUFFIXES = (".stablehlo", ".onnx", ".tflite")
 
 
-@click.command(cls=Command, fields=settings.images)
+def _images() -> dict[str, Field]:
+    """The fields that say which images --int8 looks at."""
+    return {name: field for name, field in settings.images().items() if name != "eval.path"}
+
+
+@click.command(cls=Command, fields=_images)
 @option("--workdir", Text("a folder"), "The run", completion="dir")
 @option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option(
@@ -57,7 +62,7 @@ def export(
         raise UserError(f"{fields[0]}: images are for --int8 alone")
     chosen, given = settings.chosen(None, workdir, fields)
     for name in given:
-        if name not in settings.images() or name == "eval.path":
+        if name not in _images():
             raise UserError(f"--config.{name} has no part in an export; give --config.data.path")
 
     def job() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rice_jax.errors import UserError
 
 _FOLDER = Path(__file__).parent
-# TensorFlow leaves oneDNN off where the CPU has no AVX-512, though it is up to eight times faster.
+# TensorFlow leaves oneDNN off where the CPU has no VNNI, though it is several times faster.
 TENSORFLOW = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
 """What Keras on TensorFlow is given, whatever of it is measured."""
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
