@@ -18,6 +18,7 @@ FIELDS = {
     "data.path": "synthetic",
     "data.synthetic_per_class": 10,
     "data.keep_decoded": False,
+    **{"model.stages": ((4,),), "model.dense": 4},
     "train.epochs": 1,
     "train.batch_size": 16,
 }
