@@ -1,5 +1,7 @@
 """Training starts from the layers of a Flax checkpoint that fit, in whatever form it is."""
 
+import json
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import prunable
 import pytest
+from etils import epath
 from flax import nnx, serialization, traverse_util
 from safetensors.flax import save_file
 
@@ -178,3 +181,98 @@ def test_a_file_is_read_once_when_a_training_begins(
     assert capsys.readouterr().out.count("1 begin at random: head") == 1
     params = train.load(Run(tmp_path / "run")).params
     np.testing.assert_array_equal(params["conv"]["kernel"], tree["params"]["conv"]["kernel"])
+
+
+def layers(seed=0):
+    random = np.random.default_rng(seed)
+    shapes = {"query": (4, 2), "value": (4, 2), "head": (2, 3)}
+    return {
+        name: {
+            "kernel": random.random(shape, np.float32),
+            "bias": random.random(shape[1], np.float32),
+        }
+        for name, shape in shapes.items()
+    }
+
+
+def taken(path, tree, write=None):
+    """What a net of these layers takes of a tree in a file, or a folder of Orbax's."""
+    (write or (lambda path, tree: path.write_bytes(serialization.to_bytes(tree))))(path, tree)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), layers())
+    return flax_checkpoint.load(epath.Path(path), shapes)
+
+
+def alike(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+AS_NNX = jax.tree.map(lambda leaf: {"value": leaf}, layers())
+
+
+@pytest.mark.parametrize("tree", [layers(), {"params": layers()}, {"model": AS_NNX}])
+def test_a_layer_may_be_called_value_as_in_attention(tree, tmp_path):
+    alike(taken(tmp_path / "x.msgpack", tree), layers())
+
+
+@pytest.mark.parametrize("name", ["opt", "opt_state", "optimizer", "optimiser_state", "moments"])
+def test_an_optimisers_moments_are_no_weights(name, tmp_path):
+    """They have the names and shapes of parameters, and a shorter path here."""
+    tree = {"trained": {"model": {"net": layers()}}, name: [{"mu": layers(1), "nu": layers(2)}]}
+    alike(taken(tmp_path / "x.msgpack", tree), layers())
+
+
+@pytest.mark.parametrize(
+    "others", [{"ema_params": layers(1)}, {"ema": {"of": layers(1)}}, {"params": layers()}]
+)
+@pytest.mark.parametrize("before", [(), ("state",)])
+def test_of_a_net_and_what_is_within_it_the_net_is_taken(before, others, tmp_path):
+    tree = {"params": layers(), **others}
+    for name in before:
+        tree = {name: tree}
+    alike(taken(tmp_path / "x.msgpack", tree), layers())
+
+
+@pytest.mark.parametrize("names", [("pupil", "teacher"), ("mu", "nu"), ("a/params", "a")])
+def test_of_two_nets_neither_is_guessed(names, tmp_path):
+    trees = {name: layers(seed) for seed, name in enumerate(names)}
+    tree = traverse_util.unflatten_dict(traverse_util.flatten_dict(trees, sep="/"), sep="/")
+    with pytest.raises(UserError, match="with other numbers") as told:
+        taken(tmp_path / "x.msgpack", tree)
+    assert "\n" not in str(told.value)
+    assert jax.tree.leaves(taken(tmp_path / "y.msgpack", dict.fromkeys(names, layers())))
+
+
+@pytest.mark.parametrize("number", [np.float32("nan"), np.float64(1e300), np.float16("inf")])
+def test_numbers_that_are_not_finite_are_damage(number, tmp_path):
+    tree = layers()
+    tree["head"]["bias"] = np.full(3, number)
+    with pytest.raises(UserError, match=r"is damaged: 'head/bias' .* not finite"):
+        taken(tmp_path / "x.msgpack", tree)
+
+
+def plainly(path, tree):
+    """Without Orbax's data base, so that each array has a file that tells its shape."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+        checkpointer.save(path, ocp.args.PyTreeSave(tree))
+
+
+def test_of_orbax_only_what_can_be_of_use_is_read(tmp_path):
+    """What else is there may be a text, or claim more memory than any machine has."""
+
+    def write(path, tree):
+        plainly(path, tree)
+        told = path / "huge" / ".zarray"
+        content = json.loads(told.read_text())
+        told.write_text(json.dumps(content | {"shape": [10**7, 10**7]}))
+
+    tree = {"params": layers(), "huge": np.ones((2, 2), np.float32), "note": "of mine", "step": 3}
+    alike(taken(tmp_path / "x", tree, write), layers())
+
+
+@pytest.mark.parametrize("item", ["model", "12/model"])
+def test_an_item_of_orbax_may_have_any_name(item, tmp_path):
+    taken_of = taken(tmp_path, layers(), lambda path, tree: orbax(path / item, tree))
+    alike(taken_of, layers())
+    assert flax_checkpoint.is_one(epath.Path(tmp_path))
+    orbax(tmp_path / item.replace("model", "another"), layers(1))
+    assert not flax_checkpoint.is_one(epath.Path(tmp_path))

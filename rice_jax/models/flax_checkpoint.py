@@ -4,7 +4,7 @@ Layers are taken that fit by name and shape, wherever in the checkpoint they are
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,8 +18,12 @@ from rice_jax.errors import UserError, reason
 from rice_jax.graph.call import key_name
 from rice_jax.models.statistics import STATISTICS
 
-_NO_NAMES = ("params", "batch_stats", "value")
-"""Steps of a path that say what an array is, not where: collections, and the inside of NNX's."""
+_NO_NAMES = ("params", "batch_stats")
+"""Steps of a path that say what an array is, not where: Linen's collections."""
+_IN_NNX = "value"
+"""Last step of a path to an array of NNX's; before the last it is a layer, as in attention."""
+_OPTIMISER = re.compile(r"opt(im(i[sz]er)?)?(_states?)?|moments")
+"""A step of the path to an optimiser's arrays, which have the names and shapes of parameters."""
 _ITEMS = ("", "default", "params", "state")
 """Where in an Orbax checkpoint of several items the net may be."""
 _FEW = 8
@@ -54,18 +58,12 @@ def load(source: epath.Path, params: Mapping[str, Any]) -> dict[str, Any]:
         params: the net's own, random ones or `jax.ShapeDtypeStruct`s, as they are given back.
 
     Raises:
-        UserError: it cannot be read, or no layer of it fits.
+        UserError: it cannot be read, no layer of it fits, layers fit as well in several places
+            with other numbers, or numbers are not finite.
     """
-    theirs, ours = _layers(_read(source)), _by_layer(traverse_util.flatten_dict(dict(params)))
-    prefix = max(
-        _prefixes(theirs), key=lambda each: (len(_fitting(ours, theirs, each)), -len(each))
-    )
-    taken = _fitting(ours, theirs, prefix)
-    if not taken:
-        raise UserError(
-            f"config.model.weights={str(source)!r}: none of its layers ({_listed(theirs)}) fits "
-            f"one of the net's ({_listed(ours)}) by name and shape"
-        )
+    ours = _by_layer(traverse_util.flatten_dict(dict(params)))
+    theirs = _layers(source, _read(source, {np.shape(leaf) for leaf in jax.tree.leaves(params)}))
+    prefix, taken = _chosen(source, ours, theirs)
     there = f" (in {prefix.rstrip('/')})" if prefix else ""
     print(f"{source}{there}: {len(taken)} of {len(ours)} layers are taken, {_listed(taken)}")
     if anew := [
@@ -74,7 +72,9 @@ def load(source: epath.Path, params: Mapping[str, Any]) -> dict[str, Any]:
         print(f"{len(anew)} begin at random: {_listed(sorted(anew))}")
     flat = {
         (*path.split("/"), name) if path else (name,): (
-            np.asarray(_there(theirs[prefix + path])[name], own.dtype) if path in taken else own
+            _finite(source, f"{path}/{name}", _there(theirs[prefix + path])[name], own.dtype)
+            if path in taken
+            else own
         )
         for path, arrays in ours.items()
         for name, own in arrays.items()
@@ -82,17 +82,63 @@ def load(source: epath.Path, params: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(flat)
 
 
-def _read(source: epath.Path) -> Any:
-    """The checkpoint's tree of arrays."""
+def _chosen(source: epath.Path, ours: Layers, theirs: Layers) -> tuple[str, list[str]]:
+    """What comes before the layers' paths where most of them fit, and which do.
+
+    UserError where none do, or as many elsewhere: a pupil and its teacher, copies that moved on.
+    Of a place and others within it, as 'params' and 'ema_params', the outer one is meant.
+    """
+    fitting = {each: _fitting(ours, theirs, each) for each in _prefixes(theirs)}
+    most = max(map(len, fitting.values()))
+    if not most:
+        raise UserError(
+            f"config.model.weights={str(source)!r}: none of its layers ({_listed(theirs)}) fits "
+            f"one of the net's ({_listed(ours)}) by name and shape"
+        )
+    best = [each for each, taken in fitting.items() if len(taken) == most]
+    first, *others = sorted(best, key=len)
+    for other in others:
+        if not other.startswith(first) and not _same(theirs, fitting, first, other):
+            raise UserError(
+                f"config.model.weights={str(source)!r}: {most} of the net's {len(ours)} layers fit "
+                f"in {first.rstrip('/')} as well as in {other.rstrip('/')}, with other numbers: "
+                "save the ones that are meant alone"
+            )
+    return first, fitting[first]
+
+
+def _same(theirs: Layers, fitting: Mapping[str, list[str]], one: str, other: str) -> bool:
+    """Whether the same layers fit in two places, and have the same numbers there."""
+    return fitting[one] == fitting[other] and all(
+        np.array_equal(array, theirs[other + path][name])
+        for path in fitting[one]
+        for name, array in theirs[one + path].items()
+    )
+
+
+def _finite(source: epath.Path, path: str, array: Any, dtype: Any) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = np.asarray(array, dtype)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{source} is damaged: {path!r} holds numbers that are not finite")
+    return converted
+
+
+def _read(source: epath.Path, shapes: Collection[tuple[int, ...]]) -> Any:
+    """The checkpoint's tree of arrays; of Orbax's the arrays of other shapes stay where they are.
+
+    Of these there are the shapes alone.
+    """
     try:
         if source.is_dir():
-            return _read_orbax(source)
+            return _read_orbax(source, shapes)
         if source.suffix == ".safetensors":
             flat = dict(_safetensors(source.read_bytes()))
             return {tuple(re.split(r"[./]", name)): array for name, array in flat.items()}
         return serialization.msgpack_restore(source.read_bytes())
     except Exception as error:  # of three libraries, none of which says what it raises
-        raise UserError(f"{source} cannot be read as Flax's weights: {reason(error)}") from error
+        why = reason(error).partition(" [tensorstore_spec")[0]
+        raise UserError(f"{source} cannot be read as Flax's weights: {why}") from error
 
 
 def _safetensors(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
@@ -104,32 +150,57 @@ def _safetensors(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _orbax_item(folder: epath.Path) -> epath.Path | None:
-    """Where in a folder Orbax has a tree; of a manager's steps the newest is meant."""
+    """Where in a folder Orbax has a tree; of a manager's steps the newest is meant.
+
+    An item of another name than the usual ones is meant where it is the only one.
+    """
     steps = [each for each in folder.iterdir() if each.name.isdecimal() and each.is_dir()]
     newest = [max(steps, key=lambda step: int(step.name))] if steps else []
-    places = [outer / item if item else outer for outer in (folder, *newest) for item in _ITEMS]
-    return next((place for place in places if (place / "_METADATA").exists()), None)
+    for outer in (folder, *newest):
+        usual = [outer / item if item else outer for item in _ITEMS]
+        others = [each for each in outer.iterdir() if each not in (*usual, *steps)]
+        has, have = (
+            [each for each in places if (each / "_METADATA").exists()] for places in (usual, others)
+        )
+        if has or len(have) == 1:
+            return (has or have)[0]
+    return None
 
 
-def _read_orbax(folder: epath.Path) -> Any:
+def _read_orbax(folder: epath.Path, shapes: Collection[tuple[int, ...]]) -> Any:
     import orbax.checkpoint as ocp
+
+    def wanted(leaf: Any) -> Any:
+        # What is not ours may be of any size, a text, or an optimiser's.
+        return leaf if _is_number(leaf) and tuple(leaf.shape) in shapes else ocp.PLACEHOLDER
 
     item = _orbax_item(folder)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         known = checkpointer.metadata(item)
         tree = getattr(getattr(known, "item_metadata", known), "tree", known)
+        asked = jax.tree.map(wanted, tree)
         # As NumPy's, so that it does not matter on which devices it was saved.
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(item, ocp.args.PyTreeRestore(restore_args=whole))
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        found = checkpointer.restore(item, ocp.args.PyTreeRestore(item=asked, restore_args=how))
+        return jax.tree.map(lambda t, own: t if own is ocp.PLACEHOLDER else own, tree, found)
 
 
-def _layers(tree: Any) -> Layers:
+def _layers(source: epath.Path, tree: Any) -> Layers:
     """The floating-point arrays of a checkpoint but for an optimiser's, by layer."""
     flat: dict[tuple[str, ...], Any] = {}
     for keys, array in jax.tree_util.tree_flatten_with_path(tree)[0]:
         path = [name for key in keys for name in _names(key)]
-        if "opt_state" not in path and _is_number(array):
-            flat[tuple(name for name in path if name not in _NO_NAMES)] = array
+        if any(map(_OPTIMISER.fullmatch, path)) or not _is_number(array):
+            continue
+        if path[-1:] == [_IN_NNX]:
+            path.pop()
+        place = tuple(name for name in path if name not in _NO_NAMES)
+        if place in flat and not np.array_equal(flat[place], array):
+            raise UserError(
+                f"config.model.weights={str(source)!r} has {'/'.join(place)} twice, with other "
+                "numbers: save the one that is meant alone"
+            )
+        flat[place] = array
     return _by_layer(flat)
 
 
@@ -140,7 +211,8 @@ def _names(key: Any) -> Iterable[str]:
 
 
 def _is_number(array: Any) -> bool:
-    return hasattr(array, "shape") and jax.dtypes.issubdtype(array.dtype, np.floating)
+    dtype = getattr(array, "dtype", None)
+    return dtype is not None and jax.dtypes.issubdtype(dtype, np.floating)
 
 
 def _by_layer(flat: Mapping[tuple[str, ...], Any]) -> Layers:
