@@ -7,9 +7,9 @@ memory and processor time, and takes nothing back but JSON and raw floats.
     h5_reader.py list FILE   prints [[group, layer, path, shape], ...] of the float weights
     h5_reader.py read FILE   reads [[path, shape], ...] on stdin, prints those arrays as '<f4'
 
-What is wrong goes to stderr on one line, with exit status 1. Only links within the file are
-followed, no data is taken from other files, and no dataset is read whose shape is not the one
-asked for.
+What is wrong goes to stderr on one line, with exit status 1, or `OF_NO_USE` where the file may be
+whole all the same. Only links within the file are followed, no data is taken from other files, and
+no dataset is read whose shape is not the one asked for.
 """
 
 import json
@@ -33,6 +33,9 @@ _NAME_BYTES = 1024
 # Groups of a weights file that are no layer's.
 _NOT_LAYERS = ("optimizer", "metrics", "_metrics", "seed_generator")
 
+OF_NO_USE = 3
+"""Exit status of a file that is not damaged, and whose weights are not to be had."""
+
 Weight = tuple[str, str, str, list[int]]
 """Group of layers that the file lists as one, layer, path of the dataset, shape."""
 
@@ -41,9 +44,18 @@ class RefusedError(Exception):
     """The file asks for what this reader does not do."""
 
 
+class OfNoUseError(RefusedError):
+    """The file may be whole, and its weights cannot be taken."""
+
+
 def weights(file: h5py.File) -> list[Weight]:
     """The floating-point weights, in the file's own order of layers."""
     root = _child(file, "model_weights") if "model_weights" in file else file
+    if any("theano" in _names(group, "backend") for group in (file, root)):
+        raise OfNoUseError(
+            "it is of Keras on Theano, whose kernels are mirrored; save it with Keras on another "
+            "backend"
+        )
     prefix = "" if root is file else "model_weights/"
     found: list[Weight] = []
     for group, layer, path in _listed(root) if _has(root, "layer_names") else _numbered(root):
@@ -52,8 +64,10 @@ def weights(file: h5py.File) -> list[Weight]:
         dataset = _descend(root, path)
         if not isinstance(dataset, h5py.Dataset):
             raise RefusedError(f"{path} is no array")
-        if dataset.dtype.kind == "f":  # else the state of a random number generator
+        if dataset.dtype.kind == "f" or _is_bfloat16(dataset):
             found.append((group, layer, f"{prefix}{path}", list(dataset.shape or ())))
+        elif dataset.dtype.kind not in "biu":  # these: the state of a random number generator
+            raise OfNoUseError(f"{path} holds numbers of a kind ({dataset.dtype}) unknown here")
     return found
 
 
@@ -64,7 +78,14 @@ def array(file: h5py.File, path: str, shape: list[int]) -> np.ndarray:
         raise RefusedError(f"{path} is no array of shape {tuple(shape)}")
     if dataset.is_virtual or dataset.external:
         raise RefusedError(f"{path} keeps its data in another file")
+    if _is_bfloat16(dataset):  # the upper half of a float32
+        return (dataset[()].view("<u2").astype("<u4") << 16).view("<f4")
     return np.asarray(dataset[()], dtype="<f4")
+
+
+def _is_bfloat16(dataset: h5py.Dataset) -> bool:
+    """HDF5 has no such type: h5py writes two bytes that say nothing of themselves."""
+    return dataset.dtype.kind == "V" and dataset.dtype.names is None and dataset.dtype.itemsize == 2
 
 
 def _listed(root: h5py.Group) -> Iterator[tuple[str, str, str]]:
@@ -177,4 +198,5 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except Exception as error:
-        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(OF_NO_USE if isinstance(error, OfNoUseError) else 1)

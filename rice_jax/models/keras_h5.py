@@ -1,5 +1,6 @@
 """Weights of the nets out of Keras's .h5 files, without Keras and without trust in the file."""
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -8,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 from absl import logging
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import Trace, trace
+from rice_jax.graph.trace import Layer, Trace, trace
 from rice_jax.models import h5_reader
 
 _SECONDS = 120
 """Wall time for one reading; the reader itself bounds its processor time."""
+_FEW = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Loaded:
     """Paths of the layers that the file filled."""
     kept: tuple[str, ...]
     """Paths of the layers left as they were: those after the convolutions of a 'notop' file."""
+    by_order: Mapping[str, str]
+    """Of the layers that others have the shapes of: their paths, and the file's names of what was
+    taken. Nothing but the file's order tells them apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +57,15 @@ class _FileLayer:
 
 
 def load_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -> Any:
-    """`fill_from_h5(path, module, params).params`, with a warning if layers were left unfilled."""
+    """`fill_from_h5(path, module, params).params`, with a warning if layers were left unfilled.
+
+    Which were taken for which by their order alone is printed.
+    """
     loaded = fill_from_h5(path, module, params)
+    if loaded.by_order:
+        pairs = [f"{place} is {name}" for place, name in loaded.by_order.items()]
+        more = f" and {len(pairs) - _FEW} more" if len(pairs) > _FEW else ""
+        print(f"{path}: of equal shape, in the file's order: {', '.join(pairs[:_FEW])}{more}")
     if loaded.kept:
         logging.warning(
             "%s holds convolutions only: %s stay as they are", path, ", ".join(loaded.kept)
@@ -65,8 +78,9 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
 
     Reads what Keras writes with `model.save('x.h5')`, `model.save_weights('x.weights.h5')` and,
     before Keras 3, `save_weights('x.h5')`. Layers are matched in order of computation, as Keras
-    lists them, and by the shapes of their kernels and biases; names do not matter. A file of
-    convolutions alone ('notop') fills the convolutions, and may have more of them than the net.
+    lists them, and by the shapes of their kernels and biases; names do not matter. A model of a
+    class of its own is listed in the order in which it made its layers. A file of convolutions
+    alone ('notop') fills the convolutions, and may have more of them than the net.
 
     Args:
         path: the file.
@@ -78,21 +92,29 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
 
     Raises:
         UserError: no such file, a damaged one, one that refers to data elsewhere, weights of
-            another net (names the first layer that does not fit), numbers that are not finite.
+            another net (names the first layer that does not fit), an order that the file does not
+            tell, numbers that are not finite; a net of which Keras keeps layers otherwise.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}")
+    if zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} is an archive: give the model.weights.h5 that is in it, or what Keras's "
+            "model.save('x.h5') writes"
+        )
     flat = traverse_util.flatten_dict(params, sep="/")
     layers = _file_layers(path)
     pairs = _match(path, layers, module, flat)
     arrays = _read(path, pairs)
     filled = tuple(place for place, _ in pairs)
+    alike = collections.Counter(str(layer.shapes) for _, layer in pairs)
     owners = dict.fromkeys(key.rpartition("/")[0] for key in flat)
     return Loaded(
         params=traverse_util.unflatten_dict({**flat, **arrays}, sep="/"),
         filled=filled,
         kept=tuple(place for place in owners if place not in filled),
+        by_order={place: layer.name for place, layer in pairs if alike[str(layer.shapes)] > 1},
     )
 
 
@@ -133,13 +155,14 @@ def _match(
         for place, layer in traced.layers.items()
         if "kernel" in layer.params
     }
+    _require_known(path, flat, traced, shapes)
     places = sorted(shapes, key=lambda place: _is_dense(shapes[place]["kernel"]))
     if not any(_is_dense(layer.kernel[1]) for layer in layers):
         places = [place for place in places if not _is_dense(shapes[place]["kernel"])]
         layers = layers[: max(len(places), 1)]
     # Keras lists a functional model by depth, and one built of layers with layers inside in
     # order of creation; weights of a layer that is frozen in part come in no order but by name.
-    ours = (_by_depth(places, traced), places)
+    ours = (_by_depth(places, traced), _by_depth(_from_the_end(places, traced), traced), places)
     theirs = (layers, _by_name(layers))
     fits: list[list[tuple[str, _FileLayer]]] = []
     misfits: list[str] = []
@@ -155,25 +178,56 @@ def _match(
     if len(fits) > 1 or _unordered([layer for _, layer in fits[0]]):
         raise UserError(
             f"{path} does not tell which of its layers of equal shape comes first; save the whole "
-            "model with Keras's model.save('x.h5'), with no model or custom layer inside it"
+            "model with Keras's model.save('x.h5'), with no model or custom layer inside it, or "
+            "give a Flax checkpoint"
         )
     return fits[0]
+
+
+def _require_known(
+    path: str, flat: Mapping[str, Any], traced: Trace, shapes: Mapping[str, Any]
+) -> None:
+    """UserError for a net with layers that are not kept by Keras as they are here, or not at all.
+
+    The kernel of a transposed convolution is mirrored there, and its channels are exchanged.
+    """
+    others = [
+        owner or name for name in flat if (owner := name.rpartition("/")[0]) not in shapes
+    ] + [place for place in shapes if _is_transposed(traced.layers[place])]
+    if others:
+        raise UserError(
+            f"{path} cannot fill {others[0]}: of a Keras .h5 convolutions and dense layers are "
+            "taken alone; give a Flax checkpoint"
+        )
+
+
+def _is_transposed(layer: Layer) -> bool:
+    return issubclass(layer.module, nn.ConvTranspose | nnx.ConvTranspose)
 
 
 def _unordered(layers: Sequence[_FileLayer]) -> bool:
     """Whether two layers of equal shapes could as well come in the other order.
 
     A weights file of Keras 3 names groups by class and numbers each class for itself: conv2d_1
-    comes after conv2d, but whether sequential comes before them is not in the file.
+    comes after conv2d, but whether sequential comes before them is not in the file. Of a model
+    within a model the layers that learn are listed first, so that names alone may tell an order:
+    those that differ by their numbers.
     """
+    for one, other in itertools.combinations(layers, 2):
+        within = one.group == other.group and one.shapes == other.shapes
+        if within and _without_numbers(one.name) != _without_numbers(other.name):
+            return True
     numbered = [layer for layer in layers if re.search(r"/vars/\d+$", layer.kernel[0])]
     for one, other in itertools.combinations(numbered, 2):
         names = zip(one.name.split("/"), other.name.split("/"), strict=False)
         first, second = next((pair for pair in names if pair[0] != pair[1]), ("", ""))
-        same_class = re.sub(r"_?\d+", "", first) == re.sub(r"_?\d+", "", second)
-        if one.shapes == other.shapes and not same_class:
+        if one.shapes == other.shapes and _without_numbers(first) != _without_numbers(second):
             return True
     return False
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"_?\d+", "", name)
 
 
 def _misfit(
@@ -205,11 +259,30 @@ def _by_name(layers: Sequence[_FileLayer]) -> list[_FileLayer]:
     return ordered
 
 
+def _from_the_end(places: Sequence[str], traced: Trace) -> list[str]:
+    """The layers as Keras comes upon them on its way back from the output.
+
+    It goes to the first input of each operation before the others: of layers at one depth that is
+    the order in which it lists them.
+    """
+    met: dict[str, int] = {}
+    seen: set[int] = set()
+    stack = list(reversed(traced.outputs))
+    while stack:
+        equation = traced.producer(stack.pop())
+        if equation is None or id(equation) in seen:
+            continue
+        seen.add(id(equation))
+        met.setdefault(equation.layer, len(met))
+        stack.extend(reversed(equation.inputs))
+    return sorted(places, key=lambda place: met.get(place, len(met)))
+
+
 def _by_depth(places: Sequence[str], traced: Trace) -> list[str]:
     """Keras's order of a functional model's layers: those farthest from the output first.
 
     The distance is the number of layers with weights on the longest way to the output. Layers
-    at the same distance stay in the order in which they are computed.
+    at the same distance stay in the order of `places`.
     """
     distance: dict[str, int] = {}
     behind: dict[int, int] = {}  # by identity of the equation
@@ -259,5 +332,7 @@ def _run_reader(task: str, path: str, request: bytes = b"") -> bytes:
     if done.returncode == 0:
         return done.stdout
     lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode == h5_reader.OF_NO_USE and lines:
+        raise UserError(f"{path}: {lines[-1]}")
     why = lines[-1] if done.returncode == 1 and lines else "it makes the HDF5 library fail"
     raise UserError(f"cannot read {path} as Keras weights: {why}; is it damaged?")
