@@ -74,13 +74,19 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
 
 
 def _about_weights(config: ml_collections.ConfigDict) -> WeightsTold | None:
-    """`train.about`, with a warning where the weights are used to images of another size."""
+    """`train.about`, with a warning where the weights are used to other images or another net."""
     about, side = train.about(config), config.data.image_size
     theirs = about.image_size if about else None
     if theirs not in (None, side):
         print(
             f"WARNING: {config.model.weights} was trained on images of {theirs} x {theirs} pixels "
             f"and gets {side} x {side}: --config.data.image_size={theirs} suits it better",
+            file=sys.stderr,
+        )
+    if others := train.used_otherwise(config):
+        print(
+            f"WARNING: {config.model.weights} was trained with {', '.join(others)}: the same "
+            "config.model suits it better",
             file=sys.stderr,
         )
     return about

@@ -205,5 +205,5 @@ def weights_wanted(name: str) -> str:
     return (
         f"{name} starts from trained weights: set --config.model.weights to Keras's "
         f"{_IMAGENET.rpartition('/')[2]} (get it from {_IMAGENET}){run}, "
-        "or to 'random' to learn from nothing"
+        "or to 'random' to learn from nothing, with --config.train.frozen='()' in all layers"
     )

@@ -190,7 +190,12 @@ def _take_weights(job: Job) -> None:
             f"config.model.weights={job.config.model.weights!r} is a net for {', '.join(known)}; "
             f"the images are of {', '.join(dataset.classes)}"
         )
-    params = train.initial_params(job.config, train.build(job.config))
+    params = train.given_params(job.config, train.build(job.config))
+    if missing := train.at_random(params):
+        raise UserError(
+            f"config.model.weights={job.config.model.weights!r} has nothing for "
+            f"{', '.join(missing)}: train the net (--stages=train) before anything is told of it"
+        )
     cluster.on_first(lambda: identity.record(job.run, job.config, dataset))
     train.begin(job.config, job.run, dataset, params)
     print(f"The weights are those of {job.config.model.weights}, as they are.", flush=True)

@@ -2,7 +2,8 @@
 
   python scripts/make_zoo.py --workdir=runs/final --name=final --machine='2 cores of an AMD EPYC'
 
-The run must have been trained and evaluated on its own test split. Paths are left out of the card.
+The run must have been trained and evaluated on its own test split, which seed 0 cut, as the
+sample's photographs are of that one. Paths are left out of the card.
 """
 
 import datetime
@@ -44,6 +45,11 @@ def card(
         raise UserError(f"{run} was not trained on photographs")
     if evaluation.path != "test split":
         raise UserError(f"{run} was evaluated on {evaluation.path}, not on its test split")
+    if seed := configuration.split_seed(trained.config):
+        raise UserError(
+            f"{run} learned from the splits of seed {seed}, and so from some of the sample's "
+            "photographs: train it with --config.data.split_seed=0"
+        )
     config = _portable(trained.config)
     side = config.data.image_size
     counted = profile.count(trained.module, (side, side, 3), frozen=config.train.frozen)
@@ -100,6 +106,7 @@ def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.cache_dir = usual.data.cache_dir
     config.data.path = config.data.path.rstrip("/").rpartition("/")[2]
+    config.eval.path = ""  # what it was evaluated on is the test split
     if not config.model.weights.startswith(zoo.PREFIX):
         config.model.weights = config.model.weights.rstrip("/").rpartition("/")[2]
     if not config.train.teacher.startswith(zoo.PREFIX):

@@ -1,5 +1,6 @@
 """Weights that stages begin from, and those that nothing throws away."""
 
+import json
 import shutil
 import sys
 
@@ -48,12 +49,25 @@ def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
     )
 
 
-def test_weights_of_other_classes_are_not_evaluated(finished, cache, tmp_path):
+@pytest.mark.parametrize("told", [True, False])
+def test_weights_of_other_classes_are_not_evaluated(told, finished, cache, tmp_path):
+    """The checkpoint knows them too, where config.json does not tell."""
+    if not told:
+        finished = shutil.copytree(finished, tmp_path / "untold")
+        content = read(finished, "config.json") | {"data": None}
+        (finished / "config.json").write_text(json.dumps(content))
     folder = data_files.write_folder(tmp_path / "rice", data_files.pictures(10, tuple("abcde")))
     fields = {"model.weights": str(finished), "data.path": str(folder)}
     with pytest.raises(UserError, match=r"is a net for Arborio, .*; the images are of a, b"):
         run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["evaluate"])
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_did_otherwise_is_told(finished, cache):
+    settings = small("cnn_light", cache, **{"model.weights": str(finished)})
+    assert train.used_otherwise(settings) == []
+    settings.model.strides = 1
+    assert train.used_otherwise(settings) == ["strides=2 (here 1)"]
 
 
 @pytest.mark.parametrize("weights", ["", "random"])

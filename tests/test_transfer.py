@@ -183,6 +183,31 @@ def test_a_file_is_read_once_when_a_training_begins(
     np.testing.assert_array_equal(params["conv"]["kernel"], tree["params"]["conv"]["kernel"])
 
 
+@pytest.mark.parametrize("frozen", [("head",), ("conv", "head")])
+def test_what_does_not_learn_does_not_begin_at_random(frozen, config, tmp_path):
+    path = tmp_path / "weights.msgpack"
+    FORMS[path.name](path, variables())
+    settings = config(path)
+    settings.train.frozen = frozen
+    with pytest.raises(UserError, match=r"has nothing for head, which config\.train\.frozen"):
+        train.given_params(settings, train.build(settings))
+    settings.train.frozen = ("conv",)
+    given = train.given_params(settings, train.build(settings))
+    assert train.at_random(given) == ["head"]
+
+
+def test_a_net_that_begins_at_random_in_part_is_not_evaluated(config, tmp_path):
+    """Its weights would be told of as those of the file, as they are."""
+    path = tmp_path / "weights.msgpack"
+    FORMS[path.name](path, variables())
+    settings = config(path)
+    settings.data.update(path="synthetic", synthetic_per_class=10, cache_dir=str(tmp_path))
+    with pytest.raises(UserError, match="has nothing for head: train the net") as told:
+        run_stages(settings, str(tmp_path / "run"), ["evaluate"])
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def layers(seed=0):
     random = np.random.default_rng(seed)
     shapes = {"query": (4, 2), "value": (4, 2), "head": (2, 3)}

@@ -17,9 +17,10 @@ import safetensors.numpy
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, models, profile, train, zoo
+from rice_jax import data, evaluate, identity, models, profile, train, zoo
 from rice_jax.commands import app
 from rice_jax.errors import UserError
+from rice_jax.run import Run
 from rice_jax.zoo.cards import FOLDER
 
 MOST_BYTES = 6_000_000  # of all nets together
@@ -65,6 +66,8 @@ def test_a_card_tells_its_net(name):
     assert dataclasses.asdict(card.flops) == counted.flops.to_json()
     assert card.data.images == {"train": 60_000, "validation": 7_500, "test": 7_500}
     assert card.data.classes == data_files.CLASSES
+    # Else it may have learned from the sample, which is of that seed's test split.
+    assert configuration.split_seed(configuration.from_json(card.config)) == 0
     for field in ("versions", "machine", "date", "command"):
         assert getattr(card, field), field
     assert "/" not in card.config["data"]["path"]
@@ -114,6 +117,38 @@ def test_a_configuration_takes_its_weights():
     given = settings("cnn_light")
     params = train.initial_params(given, train.build(given))
     jax.tree.map(np.testing.assert_array_equal, params, zoo.load("cnn_light").variables["params"])
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_net_as_its_card_has_it_does_nothing_otherwise(name):
+    given = settings(name)
+    given.model.update(zoo.load(name).module.settings())
+    assert train.used_otherwise(given) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "fields", "told"),
+    [
+        ("final_grid56", {}, "grid=56 (here 0)"),
+        ("final_grid112", {"grid": 56, "stem_stride": 2}, "grid=112 (here 56), stem_stride=0 (he"),
+        ("final", {"strides": 2}, "strides=1 (here 2)"),
+        ("micro", {"grid": 32}, "grid=56 (here 32)"),
+        ("final", {"grid": 224}, ""),  # of images of 224 that is none
+        ("micro", {"grid": 50}, ""),  # a quarter of 224 again
+        ("final", {"dropout": 0.1}, ""),
+    ],
+)
+def test_weights_that_fit_a_net_that_does_otherwise_come_with_a_warning(
+    weights, fields, told, tmp_path, capsys
+):
+    """No parameter has another shape for it, and yet they are of little use there."""
+    given = settings(weights)
+    given.model.update(fields)
+    assert train.given_params(given, train.build(given))
+    identity.record(Run(tmp_path), given, None)
+    said = capsys.readouterr().err
+    assert (f"zoo:{weights} was trained with {told}" in said) == bool(told)
+    assert said.count("\n") == bool(told)
 
 
 def test_a_name_that_is_not_there_lists_those_that_are():

@@ -66,6 +66,7 @@ def run(tmp_path):
     """A tiny net that learned for two epochs, in a folder of somebody's."""
     settings = tiny_training.config(augment=True)
     settings.data.update(path="/home/somebody/Rice_Image_Dataset/", cache_dir="/home/somebody/x")
+    settings.eval.path = "/home/somebody/photographs"
     run = Run(tmp_path / "run")
     module = train.build(settings)
     params = train.initial_params(settings, module)
@@ -126,7 +127,15 @@ def test_a_card_tells_of_all_clean_validation_images_whatever_was_validated_on(r
     assert card.command == "rice-jax lighten"
 
 
-@pytest.mark.parametrize("how", ["drawn", "untrained", "elsewhere"])
+REFUSED = {
+    "drawn": "not trained on photographs",
+    "untrained": "not trained on photographs",
+    "elsewhere": "evaluated on my/rice",
+    "sample": r"seed 1, and so from some of the sample's",
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
 def test_a_run_that_proves_nothing_is_refused(how, run):
     if how == "drawn":
         content = run.read_json("config.json")
@@ -134,7 +143,11 @@ def test_a_run_that_proves_nothing_is_refused(how, run):
         run.write_json("config.json", content)
     elif how == "untrained":
         (run.path / "history.csv").unlink()
+    elif how == "sample":
+        content = run.read_json("config.json")
+        content["config"] |= {"seed": 1}  # and with it the splits
+        run.write_json("config.json", content)
     else:
         run.write_json("evaluation.json", run.read_json("evaluation.json") | {"path": "my/rice"})
-    with pytest.raises(UserError, match=r"not trained on photographs|evaluated on my/rice"):
+    with pytest.raises(UserError, match=REFUSED[how]):
         ZOO.card(run, train.load(run))

@@ -2,7 +2,7 @@
 
 from rice_jax.train.check import check
 from rice_jax.train.feed import Feed, data_mesh
-from rice_jax.train.given import about, zoo_fits
+from rice_jax.train.given import about, used_otherwise, zoo_fits
 from rice_jax.train.loop import train
 from rice_jax.train.schedule import planned
 from rice_jax.train.speed import images_per_second
@@ -11,6 +11,7 @@ from rice_jax.train.step import evaluation_inputs
 from rice_jax.train.weights import (
     RANDOM,
     Trained,
+    at_random,
     build,
     given_params,
     image_sizes,
@@ -25,6 +26,7 @@ __all__ = [
     "Feed",
     "Trained",
     "about",
+    "at_random",
     "begin",
     "build",
     "check",
@@ -40,5 +42,6 @@ __all__ = [
     "newest",
     "planned",
     "train",
+    "used_otherwise",
     "zoo_fits",
 ]

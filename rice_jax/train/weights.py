@@ -150,8 +150,31 @@ def given_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params
     """`initial_params` at no compute, with a `jax.ShapeDtypeStruct` for what starts at random.
 
     Raises:
-        UserError: as there.
+        UserError: as there; or layers that are frozen would start at random.
     """
+    given, source = _given(config, module), config.model.weights
+    if source not in ("", RANDOM) and config.train.frozen:
+        still = state.partition(given, config.train.frozen)[1]
+        if missing := at_random(still):
+            raise UserError(
+                f"config.model.weights={source!r} has nothing for {_some(missing)}, which "
+                "config.train.frozen keeps from learning: freeze what it has, or give other weights"
+            )
+    return given
+
+
+def at_random(given: Params) -> list[str]:
+    """Paths of the layers that start at random of what `given_params` returned."""
+    flat = traverse_util.flatten_dict(given, sep="/")
+    shapes = [path for path, leaf in flat.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
+    return list(dict.fromkeys(path.rpartition("/")[0] for path in shapes))
+
+
+def _some(layers: list[str]) -> str:
+    return ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+
+
+def _given(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
     path = config.model.weights
     if not path and nets.get(config.model.name).needs_weights:
         raise UserError(nets.weights_wanted(config.model.name))
@@ -170,6 +193,11 @@ def given_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params
     if not Run(source).has("config.json") and flax_checkpoint.is_one(source):
         return flax_checkpoint.load(source, params)
     if not source.is_dir():
+        if files.is_remote(source):
+            raise UserError(
+                f"config.model.weights={path!r}: a Keras .h5 is read of this machine "
+                "alone, copy it here"
+            )
         from rice_jax.models import keras_h5
 
         return keras_h5.load_h5(os.fspath(source), module, params)
