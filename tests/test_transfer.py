@@ -294,6 +294,19 @@ def test_of_orbax_only_what_can_be_of_use_is_read(tmp_path):
     alike(taken(tmp_path / "x", tree, write), layers())
 
 
+def test_a_piece_of_an_array_is_no_larger_than_it(tmp_path):
+    """Whoever reads one is given memory for it, and the process ends where there is none."""
+
+    def write(path, tree):
+        plainly(path, tree)
+        told = path / "head.kernel" / ".zarray"
+        content = json.loads(told.read_text())
+        told.write_text(json.dumps(content | {"chunks": [10**7, 10**7]}))
+
+    with pytest.raises(UserError, match=r"a piece \(10000000, 10000000\) of an array \(2, 3\)"):
+        taken(tmp_path / "x", layers(), write)
+
+
 @pytest.mark.parametrize("item", ["model", "12/model"])
 def test_an_item_of_orbax_may_have_any_name(item, tmp_path):
     taken_of = taken(tmp_path, layers(), lambda path, tree: orbax(path / item, tree))

@@ -172,7 +172,12 @@ def _read_orbax(folder: epath.Path, shapes: Collection[tuple[int, ...]]) -> Any:
 
     def wanted(leaf: Any) -> Any:
         # What is not ours may be of any size, a text, or an optimiser's.
-        return leaf if _is_number(leaf) and tuple(leaf.shape) in shapes else ocp.PLACEHOLDER
+        if not _is_number(leaf) or tuple(leaf.shape) not in shapes:
+            return ocp.PLACEHOLDER
+        piece = getattr(getattr(leaf, "storage", None), "chunk_shape", None) or leaf.shape
+        if any(part > max(1, whole) for part, whole in zip(piece, leaf.shape, strict=True)):
+            raise ValueError(f"a piece {tuple(piece)} of an array {tuple(leaf.shape)}")
+        return leaf
 
     item = _orbax_item(folder)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
