@@ -3,6 +3,7 @@
 import json
 
 import flax.linen as nn
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,6 +207,25 @@ def test_a_net_that_begins_at_random_in_part_is_not_evaluated(config, tmp_path):
         run_stages(settings, str(tmp_path / "run"), ["evaluate"])
     assert "\n" not in str(told.value)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+class Sized(nn.Module):
+    """A net of images of 8 x 8 pixels and no others."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes, name="head")((x * jnp.ones((8, 8, 3))).mean((1, 2)))
+
+
+def test_a_file_of_keras_may_fill_a_net_of_one_size_alone(config, tmp_path):
+    kernel = np.arange(9, dtype=np.float32).reshape(3, 3)
+    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+        file["layers/dense/vars/0"], file["layers/dense/vars/1"] = kernel, kernel[0]
+    settings = config(tmp_path / "x.weights.h5", Sized)
+    params = train.initial_params(settings, train.build(settings))
+    np.testing.assert_array_equal(params["head"]["kernel"], kernel)
 
 
 def layers(seed=0):

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,14 @@ from absl import logging
 from flax import nnx, traverse_util
 
 from rice_jax.errors import UserError
+from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.trace import Layer, Trace, trace
 from rice_jax.models import h5_reader
 
 _SECONDS = 120
 """Wall time for one reading; the reader itself bounds its processor time."""
 _FEW = 8
+_USUAL = (1, 224, 224, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +57,17 @@ class _FileLayer:
         return {"kernel": self.kernel[1]} | ({"bias": self.bias[1]} if self.bias else {})
 
 
-def load_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -> Any:
-    """`fill_from_h5(path, module, params).params`, with a warning if layers were left unfilled.
+def load_h5(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    params: Any,
+    input_shape: InputShape = _USUAL,
+) -> Any:
+    """`fill_from_h5(...).params` of the same, with a warning if layers were left unfilled.
 
     Which were taken for which by their order alone is printed.
     """
-    loaded = fill_from_h5(path, module, params)
+    loaded = fill_from_h5(path, module, params, input_shape)
     if loaded.by_order:
         pairs = [f"{place} is {name}" for place, name in loaded.by_order.items()]
         more = f" and {len(pairs) - _FEW} more" if len(pairs) > _FEW else ""
@@ -73,7 +79,12 @@ def load_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -> Any
     return loaded.params
 
 
-def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -> Loaded:
+def fill_from_h5(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    params: Any,
+    input_shape: InputShape = _USUAL,
+) -> Loaded:
     """Fill `params` with the weights of a Keras .h5.
 
     Reads what Keras writes with `model.save('x.h5')`, `model.save_weights('x.weights.h5')` and,
@@ -86,6 +97,7 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
         path: the file.
         module: one of the nets.
         params: its parameters, a nested dict, or `jax.ShapeDtypeStruct`s; not changed.
+        input_shape: (N, H, W, 3) of images that it takes: a net may take one size alone.
 
     Returns:
         The filled parameters (float32), and which layers were filled.
@@ -98,14 +110,14 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}")
-    if zipfile.is_zipfile(path):
+    if _begins(path, b"PK"):
         raise UserError(
             f"{path} is an archive: give the model.weights.h5 that is in it, or what Keras's "
             "model.save('x.h5') writes"
         )
     flat = traverse_util.flatten_dict(params, sep="/")
     layers = _file_layers(path)
-    pairs = _match(path, layers, module, flat)
+    pairs = _match(path, layers, trace(module, input_shape, train=False), flat)
     arrays = _read(path, pairs)
     filled = tuple(place for place, _ in pairs)
     alike = collections.Counter(str(layer.shapes) for _, layer in pairs)
@@ -116,6 +128,14 @@ def fill_from_h5(path: str | os.PathLike[str], module: nn.Module, params: Any) -
         kept=tuple(place for place in owners if place not in filled),
         by_order={place: layer.name for place, layer in pairs if alike[str(layer.shapes)] > 1},
     )
+
+
+def _begins(path: str, magic: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False  # the reader tells why
 
 
 def _file_layers(path: str) -> list[_FileLayer]:
@@ -142,10 +162,9 @@ def _is_dense(kernel: Sequence[int]) -> bool:
 
 
 def _match(
-    path: str, layers: list[_FileLayer], module: nn.Module, flat: Mapping[str, Any]
+    path: str, layers: list[_FileLayer], traced: Trace, flat: Mapping[str, Any]
 ) -> list[tuple[str, _FileLayer]]:
     """(our layer's path, the file's layer) for each layer that the file fills."""
-    traced = trace(module, (1, 224, 224, 3), train=False)
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         place: {
             name: tuple(flat[f"{place}/{name}"].shape)

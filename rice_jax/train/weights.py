@@ -200,7 +200,7 @@ def _given(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
             )
         from rice_jax.models import keras_h5
 
-        return keras_h5.load_h5(os.fspath(source), module, params)
+        return keras_h5.load_h5(os.fspath(source), module, params, input_shape(config))
     return _fitted(load(Run(source)).params, config, params)
 
 
