@@ -1,6 +1,6 @@
 """Set-up takes the Python it should, installs what is pinned, and mends what is broken.
 
-Pythons are stand-ins that note what pip is asked for, all else they leave to the real one.
+Pythons are stand-ins that note what pip and uv are asked for, all else they leave to the real one.
 """
 
 import os
@@ -16,12 +16,13 @@ STAND_IN = """#!/bin/sh
 case "$1 $2" in
   "--version "*) echo "Python {name}" ;;
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-  "-m pip")
+  "-m pip" | "-m uv")
+    case "$*" in *" config list") echo "$PIP_CONFIG"; exit;; esac
     mkdir {calls}.busy || echo "two at once" >>{calls}
     echo "$@" >>{calls}
     echo Collecting everything
     rmdir {calls}.busy
-    exit ${{PIP_ENDS:-0}} ;;
+    case "$2" in pip) exit ${{PIP_ENDS:-0}};; uv) exit ${{UV_ENDS:-0}};; esac ;;
   "-c import rice_jax.stages") exit ${{IMPORT_ENDS:-0}} ;;
   *base_prefix*) echo {name} ;;
   *) exec {real} "$@" ;;
@@ -56,7 +57,7 @@ class Checkout:
         )
 
     def set_up(self, *arguments, status=0, **variables):
-        """What set-up said, and what it asked pip for."""
+        """What set-up said, and what it asked pip and uv for."""
         self.calls.write_text("")
         with self.start(*arguments, **variables) as process:
             said = process.communicate()[1]
@@ -138,7 +139,7 @@ def test_a_broken_venv_is_made_anew(checkout, damage):
 @pytest.mark.parametrize(
     ("step", "error"),
     [
-        ("PIP_ENDS", "error: pip could not install"),
+        ("PIP_ENDS", "error: the packages could not be installed"),
         ("IMPORT_ENDS", "error: what was installed does not work"),
     ],
 )
@@ -153,8 +154,40 @@ def test_two_at_once_take_turns(checkout):
     with checkout.start("test") as first, checkout.start("test") as second:
         said = first.communicate()[1] + second.communicate()[1]
     assert first.returncode == second.returncode == 0, said
-    assert checkout.calls.read_text().count("install") == 1
+    assert checkout.calls.read_text().count("-m uv pip install") == 1
     assert said.count("Set up in") == 1
+
+
+def by_pip(checkout):
+    return f"install --no-compile --progress-bar off --constraint {checkout.root}"
+
+
+def test_uv_installs_into_the_venv_and_pip_only_uv(checkout):
+    asked = checkout.set_up()[1].splitlines()
+    assert "install" in asked[0]
+    assert asked[0].endswith("uv>=0.9,<1")
+    assert asked[1].startswith(f"-m uv pip install --python {checkout.venv}/bin/python ")
+    assert len(asked) == 2
+
+
+def test_where_uv_fails_pip_installs_the_same(checkout):
+    asked = checkout.set_up("test", UV_ENDS="2")[1].splitlines()
+    by_uv, last = asked[1:]
+    assert by_pip(checkout) in last
+    assert last.split("--constraint")[1] == by_uv.split("--constraint")[1]
+    assert checkout.set_up("test") == ("", "")
+
+
+@pytest.mark.parametrize("of", ["global", "user", ":env:", "install"])
+@pytest.mark.parametrize("setting", ["index-url='https://mirror.invalid'", "no-index='true'"])
+def test_where_pip_has_an_index_of_its_own_uv_is_not_asked(checkout, of, setting):
+    (asked,) = checkout.set_up(PIP_CONFIG=f"{of}.{setting}")[1].splitlines()
+    assert by_pip(checkout) in asked
+
+
+def test_more_indexes_beside_the_usual_one_are_no_reason_for_pip(checkout):
+    _, asked = checkout.set_up(PIP_CONFIG="global.extra-index-url='https://mirror.invalid'")
+    assert "-m uv pip install" in asked
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "scripts").glob("*.sh")))
