@@ -27,6 +27,8 @@ FROM_NOTHING = {"train.epochs": 10, "train.learning_rate": 1e-3, "train.on_colla
 _MOST_FLOPS = {"from the zoo": 2.5e12, "from nothing": 5e12}
 """Of training: a quarter and half of a minute on two cores at 170 GFLOP/s."""
 _PHOTOGRAPHS = 500  # that the sample has for training
+_MOST_LAYERS = 25
+"""That learn on the sample. Of more, compiling their gradients takes longer than all else."""
 _TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 
 
@@ -54,30 +56,46 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
         _start_from_zoo(config, any_size=is_open("data.image_size"))
     from_zoo = config.model.weights.startswith(zoo.PREFIX)
     recipe: dict[str, Any] = dict(FINE_TUNING if from_zoo else FROM_NOTHING)
+    counted = _counted(config)
     if is_open("train.epochs"):
         most = _MOST_FLOPS["from the zoo" if from_zoo else "from nothing"]
-        recipe["train.epochs"] = _affordable(config, recipe["train.epochs"], most)
+        recipe["train.epochs"] = _affordable(counted, recipe["train.epochs"], most)
         if from_zoo:
             recipe["train.quick.epochs"] = (recipe["train.epochs"],)
+    if from_zoo:
+        recipe["train.frozen"] = _but_the_last(counted)
     decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:
         decided = {field: value for field, value in decided.items() if field not in _TOGETHER}
     config.update_from_flattened_dict(decided)
     epochs, rate = train.planned(config.train)
     side = config.data.image_size
+    learning = ", of the last layers alone" if decided.get("train.frozen") else ""
     return (
         f"The sample of photographs, {side} x {side} pixels, from "
         f"{config.model.weights or train.RANDOM} weights: {epochs} epochs at a learning rate of "
-        f"{rate:g}. All images, by the study's recipe: {data.DOWNLOAD}, then "
+        f"{rate:g}{learning}. All images, by the study's recipe: {data.DOWNLOAD}, then "
         "--config.data.path=rice-image-dataset.zip"
     )
 
 
-def _affordable(config: ml_collections.ConfigDict, epochs: int, most: float) -> int:
-    """Of so many epochs those within `most` FLOPs, at least one; a step is three forward passes."""
+def _counted(config: ml_collections.ConfigDict) -> profile.Profile:
     shape = (config.data.image_size, config.data.image_size, 3)
-    epoch = 3 * _PHOTOGRAPHS * profile.count(train.build(config), shape).flops.formula
+    return profile.count(train.build(config), shape)
+
+
+def _affordable(counted: profile.Profile, epochs: int, most: float) -> int:
+    """Of so many epochs those within `most` FLOPs, at least one; a step is three forward passes."""
+    epoch = 3 * _PHOTOGRAPHS * counted.flops.formula
     return max(1, min(epochs, int(most / epoch)))
+
+
+def _but_the_last(counted: profile.Profile) -> tuple[str, ...]:
+    """The outermost modules of a net of many layers, but for that of the last; else none."""
+    modules = [row.path.split("/")[0] for row in counted.rows if row.params]
+    if len(modules) <= _MOST_LAYERS:
+        return ()
+    return tuple(name for name in dict.fromkeys(modules) if name != modules[-1])
 
 
 def _start_from_zoo(config: ml_collections.ConfigDict, *, any_size: bool) -> None:

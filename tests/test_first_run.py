@@ -3,7 +3,7 @@
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import first_run, models, zoo
+from rice_jax import first_run, models, profile, train, zoo
 from rice_jax.errors import UserError
 
 
@@ -79,6 +79,28 @@ def test_a_heavy_net_of_the_zoos_is_fine_tuned_for_fewer_epochs():
         assert (light.train.quick.epochs, heavy.train.quick.epochs) == ((3,), (1,))
 
 
+def learning(made):
+    shape = (made.data.image_size, made.data.image_size, 3)
+    return profile.count(train.build(made), shape, frozen=made.train.frozen).trainable_params
+
+
+def test_of_a_net_of_many_layers_the_last_alone_learns():
+    """Of googlenet_light 51 convolutions stay; its head has 288 x 5 weights and 5 biases."""
+    made, said = settled("googlenet_light")
+    assert learning(made) == 288 * 5 + 5
+    assert "of the last layers alone" in said
+    whole, said = settled("googlenet_light", ["train.frozen"])
+    assert learning(whole) == zoo.card("googlenet_light").params
+    assert "last layers" not in said
+
+
+@pytest.mark.parametrize("name", sorted(set(models.NETS) - {"googlenet_light"}))
+def test_of_few_layers_and_of_random_weights_those_learn_that_always_do(name):
+    made, said = settled(name)
+    assert made.train.frozen == configuration.default(name).train.frozen
+    assert "last layers" not in said
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -86,6 +108,7 @@ def test_a_heavy_net_of_the_zoos_is_fine_tuned_for_fewer_epochs():
         {"model__weights": "random"},
         {"model__weights": "some/run"},
         {"model__weights": "zoo:cnn_light", "train__epochs": 20},
+        {"train__frozen": ("conv1",)},
         {"model__stages": ((4,), (16,))},  # no net of the zoo's
         {"data__image_size": 64},  # nor this: cnn_light has a weight for each pixel
     ],
