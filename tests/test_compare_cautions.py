@@ -81,6 +81,23 @@ def test_a_net_at_chance_is_said_to_have_learned_nothing(tmp_path, right, said):
     assert any("**Not learned:** googlenet." in each for each in found) == said
 
 
+@pytest.mark.parametrize(("right", "chosen"), [(531, "vgg_custom"), (532, "googlenet")])
+def test_a_net_at_chance_is_not_chosen_however_light(tmp_path, right, chosen):
+    """Both within the margin of 0.3, the one at chance of fewer FLOPs."""
+    light = run_of(tmp_path / "a", "googlenet", 600, 10, clean=right)
+    found = read(light, run_of(tmp_path / "b", "vgg_custom", 800, 100))
+    made = choice.choose(found, 0.3)
+    assert made is not None
+    assert made.net.label == chosen
+
+
+def test_where_all_are_at_chance_none_is_recommended(tmp_path):
+    blind = [run_of(tmp_path / name, name, 500, 10, clean=500) for name in ("cnn", "final")]
+    text = told(read(*blind))
+    assert "**No net is recommended:** none of them is better than chance" in text
+    assert "**Take" not in text
+
+
 def test_nets_whose_epochs_ran_out_are_said_with_them(tmp_path):
     """Stopped after two epochs without a better loss; what is at chance is not said twice."""
     history = "epoch,train_loss,val_loss\n1,0.8,0.7\n2,0.7,0.6\n3,0.6,0.65\n"

@@ -1,11 +1,9 @@
 """What a reader must know before comparing nets."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 from rice_jax.report import markdown
 from rice_jax.report.comparison.compared import Compared, NetRuns
-from rice_jax.report.record import Record
 
 
 def cautions(nets: Sequence[NetRuns]) -> list[str]:
@@ -48,12 +46,12 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
             f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: the "
             "study's figures beside are of other images."
         )
-    by_chance = [net for net in nets if any(_at_chance(e.record) for e in net.entries)]
+    by_chance = [net for net in nets if net.at_chance]
     if by_chance:
         found.append(
             f"> **Not learned:** {_listed(net.label for net in by_chance)}. No better than chance "
             "on the clean test images, which says nothing of the net: another seed may learn. The "
-            "run's own report tells where its signal ends."
+            "run's own report tells where its signal ends. Such nets are not chosen."
         )
     others = [net for net in nets if net not in by_chance]
     unfinished = [net for net in others if any(_still_learning(e) for e in net.entries)]
@@ -84,6 +82,8 @@ def incomparable(nets: Sequence[NetRuns]) -> str:
             "the runs were evaluated on different images. Evaluate them on the same ones: "
             "`--stages=evaluate` with one `--config.eval.path` for all."
         )
+    if all(net.at_chance for net in nets):
+        return "none of them is better than chance on the clean test images."
     return ""
 
 
@@ -108,16 +108,6 @@ def _of_several_splits(nets: Sequence[NetRuns]) -> str:
     if len(set(map(tuple, known.values()))) < 2:
         return ""
     return _listed(f"{label} by {' and '.join(map(str, found))}" for label, found in known.items())
-
-
-def _at_chance(record: Record) -> bool:
-    """Whether the clean test's accuracy is within two standard errors of one guess a class."""
-    clean = record.results.get("clean")
-    if not clean:
-        return False
-    chance = 1 / len(clean.per_class)
-    error = math.sqrt(chance * (1 - chance) / clean.images)
-    return clean.accuracy <= chance + 2 * error
 
 
 def _still_learning(entry: Compared) -> bool:

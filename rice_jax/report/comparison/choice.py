@@ -90,13 +90,13 @@ def choose(nets: Sequence[NetRuns], margin: float) -> Recommended | None:
     """The net of the fewest FLOPs within `margin` of the best augmented accuracy.
 
     Of equal FLOPs the fewest parameters decide, then accuracy. None where no net has both
-    accuracy and FLOPs that lack nothing.
+    accuracy, better than chance, and FLOPs that lack nothing.
 
     Args:
         nets: what to choose from.
         margin: share of images, 0.01 for one point of a hundred.
     """
-    candidates = _weighed(nets)
+    candidates = [candidate for candidate in _weighed(nets) if not candidate[0].at_chance]
     if not candidates:
         return None
     best, highest, _ = max(candidates, key=lambda candidate: candidate[1])

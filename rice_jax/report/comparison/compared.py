@@ -71,6 +71,11 @@ class NetRuns:
         """Whether the FLOPs of all its runs lack nothing."""
         return all(entry.summary.flops_complete for entry in self.entries)
 
+    @property
+    def at_chance(self) -> bool:
+        """Whether one of its runs answers no better than by one guess a class."""
+        return any(_at_chance(entry.record) for entry in self.entries)
+
     def spread(self, measure: str) -> Spread | None:
         """A measure over the runs that have it; None where none has."""
         found = (MEASURES[measure].read(entry.summary) for entry in self.entries)
@@ -140,3 +145,13 @@ def _labels(groups: Sequence[Sequence[Compared]]) -> list[str]:
         label if labels.count(label) == 1 else f"{entries[0].name} ({entries[0].run})"
         for label, entries in zip(labels, groups, strict=True)
     ]
+
+
+def _at_chance(record: Record) -> bool:
+    """Whether the clean test's accuracy is within two standard errors of one guess a class."""
+    clean = record.results.get("clean")
+    if not clean:
+        return False
+    chance = 1 / len(clean.per_class)
+    error = math.sqrt(chance * (1 - chance) / clean.images)
+    return clean.accuracy <= chance + 2 * error
