@@ -120,7 +120,7 @@ install() {
 # By one import, so that the first run does not spend its first ten seconds on that.
 compile() {
   echo "Compiling what a run imports"
-  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import rice_jax.stages'
+  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c 'import orbax.checkpoint, rice_jax.stages'
 }
 
 if ready; then exit 0; fi

@@ -143,3 +143,12 @@ def test_an_image_is_answered_without_what_draws_or_prepares():
     for name in loaded_with("rice_jax.prediction"):
         assert not slow.search((ROOT / "rice_jax" / MODULES[name]).read_text()), name
     assert slow.search((ROOT / "rice_jax" / MODULES["rice_jax.data.builder"]).read_text())
+
+
+def test_no_command_begins_with_what_checkpoints_alone_need():
+    """Orbax takes longer to import than jaxlib, and stages without training have no use for it."""
+    imports = re.compile(r"^( *)(?:import|from) orbax", re.MULTILINE)
+    source = "\n".join((ROOT / "rice_jax" / path).read_text() for path in MODULES.values())
+    indents = imports.findall(source)
+    assert indents, "the test looks for what is nowhere"
+    assert all(indents), "at the beginning of a module"

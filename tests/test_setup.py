@@ -23,7 +23,7 @@ case "$1 $2" in
     echo Collecting everything
     rmdir {calls}.busy
     case "$2" in pip) exit ${{PIP_ENDS:-0}};; uv) exit ${{UV_ENDS:-0}};; esac ;;
-  "-c import rice_jax.stages") exit ${{IMPORT_ENDS:-0}} ;;
+  "-c import orbax.checkpoint, rice_jax.stages") exit ${{IMPORT_ENDS:-0}} ;;
   *base_prefix*) echo {name} ;;
   *) exec {real} "$@" ;;
 esac

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
@@ -65,6 +64,8 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
         """UserError where another program's folders are among the checkpoints, or too many."""
+        import orbax.checkpoint as ocp  # here: half a second, which only training takes
+
         _keep_orbax_quiet()
         self.folder = folder
         _refuse_many(folder)
@@ -87,6 +88,8 @@ class Checkpoints:
         Raises:
             UserError: this or the save before it failed, as on a full disk.
         """
+        import orbax.checkpoint as ocp
+
         if not self.folder.exists():  # Orbax would make it anew, without the run's other files
             raise UserError(f"{self.folder} was removed while the run was at work: nothing is left")
         progress = checkpoint.progress
@@ -196,6 +199,8 @@ class Checkpoints:
         return Checkpoint(state, Progress.from_json(meta["progress"]), meta["origin"])
 
     def _meta(self, number: int) -> dict[str, Any]:
+        import orbax.checkpoint as ocp
+
         readable.require_readable(self.folder / str(number))
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
@@ -221,6 +226,8 @@ class Checkpoints:
         return like
 
     def _state(self, number: int, like: TrainState) -> TrainState:
+        import orbax.checkpoint as ocp
+
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
         return _undamaged(lambda: self._manager.restore(number, args=items)).state
 
@@ -249,9 +256,11 @@ def _clear_unfinished(folder: epath.Path) -> None:
     Orbax would do it too, but in a thread that goes on after its manager was closed, and meets the
     next writer's.
     """
+    from orbax.checkpoint.utils import is_tmp_checkpoint
+
     if jax.process_index() == 0 and folder.exists():
         for path in folder.iterdir():
-            if path.is_dir() and ocp.utils.is_tmp_checkpoint(path):
+            if path.is_dir() and is_tmp_checkpoint(path):
                 _remove_written_to(path)
 
 
