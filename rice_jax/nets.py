@@ -172,6 +172,9 @@ NETS: Mapping[str, Net] = MappingProxyType(
 
 SUPPLIED = ("dtype", "first_image")
 """Fields of a net's class that training and export set, and no configuration."""
+LEARNS = ("train", "training", "is_training")
+STAYS = ("deterministic", "use_running_average")
+"""By which a net of one's own is told that it learns now, and that it does not."""
 OWN = "own"
 """The kind of a net of the user's own."""
 _OWN: dict[str, Net] = {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FLAX = ("parent", "name")
 _TAKEN = ("weights", "narrowed", "grid")
+_MODES = (*nets.LEARNS, *nets.STAYS)
 _NUMBER = 10**12
 
 
@@ -31,8 +32,9 @@ def configuration(
 
     Args:
         module: its class, Linen's or NNX's. It is called with images (N, H, W, 3) in [0, 1], and
-            with `train` where its call takes that, and gives logits (N, classes). Its fields (of
-            NNX what its class is made with, beside rngs), but for dtype and first_image, are the
+            what its call takes of `train`, `training`, `is_training`, `deterministic` and
+            `use_running_average`, and gives logits (N, classes). Its fields (of NNX what its class
+            is made with, beside rngs), but for dtype, first_image and those five, are the
             configuration's under config.model: numbers, words, switches, or tuples of these.
             `classes` has to be one: the images decide it.
         name: of the net; by default the class's, in small letters.
@@ -41,10 +43,13 @@ def configuration(
         **fields: what fields of the class are, where not as it says.
 
     Raises:
-        UserError: no such class, a name that is taken, or a field that can be none.
+        UserError: no such class, one whose call needs what it is not given, a name that is taken,
+            or a field that can be none.
     """
     if not isinstance(module, type) or not (_is_nnx(module) or dataclasses.is_dataclass(module)):
         raise UserError(f"{module!r} is no class of Linen or NNX: give the class, no instance")
+    for needed in _needed(module):
+        raise UserError(f"{module.__name__} is not called with {needed}: give it a default")
     name = name or module.__name__.lower()
     if name in nets.NETS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
@@ -69,13 +74,25 @@ def configuration(
     return config.default(name)
 
 
+def _needed(module: Any) -> list[str]:
+    """What a class's call needs beside images and what tells it whether it learns."""
+    after_images = [*inspect.signature(module.__call__).parameters.values()][2:]
+    return [
+        each.name
+        for each in after_images
+        if each.default is each.empty
+        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        and each.name not in _MODES
+    ]
+
+
 def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of each field of a class; UserError for one without, or given and not there."""
     values: dict[str, Any] = {}
     defaults = _made_with(module) if _is_nnx(module) else _fields(module)
     annotations = _annotations(module)
     for name, default in defaults.items():
-        if name in nets.SUPPLIED:
+        if name in nets.SUPPLIED or (name in _MODES and not _is_nnx(module)):
             continue
         if name in given:
             values[name] = given[name]

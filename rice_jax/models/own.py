@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import Rows, added, normalised
 from rice_jax.models.traced import Traced
-from rice_jax.nets import SUPPLIED
+from rice_jax.nets import LEARNS, STAYS, SUPPLIED
 
 
 class Own(Narrowed, Traced):
@@ -55,13 +55,15 @@ class Own(Narrowed, Traced):
                 f"config.train.dtype: {module.__name__} has no field dtype for its activations"
             )
         own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
-        return cls(Held(module(**fields)), **own, dtype=dtype, grid=grid)
+        still = told(_modes(module), train=False)
+        return cls(Held(module(**still, **fields)), **own, dtype=dtype, grid=grid)
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
         module = self.whole.module
         given = {name: getattr(self, name) for name in SUPPLIED if name in _fields(type(module))}
-        called = {"train": train} if _takes_train(type(module)) else {}
+        given |= told(_modes(type(module)), train)
+        called = told(inspect.signature(type(module).__call__).parameters, train)
         x = shrunk(x, self.grid) if self.grid else x
         with nn.intercept_methods(self._instead):
             logits = self.run(module.clone(parent=self.scope, **given), x, **called)
@@ -119,8 +121,15 @@ def _fields(module: type[nn.Module]) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(module))  # type: ignore[arg-type]
 
 
-def _takes_train(module: type[nn.Module]) -> bool:
-    return "train" in inspect.signature(module.__call__).parameters  # type: ignore[operator]
+def _modes(module: type[nn.Module]) -> frozenset[str]:
+    """The fields that may tell a net whether it learns: of two ways that Flax has, it takes one."""
+    return _fields(module) - inspect.signature(module.__call__).parameters.keys()  # type: ignore[operator]
+
+
+def told(names: Container[str], train: bool) -> dict[str, bool]:
+    """Whether it learns, by those of the `names` that a net may hear it by."""
+    learns, stays = dict.fromkeys(LEARNS, train), dict.fromkeys(STAYS, not train)
+    return {name: value for name, value in (learns | stays).items() if name in names}
 
 
 def as_logits(given: Any, x: jax.Array, net: type, classes: int | None) -> jax.Array:

@@ -21,7 +21,7 @@ from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.models.layers import dropped, shrunk
-from rice_jax.models.own import as_logits, what_is_left
+from rice_jax.models.own import as_logits, told, what_is_left
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -100,11 +100,11 @@ class OwnNNX(Bridged, Traced):
         module: Any = net.with_variables(self._as_nnx_has_it(net, params), key)
         self._prepare(module, train=train)
         call: Any = self.made.cls.__call__
-        takes_train = "train" in inspect.signature(call).parameters
+        options = told(inspect.signature(call).parameters, train)
         x = shrunk(x, self.grid) if self.grid else x
         before = _CALLED.set(self)
         try:
-            logits = self._call(module, x, **({"train": train} if takes_train else {}))
+            logits = self._call(module, x, **options)
         finally:
             _CALLED.reset(before)
         self._leave(module, train=train)
