@@ -1,5 +1,6 @@
 """A configuration out of a file of one's own, whatever stands in it, and fields set over it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,31 @@ def test_a_file_s_dataclasses_may_have_annotations_as_text(tmp_path):
         "    return default(Mine().net)\n"
     )
     assert settings.load(str(file)).model.name == "cnn"
+
+
+@pytest.mark.parametrize("beside", ["my_widths.py", "my_widths/__init__.py"])
+def test_a_file_imports_what_lies_beside_it(beside, tmp_path, monkeypatch):
+    """From wherever it is called, and a file there hides no installed package."""
+    folder = tmp_path / "nets"
+    (folder / beside).parent.mkdir(parents=True)
+    (folder / beside).write_text("DENSE = 3\n")
+    (folder / "optax.py").write_text("raise SystemError\n")
+    (folder / "mine.py").write_text(
+        "import optax\n"
+        "from my_widths import DENSE\n"
+        "from rice_jax.config import default\n"
+        "def get_config():\n"
+        "    config = default('cnn')\n"
+        "    config.model.dense = DENSE\n"
+        "    return config\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "optax", raising=False)
+    try:
+        assert settings.load("nets/mine.py").model.dense == 3
+    finally:
+        sys.modules.pop("my_widths", None)
 
 
 def test_a_frozen_configuration_takes_fields_as_any_other(tmp_path):

@@ -221,7 +221,13 @@ def _parts(config: str) -> tuple[str, str | None]:
 
 
 def _executed(path: Path) -> types.ModuleType:
-    """A file's module, known to Python: dataclasses look their annotations up in it."""
+    """A file's module, known to Python: dataclasses look their annotations up in it.
+
+    Files beside it can be imported, as from a script; nothing installed is hidden by them.
+    """
+    folder = os.fspath(path.absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     loader = importlib.machinery.SourceFileLoader("rice_jax_configuration", os.fspath(path))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
