@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from rice_jax.data.archive import Archive, classes
 from rice_jax.data.layout import Member
-from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.split import SPLITS, split
 from rice_jax.data.usable import checked, fingerprint, refuse_too_many, tell_made
 from rice_jax.errors import UserError
@@ -109,7 +109,8 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
         """The images of one shard that are as they should be; the others are noted."""
         labels = {label: index for index, label in enumerate(classes(self._archive))}
         shard = members[start:end]
-        read = in_order(functools.partial(checked, self._archive), shard, ahead=_AHEAD)
+        check = functools.partial(checked, self._archive)
+        read = in_order(check, shard, ahead=_AHEAD, at_a_time=AT_A_TIME)
         told = progress(read, len(members), f"preparing {split_name}", done=start)
         for member, image in zip(shard, told, strict=True):
             if isinstance(image, UserError):

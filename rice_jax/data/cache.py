@@ -16,7 +16,7 @@ from etils import epath
 from rice_jax import files
 from rice_jax.data.archive import Archive, key, key_of_changes
 from rice_jax.data.layout import Member
-from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.data.usable import fingerprint
 from rice_jax.errors import UserError, reason
@@ -118,7 +118,7 @@ def _still_of(archive: Archive, builder: "RiceImageDataset", folder: epath.Path)
         except UserError:  # it could be read when it was prepared
             return -1
 
-    read = in_order(checksum, members, ahead=_AHEAD)
+    read = in_order(checksum, members, ahead=_AHEAD, at_a_time=AT_A_TIME)
     checksums = progress(read, len(members), "holding images against their records")
     found = zip((member.name for member in members), checksums, strict=True)
     same = fingerprint(dict(found)) == builder.fingerprint

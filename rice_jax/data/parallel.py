@@ -2,8 +2,9 @@
 
 import collections
 import concurrent.futures
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rice_jax.bar import Bar
@@ -11,6 +12,8 @@ from rice_jax.bar import Bar
 S = TypeVar("S")
 T = TypeVar("T")
 
+AT_A_TIME = 8
+"""Images that a thread reads and checks before it hands them over."""
 _MOST_THREADS = 16  # beyond that Python's lock, not the decoding, sets the pace
 
 
@@ -22,22 +25,34 @@ def threads() -> int:
 
 
 def in_order(
-    function: Callable[[S], T], items: Iterable[S], *, workers: int = 0, ahead: int
+    function: Callable[[S], T],
+    items: Iterable[S],
+    *,
+    workers: int = 0,
+    ahead: int,
+    at_a_time: int = 1,
 ) -> Iterator[T]:
     """function(item) of each item, in order, at most `ahead` of them before they are asked for.
 
-    `workers` threads; 0 for `threads()`. An exception in `function` is raised here. Closing the
-    iterator ends the threads.
+    `workers` threads; 0 for `threads()`. Each takes `at_a_time` items: several where the work is
+    short, since at each handing over threads wait for Python's lock. An exception in `function` is
+    raised here. Closing the iterator ends the threads.
     """
+
+    def done(batch: Sequence[S]) -> list[T]:
+        return [function(item) for item in batch]
+
+    rest = iter(items)
+    batches = iter(lambda: list(itertools.islice(rest, at_a_time)), [])
     with concurrent.futures.ThreadPoolExecutor(workers or threads()) as pool:
-        waiting: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+        waiting: collections.deque[concurrent.futures.Future[list[T]]] = collections.deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+            for batch in batches:
+                waiting.append(pool.submit(done, batch))
+                if len(waiting) * at_a_time > ahead:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -13,7 +13,7 @@ from rice_jax.data.archive import Archive
 from rice_jax.data.decoded import Decoded, open_decoded
 from rice_jax.data.images import decode_into, plain
 from rice_jax.data.layout import Member
-from rice_jax.data.parallel import in_order, progress
+from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.usable import checked, refuse_too_many, tell_made
 from rice_jax.errors import UserError, reason
 
@@ -108,7 +108,8 @@ class Files:
         self._archive = archive
         self._labels = {name: index for index, name in enumerate(class_names)}
         members = sorted(archive.members)
-        read = in_order(functools.partial(checked, archive), members, ahead=_AHEAD)
+        check = functools.partial(checked, archive)
+        read = in_order(check, members, ahead=_AHEAD, at_a_time=AT_A_TIME)
         self._members: list[Member] = []
         made_of: dict[str, tuple[str, ...]] = {}
         self.skipped: list[dict[str, str]] = []
