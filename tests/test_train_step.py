@@ -103,6 +103,34 @@ def test_padding_has_no_part_in_loss_and_update():
     jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
 
 
+class OfDrawnDepth(nn.Module):
+    """Draws a number for each image from a stream of its own, as nets that drop layers do."""
+
+    first_image: int = 0
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        bias = self.param("bias", nn.initializers.zeros, (5,))
+        drawn = jax.random.normal(self.make_rng("depth"), (len(x), 1)) if train else 0.0
+        return bias + drawn * jnp.eye(5)[0]
+
+
+def test_a_stream_of_the_nets_own_draws_anew_in_each_step_and_for_each_image():
+    mesh = data_mesh()
+    step, feed = train_step(OfDrawnDepth(), mesh, seed=0, augment=False), Feed(mesh, 8)
+    rows = batch() | {"label": np.zeros(8, np.int32)}
+
+    def loss(index, weight):
+        fresh = state.create({"bias": np.zeros(5, np.float32)}, ()).replace(step=jnp.int32(index))
+        given = feed(rows | {"weight": np.asarray(weight, np.float32)})
+        return float(step(state.replicate(fresh, mesh), given, np.int32(index), RATE)[1].loss)
+
+    alone = [loss(0, np.arange(8) == image) for image in range(8)]
+    assert len(set(alone)) == 8
+    assert loss(0, np.ones(8)) == pytest.approx(sum(alone))
+    assert loss(1, np.ones(8)) != loss(0, np.ones(8))
+
+
 class Spread(nn.Module):
     """A net without a number, or without a slope, for an image of one colour."""
 

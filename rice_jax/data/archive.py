@@ -5,7 +5,6 @@ its declared size, so that a hostile one can neither leave its place nor grow wi
 """
 
 import contextlib
-import functools
 import hashlib
 import os
 import stat
@@ -13,7 +12,7 @@ import sys
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
 from etils import epath
@@ -88,9 +87,7 @@ class Folder:
     def __init__(self, path: epath.Path) -> None:
         self._path = os.fspath(path)
         # epath's own opening of a local file takes longer than its reading.
-        self._open: Callable[[str], BinaryIO] = (
-            _open_remote if files.is_remote(path) else functools.partial(open, mode="rb")
-        )
+        self._open = _open_remote if files.is_remote(path) else _open_here
         entries = list(_walk(path))
         self.members = members(
             [entry for entry in entries if entry.size >= 0],
@@ -145,6 +142,10 @@ class Zip:
             return self._zip.read(self._infos[member.place])
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             raise UserError(f"damaged in the zip: {reason(error)}") from error
+
+
+def _open_here(place: str) -> BinaryIO:
+    return open(place, "rb")
 
 
 def _open_remote(place: str) -> BinaryIO:

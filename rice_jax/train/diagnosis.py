@@ -15,6 +15,7 @@ from rice_jax.graph import once
 from rice_jax.graph.maps import convolutions
 from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.train.state import Params, merge, partition
+from rice_jax.train.step import streams
 
 _NEAR = 0.005
 """How near to chance, relative to it, a loss is taken to rest there."""
@@ -128,7 +129,7 @@ def first_not_finite(
                 {"params": params},
                 images,
                 train=True,
-                rngs={"dropout": dropout_key},
+                rngs=streams(dropout_key),
                 capture_intermediates=True,
                 mutable=["intermediates"],
             )
@@ -174,7 +175,7 @@ def _gradients(
 
     def loss(trainable: Params, still: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
         variables = {"params": merge(trainable, still)}
-        rngs = {} if dropout_key is None else {"dropout": dropout_key}
+        rngs = {} if dropout_key is None else streams(dropout_key)
         logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

@@ -14,7 +14,7 @@ from rice_jax import data, ops
 from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, updated
 from rice_jax.train import schedule
 from rice_jax.train.state import Params, partition
-from rice_jax.train.step import evaluation_inputs
+from rice_jax.train.step import evaluation_inputs, streams
 
 _SEEN = 512
 """Training images that are looked at; each gives a number for every pixel of a map."""
@@ -53,7 +53,7 @@ class Norms:
             still = norms(partition(params, config.train.frozen)[1])
             given: Any = {"still": still} if still else {}
             net = module.clone(rows=Rows(jnp.ones(len(images)), alone=True), **given)
-            rngs = {"dropout": jax.random.key(number)}
+            rngs = streams(jax.random.key(number))
             with ops.inference():
                 _, left = net.apply(
                     {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]

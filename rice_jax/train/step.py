@@ -76,7 +76,7 @@ def train_step(
             """Sums over the images of a part: loss, hits, weights, gradients."""
             first += _first(batch["image"])
             images, dropout_key = _inputs(seed, index, part["image"], augment, first)
-            net, rngs = _at(module, first, part, state), {"dropout": dropout_key}
+            net, rngs = _at(module, first, part, state), streams(dropout_key, first)
             answers = _answers(teacher, knowledge, images)
 
             def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
@@ -173,6 +173,15 @@ def training_inputs(
 ) -> tuple[jax.Array, jax.Array]:
     """The images (N, H, W, C) in [0, 1] and the dropout key of step `index`, for a look at it."""
     return _inputs(seed, index, jnp.asarray(images), augment, 0)
+
+
+def streams(dropout_key: jax.Array, first: jax.Array | int = 0) -> dict[str, jax.Array]:
+    """The random streams of a net that learns from the images of the global batch from `first` on.
+
+    Dropout draws by an image's index from one key for all. Flax lets every other stream, such as a
+    net's own for the depth that it drops, draw from 'params': here another in each part.
+    """
+    return {"dropout": dropout_key, "params": jax.random.fold_in(dropout_key, first)}
 
 
 def _at(module: nn.Module, first: jax.Array, part: Batch, state: TrainState) -> nn.Module:
