@@ -156,7 +156,9 @@ def classifier(
         images = pixels.astype(jnp.float32) / 255
         with ops.inference(), ops.joined():
             logits: Any = module.apply({"params": params}, images, train=False)
-        return nn.softmax(logits)
+        # Compiled in haste, jaxlib 0.10's exponential may make a number of what is none.
+        known = jnp.isfinite(logits).all(axis=-1, keepdims=True)
+        return jnp.where(known, nn.softmax(logits), jnp.nan)
 
     def apply(params: Any, pixels: jax.Array) -> jax.Array:
         size = ops.part_size(module, {"params": params}, pixels, mesh.devices.flat[0].platform)
