@@ -56,14 +56,14 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
         _start_from_zoo(config, any_size=is_open("data.image_size"))
     from_zoo = config.model.weights.startswith(zoo.PREFIX)
     recipe: dict[str, Any] = dict(FINE_TUNING if from_zoo else FROM_NOTHING)
-    counted = _counted(config)
+    counted = functools.cache(functools.partial(_counted, config))  # traces: once, where asked
     if is_open("train.epochs"):
         most = _MOST_FLOPS["from the zoo" if from_zoo else "from nothing"]
-        recipe["train.epochs"] = _affordable(counted, recipe["train.epochs"], most)
+        recipe["train.epochs"] = _affordable(counted(), recipe["train.epochs"], most)
         if from_zoo:
             recipe["train.quick.epochs"] = (recipe["train.epochs"],)
-    if from_zoo:
-        recipe["train.frozen"] = _but_the_last(counted)
+    if from_zoo and is_open("train.frozen"):
+        recipe["train.frozen"] = _but_the_last(counted())
     decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:
         decided = {field: value for field, value in decided.items() if field not in _TOGETHER}

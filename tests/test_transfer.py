@@ -301,30 +301,27 @@ def plainly(path, tree):
         checkpointer.save(path, ocp.args.PyTreeSave(tree))
 
 
-def test_of_orbax_only_what_can_be_of_use_is_read(tmp_path):
-    """What else is there may be a text, or claim more memory than any machine has."""
+def claiming(array, **claims):
+    """Writes a checkpoint in which an array says something else of itself than is true."""
 
     def write(path, tree):
         plainly(path, tree)
-        told = path / "huge" / ".zarray"
-        content = json.loads(told.read_text())
-        told.write_text(json.dumps(content | {"shape": [10**7, 10**7]}))
+        told = path / array / ".zarray"
+        told.write_text(json.dumps(json.loads(told.read_text()) | claims))
 
+    return write
+
+
+def test_of_orbax_only_what_can_be_of_use_is_read(tmp_path):
+    """What else is there may be a text, or claim more memory than any machine has."""
     tree = {"params": layers(), "huge": np.ones((2, 2), np.float32), "note": "of mine", "step": 3}
-    alike(taken(tmp_path / "x", tree, write), layers())
+    alike(taken(tmp_path / "x", tree, claiming("huge", shape=[10**7, 10**7])), layers())
 
 
 def test_a_piece_of_an_array_is_no_larger_than_it(tmp_path):
     """Whoever reads one is given memory for it, and the process ends where there is none."""
-
-    def write(path, tree):
-        plainly(path, tree)
-        told = path / "head.kernel" / ".zarray"
-        content = json.loads(told.read_text())
-        told.write_text(json.dumps(content | {"chunks": [10**7, 10**7]}))
-
     with pytest.raises(UserError, match=r"a piece \(10000000, 10000000\) of an array \(2, 3\)"):
-        taken(tmp_path / "x", layers(), write)
+        taken(tmp_path / "x", layers(), claiming("head.kernel", chunks=[10**7, 10**7]))
 
 
 @pytest.mark.parametrize("item", ["model", "12/model"])
