@@ -111,6 +111,24 @@ def test_a_net_in_health_is_said_to_be_so():
     assert "may still begin to learn" in str(found)
 
 
+@pytest.mark.parametrize("place", range(len(IMAGES)))
+def test_a_layer_that_lives_on_one_image_of_many_is_not_dead(place):
+    module, params = net("final")
+    images = np.zeros_like(IMAGES)
+    images[place] = 1
+    for name in params.keys() - {"head"}:
+        kernel = params[name]["kernel"]
+        kernel[:], params[name]["bias"][:] = 1 / kernel[..., 0].size, 0  # averages
+    params["conv2"]["bias"][:] = -0.5  # dark images give less
+    rest = np.delete(images, place, axis=0)
+    on_all, on_the_rest = (
+        diagnosis.collapse(module, params, some, LABELS[: len(some)], loss=1.61, chance=1.61)
+        for some in (images, rest)
+    )
+    assert (on_all.dead, on_all.silent) == ("", ())
+    assert (on_the_rest.dead, "conv2" in on_the_rest.silent) == ("conv1", True)
+
+
 def test_images_that_are_all_the_same_are_the_reason_said():
     module, params = net("final")
     kill(params, "conv2")

@@ -1,7 +1,7 @@
 """Linen layers that the nets share: Keras's defaults, and names for what Flax leaves unnamed."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,14 +9,36 @@ import jax.numpy as jnp
 
 from rice_jax import ops
 
+_KERNEL = nn.initializers.glorot_uniform()
+
+
+class _Given(nn.Module):
+    """A layer that takes its arrays as they are given, where they have the shape that it asks for.
+
+    Flax traces an array's initialiser in each call, to compare shapes: half of a net's trace.
+    """
+
+    def param(self, name: str, init_fn: Callable[..., Any], *init_args: Any, **kwargs: Any) -> Any:
+        """What `nn.Module.param` gives, for an initialiser of a shape."""
+        known: Any = self.get_variable("params", name)
+        if known is not None and init_args and known.shape == tuple(init_args[0]):
+            return known
+        return super().param(name, init_fn, *init_args, **kwargs)
+
+
 # Keras's defaults: glorot uniform kernels, zero biases, 'same' padding as the study asks for.
-Conv = functools.partial(
-    nn.Conv,
-    padding="SAME",
-    kernel_init=nn.initializers.glorot_uniform(),
-    conv_general_dilated=ops.conv_general_dilated,
-)
-Dense = functools.partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform())
+class Conv(_Given, nn.Conv):
+    """A convolution of (N, H, W, C)."""
+
+    padding: Any = "SAME"
+    kernel_init: Any = _KERNEL
+    conv_general_dilated: Any = ops.conv_general_dilated
+
+
+class Dense(_Given, nn.Dense):
+    """A dense layer, of (N, C)."""
+
+    kernel_init: Any = _KERNEL
 
 
 class Shrink(nn.Module):

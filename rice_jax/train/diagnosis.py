@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +20,8 @@ from rice_jax.train.step import streams
 
 _NEAR = 0.005
 """How near to chance, relative to it, a loss is taken to rest there."""
+_AT_A_TIME = 8
+"""Images whose gradients are looked at together: most nets are told by so few."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +75,11 @@ def collapse(
     """Look for dead layers and missing gradients on images (N, H, W, C) in [0, 1] of one batch.
 
     In a net whose last maps are all zero the head sees zeros: its output is its bias, its kernel
-    has no gradient, none reaches the layers below, and only biases learn.
+    has no gradient, none reaches the layers below, and only biases learn. A few images are looked
+    at at a time, until each layer was seen to live.
     """
-    traced = trace(module, images.shape, train=False)
+    size = min(_AT_A_TIME, len(images))
+    traced = trace(module, (size, *images.shape[1:]), train=False)
     found = _rectified(traced)  # nothing where a net has neither convolutions nor rectifiers
     names, values = [name for name, _ in found], [value for _, value in found]
 
@@ -83,16 +88,23 @@ def collapse(
         maps = traced.evaluate({"params": params}, images, values)
         return [jnp.max(jnp.abs(value)) for value in maps]
 
-    heights = jax.device_get(peaks(params, images))
-    dead = next((name for name, peak in zip(names, heights, strict=True) if peak == 0), "")
-    gradients = _by_layer(_gradients(module, params, images, labels, frozen=frozen))
-    silent = tuple(
-        layer
-        for layer in traced.layers
-        if layer in gradients and not any(np.any(array) for array in gradients[layer])
-    )
+    gradients = _gradients(module, frozen)
+    dead, silent = set(names), set[str](_by_layer(partition(params, frozen)[0]))
+    for start in range(0, len(images), size):
+        first = min(start, len(images) - size)  # each part has as many
+        part = slice(first, first + size)
+        heights = jax.device_get(peaks(params, images[part]))
+        dead -= {name for name, peak in zip(names, heights, strict=True) if peak != 0}
+        heard = _by_layer(gradients(params, images[part], labels[part]))
+        silent -= {layer for layer, arrays in heard.items() if any(map(np.any, arrays))}
+        if not dead and not silent:
+            break
     return Collapse(
-        loss, chance, dead, silent, alike=len(images) > 1 and not np.any(np.ptp(images, 0))
+        loss,
+        chance,
+        dead=next((name for name in names if name in dead), ""),
+        silent=tuple(layer for layer in traced.layers if layer in silent),
+        alike=len(images) > 1 and not np.any(np.ptp(images, 0)),
     )
 
 
@@ -140,7 +152,8 @@ def first_not_finite(
     for finite, layer in zip(sound(params, images, dropout_key), calls, strict=True):
         if not finite:
             return layer or "the logits"
-    gradients = _by_layer(_gradients(module, params, images, labels, dropout_key=dropout_key))
+    given = _gradients(module, dropout_key=dropout_key)(params, images, labels)
+    gradients = _by_layer(given)
     for layer in reversed([name for name in calls if name in gradients]):
         if not _finite(gradients[layer]):
             return f"the gradient of {layer}"
@@ -164,22 +177,24 @@ def _rectified(traced: Trace) -> list[tuple[str, Value]]:
 
 def _gradients(
     module: nn.Module,
-    params: Params,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
     frozen: tuple[str, ...] = (),
     dropout_key: jax.Array | None = None,
-) -> Params:
-    trainable, still = partition(params, frozen)
+) -> Callable[[Params, np.ndarray, np.ndarray], Params]:
+    """What gives the gradients of params by images and labels, without the frozen layers'."""
 
-    def loss(trainable: Params, still: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-        variables = {"params": merge(trainable, still)}
-        rngs = {} if dropout_key is None else streams(dropout_key)
-        logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    @once.jit
+    def gradients(params: Params, images: jax.Array, labels: jax.Array) -> Params:
+        trainable, still = partition(params, frozen)
 
-    return jax.device_get(once.jit(jax.grad(loss))(trainable, still, images, labels))
+        def loss(trainable: Params) -> jax.Array:
+            variables = {"params": merge(trainable, still)}
+            rngs = {} if dropout_key is None else streams(dropout_key)
+            logits = module.apply(variables, images, train=dropout_key is not None, rngs=rngs)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return jax.grad(loss)(trainable)
+
+    return lambda *given: jax.device_get(gradients(*given))
 
 
 def _by_layer(params: Params) -> dict[str, list[np.ndarray]]:
