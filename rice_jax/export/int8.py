@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,23 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
         f".*{DENSE}.*", qtyping.TFLOperationName.CONV_2D, 8, 8, qtyping.QuantGranularity.TENSORWISE
     )
     seen: dict[str, Any] = {}
-    for batch in _some(images):
-        samples = [{"images": image[None]} for image in batch]
+    # Image by image: of several the tool keeps a moving average, to which the last few give most.
+    for image in itertools.chain.from_iterable(_some(images)):
         with _quiet():
-            seen = tool.calibrate({SIGNATURE: samples}, seen or None, num_threads=1)
+            found = tool.calibrate({SIGNATURE: [{"images": image[None]}]}, num_threads=1)
+        seen = {name: _widest(seen.get(name, range_), range_) for name, range_ in found.items()}
     # All pixels there can be, not those that happened to be there: 1/255 and -128 exactly.
     seen[f"{SIGNATURE}_images"] = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
     with _quiet():
         return bytes(tool.quantize(seen, enable_progress_report=False).quantized_model)
+
+
+def _widest(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The range that holds both."""
+    return {
+        "min": np.minimum(one["min"], other["min"]),
+        "max": np.maximum(one["max"], other["max"]),
+    }
 
 
 def quantized_onnx(content: bytes, images: Batches) -> bytes:

@@ -5,7 +5,7 @@ The converter reads StableHLO as `jax.export` writes it. The net is traced as it
 The trace is played back operation by operation, as for ONNX.
 """
 
-import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,14 +56,10 @@ def to_tflite(
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
     with ops.plain():
         traced = trace(module.clone(dtype=jnp.float32), images.shape, train=False)
-    equations = [
-        dataclasses.replace(each, primitive=_Played(each, to_be_quantized))
-        for each in traced.equations
-    ]
-    played = dataclasses.replace(traced, equations=equations)
+    play = functools.partial(_played, dense_as_convolution=to_be_quantized)
 
     def logits(images: jax.Array) -> jax.Array:
-        return played.evaluate({"params": params}, images, played.outputs)[0]
+        return traced.evaluate({"params": params}, images, traced.outputs, run=play)[0]
 
     try:
         content = _converted(logits, [images], ["images"], ["logits"])
@@ -78,25 +74,23 @@ def to_tflite(
     return content
 
 
-class _Played:
-    """An operation under its layer's name, which LiteRT's tensors then have.
+def _played(equation: Equation, *operands: Any, dense_as_convolution: bool) -> list[Any]:
+    """What `Equation.apply` gives, under its layer's name, which LiteRT's tensors then have.
 
     The maximum over whole maps becomes a max pool: of that the quantiser has an int8.
     """
-
-    def __init__(self, equation: Equation, dense_as_convolution: bool) -> None:
-        self._equation, self._as_convolution = equation, dense_as_convolution
-        self.multiple_results = equation.primitive.multiple_results
-
-    def bind(self, *operands: Any, **params: Any) -> Any:
-        shapes, name = [each.shape for each in self._equation.inputs], self._equation.name
-        with jax.named_scope(self._equation.layer or ROOT):
-            if name == "reduce_max" and len(shapes[0]) == 4 and tuple(params["axes"]) == (1, 2):
-                (maps,) = operands
-                return nn.max_pool(maps, shapes[0][1:3])[:, 0, 0]
-            if name == "dot_general" and self._as_convolution and _is_dense(shapes, params):
-                return _of_one_pixel(*operands)
-            return self._equation.primitive.bind(*operands, **params)
+    shapes, params = [each.shape for each in equation.inputs], equation.params
+    with jax.named_scope(equation.layer or ROOT):
+        if (
+            equation.name == "reduce_max"
+            and len(shapes[0]) == 4
+            and tuple(params["axes"]) == (1, 2)
+        ):
+            (maps,) = operands
+            return [nn.max_pool(maps, shapes[0][1:3])[:, 0, 0]]
+        if equation.name == "dot_general" and dense_as_convolution and _is_dense(shapes, params):
+            return [_of_one_pixel(*operands)]
+        return equation.apply(*operands)
 
 
 def _is_dense(shapes: Sequence[tuple[int, ...]], params: Mapping[str, Any]) -> bool:
