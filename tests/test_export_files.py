@@ -231,6 +231,23 @@ def test_int8_takes_what_two_reductions_give_together(name):
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
 
 
+@pytest.mark.parametrize("name", INT8)
+def test_int8_holds_the_range_of_every_image_wherever_it_comes(name):
+    pytest.importorskip(NEEDED[name][0])
+    net = models.build("nano", convolutions=(3,), grid=4, dense=4)
+    dim = 0.1 * np.random.default_rng(0).random((40, 6, 6, 3), dtype=np.float32)
+    bright = np.random.default_rng(1).random((1, 6, 6, 3), dtype=np.float32)
+    params = net.init(jax.random.key(0), bright)["params"]
+    make, quantize = QUANTIZED[Path(name).suffix]
+    whole = make(net, params, 6)
+    first, last = ([bright, dim], [dim, bright])
+    content = quantize(whole, first)
+    assert content == quantize(whole, last)
+    found = runtimes.opened(Path(name).suffix, content)(bright)
+    exact = np.asarray(net.apply({"params": params}, bright))
+    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
 def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
     asked = []
 
