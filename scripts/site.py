@@ -9,7 +9,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)]+)\)")
+_SHOWN = r"(?:!\[[^\]]*\]\([^)]*\)|[^\]])*"  # a link's text, which may be an image
+_LINK = re.compile(rf"(?<!!)\[({_SHOWN})\]\((?!https?:|#|mailto:)([^)]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
