@@ -68,3 +68,16 @@ def test_an_array_that_is_not_there_is_named(layer):
     del params["bias"]
     with pytest.raises(errors.ScopeParamNotFoundError, match='"bias"'):
         kind(**fields).apply({"params": params}, x)
+
+
+def test_who_looks_into_a_net_meets_each_layer_s_call_alone(layer):
+    kind, fields, shape = layer
+    met = []
+
+    def look(call, args, kwargs, context):
+        met.append(context.method_name)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(look):
+        kind(**fields).init(jax.random.key(0), jnp.ones(shape))
+    assert met == ["__call__"]

@@ -18,6 +18,7 @@ class _Given(nn.Module):
     Flax traces an array's initialiser in each call, to compare shapes: half of a net's trace.
     """
 
+    @nn.nowrap  # no method of the net's: what looks into nets would meet it beside each call
     def param(self, name: str, init_fn: Callable[..., Any], *init_args: Any, **kwargs: Any) -> Any:
         """What `nn.Module.param` gives, for an initialiser of a shape."""
         known: Any = self.get_variable("params", name)
