@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rice_jax.errors import UserError
+from rice_jax.graph import once
 from rice_jax.graph.trace import trace
 from rice_jax.inspection.rounding import rounding
 from rice_jax.prune import certify
@@ -242,3 +243,13 @@ def test_a_longer_sum_and_rounded_operands_are_allowed_more():
         assert bound(16, precision="highest") == pytest.approx(8 * eps * (1 + 4), rel=1e-3)
         with pytest.raises(NotImplementedError, match="an algorithm of their own"):
             bound(16, precision="BF16_BF16_F32")
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_elsewhere_no_option_of_the_cpu_s_compiler_is_given(monkeypatch, backend):
+    module, x = nn.Dense(2), jnp.ones((1, 3))
+    variables = module.init(jax.random.key(0), x)
+    traced = trace(module, x.shape)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(once, "HASTY", {"of_the_cpu_alone": True})  # no compiler here takes it
+    assert rounding(traced, variables, x, traced.outputs[0], (0, 0), operand_roundoff=0.0) > 0

@@ -90,8 +90,7 @@ def rounding(
         ]
         return sum(terms, jnp.float32(0))
 
-    run = jax.jit(squares).lower(variables, x).compile(compiler_options=once.HASTY)
-    return CONFIDENCE * math.sqrt(float(run(variables, x)))
+    return CONFIDENCE * math.sqrt(float(once.jit(squares)(variables, x)))
 
 
 def _by(moved: jax.Array) -> Any:
