@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -16,6 +18,8 @@ from rice_jax.errors import UserError, reason
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 PROCESSES = "JAX_NUM_PROCESSES"
 PROCESS = "JAX_PROCESS_ID"
+_PATIENCE, _PAUSE = 10.0, 0.1
+"""Seconds that a shared disk has to show to all what the first process wrote; between two looks."""
 
 
 def join() -> None:
@@ -26,7 +30,8 @@ def join() -> None:
     MPI's mpirun JAX finds out by itself.
 
     Raises:
-        UserError: the variables are incomplete, or the others cannot be reached.
+        UserError: the variables are incomplete, the others cannot be reached, or the processes
+            have different numbers of devices.
     """
     given = {name: os.environ.get(name, "") for name in (COORDINATOR, PROCESSES, PROCESS)}
     if not any(given.values()) and not _launched_together():
@@ -43,6 +48,21 @@ def join() -> None:
         raise UserError(f"{settings}: all three are needed, the last two as numbers") from error
     except RuntimeError as error:
         raise UserError(f"cannot join the other processes: {reason(error)}") from error
+    _refuse_uneven([device.process_index for device in jax.devices()])
+
+
+def _refuse_uneven(owners: Iterable[int]) -> None:
+    """UserError where the processes that own the devices have not as many each.
+
+    On CPUs each core is a device, so that machines of different kinds differ.
+    """
+    counts = Counter(owners)
+    if len(set(counts.values())) > 1:
+        told = ", ".join(str(counts[process]) for process in sorted(counts))
+        raise UserError(
+            f"the processes of the job have {told} devices, and each needs as many as the others: "
+            f"on CPUs JAX_NUM_CPU_DEVICES={min(counts.values())} for each gives them"
+        )
 
 
 def joined() -> bool:
@@ -73,9 +93,26 @@ def on_first(action: Callable[[], Any]) -> None:
 
 def require_same(what: str, value: str) -> None:
     """UserError on every process where not all of them have the same `value`."""
-    digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-    if np.ptp(np.atleast_2d(multihost_utils.process_allgather(digest)), axis=0).any():
+    digests = multihost_utils.process_allgather(_digest(value))
+    if np.ptp(np.atleast_2d(digests), axis=0).any():
         raise UserError(f"the processes of the job do not have the same {what}")
+
+
+def see_the_same(look: Callable[[], str]) -> bool:
+    """Whether all processes see what the first one does, once a slow disk has shown it to them."""
+    if jax.process_count() == 1:
+        return True
+    expected = multihost_utils.broadcast_one_to_all(_digest(look()))
+    until = time.monotonic() + _PATIENCE
+    while differs := not np.array_equal(_digest(look()), expected):
+        if time.monotonic() > until:
+            break
+        time.sleep(_PAUSE)
+    return not multihost_utils.process_allgather(np.int32(differs)).any()
+
+
+def _digest(text: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ def hold(run: Run) -> Iterator[None]:
     the folder for all of them.
 
     Raises:
-        UserError: another process holds it (its number, machine and start are told), or it has a
-            name with which no run can be kept there.
+        UserError: another process holds it (its number, machine and start are told), it has a
+            name with which no run can be kept there, or it is not one folder for all processes.
     """
     run.check_name()
     remote = files.is_remote(run.path)
@@ -49,11 +49,28 @@ def hold(run: Run) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         holding = leased(run) if remote else _locked(run)
         cluster.on_first(lambda: stack.enter_context(holding))
+        if not cluster.see_the_same(lambda: _who_holds(run)):
+            raise UserError(
+                f"{run} is not the same folder for all processes of the job: give each the same "
+                "--workdir, on a disk that they share"
+            )
         _held.add(path)
         try:
             yield
         finally:
             _held.discard(path)
+
+
+def _who_holds(run: Run) -> str:
+    """What the lock says of who holds it, for comparison: not when that was renewed."""
+    try:
+        content = run.read_bytes(FILE)
+    except (UserError, OSError) as error:
+        return type(error).__name__
+    try:
+        return str([parse_json(content)[name] for name in _myself()])
+    except (ValueError, KeyError, TypeError):
+        return repr(content)  # empty on a file system without locks
 
 
 @contextlib.contextmanager

@@ -34,13 +34,16 @@ def start(arguments, devices, **environment):
     )
 
 
-def start_two(*arguments):
-    """Two processes of two devices each that are one job."""
+def start_two(*arguments, devices=(2, 2)):
+    """Two processes with so many devices that are one job."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     job = {cluster.COORDINATOR: f"localhost:{port}", cluster.PROCESSES: "2"}
-    return [start(arguments, 2, **job, **{cluster.PROCESS: number}) for number in "01"]
+    return [
+        start(arguments, count, **job, **{cluster.PROCESS: str(number)})
+        for number, count in enumerate(devices)
+    ]
 
 
 def ended(process):

@@ -1,11 +1,13 @@
 """Joining a job of several processes; that they then work together: test_train_processes."""
 
 import pytest
-from processes import start_two
+import tiny_training
+from processes import ended, start_two
 
-from rice_jax import cluster
+from rice_jax import cluster, train
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
 
@@ -90,6 +92,32 @@ def test_processes_with_other_settings_do_not_train_together(monkeypatch, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("owners", [[0, 1], [0, 0, 1, 1], [0] * 5])
+def test_processes_with_as_many_devices_join(owners):
+    cluster._refuse_uneven(owners)
+
+
+@pytest.mark.parametrize(
+    ("owners", "told", "least"), [([0, 0, 1], "2, 1", 1), ([0, 0, 1, 1, 1, 2, 2], "2, 3, 2", 2)]
+)
+def test_processes_with_other_numbers_of_devices_are_told(owners, told, least):
+    with pytest.raises(UserError, match=f"have {told} devices.*JAX_NUM_CPU_DEVICES={least} "):
+        cluster._refuse_uneven(owners)
+
+
+JOINING = (
+    "from rice_jax import cluster; from rice_jax.commands import process; process.run(cluster.join)"
+)
+
+
+def test_machines_with_other_numbers_of_cores_end_with_a_line():
+    first, second = start_two("-c", JOINING, devices=(1, 2))
+    with first, second:
+        complaints = [process.communicate()[1] for process in (first, second)]
+    assert first.returncode == second.returncode == 1
+    assert "error: the processes of the job have 1, 2 devices" in complaints[0]
+
+
 FAILING = """
 import sys
 from pathlib import Path
@@ -135,3 +163,58 @@ def test_what_stops_one_process_stops_the_others(tmp_path):
     assert complaint.splitlines()[-1] == "error: an image is damaged"
     assert second.returncode == 1
     assert first.returncode not in (0, None)
+
+
+SHARING = """
+import sys
+from pathlib import Path
+
+from rice_jax import cluster, lock, train
+from rice_jax.commands import process
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+def held(place):
+    try:
+        with lock.hold(Run(place)):
+            return "held"
+    except UserError as error:
+        return str(error)
+
+def main(place=sys.argv[1]):
+    cluster.join()
+    cluster._PATIENCE = 0.2
+    one = "first" if cluster.leads() else "second"
+    said = [held(f"{place}/run"), held(f"{place}/{one}s_own"), held(f"{place}/run")]
+    looks = iter(["new"] if cluster.leads() else ["old", "old", "new"])
+    said.append(cluster.see_the_same(lambda: next(looks, "new")))
+    with lock.hold(Run(f"{place}/run")):
+        cluster.on_first(lambda: said.append(train.newest(Run(f"{place}/run")).progress.epoch))
+        if not cluster.leads():
+            said.append(train.newest(Run(f"{place}/run")).progress.epoch)
+        cluster.on_first(lambda: None)  # all have read
+        cluster.on_first(lambda: train.forget(Run(f"{place}/run")))
+    said.append(cluster.see_the_same(lambda: str(list(Run(f"{place}/run").checkpoints.iterdir()))))
+    Path(place, one).write_text("\\n".join(map(str, said)))
+
+process.run(main)
+"""
+
+
+def test_a_folder_that_not_all_share_is_refused_and_what_one_does_alone_waits_for_nobody(tmp_path):
+    """One that is on each machine's own disk; a checkpoint read, and removed, by one process."""
+    settings = tiny_training.config(epochs=1)
+    run = Run(tmp_path / "run")
+    train.train(settings, run, tiny_training.dataset())
+    run.write_json("config.json", {"config": configuration.to_json(settings)})
+    first, second = start_two("-c", SHARING, tmp_path)
+    with first, second:
+        ended(first)
+        ended(second)
+    for one in ("first", "second"):
+        own = f"{tmp_path}/{one}s_own is not the same folder for all processes of the job: give "
+        own += "each the same --workdir, on a disk that they share"
+        told = (tmp_path / one).read_text().splitlines()
+        assert told == ["held", own, "held", "True", "1", "True"]
+        assert not (tmp_path / f"{one}s_own").exists()
+    assert not list(run.checkpoints.iterdir())

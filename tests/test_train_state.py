@@ -11,6 +11,7 @@ from rice_jax.config import default, to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import build, initial_params, state, weights
+from rice_jax.train.feed import data_mesh
 
 keras = pytest.importorskip("keras_nets").keras  # it sets the backend first
 
@@ -120,3 +121,12 @@ def test_random_weights_are_given_to_a_net_that_needs_trained_ones_if_asked_for_
     settings.model.weights = "random"
     params = weights.initial_params(settings, module)
     assert params["conv1"]["kernel"].any()
+
+
+def test_processes_with_other_weights_are_told(monkeypatch):
+    def refused(tree, sharding):
+        raise AssertionError("ndarray passed to device_put is not the same on each process")
+
+    monkeypatch.setattr(jax, "device_put", refused)
+    with pytest.raises(UserError, match="do not have the same weights: give each the same file"):
+        state.replicate({}, data_mesh())

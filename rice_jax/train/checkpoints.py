@@ -1,6 +1,7 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -63,7 +64,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.Path, *, read_only: bool = False) -> None:
-        """UserError where another program's folders are among the checkpoints, or too many."""
+        """UserError where another program's folders are among the checkpoints, or too many.
+
+        Of several processes all write together, and each may read alone (`read_only`).
+        """
         import orbax.checkpoint as ocp  # here: half a second, which only training takes
 
         _keep_orbax_quiet()
@@ -78,9 +82,10 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._keep,
                 create=not read_only,
+                **({"multiprocessing_options": _alone()} if read_only else {}),
             ),
         )
-        self._refuse_others()
+        _refuse_others([folder / str(number) for number in self._numbers()])
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to save what is not saved yet; the arrays may be donated as soon as this returns.
@@ -108,11 +113,6 @@ class Checkpoints:
             state=ocp.args.StandardSave(_for_orbax(checkpoint.state)), meta=ocp.args.JsonSave(meta)
         )
         self._guarded(lambda: self._manager.save(progress.checkpoint, args=items, force=True))
-
-    def clear(self) -> None:
-        """Remove them all, damaged ones too; UserError where that fails."""
-        for number in self._numbers():
-            self._guarded(functools.partial(self._manager.delete, number))
 
     def wait(self) -> None:
         """Return when all that was saved is durable; UserError where that failed."""
@@ -173,17 +173,6 @@ class Checkpoints:
     def _numbers(self) -> list[int]:
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def _refuse_others(self) -> None:
-        """UserError for a folder of another program's, which would age away as a checkpoint."""
-        for number in self._numbers():
-            folder = self.folder / str(number)
-            inside = {path.name for path in folder.iterdir()}
-            if inside and inside.isdisjoint(_OURS):
-                raise UserError(
-                    f"{folder} is no checkpoint of this program: move it away, or give another "
-                    "--workdir"
-                )
-
     def _whole(
         self, number: int, like: Callable[[dict[str, Any]], TrainState]
     ) -> Checkpoint | None:
@@ -232,13 +221,60 @@ class Checkpoints:
         return _undamaged(lambda: self._manager.restore(number, args=items)).state
 
     def _guarded(self, action: Callable[[], Any]) -> None:
-        try:
+        with _telling(self.folder):
             action()
-        except Exception as error:
+
+
+def clear(folder: epath.Path) -> None:
+    """Remove all checkpoints in a folder, damaged ones too.
+
+    Without Orbax, which would wait for the other processes of a job.
+
+    Raises:
+        UserError: that fails, or the folder has another program's, or too many.
+    """
+    _refuse_many(folder)
+    if not folder.exists():
+        return
+    found = [child for child in folder.iterdir() if child.name.isdecimal()]
+    _refuse_others(found)
+    with _telling(folder):
+        _clear_unfinished(folder)
+        for child in sorted(found, key=lambda child: -int(child.name)):
+            child.rmtree()
+
+
+@contextlib.contextmanager
+def _telling(folder: epath.Path) -> Iterator[None]:
+    """UserError for whatever fails in a folder of checkpoints."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"cannot save in {folder}: {_brief(error)}; once that is mended the same "
+            "command goes on from the newest checkpoint"
+        ) from error
+
+
+def _alone() -> Any:
+    """Orbax's settings for what a process does without waiting for the others of its job."""
+    import orbax.checkpoint as ocp
+
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone_{me}"
+    )
+
+
+def _refuse_others(folders: Sequence[epath.Path]) -> None:
+    """UserError for a folder of another program's, which would age away as a checkpoint."""
+    for folder in folders:
+        inside = {path.name for path in folder.iterdir()}
+        if inside and inside.isdisjoint(_OURS):
             raise UserError(
-                f"cannot save in {self.folder}: {_brief(error)}; once that is mended the same "
-                "command goes on from the newest checkpoint"
-            ) from error
+                f"{folder} is no checkpoint of this program: move it away, or give another "
+                "--workdir"
+            )
 
 
 def _refuse_many(folder: epath.Path) -> None:

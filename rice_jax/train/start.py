@@ -1,7 +1,5 @@
 """A run that begins with given parameters instead of random ones or a file's, or once more."""
 
-import contextlib
-
 import jax
 import ml_collections
 import numpy as np
@@ -10,7 +8,7 @@ from rice_jax import data, lock
 from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
 from rice_jax.run import Run
 from rice_jax.train import origin, state
-from rice_jax.train.checkpoints import Checkpoint, Checkpoints
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints, clear
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import Params
@@ -59,6 +57,5 @@ def forget(run: Run) -> None:
         UserError: the folder is in use, cannot be written, or has another program's checkpoints.
     """
     with lock.hold(run):
-        with contextlib.closing(Checkpoints(run.checkpoints)) as checkpoints:
-            checkpoints.clear()
+        clear(run.checkpoints)
         run.remove(HISTORY)

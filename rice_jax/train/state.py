@@ -144,8 +144,17 @@ def merge(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> Params:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Put a copy of every array on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Put a copy of every array on every device of the mesh.
+
+    UserError on every process of a job where they do not hold the same.
+    """
+    try:
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    except AssertionError as error:  # JAX's own, which compares the processes' arrays
+        raise UserError(
+            "the processes of the job do not have the same weights: give each the same file or run "
+            "(--config.model.weights, --config.train.teacher) and the same version of JAX"
+        ) from error
 
 
 def replicated(tree: Any, mesh: Mesh) -> Any:
