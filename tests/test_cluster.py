@@ -218,3 +218,30 @@ def test_a_folder_that_not_all_share_is_refused_and_what_one_does_alone_waits_fo
         assert told == ["held", own, "held", "True", "1", "True"]
         assert not (tmp_path / f"{one}s_own").exists()
     assert not list(run.checkpoints.iterdir())
+
+
+def test_checkpoints_that_not_all_see_are_not_gone_on_from(monkeypatch, tmp_path):
+    """What a process sees is the numbered folders, whatever else lies there."""
+    run, looks = Run(tmp_path), []
+    for name in ("4", "10", "6.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    monkeypatch.setattr(
+        cluster, "see_the_same", lambda look: looks.append(look()) or len(looks) == 1
+    )
+    with pytest.raises(UserError, match="do not see the same checkpoints"):
+        train.train(tiny_training.config(), run, tiny_training.dataset())
+    assert looks[-1] == "['10', '4']"
+
+
+def test_all_go_on_from_one_checkpoint(monkeypatch, tmp_path):
+    """One may find damaged what another reads, and would learn from other weights then."""
+    told = []
+    monkeypatch.setattr(cluster, "require_same", lambda what, value: told.append((what, value)))
+    run = Run(tmp_path)
+    for epochs in (1, 2):
+        train.train(tiny_training.config(epochs=epochs), run, tiny_training.dataset())
+    what = f"newest whole checkpoint in {run}"
+    newest = max(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdecimal())
+    assert told[0] == (what, "None")
+    assert told[1][0] == what
+    assert 0 < int(told[1][1]) < newest

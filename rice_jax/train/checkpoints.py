@@ -76,15 +76,22 @@ class Checkpoints:
         if not read_only:
             self._guarded(lambda: _clear_unfinished(folder))
         self._keep = _Keep()
-        self._manager = ocp.CheckpointManager(
-            folder,
-            item_names=("state", "meta"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._keep,
-                create=not read_only,
-                **({"multiprocessing_options": _alone()} if read_only else {}),
-            ),
-        )
+
+        def manager(create: bool) -> Any:
+            return ocp.CheckpointManager(
+                folder,
+                item_names=("state", "meta"),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=self._keep,
+                    create=create,
+                    **({} if create else {"multiprocessing_options": _alone()}),
+                ),
+            )
+
+        self._manager = manager(create=not read_only)
+        # Read by all at once, the end of another process would pass for damage.
+        alone = read_only or jax.process_count() == 1
+        self._reader = self._manager if alone else manager(create=False)
         _refuse_others([folder / str(number) for number in self._numbers()])
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -121,6 +128,8 @@ class Checkpoints:
     def close(self) -> None:
         """Wait, then let go of Orbax's threads."""
         self._guarded(self._manager.close)
+        if self._reader is not self._manager:
+            self._guarded(self._reader.close)
 
     def newest(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:
         """The newest whole checkpoint, None where there is none at all.
@@ -192,7 +201,7 @@ class Checkpoints:
 
         readable.require_readable(self.folder / str(number))
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = _undamaged(lambda: self._manager.restore(number, args=items)).meta
+        meta = _undamaged(lambda: self._reader.restore(number, args=items)).meta
         if not isinstance(meta, dict) or meta.keys() - {"about"} != {*_ABOUT, "digest"}:
             raise DamagedError("its description is incomplete")
         # Proved before anything is made of it, such as arrays of the shapes that it tells.
@@ -218,7 +227,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return _undamaged(lambda: self._manager.restore(number, args=items)).state
+        return _undamaged(lambda: self._reader.restore(number, args=items)).state
 
     def _guarded(self, action: Callable[[], Any]) -> None:
         with _telling(self.folder):

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import data, lock
+from rice_jax import cluster, data, lock
 from rice_jax.errors import NotFiniteError, UserError
 from rice_jax.graph import once
 from rice_jax.models.statistics import norms
@@ -59,6 +59,7 @@ def train(
     """
     check(config, dataset, run)
     with lock.hold(run), interruptible() as interrupt:
+        start.require_same_checkpoints(run)
         training = _Training(config, run, dataset, interrupt, on_epoch, given)
         del given  # half a gigabyte for vgg16
         try:
@@ -138,6 +139,8 @@ class _Training:
             return state.replicated(state.shapes(self.module, shape, self.recipe.frozen), self.mesh)
 
         newest = self.checkpoints.newest(like)
+        number = newest.progress.checkpoint if newest else None
+        cluster.require_same(f"newest whole checkpoint in {self.run}", str(number))
         if newest is None:
             return self._fresh(self.config.seed, given), Progress(self.recipe.learning_rate)
         progress = newest.progress

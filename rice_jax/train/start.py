@@ -4,7 +4,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import data, lock
+from rice_jax import cluster, data, lock
+from rice_jax.errors import UserError
 from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
 from rice_jax.run import Run
 from rice_jax.train import origin, state
@@ -38,6 +39,21 @@ def begin(
             checkpoints.wait()
         finally:
             checkpoints.close()
+
+
+def require_same_checkpoints(run: Run) -> None:
+    """UserError on every process of a job where not all see the run's checkpoints alike."""
+
+    def seen() -> str:
+        folder = run.checkpoints
+        found = folder.iterdir() if folder.exists() else ()
+        return str(sorted(path.name for path in found if path.name.isdecimal()))
+
+    if not cluster.see_the_same(seen):
+        raise UserError(
+            f"the processes of the job do not see the same checkpoints in {run}: wait until the "
+            "disk that they share shows them to all, then give the same command"
+        )
 
 
 def forget_measured(run: Run) -> None:
