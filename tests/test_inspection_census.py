@@ -89,6 +89,29 @@ def test_counts_do_not_depend_on_the_batches(make):
             np.testing.assert_allclose(other.layers[path].zeros, layer.zeros, atol=2)
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_labels_beside_images_are_no_weights(array):
+    net, pixels = nn.Conv(2, (1, 1)), array(np.ones((3, 2, 2, 1), np.float32))
+    # Filter 0 is 0 on all 12 pixels, filter 1 on none.
+    kernel = np.float32([0, 1]).reshape(1, 1, 1, 2)
+    variables = {"params": {"kernel": kernel, "bias": np.zeros(2, np.float32)}}
+
+    def seen(*beside):
+        found = inspection.census(net, variables, [(pixels, *beside)] if beside else [pixels])
+        (layer,) = found.layers.values()
+        return found.images, layer.values, layer.zeros.tolist()
+
+    alone = (3, 12, [12, 0])
+    assert seen() == seen(None) == alone
+    for labels in ([0, 1, 2], [0, 0, 0], [[0, 1], [1, 0], [0, 0]]):
+        for kind in (np.int32, np.uint8):
+            assert seen(array(np.array(labels, kind))) == alone
+    for kind in (np.float32, bool):
+        assert seen(array(np.array([1, 0, 1], kind))) == (2, 8, [8, 0])
+    with pytest.raises(UserError, match=r"not float32 of shape \(3, 2\)"):
+        seen(array(np.ones((3, 2), np.float32)))
+
+
 def test_a_layer_called_twice_is_dead_only_where_both_calls_are():
     class Twice(nn.Module):
         @nn.compact

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib.machinery
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from rice_jax import launch
 from rice_jax.commands import entry, interrupts, process
+from rice_jax.errors import UserError
 from rice_jax.train import interrupt
 
 
@@ -68,6 +70,62 @@ def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys
     signal.signal(signal.SIGINT, usual)
     assert not waited
     assert "stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["create_module", "exec_module"])
+def test_an_interrupt_waits_until_a_library_is_loaded(at, capsys):
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = []
+
+    def initialise():
+        signal.raise_signal(signal.SIGINT)  # in Python that C++ calls, where nothing may raise
+        done.append("loaded")
+
+    class Library(importlib.machinery.ExtensionFileLoader):
+        def create_module(self, spec):
+            initialise()
+
+        def exec_module(self, module):
+            initialise()
+
+    def action():
+        getattr(Library("made_up", "made_up.so"), at)(None)
+        done.append(threading.Event().wait(20))
+
+    assert process.guarded(action) == 130
+    signal.signal(signal.SIGINT, usual)
+    assert done == ["loaded"]
+    assert capsys.readouterr().err == "error: stopped; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    ("made_of_it", "status", "told"),
+    [
+        (ImportError("initialising"), 130, "error: stopped\n"),
+        (UserError("nothing there"), 1, "error: nothing there\n"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+    ],
+)
+def test_what_a_library_makes_of_an_interrupt_is_one(made_of_it, status, told, capsys):
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def action():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise made_of_it from error
+
+    assert process.guarded(action, resumes=False) == status
+    signal.signal(signal.SIGINT, usual)
+    assert capsys.readouterr().err == told
+
+
+def test_an_error_without_an_interrupt_stays_one():
+    def action():
+        raise ImportError("no such thing")
+
+    with pytest.raises(ImportError, match="no such thing"):
+        process.guarded(action)
 
 
 @pytest.mark.parametrize("first", interrupts._SIGNALS)

@@ -6,16 +6,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from rice_jax.errors import tell
+from rice_jax.errors import UserError, tell
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 2.0
 """Seconds in which most of what is under way ends."""
 _AGAIN = 1.0
 """Seconds after which Ctrl-C is sent once more, where the command still goes on."""
+_LOADED = 0.05
+"""Seconds after which it is, where it came while a library of C++ was loaded."""
 
 
 @contextlib.contextmanager
@@ -28,16 +31,24 @@ def heeded() -> Iterator[None]:
 
     What Python then raises may be dropped: in a destructor, in a garbage collector's callback, of
     which JAX has one, by asyncio, whose tasks need not heed it, by a library that catches all. So
-    it is raised again until the command has ended.
+    it is raised again until the command has ended. What C++ makes of it is an ImportError while a
+    library is loaded, or the end of the process by SIGABRT: there it waits. Any other error after
+    it is taken for its consequence, but what a user can mend.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     usual, listener = sys.unraisablehook, _Listener()
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        del number, frame
+    raised = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number
+        if _loads_a_library(frame):
+            _soon(_LOADED, listener.send_again)
+            return
         _soon(_AGAIN, listener.send_again)
+        raised.set()
         raise KeyboardInterrupt
 
     def quietly(unraisable: Any) -> None:
@@ -50,12 +61,29 @@ def heeded() -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if raised.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         listener.close()
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if sys.unraisablehook is quietly:  # else another one stands before it, and calls it
             sys.unraisablehook = usual
+
+
+def _loads_a_library(frame: FrameType | None) -> bool:
+    """Whether what runs was called, by whatever way, by a library of C or C++ as it is loaded."""
+    while frame:
+        if frame.f_code.co_name in ("create_module", "exec_module") and isinstance(
+            frame.f_locals.get("self"), ExtensionFileLoader
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Listener:

@@ -82,9 +82,10 @@ def census(
         module: any net called with one array of images: a Linen module, an NNX module, a function.
         variables: of a Linen module, or params of a function; an NNX module is followed by none.
             Where images are spread over several devices they are copied to all of them.
-        batches: pairs of images (B, H, W, C), float in [0, 1] for this package's nets, and weight
-            (B,), 0 for images that only fill up the batch; or images alone. NumPy's or JAX's
-            arrays, which may be sharded over the batch; each shape of batch is compiled once.
+        batches: images (B, H, W, C), float in [0, 1] for this package's nets; pairs of them and
+            labels, whole numbers, which are passed over; or pairs of them and weights (B,), floats
+            or bools, 0 for images that only fill up the batch. NumPy's or JAX's arrays, which may
+            be sharded over the batch; each shape of batch is compiled once.
         transform: makes of images, and the index of their first one (how many counted before it),
             what the module takes: scaling of uint8 pixels, augmentation. It is compiled.
         **call_kwargs: what else the module's call needs, such as train=False.
@@ -93,7 +94,8 @@ def census(
         The counts by layer. A layer called several times is counted over all of its calls.
 
     Raises:
-        UserError: for a split without images, or images that are integers.
+        UserError: for a split without images, images that are integers, or a pair whose second
+            is neither labels nor weights.
     """
     return censuses(module, variables, {"": batches}, {"": transform}, **call_kwargs)[""]
 
@@ -125,7 +127,7 @@ def censuses(
         state = program = None
         before: Any = None
         under_way: deque[jax.Array] = deque()
-        for pixels, weight in Batches(given, one_shape=False, keep=False):
+        for pixels, beside in Batches(given, one_shape=False, keep=False):
             sharding = _mesh_sharding(pixels)
             if before is None:
                 before = jax.device_put(np.uint32(0), sharding)
@@ -137,8 +139,7 @@ def censuses(
             if state is None:
                 state = program.start()
                 variables = program.replicate(variables)
-            weight = np.ones(len(images), np.float32) if weight is None else weight
-            state, before = program.step(variables, state, images, weight)
+            state, before = program.step(variables, state, images, _weights(beside, len(images)))
             under_way.append(before)
             if len(under_way) > _IN_FLIGHT:
                 under_way.popleft().block_until_ready()
@@ -146,6 +147,19 @@ def censuses(
             raise UserError(_NO_IMAGES)
         found[kind] = program.finish(state)
     return found
+
+
+def _weights(beside: Any, images: int) -> Any:
+    """What each image of a batch counts for, by what came beside them: labels, weights or None."""
+    # Batches of labels serve prune too; the first class's 0 is not an image that fills up.
+    if beside is None or np.issubdtype(beside.dtype, np.integer):
+        return np.ones(images, np.float32)
+    if beside.shape != (images,):
+        raise UserError(
+            "beside images come labels, whole numbers, or a weight for each image, not "
+            f"{beside.dtype} of shape {beside.shape}"
+        )
+    return beside
 
 
 def _preparation(transform: Transform | None) -> Transform:
