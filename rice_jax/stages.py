@@ -305,6 +305,8 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
             f"{len(layer.proven_dead)} proven dead for every image",
             flush=True,
         )
+    for path in found.unseen:
+        print(f"{path}: runs inside a loop, its filters were not looked at", flush=True)
 
 
 def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]:

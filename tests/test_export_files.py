@@ -409,9 +409,11 @@ def test_a_file_that_its_runtime_does_not_read_is_a_line(name, file, tmp_path, m
 def test_images_of_other_classes_are_told(file, monkeypatch):
     opened = artifact.read(str(file("net.stablehlo")[0]))
     other = tiny_training.dataset()
-    other.classes = ("oats", "rye")
+    other.classes, other.name = ("oats", "rye"), "grain"
     monkeypatch.setattr(accuracy, "load_images", lambda config: other)
-    with pytest.raises(UserError, match=r"one for Arborio, .*; the images are of oats, rye"):
+    with pytest.raises(
+        UserError, match=r"one for Arborio, .*; the images are of oats, rye \(grain\).*data\.path"
+    ):
         accuracy.evaluate(opened, tiny_training.config())
 
 

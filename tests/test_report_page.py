@@ -242,6 +242,30 @@ def test_many_dead_layers_are_cut_to_the_deadest(tmp_path):
     assert "18 more layers have fewer" in text
 
 
+def test_filters_that_no_census_saw_are_named(tmp_path):
+    unseen = {"unseen": ["blocks/conv", "blocks/conv2"]}
+    for layers in (DEAD["layers"], []):
+        text = text_of(make_run(tmp_path, dead_filters=DEAD | unseen | {"layers": layers}))
+        assert "inside a loop: the filters of `blocks/conv`, `blocks/conv2`." in text
+    assert "inside a loop" not in text_of(make_run(tmp_path, dead_filters=DEAD))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "told"),
+    [
+        (["memory", "memory"], "memory bounds all layers"),
+        (["compute", "compute"], "arithmetic bounds all layers"),
+        (["memory", "compute"], "memory bounds 1 of 2 layers and arithmetic the others"),
+    ],
+)
+def test_what_bounds_the_layers_is_said_of_those_there_are(bounds, told, tmp_path):
+    content = profile(777_000)
+    content["layers"] = [
+        row | {"bound": bound} for row, bound in zip(content["layers"], bounds, strict=True)
+    ]
+    assert f"100 GB/s {told}, where" in text_of(make_run(tmp_path, profile=content))
+
+
 def test_what_has_no_rule_is_named_as_not_counted(tmp_path):
     uncounted = [{"operation": "while", "layer": "rnn", "input_shapes": [], "output_shapes": []}]
     text = text_of(make_run(tmp_path, profile=profile(777_000, uncounted=uncounted)))
@@ -327,7 +351,7 @@ def test_of_many_classes_the_worst_are_told_beside_the_picture(tmp_path, classes
 
 def test_bounds_memory_and_training_are_told_and_an_older_profile_does_without(tmp_path):
     text = text_of(make_run(tmp_path / "new"))
-    assert "1 TFLOP/s and 100 GB/s memory bounds 2 of 2 layers" in text
+    assert "1 TFLOP/s and 100 GB/s memory bounds all layers, where" in text
     assert "takes at least 6 ns there" in text
     assert "holds 6.98 kB at its peak: 4.94 kB of weights and 2.05 kB of activations" in text
     assert "backward pass take 3 kFLOPs (`formula`)" in text

@@ -199,7 +199,7 @@ def _images(
     if tuple(classes) != dataset.classes:
         raise UserError(
             f"the net is one for {', '.join(classes)}; the images are of "
-            f"{', '.join(dataset.classes)}"
+            f"{', '.join(dataset.classes)} ({dataset.name}): give its own as --config.data.path"
         )
     told = EvaluatedOn(
         name=dataset.name, synthetic=dataset.synthetic, fingerprint=dataset.fingerprint

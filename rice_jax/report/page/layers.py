@@ -78,12 +78,19 @@ def _bounds(profile: ProfileFile) -> Section:
     bounds = [layer.bound for layer in profile.layers if layer.bound]
     text = (
         f"On a device of {numbers.quantity(device.flops_per_second, 'FLOP/s', 3)} and "
-        f"{numbers.quantity(device.bytes_per_second, 'B/s', 3)} memory bounds "
-        f"{bounds.count('memory')} of {len(bounds)} layers and arithmetic the others, where each "
+        f"{numbers.quantity(device.bytes_per_second, 'B/s', 3)} {_bound_by(bounds)}, where each "
         "reads its weights and inputs once and writes its outputs once; one image takes at least "
         f"{numbers.seconds(device.seconds)} there."
     )
     return [text, picture("What bounds each layer", "roofline.png")]
+
+
+def _bound_by(bounds: Sequence[str]) -> str:
+    """How many layers memory bounds, and how many arithmetic."""
+    memory = bounds.count("memory")
+    if memory in (0, len(bounds)):
+        return f"{'memory' if memory else 'arithmetic'} bounds all layers"
+    return f"memory bounds {memory} of {len(bounds)} layers and arithmetic the others"
 
 
 def _costs_beside(profile: ProfileFile) -> str:
@@ -154,9 +161,18 @@ def dead_filters(run: Run, record: Record) -> Section:
         f"{numbers.count(proven)} are proven to be zero for every image there can be. "
         "Removing a dead filter changes no answer on these images, removing a proven one changes "
         "none at all.",
+        *_unseen(record.dead_filters.unseen),
         Shown("dead_filters", "\n\n".join(_deadest(layers))),
     ]
     return parts
+
+
+def _unseen(paths: Sequence[str]) -> list[str]:
+    """The convolutions that these figures lack."""
+    if not paths:
+        return []
+    listed = ", ".join(markdown.code(path or "the net") for path in paths)
+    return [f"**Not looked at**, since they run inside a loop: the filters of {listed}."]
 
 
 def _dead(layer: LayerFilters) -> tuple[list[int], list[int], list[int]]:
