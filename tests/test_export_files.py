@@ -30,6 +30,7 @@ from rice_jax.export import (
     microcontroller,
     runtimes,
 )
+from rice_jax.export.spread import Spread
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 
@@ -246,6 +247,39 @@ def test_int8_holds_the_range_of_every_image_wherever_it_comes(name):
     found = runtimes.opened(Path(name).suffix, content)(bright)
     exact = np.asarray(net.apply({"params": params}, bright))
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
+def test_of_the_int8_tflite_that_are_tried_the_nearest_to_float32_is_kept(monkeypatch):
+    pytest.importorskip("ai_edge_quantizer")
+    net = models.build("nano", convolutions=(3, 4), grid=8, dense=4)
+    images = np.random.default_rng(0).random((20, 8, 8, 3), dtype=np.float32) ** 4
+    params = jax.tree.map(lambda leaf: 3 * leaf, net.init(jax.random.key(0), images)["params"])
+    whole = export.to_tflite(net, params, 8, to_be_quantized=True)
+    exact = np.asarray(jax.nn.softmax(net.apply({"params": params}, images)))
+
+    def apart(content):
+        found = np.asarray(jax.nn.log_softmax(runtimes.tflite(content)(images)))
+        return float(np.mean(np.sum(exact * (np.log(exact) - found), axis=1)))
+
+    chosen = int8.quantized_tflite(whole, [images])
+    shares = int8._SHARES
+    alone = []
+    for share in shares:
+        monkeypatch.setattr(int8, "_SHARES", (share,))
+        alone.append(int8.quantized_tflite(whole, [images]))
+    assert len(set(alone)) > 1
+    assert chosen == min(alone, key=apart)
+
+
+@pytest.mark.parametrize("number", [1, 5, 6, 11, 12, 100])
+def test_images_that_are_kept_are_spread_over_all(number):
+    kept = Spread(3)
+    for batch in np.array_split(np.arange(number).reshape(-1, 1, 1, 1), 4):
+        kept.show(batch)
+    places = kept.images().ravel()
+    assert min(number, 3) <= len(places) < 6
+    assert set(np.diff(places)) <= {max(1, places[-1] // max(1, len(places) - 1))}
+    assert number - places[-1] <= 2 * number / len(places)
 
 
 def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):

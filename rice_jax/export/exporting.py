@@ -16,6 +16,7 @@ from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
+from rice_jax.export.spread import Spread
 from rice_jax.graph.cpu import cpu
 from rice_jax.records import ExportFile
 from rice_jax.run import Run
@@ -122,10 +123,10 @@ def _made(
     differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
-        kept: list[np.ndarray] = []
-        whole, content = content, quantized(content, _noting(calibration, kept))
+        looked_at = Spread(_JUDGED)
+        whole, content = content, quantized(content, _shown(calibration, looked_at))
         differences = _agreement(
-            runtimes.opened(suffix, content), runtimes.opened(suffix, whole), kept
+            runtimes.opened(suffix, content), runtimes.opened(suffix, whole), looked_at.images()
         )
     annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
     return passport.sealed(annotated(content, passport.NAME, told)), differences
@@ -176,20 +177,19 @@ def _differences(
     return {"max_abs_logit_difference": difference}
 
 
-def _noting(batches: Batches, kept: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """The images of the batches, the last of which stay in `kept`."""
+def _shown(batches: Batches, looked_at: Spread) -> Iterator[np.ndarray]:
+    """The images of the batches, which `looked_at` is shown."""
     for batch, _ in batches:
         images = np.asarray(batch)
-        kept[:] = [*kept, *images][-_JUDGED:]
+        looked_at.show(images)
         yield images
 
 
 def _agreement(
-    quantized: runtimes.Runnable, whole: runtimes.Runnable, images: list[np.ndarray]
+    quantized: runtimes.Runnable, whole: runtimes.Runnable, images: np.ndarray
 ) -> dict[str, Any]:
     """On how many of the images the net of int8 sees the same class."""
-    batch = np.stack(images)
-    same = quantized(batch).argmax(axis=1) == whole(batch).argmax(axis=1)
+    same = quantized(images).argmax(axis=1) == whole(images).argmax(axis=1)
     return {"calibrated": {"compared": len(images), "same_class": int(same.sum())}}
 
 
