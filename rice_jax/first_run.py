@@ -70,10 +70,11 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     config.update_from_flattened_dict(decided)
     epochs, rate = train.planned(config.train)
     side = config.data.image_size
+    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     learning = ", of the last layers alone" if decided.get("train.frozen") else ""
     return (
         f"The sample of photographs, {side} x {side} pixels, from "
-        f"{config.model.weights or train.RANDOM} weights: {epochs} epochs at a learning rate of "
+        f"{config.model.weights or train.RANDOM} weights: {length} at a learning rate of "
         f"{rate:g}{learning}. All images, by the study's recipe: {data.DOWNLOAD}, then "
         "--config.data.path=rice-image-dataset.zip"
     )

@@ -209,3 +209,12 @@ def test_an_older_version_s_checkpoint_is_read_and_an_unknown_one_is_not():
     assert Progress.from_json(older) == Progress(learning_rate=1e-3, epoch=3)
     assert not Progress.is_told_by(content | {"mood": 1})
     assert not Progress.is_told_by({name: content[name] for name in content.keys() - {"epoch"}})
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(1, "its one epoch is done"), (2, "all 2 epochs done")]
+)
+def test_a_training_ends_with_the_epochs_that_were_asked_for(epochs, said):
+    recipe = types.SimpleNamespace(**{**vars(RECIPE), "epochs": epochs})
+    assert Progress(learning_rate=1e-3, epoch=epochs).finished(recipe) == said
+    assert Progress(learning_rate=1e-3, epoch=epochs - 1).finished(recipe) is None

@@ -135,7 +135,7 @@ class Progress:
         if not patient and self.epoch > 1 and self.stop_wait >= recipe.stop_patience:
             return f"no better validation loss for {self.stop_wait} epochs"
         if self.epoch >= (planned := schedule.epochs(recipe)):
-            return f"all {planned} epochs done"
+            return f"all {planned} epochs done" if planned > 1 else "its one epoch is done"
         return None
 
     def rest(self, steps: int, *, silent: bool, hopeless: bool = False) -> None:
