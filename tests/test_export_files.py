@@ -30,7 +30,7 @@ from rice_jax.export import (
     microcontroller,
     runtimes,
 )
-from rice_jax.export.spread import Spread
+from rice_jax.export.sample import EvenSample
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 
@@ -273,7 +273,7 @@ def test_of_the_int8_tflite_that_are_tried_the_nearest_to_float32_is_kept(monkey
 
 @pytest.mark.parametrize("number", [1, 5, 6, 11, 12, 100])
 def test_images_that_are_kept_are_spread_over_all(number):
-    kept = Spread(3)
+    kept = EvenSample(3)
     for batch in np.array_split(np.arange(number).reshape(-1, 1, 1, 1), 4):
         kept.show(batch)
     places = kept.images().ravel()

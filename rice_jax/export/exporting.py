@@ -16,7 +16,7 @@ from rice_jax.errors import UserError
 from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
-from rice_jax.export.spread import Spread
+from rice_jax.export.sample import EvenSample
 from rice_jax.graph.cpu import cpu
 from rice_jax.records import ExportFile
 from rice_jax.run import Run
@@ -123,7 +123,7 @@ def _made(
     differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
-        looked_at = Spread(_JUDGED)
+        looked_at = EvenSample(_JUDGED)
         whole, content = content, quantized(content, _shown(calibration, looked_at))
         differences = _agreement(
             runtimes.opened(suffix, content), runtimes.opened(suffix, whole), looked_at.images()
@@ -177,7 +177,7 @@ def _differences(
     return {"max_abs_logit_difference": difference}
 
 
-def _shown(batches: Batches, looked_at: Spread) -> Iterator[np.ndarray]:
+def _shown(batches: Batches, looked_at: EvenSample) -> Iterator[np.ndarray]:
     """The images of the batches, which `looked_at` is shown."""
     for batch, _ in batches:
         images = np.asarray(batch)

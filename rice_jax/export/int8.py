@@ -21,7 +21,7 @@ from rice_jax.errors import UserError
 from rice_jax.export.litert import DENSE, SIGNATURE, missing
 from rice_jax.export.native import stderr_kept_back
 from rice_jax.export.runtimes import tflite
-from rice_jax.export.spread import Spread
+from rice_jax.export.sample import EvenSample
 
 Batches = Iterable[np.ndarray]
 """Images float32 (N, H, W, 3) in [0, 1]."""
@@ -50,7 +50,7 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
     Raises:
         UserError: there are no images, or the packages of the extra 'litert' are not installed.
     """
-    looked_at = Spread(_JUDGED)
+    looked_at = EvenSample(_JUDGED)
     widest = _ranges(content, images, looked_at)
     judged = looked_at.images()
     exact = tflite(content)(judged)
@@ -71,7 +71,7 @@ def _quantizer(content: bytes) -> Any:
     return made
 
 
-def _ranges(content: bytes, images: Batches, looked_at: Spread) -> dict[str, Range]:
+def _ranges(content: bytes, images: Batches, looked_at: EvenSample) -> dict[str, Range]:
     """Of each tensor the range that holds all that it is on the images, which are looked at."""
     tool, widest = _quantizer(content), dict[str, Range]()
     for batch in _some(images):

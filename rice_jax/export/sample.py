@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class Spread:
+class EvenSample:
     """Keeps of what it is shown `most` images or more, fewer than twice as many."""
 
     def __init__(self, most: int) -> None:
