@@ -282,7 +282,18 @@ def test_images_that_are_kept_are_spread_over_all(number):
     assert number - places[-1] <= 2 * number / len(places)
 
 
-def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
+@pytest.mark.parametrize(
+    ("augment", "number", "kinds", "looked_at"),
+    [
+        (True, 7, ("augmented",), 7),
+        (False, 8, ("clean", "augmented"), 8),
+        (False, 7, ("clean", "augmented"), 6),
+        (False, 1, ("clean",), 1),
+    ],
+)
+def test_calibration_decodes_no_more_than_it_looks_at(
+    augment, number, kinds, looked_at, run, monkeypatch
+):
     asked = []
 
     def load_own(config, of):
@@ -290,10 +301,10 @@ def test_calibration_decodes_no_more_than_it_looks_at(run, monkeypatch):
         return tiny_training.dataset(20)
 
     monkeypatch.setattr(exporting.identity, "load_own", load_own)
-    config = tiny_training.config(augment=True)
-    images = exporting.calibration_images(run, config, 7)
-    assert sum(len(labels) for _, labels in images) == 7
-    assert images.kinds == ("augmented",)
+    config = tiny_training.config(augment=augment)
+    images = exporting.calibration_images(run, config, number)
+    assert sum(len(labels) for _, labels in images) == looked_at
+    assert images.kinds == kinds
     assert asked == [(False, run)]
     assert config.data.keep_decoded
 

@@ -20,7 +20,7 @@ from rice_jax.export.sample import EvenSample
 from rice_jax.graph.cpu import cpu
 from rice_jax.records import ExportFile
 from rice_jax.run import Run
-from rice_jax.train.prepared import Images
+from rice_jax.train.prepared import Images, Kinds
 
 Batches = Iterable[tuple[Any, Any]]
 """Pairs of images (N, H, W, 3) in [0, 1] and labels."""
@@ -86,7 +86,10 @@ def _require_place(folder: Run, name: str) -> None:
 
 
 def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int) -> Images:
-    """Images for `write`: the run's first training images, augmented where its training does that.
+    """Images for `write`: some of the run's training images.
+
+    Augmented where its training does that, else half of them as they are and half augmented: a
+    camera's are turned and shifted too.
 
     Args:
         run: the trained run.
@@ -96,11 +99,11 @@ def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int)
     Raises:
         UserError: the images are not those that the run was trained on.
     """
-    kind = "augmented" if config.train.augment else "clean"
+    kinds: Kinds = ("augmented",) if config.train.augment else ("clean", "augmented")[:number]
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.keep_decoded = False  # a few images do not make it worth while to decode all
     source = identity.load_own(config, run).splits["train"]
-    return Images(config, source, (kind,), limit=number, task="calibrating")
+    return Images(config, source, kinds, limit=number // len(kinds), task="calibrating")
 
 
 def _made(
