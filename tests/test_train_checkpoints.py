@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax.errors import UserError
-from rice_jax.train import checkpoints, state
+from rice_jax.train import checkpoints, orbax_quiet, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.progress import Progress
@@ -320,13 +320,13 @@ def test_a_read_of_orbax_s_that_was_given_up_says_nothing_of_its_own(package, to
     exec(compile(source, f"site-packages/{package}/serialization.py", "exec"), names)
     added = []
     monkeypatch.setattr(sys, "unraisablehook", added.append)
-    checkpoints._forget_lost_reads.cache_clear()
-    checkpoints._forget_lost_reads()
+    orbax_quiet.forget_lost_reads.cache_clear()
+    orbax_quiet.forget_lost_reads()
     read = names["read"]()
     read.send(None)
     del read
     gc.collect()
-    checkpoints._forget_lost_reads.cache_clear()
+    orbax_quiet.forget_lost_reads.cache_clear()
     assert len(added) == told
 
 
@@ -338,12 +338,12 @@ def test_where_too_few_files_can_be_opened_one_error_tells_so(sound, tmp_path, f
     added, saved = [], make(9)
     gc.collect()  # what other tests' failed restores have left
     monkeypatch.setattr(sys, "unraisablehook", added.append)
-    checkpoints._forget_lost_reads.cache_clear()
+    orbax_quiet.forget_lost_reads.cache_clear()
     with warnings.catch_warnings(record=True) as warned:
         with able_to_open(files):
             told = refusal(lambda: write(tmp_path, saved))
         gc.collect()
-    checkpoints._forget_lost_reads.cache_clear()
+    orbax_quiet.forget_lost_reads.cache_clear()
     assert not told or "Too many open files" in told
     assert not [*added, *warned]
     # As another process would, for in this one threads of Orbax's may still be writing.

@@ -1,29 +1,23 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
-import asyncio
 import contextlib
 import dataclasses
-import functools
 import hashlib
-import inspect
 import itertools
 import json
-import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from logging import LogRecord, getLogger
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 
 from rice_jax import files
 from rice_jax.errors import UserError, reason
 from rice_jax.train import readable
+from rice_jax.train.orbax_quiet import keep_orbax_quiet
 from rice_jax.train.progress import Progress
 from rice_jax.train.readable import DamagedError
 from rice_jax.train.state import TrainState
@@ -70,7 +64,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp  # here: half a second, which only training takes
 
-        _keep_orbax_quiet()
+        keep_orbax_quiet()
         self.folder = folder
         _refuse_many(folder)
         if not read_only:
@@ -323,43 +317,6 @@ def _remove_written_to(folder: epath.Path) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(_PAUSE)
-
-
-def _keep_orbax_quiet() -> None:
-    """Let its failures be told once, by the exception.
-
-    It logs a traceback of each as well, asyncio one of each further write that failed, Python warns
-    of each task that was not begun, of a read that was given up when another had failed, and of an
-    event loop that could not be made whole, and TensorStore complains to one closed by then.
-    """
-    logging.get_absl_logger().addFilter(_not_from_orbax)
-    getLogger("asyncio").addFilter(_not_of_a_forgotten_task)
-    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
-    _forget_lost_reads()
-
-
-def _not_from_orbax(record: LogRecord) -> bool:
-    return "orbax" not in record.pathname
-
-
-def _not_of_a_forgotten_task(record: LogRecord) -> bool:
-    return "exception was never retrieved" not in record.getMessage()
-
-
-@functools.cache
-def _forget_lost_reads() -> None:
-    usual = sys.unraisablehook
-
-    def unless_of_a_read(unraisable: Any) -> None:
-        closed = str(unraisable.exc_value) == "Event loop is closed"
-        loop = unraisable.object is asyncio.BaseEventLoop.__del__
-        read = inspect.iscoroutine(unraisable.object) and (
-            "orbax" in unraisable.object.cr_code.co_filename
-        )
-        if not (closed or loop or read):
-            usual(unraisable)
-
-    sys.unraisablehook = unless_of_a_read
 
 
 def _brief(error: Exception) -> str:
