@@ -298,3 +298,35 @@ def test_flipped_or_missing_bytes_are_refused_or_decoded_but_nothing_else(conten
     damaged = bytes(damaged[: change.draw(st.integers(0, len(damaged)))])
     with contextlib.suppress(UserError):
         assert data.decode(damaged, 16).shape == (16, 16, 3)
+
+
+def whole_image(content):
+    """Whether Pillow decodes every pixel at the image's own size."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except Exception:
+        return False
+    return True
+
+
+JPEGS = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "without subsampling": {"subsampling": 0},
+    "restarting": {"restart_marker_blocks": 2},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_photo_is_whole_where_all_of_its_pixels_are(kind, mode):
+    noisy = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    content = encoded(Image.fromarray(noisy).convert(mode), "JPEG", **JPEGS[kind])
+    for length in (*range(0, len(content), 7), *range(len(content) - 9, len(content) + 1)):
+        taken = True
+        try:
+            assert images.plain(content[:length]).content == content[:length]
+        except UserError:
+            taken = False
+        assert taken == whole_image(content[:length]), length

@@ -57,14 +57,15 @@ def plain(data: bytes) -> Plain:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{image.width}x{image.height} pixels: too large")
             kinds, jpeg = _kinds(image, data), image.format in _JPEG
-            image.load()
             # A photo as PNG would be ten times as large; OpenCV turns it, and makes grey RGB.
             done = {GREY} if jpeg else set()
             if jpeg and TURNED in kinds and _turned_by_opencv(data):
                 done.add(TURNED)
-            if image.format in _KEPT and not set(kinds) - done:
-                return Plain(data, tuple(kinds))
-            return _converted(image, kinds)
+            kept = image.format in _KEPT and not set(kinds) - done
+            if kept and jpeg:  # an eighth of the pixels tells what is damaged, and is sooner there
+                image.draft(None, (1, 1))
+            image.load()
+            return Plain(data, tuple(kinds)) if kept else _converted(image, kinds)
     except UserError:
         raise
     except Image.UnidentifiedImageError as error:
