@@ -20,6 +20,8 @@ from rice_jax.train.teacher import Teacher
 
 MOST_ARRAYS = 50
 """Of nets with more, the step is two programs, which XLA compiles in less memory than one."""
+_SMALL = 1 << 16
+"""Numbers of an array that costs nothing to copy."""
 Batch = dict[str, Any]
 """image uint8 (B, H, W, C), label int32 (B,), weight float32 (B,), signal int32 (devices,)."""
 
@@ -204,8 +206,10 @@ def _learned(
 ) -> tuple[TrainState, Metrics]:
     """The state after the sums over a batch's images; as it was where they are not finite."""
     loss, correct, images, gradients, statistics = totals
-    gradients = jax.tree.map(lambda gradient: gradient / images, gradients)
-    finite = _all_finite((loss, gradients)) & (state.step == index)
+    share = 1 / images
+    finite = _all_finite((loss, share, gradients)) & (state.step == index)
+    # XLA computes a product where it is used, and a quotient apart from that: more to compile.
+    gradients = jax.tree.map(lambda gradient: gradient * share, gradients)
     state = jax.tree.map(
         lambda new, old: jnp.where(finite, new, old),
         _updated(state, gradients, learning_rate, weight_decay, statistics),
@@ -284,7 +288,11 @@ def _over_all(
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+    """Whether all numbers are finite; small arrays are looked at as one, which compiles sooner."""
+    leaves = jax.tree.leaves(tree)
+    small = jnp.concatenate([leaf.ravel() for leaf in leaves if leaf.size < _SMALL])
+    large = [leaf for leaf in leaves if leaf.size >= _SMALL]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in (small, *large)]))
 
 
 def _over(
