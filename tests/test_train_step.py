@@ -228,6 +228,40 @@ def test_nothing_changes_from_the_first_loss_that_is_not_finite():
     jax.tree.map(np.testing.assert_array_equal, broken, before)
 
 
+class Rooted(nn.Module):
+    """Roots of two numbers of each array, small and large, that have no part in the loss.
+
+    The root of 0 has an endless slope, and no part of that is no number.
+    """
+
+    broken: str
+    classes: int = 5
+    first_image: object = 0
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        logits = nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+        for name, size in {"small": 3, "large": 70_000}.items():
+            numbers = self.param(name, nn.initializers.zeros, (size,))
+            used = numbers[:2] if name == self.broken else numbers[:2] + 1
+            logits = logits + 0 * jnp.sqrt(used).sum()
+        return logits
+
+
+@pytest.mark.parametrize("broken", ["small", "large", "none of them"])
+@pytest.mark.parametrize("arrays", [1, 50])
+def test_one_array_whose_gradient_is_not_finite_is_enough(broken, arrays, monkeypatch):
+    monkeypatch.setattr("rice_jax.train.step.MOST_ARRAYS", arrays)
+    module, mesh = Rooted(broken), data_mesh()
+    rows = batch()
+    params = module.init(jax.random.key(0), jnp.zeros((1, *rows["image"].shape[1:])))["params"]
+    start = state.replicate(state.create(params, ()), mesh)
+    learn, feed = train_step(module, mesh, seed=0, augment=False), Feed(mesh, len(rows["image"]))
+    _, metrics = learn(start, feed(rows), np.int32(0), RATE)
+    assert np.isfinite(metrics.loss)
+    assert bool(metrics.finite) == (broken == "none of them")
+
+
 def test_parts_of_a_batch_teach_what_the_whole_does(monkeypatch):
     settings = config(batch_size=16)
     settings.model.dropout = 0.5

@@ -1,5 +1,6 @@
 """The two compiled steps: one that learns from a batch, one that measures on a batch."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -71,43 +72,7 @@ def train_step(
     the net that learns, augmented alike, and never changes.
     """
 
-    def measure(
-        state: TrainState, batch: Batch, index: jax.Array, knowledge: Params
-    ) -> tuple[Any, jax.Array]:
-        def totals_of(first: jax.Array, part: Batch) -> tuple[Any, ...]:
-            """Sums over the images of a part: loss, hits, weights, gradients."""
-            first += _first(batch["image"])
-            images, dropout_key = _inputs(seed, index, part["image"], augment, first)
-            net, rngs = _at(module, first, part, state), streams(dropout_key, first)
-            answers = _answers(teacher, knowledge, images)
-
-            def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
-                params = merge(trainable, state.frozen)
-                with ops.joined():
-                    logits, left = net.apply(
-                        {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
-                    )
-                entropies = _entropies(logits, part)
-                loss = jnp.sum(entropies * part["weight"])
-                if teacher is None:
-                    return loss, (loss, logits, left)
-                mixed = teacher.mixed(entropies, logits, answers)
-                return jnp.sum(mixed * part["weight"]), (loss, logits, left)
-
-            gradients, (loss, logits, left) = jax.grad(total_loss, has_aux=True)(state.trainable)
-            hits = part["weight"] * (jnp.argmax(logits, axis=-1) == part["label"])
-            # Every device has the statistics of all, and the sum over them is to be these.
-            shares = jax.tree.map(lambda leaf: leaf / mesh.size, left.get(COLLECTION, {}))
-            return loss, hits.sum(), part["weight"].sum(), gradients, shares
-
-        params = merge(state.trainable, state.frozen)
-        size = _part_size(module, params, batch, mesh)
-        if teacher is not None:
-            size = min(size, _part_size(teacher.module, knowledge, batch, mesh))
-        if norms(state.trainable):  # images that see each other in a norm are computed together
-            size = len(batch["image"])
-        return _over_all(totals_of, batch, size, mesh)
-
+    measure = _Lesson(module, mesh, seed, augment, teacher).measured
     learn = functools.partial(_learned, weight_decay=weight_decay)
 
     def at_once(
@@ -126,6 +91,60 @@ def train_step(
         return second(state, index, rate, *first(state, batch, index, knowledge))
 
     return step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lesson:
+    """What a training step measures on its batch."""
+
+    module: nn.Module
+    mesh: Mesh
+    seed: int
+    augment: bool
+    teacher: Teacher | None
+
+    def measured(
+        self, state: TrainState, batch: Batch, index: jax.Array, knowledge: Params
+    ) -> tuple[Any, jax.Array]:
+        """Sums over a batch's images, of loss, hits, weights and gradients, and its signal."""
+        params = merge(state.trainable, state.frozen)
+        size = _part_size(self.module, params, batch, self.mesh)
+        if self.teacher is not None:
+            size = min(size, _part_size(self.teacher.module, knowledge, batch, self.mesh))
+        if norms(state.trainable):  # images that see each other in a norm are computed together
+            size = len(batch["image"])
+
+        def totals_of(row: jax.Array, part: Batch) -> tuple[Any, ...]:
+            return self._totals(state, part, row + _first(batch["image"]), index, knowledge)
+
+        return _over_all(totals_of, batch, size, self.mesh)
+
+    def _totals(
+        self, state: TrainState, part: Batch, first: jax.Array, index: jax.Array, knowledge: Params
+    ) -> tuple[Any, ...]:
+        """The sums of a part, the `first` of whose images has that index in the global batch."""
+        images, dropout_key = _inputs(self.seed, index, part["image"], self.augment, first)
+        net, rngs = _at(self.module, first, part, state), streams(dropout_key, first)
+        answers = _answers(self.teacher, knowledge, images)
+
+        def total_loss(trainable: Params) -> tuple[jax.Array, tuple[Any, ...]]:
+            params = merge(trainable, state.frozen)
+            with ops.joined():
+                logits, left = net.apply(
+                    {"params": params}, images, train=True, rngs=rngs, mutable=[COLLECTION]
+                )
+            entropies = _entropies(logits, part)
+            loss = jnp.sum(entropies * part["weight"])
+            if self.teacher is None:
+                return loss, (loss, logits, left)
+            mixed = self.teacher.mixed(entropies, logits, answers)
+            return jnp.sum(mixed * part["weight"]), (loss, logits, left)
+
+        gradients, (loss, logits, left) = jax.grad(total_loss, has_aux=True)(state.trainable)
+        hits = part["weight"] * (jnp.argmax(logits, axis=-1) == part["label"])
+        # Every device has the statistics of all, and the sum over them is to be these.
+        shares = jax.tree.map(lambda leaf: leaf / self.mesh.size, left.get(COLLECTION, {}))
+        return loss, hits.sum(), part["weight"].sum(), gradients, shares
 
 
 def eval_step(
