@@ -11,6 +11,7 @@ from rice_jax import identity, profile, records, train
 from rice_jax.bar import Bar
 from rice_jax.export import elsewhere
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.models import statistics
 from rice_jax.run import Run
 
 
@@ -18,14 +19,15 @@ def count_and_time(run: Run, config: ml_collections.ConfigDict) -> None:
     """Count what an image costs the net of `config`, time it here, and write profile.json."""
     module = train.build(config)
     shape = (config.data.image_size, config.data.image_size, 3)
+    shapes = variable_shapes(module, (1, *shape))
+    still = (*config.train.frozen, *statistics.arrays(shapes["params"]))
     with Bar("counting"):
-        counted = profile.count(module, shape, frozen=config.train.frozen, measure_xla=True)
+        counted = profile.count(module, shape, frozen=still, measure_xla=True)
     if not run.has("config.json"):
         identity.record(run, config, None)
     device = _device(config)
     print(profile.summary(counted, device=device), flush=True)
     # Time does not depend on what the weights are: zeros need no program to be compiled.
-    shapes = variable_shapes(module, (1, *shape))
     zeros = jax.device_put(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     with Bar("measuring latency and throughput"):
         measured = profile.latency(module, zeros, shape, seconds=0.3)

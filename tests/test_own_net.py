@@ -249,6 +249,20 @@ def first_maps(folder):
 
 
 @pytest.mark.parametrize("kind", ["Net", "NNXNet"])
+@pytest.mark.parametrize(("frozen", "still"), [((), 0), (("conv/bias",), 4), (("norm",), 8)])
+def test_a_norms_statistics_and_what_is_frozen_are_not_trainable(kind, frozen, still, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(SOURCE.format(kind))
+    config = settings.load(str(mine))
+    config.update_from_flattened_dict(SMALL | {"train.frozen": frozen})
+    run_stages(config, str(tmp_path / "run"), ["profile"])
+    totals = json.loads((tmp_path / "run" / "profile.json").read_text())["totals"]
+    conv, norm, head = 3 * 3 * 3 * 4 + 4, 4 * 4, 4 * 5 + 5
+    assert totals["params"] == conv + norm + head
+    assert totals["trainable_params"] == conv + norm // 2 + head - still
+
+
+@pytest.mark.parametrize("kind", ["Net", "NNXNet"])
 @pytest.mark.one_in(2)
 def test_a_pruned_run_of_ones_own_net_is_a_run_as_any_other(kind, trained, tmp_path, monkeypatch):
     """Where its file is given; nothing that the folder names is imported."""

@@ -277,7 +277,7 @@ def test_the_table_shows_every_row_and_total(counted, convention):
         assert line.startswith(row.path)
         assert f" {getattr(row.flops, convention):,} " in line
     text = "\n".join(lines)
-    assert f"{counted.trainable_params:,} trainable, 300 frozen" in text
+    assert f"{counted.trainable_params:,} trainable, 300 not" in text
     assert f"study {counted.flops.study:,}" in text
     assert f"XLA's own count: {counted.xla_measured:,}" in lines
     assert lines[-1] == "Never called: auxiliary"

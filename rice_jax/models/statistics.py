@@ -40,6 +40,12 @@ def norms(params: Mapping[str, Any]) -> frozenset[str]:
     return frozenset("/".join(path[:-1]) for path in flat if path[-1] == STATISTICS[0])
 
 
+def arrays(params: Mapping[str, Any]) -> list[str]:
+    """Paths of the statistics among these parameters, as 'bn1/running_mean': none has a gradient."""
+    flat = traverse_util.flatten_dict(dict(params), sep="/")
+    return [path for path in flat if path.rpartition("/")[2] in STATISTICS]
+
+
 def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters with other statistics, where they have them."""
     if not statistics:

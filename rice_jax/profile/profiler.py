@@ -178,7 +178,7 @@ def count(
             the whole shape (N, L, C) of a 1-D net.
         dtype: of the input.
         output: which of several outputs are the logits: a key, attribute or index, or a function.
-        frozen: paths of layers that do not learn; a path stands for all that is under it.
+        frozen: paths of layers or arrays that do not learn; one stands for all that is under it.
         softmax: whether logits (N, classes) get the softmax that ends the study's graphs: a row
             in `study` alone, unless the module ends in a softmax itself.
         measure_xla: whether to ask XLA for its own count too, which takes as long as lowering.
@@ -216,7 +216,7 @@ def of_trace(
     opening = opened(traced, cost)
     table = tabulate(opening, rules)
     rows = list(table.rows.values())
-    _check_frozen(frozen, rows)
+    _check_frozen(frozen, traced)
     learned = _learned(traced, frozen)
     for path, moved in traffic(opening, table.members).items():
         table.rows[path].traffic = moved
@@ -227,12 +227,12 @@ def of_trace(
     if softmax and logits and len(logits.shape) == 2 and not ends_in_softmax(opening.trace):
         path = "softmax" if "softmax" not in table.rows else "softmax (study)"
         rows.append(Row(path, "softmax", logits.shape, flops=Flops(study=5 * logits.size)))
-    params = [value for path, value in traced.variables.items() if path.startswith("params/")]
+    params = [value for _, value in _params(traced)]
     return Profile(
         input_shape=traced.input.shape,
         rows=tuple(rows),
         uncounted=tuple(table.uncounted),
-        trainable_params=sum(row.params for row in rows if not _is_under(row.path, frozen)),
+        trainable_params=sum(value.size for value in learned),
         study_filters=study_filters,
         param_bytes=sum(value.size * value.dtype.itemsize for value in params),
         vector_params=sum(value.size for value in params if len(value.shape) < 2),
@@ -249,22 +249,28 @@ def _in_single(traced: Trace) -> bool:
     return all(each.itemsize == 4 for each in made if jnp.issubdtype(each, jnp.floating))
 
 
-def _check_frozen(frozen: Sequence[str], rows: Sequence[Row]) -> None:
-    paths = [row.path for row in rows if row.params]
+def _check_frozen(frozen: Sequence[str], traced: Trace) -> None:
+    arrays = [path for path, _ in _params(traced)]
     for path in frozen:
-        if not any(_is_under(row_path, [path]) for row_path in paths):
+        if not any(_is_under(array, [path]) for array in arrays):
+            layers = dict.fromkeys(array.rpartition("/")[0] or array for array in arrays)
             raise UserError(
                 f"frozen names {path!r}, where the net has no parameters; layers that have are "
-                f"{', '.join(paths)}"
+                f"{', '.join(layers)}"
             )
 
 
 def _learned(traced: Trace, frozen: Sequence[str]) -> list[Value]:
     """The parameters that are trained."""
+    return [value for path, value in _params(traced) if not _is_under(path, frozen)]
+
+
+def _params(traced: Trace) -> list[tuple[str, Value]]:
+    """Each parameter's layer and own name, as 'conv1/kernel', and its value."""
     return [
-        value
+        (f"{traced.owners[value]}/{path.rpartition('/')[2]}".lstrip("/"), value)
         for path, value in traced.variables.items()
-        if path.startswith("params/") and not _is_under(traced.owners[value], frozen)
+        if path.startswith("params/")
     ]
 
 

@@ -115,7 +115,7 @@ def _line(
 
 
 def _totals(profile: Profile) -> list[str]:
-    frozen = profile.params - profile.trainable_params
+    still = profile.params - profile.trainable_params
     counts = ((name, getattr(profile.flops, name)) for name in CONVENTIONS)
     flops = ", ".join(f"{name} {_marked(count, profile.complete)}" for name, count in counts)
     batch = profile.input_shape[0]
@@ -124,7 +124,7 @@ def _totals(profile: Profile) -> list[str]:
     training = _marked(profile.training_flops, profile.complete)
     return [
         f"Parameters: {profile.params:,} ({_megabytes(profile.param_bytes)}), "
-        f"{profile.trainable_params:,} trainable, {frozen:,} frozen",
+        f"{profile.trainable_params:,} trainable, {still:,} not",
         f"Filters: {profile.filters:,} ({profile.study_filters:,} as the study counts them)",
         f"FLOPs of {'one image' if batch == 1 else f'{batch} images'}: {flops}",
         f"A training step of that (forward and backward): formula {training}",
