@@ -48,8 +48,8 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
             PruneRequest(budgets={"filters": 9}, finetune_epochs=2, steps=3),
         ),
         (
-            ["--out=x", "--drop=dead", "--drop_layers=auto", "--tail_margin=.1"]
-            + ["--on-unknown=keep"],
+            ["--out=x", "--drop=dead", "--drop_layers=auto", "--tail_margin=.1",
+             "--on-unknown=keep"],
             "prune_run",
             PruneRequest("dead", drop_layers=("auto",), tail_margin=0.1, on_unknown="keep"),
         ),
