@@ -15,6 +15,8 @@ from rice_jax.ops import backend
 pytestmark = pytest.mark.usefixtures("compiled_well")
 
 ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
+WARN = "--xla_cpu_collective_call_warn_stuck_timeout_seconds"
+ENDS = "--xla_cpu_collective_call_terminate_timeout_seconds"
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
 
 
@@ -33,9 +35,15 @@ def test_ynnpack_keeps_what_it_is_best_at(monkeypatch, version, left_to_ynnpack)
     assert flags().get(YNNPACK) == left_to_ynnpack
 
 
+def test_a_device_that_is_late_is_waited_for_longer_than_an_hour():
+    """By XLA's own patience a process ends after 40 seconds, as where other work has its cores."""
+    assert int(flags()[WARN]) >= 600
+    assert int(flags()[ENDS]) > 3600
+
+
 def test_the_users_flags_stay(monkeypatch):
     monkeypatch.setattr(jaxlib.version, "__version__", "0.12.0")
-    given = {ONEDNN: "false", YNNPACK: "dot"}
+    given = {ONEDNN: "false", YNNPACK: "dot", WARN: "7", ENDS: "8"}
     assert flags(" ".join(f"{name}={value}" for name, value in given.items())) == given
 
 

@@ -41,7 +41,7 @@ def norms(params: Mapping[str, Any]) -> frozenset[str]:
 
 
 def arrays(params: Mapping[str, Any]) -> list[str]:
-    """Paths of the statistics among these parameters, as 'bn1/running_mean': none has a gradient."""
+    """Paths of the statistics among these parameters, as 'bn1/running_mean', that do not learn."""
     flat = traverse_util.flatten_dict(dict(params), sep="/")
     return [path for path in flat if path.rpartition("/")[2] in STATISTICS]
 

@@ -17,6 +17,11 @@ from rice_jax.launch import SWITCH, has_glibc
 
 # jaxlib before 0.12 has no oneDNN built in and ignores it.
 _ONEDNN = {"xla_cpu_experimental_onednn_custom_call": "true"}
+# XLA ends the process where a device waits 40 seconds for another, as on a machine full of work.
+_PATIENCE = {
+    "xla_cpu_collective_call_warn_stuck_timeout_seconds": "600",
+    "xla_cpu_collective_call_terminate_timeout_seconds": "86400",
+}
 _YNNPACK = "xla_cpu_experimental_ynn_fusion_type"
 _CONVOLUTION = "individual_convolution"
 _DEVICES = "jax_num_cpu_devices"
@@ -84,7 +89,7 @@ def _trim(event: str, duration_secs: float, **_: str | int) -> None:
 
 def _added_flags(given: str) -> list[str]:
     """The flags that help, without those in `given` and those unknown to the jaxlib here."""
-    wanted = _ONEDNN | _left_to_ynnpack(jaxlib.version.__version__)
+    wanted = _ONEDNN | _PATIENCE | _left_to_ynnpack(jaxlib.version.__version__)
     missing = {name: value for name, value in wanted.items() if f"--{name}" not in given}
     known = _known({f"{name}\0" for name in missing})
     return [f"--{name}={value}" for name, value in missing.items() if f"{name}\0" in known]
