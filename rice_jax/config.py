@@ -5,7 +5,7 @@ The defaults are the study's recipe. A net's own fields, `config.model`, are in 
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -220,12 +220,18 @@ def check(config: "ml_collections.ConfigDict") -> None:
     if len(quick.shrink) != len(quick.epochs):
         raise UserError(
             f"config.train.quick.shrink={quick.shrink} and config.train.quick.epochs="
-            f"{quick.epochs} differ in length: give each size its epochs"
+            f"{quick.epochs} differ in length: give each size its epochs, as "
+            f"--config.train.quick.epochs={_one_for_each(quick.epochs, len(quick.shrink))}"
         )
     if (together := sum(quick.epochs)) > MOST_EPOCHS:
         raise UserError(
             f"config.train.quick.epochs are {together:,} together: give {MOST_EPOCHS:,} at most"
         )
+
+
+def _one_for_each(epochs: Sequence[int], sizes: int) -> str:
+    """So many of the epochs as there are sizes, the last of them again where they are too few."""
+    return ",".join(str(number) for number in [*epochs, *[epochs[-1]] * sizes][:sizes])
 
 
 def mistake(content: Mapping[str, Any]) -> str:

@@ -109,3 +109,16 @@ def test_fields_that_change_nothing_are_told(schedule, teacher):
     wanted = OF_THE_STUDY if schedule == "quick" else others
     assert idle == wanted | (set() if teacher else distilling)
     assert not config.idle(made, ["seed", "train.batch_size", "model.dropout"])
+
+
+@pytest.mark.parametrize(
+    ("shrink", "epochs", "given"),
+    [((2, 1), (2,), "2,2"), ((4, 2, 1), (3, 5), "3,5,5"), ((1,), (4, 6), "4")],
+)
+def test_epochs_that_do_not_fit_the_sizes_are_told_with_what_does(shrink, epochs, given):
+    made = config.default("final")
+    made.train.quick.update(shrink=shrink, epochs=epochs)
+    with pytest.raises(UserError, match=rf"differ in length.*--config.train.quick.epochs={given}$"):
+        config.check(made)
+    made.train.quick.epochs = tuple(map(int, given.split(",")))
+    config.check(made)
