@@ -48,7 +48,12 @@ def join() -> None:
         raise UserError(f"{settings}: all three are needed, the last two as numbers") from error
     except RuntimeError as error:
         raise UserError(f"cannot join the other processes: {reason(error)}") from error
-    _refuse_uneven([device.process_index for device in jax.devices()])
+    try:
+        _refuse_uneven([device.process_index for device in jax.devices()])
+    except UserError:
+        # All of them are here and end by it: the one that leads must not be gone before the others.
+        jax.distributed.shutdown()
+        raise
 
 
 def _refuse_uneven(owners: Iterable[int]) -> None:
