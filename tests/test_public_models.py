@@ -203,7 +203,7 @@ PUBLIC = {
         silent=("embed",),
         kept_whole=(
             "reduce_sum in blocks_0/norm1 is",
-            "dot_general in blocks_./attention/(query|key|value) is",
+            "dot_general in blocks_./attention/(query|key|value) makes several axes at once",
         ),
     ),
     "Mixer-S/16": Public(
