@@ -192,7 +192,7 @@ def count(
 
     Raises:
         UserError: a size that is not positive, a shape that convolutions show to be read wrongly
-            (say `batched`), a frozen path of no layer or array, or, with `measure_xla`, a module that
+            (say `batched`), a frozen path of nothing, or, with `measure_xla`, a module that
             XLA has no count for.
     """
     shape = whole_shape(input_shape, batched)
