@@ -203,13 +203,7 @@ def trace(
         layers = scopes.layers(inliner.equations, results)
         owners = scopes.owners(named, inliner.equations, layers)
     else:
-        for called, value in inliner.layer_inputs.items():
-            layers[called].input = value
-        for called, value in inliner.layer_outputs.items():
-            layers[called].output = value
-        for called, times in inliner.layer_calls.items():
-            # What JAX keeps as it was traced (`nnx.jit`) runs again without being called.
-            layers[called].calls = max(layers[called].calls, times)
+        _note_calls(layers, inliner)
         owners = _owners(shapes, named, layers)
     return Trace(
         equations=inliner.equations,
@@ -242,6 +236,17 @@ def variable_shapes(
     del output
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     return front(module).shapes(x, rngs, **kwargs)
+
+
+def _note_calls(layers: Mapping[str, Layer], inliner: Inliner) -> None:
+    """Note what goes in and out of each module, and how often, as its marks in the jaxpr tell."""
+    for called, value in inliner.layer_inputs.items():
+        layers[called].input = value
+    for called, value in inliner.layer_outputs.items():
+        layers[called].output = value
+    for called, times in inliner.layer_calls.items():
+        # What JAX keeps as it was traced (`nnx.jit`) runs again without being called.
+        layers[called].calls = max(layers[called].calls, times)
 
 
 def _owners(

@@ -1,5 +1,6 @@
 """How long a net takes: in theory from its FLOPs, and measured."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -77,38 +78,62 @@ def latency(
     function, given = ops.bound(apply, variables)
     jitted = jax.jit(function)
 
-    def timed(compiled: Any, give: Callable[[], Any], take: Callable[[Any], Any]) -> np.ndarray:
-        return _durations(lambda: take(compiled(given, give())), repeats, warmup, seconds)
-
-    def measure(batch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def measured(batch_size: int) -> _Runs:
         images = np.random.default_rng(0).random((batch_size, *image), np.float32)
-        x = jax.device_put(images)
-        started = time.perf_counter()
-        compiled = jitted.lower(given, x).compile()
-        compile_seconds = time.perf_counter() - started
-        net = timed(compiled, lambda: x, jax.block_until_ready)
-        whole = timed(compiled, lambda: images, jax.device_get) if batch_size == 1 else net
-        return net, whole, compile_seconds
+        return _runs(jitted, given, images, repeats, warmup, seconds)
 
-    single, whole, single_compile = measure(1)
-    median = float(np.median(single))
-    batch_size = _batch_within(seconds, median)
-    many, _, many_compile = measure(batch_size) if batch_size > 1 else (single, 0, single_compile)
+    single = measured(1)
+    batch_size = _batch_within(seconds, single.median)
+    many = measured(batch_size) if batch_size > 1 else single
     return {
         "device": jax.devices()[0].device_kind,
-        "repeats": len(single),
-        "compile_seconds": single_compile,
-        "median": median,
-        "p10": float(np.percentile(single, 10)),
-        "p90": float(np.percentile(single, 90)),
-        "from_host": float(np.median(whole)),
+        "repeats": len(single.seconds),
+        "compile_seconds": single.compile_seconds,
+        "median": single.median,
+        "p10": float(np.percentile(single.seconds, 10)),
+        "p90": float(np.percentile(single.seconds, 90)),
+        "from_host": float(np.median(single.from_host)),
         "throughput": {
             "batch_size": batch_size,
-            "repeats": len(many),
-            "compile_seconds": many_compile,
-            "images_per_second": batch_size / float(np.median(many)),
+            "repeats": len(many.seconds),
+            "compile_seconds": many.compile_seconds,
+            "images_per_second": batch_size / many.median,
         },
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """How long a batch takes."""
+
+    compile_seconds: float
+    seconds: np.ndarray
+    """Of each run, on the device alone."""
+    from_host: np.ndarray
+    """Of each run from NumPy's memory and back there; where it is measured, for one image."""
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+
+def _runs(
+    jitted: Any, given: Any, images: np.ndarray, repeats: int, warmup: int, seconds: float
+) -> _Runs:
+    """A function of what `ops.bound` leaves to give, and images, compiled for them and timed."""
+    x = jax.device_put(images)
+    started = time.perf_counter()
+    compiled = jitted.lower(given, x).compile()
+    compile_seconds = time.perf_counter() - started
+
+    def timed(give: Callable[[], Any], take: Callable[[Any], Any]) -> np.ndarray:
+        return _durations(lambda: take(compiled(given, give())), repeats, warmup, seconds)
+
+    on_device = timed(lambda: x, jax.block_until_ready)
+    alone = len(images) == 1
+    return _Runs(
+        compile_seconds, on_device, timed(lambda: images, jax.device_get) if alone else on_device
+    )
 
 
 def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float) -> np.ndarray:

@@ -18,7 +18,7 @@ from rice_jax.prune import surgery
 from rice_jax.prune.allocation import ALLOCATIONS, held
 from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
-from rice_jax.prune.cost import Measure, cost
+from rice_jax.prune.cost import Cost, Measure, cost
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
 from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
 from rice_jax.prune.importance import Evidence, importance
@@ -139,26 +139,14 @@ def prune(
     graph.trace.arrays(variables)  # refuses what the module does not take
     if rebuild is None:
         graph = hold_shapes(module, variables, graph, **called)
-    whole = _totals(graph.trace)
+    before = _totals(graph.trace)
     kept = held(graph, only, skip)
-    costs = {measure: cost(graph, measure, whole[measure]) for measure in budgets}
-    for measure, budget in budgets.items():
-        check(graph, costs[measure], budget, None, kept, round_to)
+    limits = _limits(graph, before, budgets, kept, round_to)
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = (found.removed & ~kept) | graph.select(filters or {})
     if budgets:
         scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
-        for measure, budget in budgets.items():
-            removed = to_budget(
-                graph,
-                scores,
-                costs[measure],
-                budget,
-                removed=removed,
-                held=kept,
-                round_to=round_to,
-                allocation=allocation,
-            )
+        removed = _within(limits, graph, scores, removed, kept, round_to, allocation)
     cut = surgery.remove(
         module,
         variables,
@@ -170,10 +158,9 @@ def prune(
         **called,
     )
     after = _totals(cut.trace)
-    _check_met(after, budgets)
-    unchanged = drop == "proven" and not filters and not budgets
+    met = _met(after, budgets)
+    exact = drop == "proven" and not filters and not budgets and cut.departure is None
     pairs = (module, variables), (cut.net, cut.variables)
-    exact = unchanged and cut.departure is None
     certificate = certify(*pairs, batches, proven=exact, output=output, **kwargs)
     smaller, its_variables = cut.net.given(cut.variables)
     return Pruned(
@@ -181,9 +168,9 @@ def prune(
         variables=its_variables,
         removed=cut.removed,
         kept=cut.kept,
-        before=whole,
+        before=before,
         after=after,
-        budgets={measure: _met(budget, after[measure]) for measure, budget in budgets.items()},
+        budgets=met,
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
         kept_whole=graph.kept_whole,
@@ -216,18 +203,59 @@ def _check_asked(allocation: str, round_to: int, *, something: bool) -> None:
         raise UserError("nothing says what to remove: give drop, filters or budgets")
 
 
-def _met(asked: int, met: int) -> dict[str, int]:
-    return {"asked": asked, "met": met, "under": asked - met}
+def _limits(
+    graph: Dependencies,
+    before: Mapping[str, int],
+    budgets: Mapping[Measure, int],
+    kept: np.ndarray,
+    round_to: int,
+) -> list[tuple[Cost, int]]:
+    """For each budget what narrower nets cost in its measure, and the most that they may.
+
+    UserError where that can't be met, before anything is measured on images.
+    """
+    limits = [(cost(graph, measure, before[measure]), most) for measure, most in budgets.items()]
+    for of, most in limits:
+        check(graph, of, most, None, kept, round_to)
+    return limits
 
 
-def _check_met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> None:
-    """UserError where the net, counted anew, costs more than a budget."""
+def _within(
+    limits: Iterable[tuple[Cost, int]],
+    graph: Dependencies,
+    scores: np.ndarray,
+    removed: np.ndarray,
+    kept: np.ndarray,
+    round_to: int,
+    allocation: str,
+) -> np.ndarray:
+    """What has to go to be within all limits, one after the other, with what is removed already."""
+    for of, most in limits:
+        removed = to_budget(
+            graph,
+            scores,
+            of,
+            most,
+            removed=removed,
+            held=kept,
+            round_to=round_to,
+            allocation=allocation,
+        )
+    return removed
+
+
+def _met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> dict[str, dict[str, int]]:
+    """The account of the budgets; UserError where the net, counted anew, costs more than one."""
     for measure, budget in budgets.items():
         if after[measure] > budget:
             raise UserError(
                 f"the budget of {budget:,} ({measure}) is not met: the smaller net counts "
                 f"{after[measure]:,}; name the filters to remove"
             )
+    return {
+        measure: {"asked": most, "met": after[measure], "under": most - after[measure]}
+        for measure, most in budgets.items()
+    }
 
 
 def _input(batches: Batches) -> tuple[tuple[int, ...], Any]:
