@@ -1,6 +1,5 @@
 """The recipe from start to end, and what befalls it on the way: nothing is lost, all is said."""
 
-import csv
 import re
 import shutil
 import signal
@@ -14,48 +13,17 @@ import numpy as np
 import pytest
 import tiny_training
 from processes import alike
-from tiny_training import assert_same, config, dataset, newest
+from tiny_training import assert_same, config, dataset, newest, rows, watched
 
 from rice_jax import evaluate, train
 from rice_jax.commands import process
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import feed, loop
+from rice_jax.train import loop
 
-COLUMNS = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
 # A plateau after every epoch, so that a state lost on the way would show.
 RECIPE = {"plateau_patience": 1, "plateau_min_delta": 1.0, "batch_size": 20}
-
-
-class Watched:
-    """A source that calls `event` before its reading number `at`, and once only."""
-
-    def __init__(self, source, at, event):
-        self.source, self.left, self.event = source, at, event
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, index):
-        self.left -= 1
-        if self.left == 0:
-            self.event()
-        return self.source[index]
-
-
-def watched(split, at, event):
-    """The tiny dataset, `event` awaiting one of its splits."""
-    images = dataset()
-    images.splits[split] = Watched(images.splits[split], at, event)
-    return images
-
-
-def rows(run):
-    with open(run.path / "history.csv") as file:
-        assert file.readline().startswith(COLUMNS)
-        file.seek(0)
-        return list(csv.DictReader(file))
 
 
 def store_config(run, settings):
@@ -233,50 +201,6 @@ def test_another_training_is_refused_in_the_same_folder(finished):
     images.fingerprint = "others"
     with pytest.raises(UserError, match="other images"):
         train.train(config(**RECIPE), finished, images)
-
-
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "learning_rate"])
-def test_numbers_that_make_no_sense_are_refused(field, tmp_path):
-    with pytest.raises(
-        UserError, match=rf"config\.train\.{field}=0.*: give a .*number (from 1|above 0) to"
-    ):
-        train.train(config(**{field: 0}), Run(tmp_path / "run"), dataset())
-    assert not (tmp_path / "run").exists()
-
-
-def test_classes_must_be_those_of_the_images(tmp_path):
-    settings = config()
-    settings.model.classes = 4
-    with pytest.raises(UserError, match="classes=4, but there are images of 5 classes: Arborio"):
-        train.train(settings, Run(tmp_path), dataset())
-
-
-def test_a_net_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):
-    settings = config()
-    settings.model.stages = ((65_536,), (65_536,), (65_536,))
-    with pytest.raises(UserError, match=r"moments take 928 GB, and this machine has .* fewer filt"):
-        train.train(settings, Run(tmp_path / "run"), dataset())  # 2 * 9 * 65,536^2 * 3 * 4 bytes
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("part", ["train", "eval"])
-def test_batches_that_no_memory_holds_are_refused_before_anything_is_made(part, tmp_path):
-    settings = config()
-    settings[part].batch_size = 1_000_000
-    settings.data.image_size = 2048
-    with pytest.raises(UserError, match=r"takes 12,582.9 GB, 3 of them are in memory at once"):
-        train.train(settings, Run(tmp_path / "run"), dataset())  # 1e6 * 2,048^2 * 3 bytes
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_large_batches_take_is_said_beforehand():
-    settings = config()
-    assert not feed.told_of_large(settings, 224)
-    settings.eval.batch_size = 100
-    assert feed.told_of_large(settings, 1000).startswith(
-        "a batch of 100 images of 1,000 x 1,000 pixels takes 0.3 GB, and a few are in memory at "
-        "once: a smaller --config.eval.batch_size"
-    )
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(settings, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_training
 from processes import ended, start, start_two
-from test_train_loop import rows
+from tiny_training import rows
 
 from rice_jax import train
 from rice_jax.run import Run

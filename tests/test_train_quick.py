@@ -6,8 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from test_train_loop import rows, watched
-from tiny_training import assert_same, config, dataset, newest
+from tiny_training import assert_same, config, dataset, newest, rows, watched
 
 from rice_jax import train
 from rice_jax.errors import UserError

@@ -9,8 +9,7 @@ import pytest
 from commands import run as command
 from flax import linen as nn
 from inspected import random_variables
-from test_train_loop import watched
-from tiny_training import CLASSES, SIZE, assert_same, config, dataset, newest
+from tiny_training import CLASSES, SIZE, assert_same, config, dataset, newest, watched
 
 from rice_jax import ops, train
 from rice_jax.config import to_json

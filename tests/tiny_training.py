@@ -4,6 +4,7 @@ As a program it does one in a process of its own, to be killed or to share the w
 python tests/tiny_training.py WORKDIR EPOCHS
 """
 
+import csv
 import functools
 import os
 import sys
@@ -16,6 +17,9 @@ import numpy as np
 
 SIZE = 16
 CLASSES = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
+
+COLUMNS = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds,"
+"""What history.csv begins with."""
 
 ENDLESS = {"stop_patience": 10**6}
 """Settings of a training that ends with its epochs alone."""
@@ -47,6 +51,29 @@ def dataset(images=100, wrap=lambda source: source):
     return types.SimpleNamespace(classes=CLASSES, splits=splits, fingerprint="tiny")
 
 
+class Watched:
+    """A source that calls `event` before its reading number `at`, and once only."""
+
+    def __init__(self, source, at, event):
+        self.source, self.left, self.event = source, at, event
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            self.event()
+        return self.source[index]
+
+
+def watched(split, at, event):
+    """The tiny dataset, `event` awaiting one of its splits."""
+    images = dataset()
+    images.splits[split] = Watched(images.splits[split], at, event)
+    return images
+
+
 def config(stages=((4,),), dense=8, **train) -> ml_collections.ConfigDict:
     from rice_jax.config import default
 
@@ -76,6 +103,14 @@ def newest(run, settings):
         {k: v for k, v in row.items() if "second" not in k} for row in progress["history"]
     ]
     return jax.tree.map(np.asarray, found.state), progress
+
+
+def rows(run):
+    """Of history.csv, a dictionary of text by column each."""
+    with open(run.path / "history.csv") as file:
+        assert file.readline().startswith(COLUMNS)
+        file.seek(0)
+        return list(csv.DictReader(file))
 
 
 def assert_same(first, second):
