@@ -34,16 +34,20 @@ class Rows(struct.PyTreeNode):
     """Whether norms leave this batch's statistics, not a running average with them."""
 
 
+def places(params: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The batch norms among these parameters, or among statistics: the names that lead to each."""
+    flat = traverse_util.flatten_dict(dict(params))
+    return [path[:-1] for path in flat if path[-1] == STATISTICS[0]]
+
+
 def norms(params: Mapping[str, Any]) -> frozenset[str]:
     """Paths of the batch norms whose statistics are among these parameters."""
-    flat = traverse_util.flatten_dict(dict(params))
-    return frozenset("/".join(path[:-1]) for path in flat if path[-1] == STATISTICS[0])
+    return frozenset(map("/".join, places(params)))
 
 
 def arrays(params: Mapping[str, Any]) -> list[str]:
     """Paths of the statistics among these parameters, as 'bn1/running_mean', that do not learn."""
-    flat = traverse_util.flatten_dict(dict(params), sep="/")
-    return [path for path in flat if path.rpartition("/")[2] in STATISTICS]
+    return ["/".join((*place, name)) for place in places(params) for name in STATISTICS]
 
 
 def updated(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax import data, ops
-from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, updated
+from rice_jax.models.statistics import COLLECTION, STATISTICS, Rows, norms, places, updated
 from rice_jax.train import schedule
 from rice_jax.train.state import Params, partition
 from rice_jax.train.step import evaluation_inputs, streams
@@ -113,13 +113,12 @@ class Norms:
 
 
 def _sums(statistics: Params, images: int) -> _Moments:
-    """By the norm's path its input's first two raw moments, times images: these can be added."""
+    """By the norm's place its input's first two raw moments, times images: these can be added."""
     flat = traverse_util.flatten_dict(statistics)
     found = {}
-    for *path, name in flat:
-        if name == STATISTICS[0]:
-            mean, var = (np.asarray(flat[(*path, each)], np.float64) for each in STATISTICS)
-            found[tuple(path)] = images * mean, images * (var + mean**2)
+    for place in places(statistics):
+        mean, var = (np.asarray(flat[(*place, each)], np.float64) for each in STATISTICS)
+        found[place] = images * mean, images * (var + mean**2)
     return found
 
 
