@@ -84,6 +84,8 @@ class Net:
     module: Any = None
     """Of a net of the user's own its class, Linen's or NNX's."""
     own_fields: Mapping[str, Field] = dataclasses.field(default_factory=dict)
+    output: Any = None
+    """Which of several outputs of it are the logits, as `graph.call.Output` has it."""
 
     @property
     def fields(self) -> Mapping[str, Field]:

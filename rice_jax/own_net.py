@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ def configuration(
     *,
     recipe: Mapping[str, Any] = MappingProxyType({}),
     frozen: tuple[str, ...] = (),
+    output: str | int | Callable[[Any], Any] | None = None,
     **fields: Any,
 ) -> "ml_collections.ConfigDict":
     """The configuration of a net of one's own, for a file that is given as --config=FILE.
@@ -40,11 +41,14 @@ def configuration(
         name: of the net; by default the class's, in small letters.
         recipe: fields of the configuration that are not as in the study's, as 'train.schedule'.
         frozen: paths of layers that training leaves as they are.
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the call returns. Nothing is learned from the others. Where the call
+            gives an array alone, as some nets do but in training, a name is not looked for.
         **fields: what fields of the class are, where not as it says.
 
     Raises:
         UserError: no such class, one whose call needs what it is not given, a name that is taken,
-            or a field that can be none.
+            a field that can be none, or an output that is none or meant for a field.
     """
     if not isinstance(module, type) or not (_is_nnx(module) or dataclasses.is_dataclass(module)):
         raise UserError(f"{module!r} is no class of Linen or NNX: give the class, no instance")
@@ -53,7 +57,14 @@ def configuration(
     name = name or module.__name__.lower()
     if name in nets.NETS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
+    if not (output is None or isinstance(output, str | int) or callable(output)):
+        raise UserError(f"output={output!r}: give a key, an attribute, an index, or a function")
     own = {each: _field(each, value) for each, value in _values(module, fields).items()}
+    if output is not None and "output" in own:
+        raise UserError(
+            f"{module.__name__}.output is a field of its own, and output= says which of several "
+            "outputs are the logits: set config.model.output of what configuration gives"
+        )
     if "classes" not in own:
         raise UserError(f"{module.__name__} has no field classes: how many the head tells apart")
     own["grid"] = nets.GRID
@@ -69,7 +80,7 @@ def configuration(
     widths = {each: field.default for each, field in own.items()}
     nets.add(
         name,
-        nets.Net(nets.OWN, widths, tuple(frozen), False, dict(recipe), module, own),
+        nets.Net(nets.OWN, widths, tuple(frozen), False, dict(recipe), module, own, output),
     )
     return config.default(name)
 

@@ -174,8 +174,10 @@ MISTAKES = {
     "no such recipe": ("Net, recipe={'train.rate': 1}", "config.train.rate is no field"),
     "a bad recipe": ("Net, recipe={'train.epochs': 0}", "config.train.epochs=0: give"),
     "a variable": ("Counting", "training does not carry, counts"),
-    "several answers": ("Giving, what='two'", "Giving gives a tuple of 1 images, no logits (1, 5)"),
-    "answers by name": ("Giving, what='named'", "Giving gives a dict of 1 images"),
+    "several answers": ("Giving, what='two'", "say which are the logits with output=, a key"),
+    "no such answer": ("Giving, what='two', output='logits'", "no output is 'logits': the net"),
+    "the other answer": ("Giving, what='two', output=1", "Giving gives an array (1, 16, 16, 3)"),
+    "no answer": ("Giving, what='none'", "configuration(Giving): the net gives no array"),
     "a map": ("Giving, what='map'", "Giving gives an array (1, 16, 16, 5) of 1 images"),
     "a logit too many": ("Giving, what='more'", "Giving gives an array (1, 6) of 1 images"),
     "a map in NNX": ("GivingNNX", "GivingNNX gives an array (1, 16, 16, 5) of 1 images"),
@@ -222,7 +224,7 @@ class Giving(nn.Module):
         short = {{"param_dtype": "bfloat16"}} if self.what == "short" else {{}}
         head = nn.Dense(self.classes + (self.what == "more"), name="head", **short)
         logits = head(x if self.what == "map" else means)
-        return {{"two": (logits, x), "named": {{"logits": logits}}}}.get(self.what, logits)
+        return {{"two": (logits, x), "none": ()}}.get(self.what, logits)
 
 class Asking(Net):
     def __call__(self, x, mask, train, *more, scale=1, **others):

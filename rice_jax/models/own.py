@@ -13,6 +13,7 @@ from flax.core import FrozenDict
 from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph import narrowed
+from rice_jax.graph.call import Output, chosen
 from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import Rows, added, normalised
@@ -39,10 +40,22 @@ class Own(Narrowed, Traced):
     folded: Mapping[str, bool] = FrozenDict()
     """By path the batch norms that the layer before has taken in (`export.folding`), and whether
     they still add what that layer has no bias for."""
+    output: Output = None
+    """Which of several outputs are the logits."""
 
     @classmethod
-    def of(cls, module: type[nn.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "Own":
-        """The net of a class; `grid` and `narrowed`, what pruning left of it, are among the fields.
+    def of(
+        cls,
+        module: type[nn.Module],
+        output: Output = None,
+        /,
+        *,
+        dtype: Any = jnp.float32,
+        **fields: Any,
+    ) -> "Own":
+        """The net of a class, one of whose outputs, if it has several, are the logits.
+
+        `grid` and `narrowed`, what pruning left of it, are among the fields.
 
         Raises:
             UserError: activations of another type than float32, which the class cannot set, or
@@ -56,7 +69,7 @@ class Own(Narrowed, Traced):
             )
         own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
         still = told(_modes(module), train=False)
-        return cls(Held(module(**still, **fields)), **own, dtype=dtype, grid=grid)
+        return cls(Held(module(**still, **fields)), **own, dtype=dtype, grid=grid, output=output)
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Logits (N, classes) of images x (N, H, W, 3) in [0, 1]."""
@@ -66,8 +79,8 @@ class Own(Narrowed, Traced):
         called = told(inspect.signature(type(module).__call__).parameters, train)
         x = shrunk(x, self.grid) if self.grid else x
         with nn.intercept_methods(self._instead):
-            logits = self.run(module.clone(parent=self.scope, **given), x, **called)
-        return as_logits(logits, x, type(module), getattr(module, "classes", None))
+            result = self.run(module.clone(parent=self.scope, **given), x, **called)
+        return as_logits(result, self.output, x, type(module), getattr(module, "classes", None))
 
     @nn.nowrap
     def _instead(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -132,12 +145,22 @@ def told(names: Container[str], train: bool) -> dict[str, bool]:
     return {name: value for name, value in (learns | stays).items() if name in names}
 
 
-def as_logits(given: Any, x: jax.Array, net: type, classes: int | None) -> jax.Array:
-    """What a net gives of images x (N, H, W, C), in float32.
+def as_logits(
+    given: Any, output: Output, x: jax.Array, net: type, classes: int | None
+) -> jax.Array:
+    """The logits, in float32, out of what a net gives of images x (N, H, W, C).
+
+    `output` says which they are of several; an array alone is they, but for a function of it: of
+    many nets only training has other outputs.
 
     Raises:
-        UserError: it is something else than logits (N, classes).
+        UserError: several outputs and none is named, or something else than logits (N, classes).
     """
+    if callable(output) or not hasattr(given, "shape"):
+        try:
+            given = chosen(given, output)
+        except UserError as error:
+            raise UserError(f"own_net.configuration({net.__name__}): {error}") from error
     shape: Any = getattr(given, "shape", ())
     images = x.shape[0]
     symbolic = not isinstance(images, int)  # export's, whose batches are of any size

@@ -16,6 +16,7 @@ from flax.core import FrozenDict
 
 from rice_jax import ops
 from rice_jax.errors import UserError
+from rice_jax.graph.call import Output
 from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
 from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
@@ -70,10 +71,22 @@ class OwnNNX(Bridged, Traced):
     """As `Own` has it."""
     folded: Mapping[str, bool] = FrozenDict()
     """As `Own` has it."""
+    output: Output = None
+    """Which of several outputs are the logits."""
 
     @classmethod
-    def of(cls, module: type[nnx.Module], *, dtype: Any = jnp.float32, **fields: Any) -> "OwnNNX":
-        """The net of a class; `grid` and `narrowed`, what pruning left of it, are among the fields.
+    def of(
+        cls,
+        module: type[nnx.Module],
+        output: Output = None,
+        /,
+        *,
+        dtype: Any = jnp.float32,
+        **fields: Any,
+    ) -> "OwnNNX":
+        """The net of a class, one of whose outputs, if it has several, are the logits.
+
+        `grid` and `narrowed`, what pruning left of it, are among the fields.
 
         Raises:
             UserError: activations of another type than float32, which the class cannot set, or
@@ -88,7 +101,7 @@ class OwnNNX(Bridged, Traced):
             )
         given = {"dtype": dtype} if "dtype" in takes else {}
         made = Made(module, FrozenDict({**fields, **given}))
-        return cls(**smaller, made=made, dtype=dtype, grid=grid)
+        return cls(**smaller, made=made, dtype=dtype, grid=grid, output=output)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -104,11 +117,12 @@ class OwnNNX(Bridged, Traced):
         x = shrunk(x, self.grid) if self.grid else x
         before = _CALLED.set(self)
         try:
-            logits = self._call(module, x, **options)
+            result = self._call(module, x, **options)
         finally:
             _CALLED.reset(before)
         self._leave(module, train=train)
-        return as_logits(logits, x, self.made.cls, self.made.fields.get("classes"))
+        classes = self.made.fields.get("classes")
+        return as_logits(result, self.output, x, self.made.cls, classes)
 
     @nn.nowrap
     def _prepare(self, module: Any, *, train: bool) -> None:

@@ -24,7 +24,7 @@ def build(name: str, **fields: Any) -> Adjustable:
     if net.module is not None and is_nnx(net.module):
         from rice_jax.models.own_nnx import OwnNNX  # importing flax.nnx takes seconds
 
-        return OwnNNX.of(net.module, **{**net.widths, **fields})
+        return OwnNNX.of(net.module, net.output, **{**net.widths, **fields})
     if net.module is not None:
-        return Own.of(net.module, **{**net.widths, **fields})
+        return Own.of(net.module, net.output, **{**net.widths, **fields})
     return MODULES[net.kind](**{**net.widths, **fields})

@@ -89,7 +89,7 @@ def collapse(
         return [jnp.max(jnp.abs(value)) for value in maps]
 
     gradients = _gradients(module, frozen)
-    dead, silent = set(names), set[str](_by_layer(partition(params, frozen)[0]))
+    dead, silent = set(names), _asked(traced) & _by_layer(partition(params, frozen)[0]).keys()
     for start in range(0, len(images), size):
         first = min(start, len(images) - size)  # each part has as many
         part = slice(first, first + size)
@@ -169,10 +169,16 @@ def _rectified(traced: Trace) -> list[tuple[str, Value]]:
             found.append((path, readers[0].outputs[0]))
     place = {
         value: index
-        for index, equation in enumerate(traced.equations)
+        for index, equation in enumerate(traced.needed(traced.outputs))
         for value in equation.outputs
     }
-    return sorted(found, key=lambda item: place[item[1]])
+    return sorted((item for item in found if item[1] in place), key=lambda item: place[item[1]])
+
+
+def _asked(traced: Trace) -> set[str]:
+    """The layers that the logits depend on: another head's parameters have no gradient anyhow."""
+    read = (value for equation in traced.needed(traced.outputs) for value in equation.inputs)
+    return {traced.owners[value] for value in read if value in traced.owners}
 
 
 def _gradients(
