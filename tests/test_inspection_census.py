@@ -112,6 +112,25 @@ def test_labels_beside_images_are_no_weights(array):
         seen(array(np.ones((3, 2), np.float32)))
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("place", [0, 4])
+def test_labels_that_are_floats_are_refused_wherever_they_stand(array, place):
+    """The first class's, 0.0, would be images that fill up; any weight from 0 to 1 is one."""
+    net, pixels = nn.Conv(1, (1, 1)), np.ones((3, 2, 2, 1), np.float32)
+    variables = {"params": {"kernel": np.zeros((1, 1, 1, 1), np.float32), "bias": np.zeros(1)}}
+
+    def seen(beside, kind):
+        batches = [(pixels, array(np.ones(3, np.float32)))] * 5
+        batches[place] = pixels, array(np.array(beside, kind))
+        return inspection.census(net, variables, iter(batches)).images
+
+    for kind in (np.float32, np.float16):
+        for labels in ([0, 1, 2], [0, -1, 1], [0, np.nan, 1], [1.5, 0, 0]):
+            with pytest.raises(UserError, match="floats that are no weights from 0 to 1: give la"):
+                seen(labels, kind)
+        assert seen([0, 0.5, 1], kind) == 14
+
+
 def test_a_layer_called_twice_is_dead_only_where_both_calls_are():
     class Twice(nn.Module):
         @nn.compact

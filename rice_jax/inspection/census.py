@@ -84,8 +84,9 @@ def census(
             Where images are spread over several devices they are copied to all of them.
         batches: images (B, H, W, C), float in [0, 1] for this package's nets; pairs of them and
             labels, whole numbers, which are passed over; or pairs of them and weights (B,), floats
-            or bools, 0 for images that only fill up the batch. NumPy's or JAX's arrays, which may
-            be sharded over the batch; each shape of batch is compiled once.
+            from 0 to 1 or bools, 0 for images that only fill up the batch (any other weight counts
+            an image once). NumPy's or JAX's arrays, which may be sharded over the batch; each
+            shape of batch is compiled once.
         transform: makes of images, and the index of their first one (how many counted before it),
             what the module takes: scaling of uint8 pixels, augmentation. It is compiled.
         **call_kwargs: what else the module's call needs, such as train=False.
@@ -95,7 +96,7 @@ def census(
 
     Raises:
         UserError: for a split without images, images that are integers, or a pair whose second
-            is neither labels nor weights.
+            is neither labels nor weights, such as labels that are floats.
     """
     return censuses(module, variables, {"": batches}, {"": transform}, **call_kwargs)[""]
 
@@ -139,10 +140,13 @@ def censuses(
             if state is None:
                 state = program.start()
                 variables = program.replicate(variables)
-            state, before = program.step(variables, state, images, _weights(beside, len(images)))
-            under_way.append(before)
+            weight = _weights(beside, len(images))
+            state, before, strange = program.step(variables, state, images, weight)
+            under_way.append(strange)
             if len(under_way) > _IN_FLIGHT:
-                under_way.popleft().block_until_ready()
+                _require_weights(under_way.popleft())
+        for strange in under_way:
+            _require_weights(strange)
         if state is None or program is None:
             raise UserError(_NO_IMAGES)
         found[kind] = program.finish(state)
@@ -160,6 +164,15 @@ def _weights(beside: Any, images: int) -> Any:
             f"{beside.dtype} of shape {beside.shape}"
         )
     return beside
+
+
+def _require_weights(strange: jax.Array) -> None:
+    """Wait for a step; UserError where what stood beside its images was no weight for some."""
+    if int(strange):
+        raise UserError(
+            "beside images came floats that are no weights from 0 to 1: give labels as whole "
+            "numbers, which are passed over, or images alone"
+        )
 
 
 def _preparation(transform: Transform | None) -> Transform:
@@ -217,8 +230,8 @@ class _Program:
 
     def _step(
         self, variables: Any, state: jax.Array, images: jax.Array, weight: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """The state with a batch added, and how many images it has counted."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The state with a batch added, the images it has counted, and how many have no weight."""
         counted = (weight > 0).astype(jnp.uint32)
         total = jnp.sum(counted)
         wanted = [conv.value for conv in self._maps]
@@ -230,7 +243,8 @@ class _Program:
                 raise UserError(f"batches of {len(images)} images are too large: give smaller ones")
             zeros = _zeros(arranged(conv, value).reshape(len(images), pixels, conv.filters))
             batch += [total[None] * np.uint32(pixels), jnp.sum(counted[:, None] * zeros, axis=0)]
-        return counts.add(state, jnp.concatenate(batch)), state[0, 0] + total
+        strange = jnp.sum(~((weight >= 0) & (weight <= 1)))
+        return counts.add(state, jnp.concatenate(batch)), state[0, 0] + total, strange
 
 
 def _zeros(values: jax.Array) -> jax.Array:
