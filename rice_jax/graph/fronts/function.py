@@ -9,7 +9,7 @@ import numpy as np
 
 from rice_jax.graph import scopes
 from rice_jax.graph.call import key_name
-from rice_jax.graph.fronts.pure import PureNet
+from rice_jax.graph.fronts.protocol import PureNet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from flax import errors
 
 from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
-from rice_jax.graph.fronts.pure import PureNet
+from rice_jax.graph.fronts.protocol import PureNet
 from rice_jax.graph.marks import Layer, calling, mark
 from rice_jax.graph.remembered import remembered
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rice_jax.graph.call import key_name
-from rice_jax.graph.fronts.pure import PureNet
+from rice_jax.graph.fronts.protocol import PureNet
 from rice_jax.graph.keys import carried, is_key
 from rice_jax.graph.marks import CALLING, Layer, calling, mark
 

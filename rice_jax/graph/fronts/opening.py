@@ -12,7 +12,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.boxes import unboxed
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
-from rice_jax.graph.fronts.pure import PureNet
+from rice_jax.graph.fronts.protocol import PureNet
 
 if TYPE_CHECKING:
     from flax import nnx
