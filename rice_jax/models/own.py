@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from typing import Any
 
 import flax.linen as nn
@@ -16,32 +16,18 @@ from rice_jax.graph import narrowed
 from rice_jax.graph.call import Output, chosen
 from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
-from rice_jax.models.statistics import Rows, added, normalised
+from rice_jax.models.statistics import added, normalised
 from rice_jax.models.traced import Traced
 from rice_jax.nets import LEARNS, STAYS, SUPPLIED
 
 
-class Own(Narrowed, Traced):
+class Own(Traced, Narrowed):
     """Any Linen module with the fields that training and export set, and narrower where pruned.
 
     Its `nn.Dropout` draws by an image's index in the global batch, as ours does: a result depends
     neither on the number of devices nor on the parts that a device computes a batch in. So does its
     `nn.BatchNorm`, whose statistics are the global batch's (`statistics`).
     """
-
-    dtype: Any = jnp.float32
-    grid: int = 0
-    """Height and width that the image is averaged to before the net sees it; 0 for as it is."""
-    first_image: jax.Array | int = 0
-    rows: Rows | None = None
-    """Which images count for the statistics of batch norms, in training."""
-    still: frozenset[str] = frozenset()
-    """Paths of the norms that go by their running statistics in training too: frozen layers'."""
-    folded: Mapping[str, bool] = FrozenDict()
-    """By path the batch norms that the layer before has taken in (`export.folding`), and whether
-    they still add what that layer has no bias for."""
-    output: Output = None
-    """Which of several outputs are the logits."""
 
     @classmethod
     def of(

@@ -28,7 +28,6 @@ from rice_jax.models.statistics import (
     COLLECTION,
     STATISTICS,
     Norm,
-    Rows,
     require_last_axis,
 )
 from rice_jax.models.traced import Traced
@@ -52,7 +51,7 @@ class Made:
         return self.cls(**self.fields, rngs=nnx.Rngs(key))
 
 
-class OwnNNX(Bridged, Traced):
+class OwnNNX(Traced, Bridged):
     """Any NNX class with the fields that training and export set, and narrower where pruned.
 
     The parameters are the class's own by the paths of its modules; the statistics of
@@ -61,18 +60,6 @@ class OwnNNX(Bridged, Traced):
     """
 
     made: Made | None = None
-    dtype: Any = jnp.float32
-    grid: int = 0
-    """As `Own` has it."""
-    first_image: jax.Array | int = 0
-    rows: Rows | None = None
-    """Which images count for the statistics of batch norms, in training."""
-    still: frozenset[str] = frozenset()
-    """As `Own` has it."""
-    folded: Mapping[str, bool] = FrozenDict()
-    """As `Own` has it."""
-    output: Output = None
-    """Which of several outputs are the logits."""
 
     @classmethod
     def of(

@@ -1,18 +1,36 @@
 """Nets of whose layers nothing is known but what a trace tells: those of the user's own."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from rice_jax.graph import narrowed
+from rice_jax.graph.call import Output
 from rice_jax.graph.trace import Layer, trace
 from rice_jax.models.adjustable import Adjustable, Shape
+from rice_jax.models.statistics import Rows
 
 
 class Traced(Adjustable):
     """A net around a class of the user's own: a narrowed or a bridged module (`graph.narrowed`)."""
+
+    dtype: Any = jnp.float32
+    grid: int = 0
+    """Height and width that the image is averaged to before the net sees it; 0 for as it is."""
+    first_image: jax.Array | int = 0
+    rows: Rows | None = None
+    """Which images count for the statistics of batch norms, in training."""
+    still: frozenset[str] = frozenset()
+    """Paths of the norms that go by their running statistics in training too: frozen layers'."""
+    folded: Mapping[str, bool] = FrozenDict()
+    """By path the batch norms that the layer before has taken in (`export.folding`), and whether
+    they still add what that layer has no bias for."""
+    output: Output = None
+    """Which of several outputs are the logits."""
 
     @nn.nowrap
     def settings(self) -> dict[str, Any]:
