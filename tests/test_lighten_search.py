@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rice_jax import config as configuration
 from rice_jax import identity, report, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import candidate, front, outcome, search
-from rice_jax.lighten.front import Point
+from rice_jax.lighten import candidate, outcome, search, weighing
 from rice_jax.lighten.moves import Lighter
+from rice_jax.lighten.weighing import Point
 from rice_jax.records import (
     Candidate,
     Forecast,
@@ -35,7 +35,7 @@ POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).m
 @settings(deadline=None)
 @given(POINTS)
 def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
-    kept = front.front(points)
+    kept = weighing.front(points)
     assert kept == sorted(kept, key=lambda point: point.cost)
     for point in points:
         beaten = [
@@ -53,11 +53,11 @@ SHARE = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_short_of_it(
     points, floor, slack
 ):
-    found = front.lightest(points, floor)
+    found = weighing.lightest(points, floor)
     within = [point.cost for point in points if point.accuracy >= floor]
     assert (found is None) == (not within)
     assert found is None or (found.accuracy >= floor and found.cost == min(within))
-    longer = front.to_train(points, floor, floor - slack)
+    longer = weighing.to_train(points, floor, floor - slack)
     assert all(floor - slack <= point.accuracy < floor for point in longer)
     assert all(point.cost < min(within, default=99) for point in longer)
     assert [p.cost for p in longer] == sorted((p.cost for p in longer), reverse=True)
@@ -70,12 +70,12 @@ def test_as_many_images_below_as_the_margin_says_are_within_it_and_one_more_is_n
         margin, least = percent / 100, right - percent * images // 100
         floor = SearchRequest(within=margin).floor(right / images)
         there, short = (Point(str(n), 1, n / images) for n in (least, least - 1))
-        assert front.lightest([there], floor) == there
-        assert front.lightest([short], floor) is None
-        assert front.to_lighten([there], (), floor, 1) == [there]
-        assert front.to_lighten([short], (), floor, 1) == []
-        assert front.to_train([there], floor, floor - margin) == []
-        assert front.to_train([short], floor, floor - 1 / images) == [short]
+        assert weighing.lightest([there], floor) == there
+        assert weighing.lightest([short], floor) is None
+        assert weighing.to_lighten([there], (), floor, 1) == [there]
+        assert weighing.to_lighten([short], (), floor, 1) == []
+        assert weighing.to_train([there], floor, floor - margin) == []
+        assert weighing.to_train([short], floor, floor - 1 / images) == [short]
 
 
 class Workshop:
@@ -208,10 +208,10 @@ def test_the_most_hopeful_nets_are_made_lighter_and_the_near_ones_learn_longer(p
         "resolution-longer",  # 256, 0.97: there
         "resolution-channels-longer",  # 128, 0.96: not there
     ]
-    assert front.lightest(points, floor).name == "resolution-longer"
+    assert weighing.lightest(points, floor).name == "resolution-longer"
     names = [candidate.name for candidate in content.candidates]
     assert names == ["", *trained]
-    assert content.front == [point.name for point in front.front(points)]
+    assert content.front == [point.name for point in weighing.front(points)]
 
 
 @pytest.mark.parametrize("at_least", [0.0, 0.01, 0.5, 0.97])
@@ -225,7 +225,7 @@ def test_a_net_that_could_not_learn_is_neither_gone_on_with_nor_chosen(plain, fa
     assert {each.out_of for each in content.candidates}.isdisjoint(failed)
     assert failed.isdisjoint(content.front)
     assert failed.isdisjoint(point.name for point in points)
-    assert front.lightest(points, floor).accuracy >= floor
+    assert weighing.lightest(points, floor).accuracy >= floor
     names = [each.name for each in content.candidates]
     assert names == ["", *trained], "they are told of"
 

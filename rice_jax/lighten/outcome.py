@@ -7,7 +7,7 @@ from etils import epath
 
 from rice_jax import records, report, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import front
+from rice_jax.lighten import weighing
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.records import (
     Candidate,
@@ -24,7 +24,7 @@ from rice_jax.run import Run
 
 
 def finish(
-    workshop: Workshop, content: LightenFile, points: Sequence[front.Point], floor: float
+    workshop: Workshop, content: LightenFile, points: Sequence[weighing.Point], floor: float
 ) -> None:
     """Choose among `points`, measure the front on the test split, and make the run of the choice.
 
@@ -38,12 +38,12 @@ def finish(
         UserError: nothing lighter has it; the candidates stay.
     """
     whole, *lighter = points
-    chosen = front.lightest(lighter, floor)
+    chosen = weighing.lightest(lighter, floor)
     if chosen is None or chosen.cost >= whole.cost:
         raise UserError(_nothing(workshop, lighter, content.request, floor))
-    on, least = front.front(points), floor - content.request.slack
+    on, least = weighing.front(points), floor - content.request.slack
     names = [point.name for point in on]
-    hopeful = [point.name for point in on if front.reaches(point.accuracy, least)]
+    hopeful = [point.name for point in on if weighing.reaches(point.accuracy, least)]
     test = {name: _tested(workshop, name) for name in dict.fromkeys([*hopeful, chosen.name])}
     out = workshop.out
     _copy(workshop.folder(chosen.name), out)
@@ -76,7 +76,7 @@ def show(workshop: Workshop, content: LightenFile) -> None:
 
 
 def _nothing(
-    workshop: Workshop, lighter: Sequence[front.Point], request: SearchRequest, floor: float
+    workshop: Workshop, lighter: Sequence[weighing.Point], request: SearchRequest, floor: float
 ) -> str:
     told = f"nothing lighter has {floor:.4f} of the augmented validation images right"
     if lighter:

@@ -9,7 +9,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import identity, lock, records, report, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import front, outcome
+from rice_jax.lighten import outcome, weighing
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.child import for_the_net_of
 from rice_jax.lighten.forecast import forecast
@@ -105,7 +105,7 @@ class _Search:
         done: set[str] = set()
         least, beam = self.floor - self._request.slack, self._request.beam
         for number in range(self._request.rounds):
-            hopeful = front.to_lighten(self.points(), done, least, beam)
+            hopeful = weighing.to_lighten(self.points(), done, least, beam)
             for point in hopeful if number else self.points():
                 done.add(point.name)
                 for step in self._request.steps:
@@ -113,17 +113,17 @@ class _Search:
 
     def train_longer(self) -> None:
         """Train nets near to what is wanted for more epochs, until one does not get there."""
-        hopeful = front.to_train(self.points(), self.floor, self.floor - self._request.slack)
+        hopeful = weighing.to_train(self.points(), self.floor, self.floor - self._request.slack)
         for point in hopeful[: self._request.longest()]:
             found = self._try(point.name, "longer", longer, self._request.final_epochs)
-            if found is None or not front.reaches(found.accuracy, self.floor):
+            if found is None or not weighing.reaches(found.accuracy, self.floor):
                 return
 
-    def points(self) -> list[front.Point]:
+    def points(self) -> list[weighing.Point]:
         """All candidates as they are weighed, the whole net first; none that could not learn."""
         measure = self._request.measure
         learnt = (candidate for candidate in self._tried.values() if not candidate.trouble)
-        return [front.Point.of(candidate, measure) for candidate in learnt]
+        return [weighing.Point.of(candidate, measure) for candidate in learnt]
 
     def content(self) -> LightenFile:
         """What lighten.json holds of a search that is not finished."""
@@ -139,7 +139,7 @@ class _Search:
             forecast=self._expected,
             floor=self.floor,
             candidates=list(self._tried.values()),
-            front=[point.name for point in front.front(self.points())],
+            front=[point.name for point in weighing.front(self.points())],
             finished=False,
         )
 
@@ -206,7 +206,7 @@ class _Search:
 
     def _note(self, found: Candidate) -> None:
         self._tried[found.name] = found
-        on = found.name in {point.name for point in front.front(self.points())}
+        on = found.name in {point.name for point in weighing.front(self.points())}
         told = found.trouble or (
             f"{100 * found.accuracy:.2f} % of augmented validation images right"
             f"{', on the front' if on else ''}"

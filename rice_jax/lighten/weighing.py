@@ -1,4 +1,4 @@
-"""What a search knows of its candidates, and what it does next: plain numbers, no nets."""
+"""How a search weighs its candidates, and what it does next: plain numbers, no nets."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
