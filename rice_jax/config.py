@@ -97,6 +97,12 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.dtype": Field(
             "float32", "of activations, never of parameters", Word(("float32", "bfloat16"))
         ),
+        "train.initializer": Field(
+            "own",
+            "how random kernels are drawn: 'own' as the net says (those here by Glorot's rule, as "
+            "Keras draws), 'he' by He's, from which a deep net without normalisation learns sooner",
+            Word(("own", "he")),
+        ),
         "train.frozen": Field((), "paths of layers that do not learn", Several(Text("a path"))),
         "train.plateau_patience": Field(
             3, "epochs without a lower validation loss until the rate falls", _COUNT

@@ -12,9 +12,10 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, profile, train, zoo
+from rice_jax import data, nets, profile, train, zoo
+from rice_jax.graph.trace import variable_shapes
 
-FINE_TUNING = {
+FINE_TUNING: dict[str, Any] = {
     "train.epochs": 3,
     "train.learning_rate": 1e-4,
     "train.quick.epochs": (3,),
@@ -22,13 +23,38 @@ FINE_TUNING = {
     "train.quick.peak_rate": 1e-4,
 }
 """On the sample, from weights of the zoo; fewer epochs where the net is heavy."""
-FROM_NOTHING = {"train.epochs": 10, "train.learning_rate": 1e-3, "train.on_collapse": "warn"}
+FROM_NOTHING: dict[str, Any] = {
+    "train.epochs": 10,
+    "train.learning_rate": 1e-3,
+    "train.on_collapse": "warn",
+}
 """On the sample, from random weights; fewer epochs where the net is heavy."""
+HEAVY: dict[str, Any] = {
+    "train.schedule": "quick",
+    "train.epochs": 5,
+    "train.learning_rate": 3e-4,
+    "train.quick.epochs": (5,),
+    "train.quick.shrink": (1,),
+    "train.quick.peak_rate": 3e-4,
+    "train.batch_size": 16,
+    "train.initializer": "he",
+    "train.on_collapse": "warn",
+}
+"""From random weights where `FROM_NOTHING` buys no `_FEW` epochs, and on smaller images. Such a net
+is deep: from Glorot's kernels a class is nothing that it learns in so few steps."""
 _MOST_FLOPS = {"from the zoo": 2.5e12, "from nothing": 5e12}
 """Of training: a quarter and half of a minute on two cores at 170 GFLOP/s."""
+_FEW = 3
+_SMALLEST = 56
+"""Pixels of a side: the nets halve it up to five times."""
 _PHOTOGRAPHS = 500  # that the sample has for training
 _MOST_LAYERS = 25
 """That learn on the sample. Of more, compiling their gradients takes longer than all else."""
+_STUDYS = (
+    *("train.epochs", "train.learning_rate", "train.plateau_patience", "train.plateau_factor"),
+    *("train.plateau_min_delta", "train.stop_patience"),
+)
+"""Fields that the quick schedule leaves unread."""
 _TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 
 
@@ -54,35 +80,77 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
 
     if is_open("model.weights"):
         _start_from_zoo(config, any_size=is_open("data.image_size"))
-    from_zoo = config.model.weights.startswith(zoo.PREFIX)
-    recipe: dict[str, Any] = dict(FINE_TUNING if from_zoo else FROM_NOTHING)
-    counted = functools.cache(functools.partial(_counted, config))  # traces: once, where asked
-    if is_open("train.epochs"):
-        most = _MOST_FLOPS["from the zoo" if from_zoo else "from nothing"]
-        recipe["train.epochs"] = _affordable(counted(), recipe["train.epochs"], most)
-        if from_zoo:
-            recipe["train.quick.epochs"] = (recipe["train.epochs"],)
-    if from_zoo and is_open("train.frozen"):
-        recipe["train.frozen"] = _but_the_last(counted())
+    whole = config.data.image_size
+    if config.model.weights.startswith(zoo.PREFIX):
+        recipe = _fine_tuning(config)
+    else:
+        recipe = _from_nothing(config, any_size=is_open("data.image_size"))
+    if not all(map(is_open, _STUDYS)):
+        recipe.pop("train.schedule", None)  # the user set the study's
     decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:
         decided = {field: value for field, value in decided.items() if field not in _TOGETHER}
     config.update_from_flattened_dict(decided)
     epochs, rate = train.planned(config.train)
     side = config.data.image_size
+    smaller = " since the net is heavy" if side < whole else ""
     length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     learning = ", of the last layers alone" if decided.get("train.frozen") else ""
     return (
-        f"The sample of photographs, {side} x {side} pixels, from "
+        f"The sample of photographs, {side} x {side} pixels{smaller}, from "
         f"{config.model.weights or train.RANDOM} weights: {length} at a learning rate of "
         f"{rate:g}{learning}. All images, by the study's recipe: {data.DOWNLOAD}, then "
         "--config.data.path=rice-image-dataset.zip"
     )
 
 
-def _counted(config: ml_collections.ConfigDict) -> profile.Profile:
-    shape = (config.data.image_size, config.data.image_size, 3)
-    return profile.count(train.build(config), shape)
+def _fine_tuning(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    counted = _counted(config, config.data.image_size)
+    epochs = _affordable(counted, FINE_TUNING["train.epochs"], _MOST_FLOPS["from the zoo"])
+    return {
+        **FINE_TUNING,
+        "train.epochs": epochs,
+        "train.quick.epochs": (epochs,),
+        "train.frozen": _but_the_last(counted),
+    }
+
+
+def _from_nothing(config: ml_collections.ConfigDict, *, any_size: bool) -> dict[str, Any]:
+    """The recipe from random weights or a file's; with `any_size` of smaller images, if needed."""
+    most, side = _MOST_FLOPS["from nothing"], config.data.image_size
+    counted = functools.cache(functools.partial(_counted, config))
+
+    def epochs(recipe: dict[str, Any], side: int) -> int:
+        return _affordable(counted(side), recipe["train.epochs"], most)
+
+    recipe = dict(FROM_NOTHING)
+    net = nets.get(config.model.name)
+    random = config.model.weights in ((train.RANDOM,) if net.needs_weights else ("", train.RANDOM))
+    if any_size and random and epochs(recipe, side) < _FEW:
+        smaller = _smaller(config)
+        enough = [less for less in smaller if epochs(HEAVY, less) == HEAVY["train.epochs"]]
+        if smaller:
+            recipe, side = dict(HEAVY), (enough or smaller[-1:])[0]
+            if net.kind == nets.OWN:
+                del recipe["train.initializer"]  # its author chose
+    recipe["train.epochs"] = epochs(recipe, side)
+    if recipe.get("train.schedule"):
+        recipe["train.quick.epochs"] = (recipe["train.epochs"],)
+    return {**recipe, "data.image_size": side}
+
+
+def _smaller(config: ml_collections.ConfigDict) -> list[int]:
+    """Halves of the image size that the net takes with the same parameters, from the largest."""
+    net, side = train.build(config), config.data.image_size
+    params = variable_shapes(net, train.input_shape(config))["params"]
+    halves = []
+    while (side := side // 2) >= _SMALLEST and train.fits(net, params, side):
+        halves.append(side)
+    return halves
+
+
+def _counted(config: ml_collections.ConfigDict, side: int) -> profile.Profile:
+    return profile.count(train.build(config), (side, side, 3))
 
 
 def _affordable(counted: profile.Profile, epochs: int, most: float) -> int:

@@ -1,9 +1,10 @@
 """What a run begins with where neither images nor weights nor a recipe are given."""
 
+import flax.linen as nn
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import first_run, models, profile, train, zoo
+from rice_jax import first_run, models, own_net, profile, train, zoo
 from rice_jax.errors import UserError
 
 
@@ -66,9 +67,83 @@ def test_a_net_that_the_zoo_lacks_starts_as_it_always_does(name):
         (((32, 32),), 3),  # of 32 filters, 3.0 GFLOPs: 1.5 TFLOPs an epoch
     ],
 )
-def test_a_heavy_net_from_nothing_gets_fewer_epochs(stages, epochs):
-    made, _ = settled("final", ["model.weights"], model__stages=stages)
-    assert made.train.epochs == epochs
+def test_a_net_from_nothing_gets_as_many_epochs_as_half_a_minute_has(stages, epochs):
+    given = ["model.weights", "data.image_size"]
+    made, _ = settled("final", given, model__stages=stages)
+    assert (made.train.epochs, made.data.image_size) == (epochs, 224)
+    assert made.train.schedule == "study"
+
+
+FROM_NOTHING = {
+    # As above, and 5 TFLOPs for five epochs of 500 images: 2 GFLOPs an image.
+    "light": ("final", {"model__stages": ((32, 32),)}, 224, 3),  # 3.0, of which three epochs do
+    "at half": ("final", {"model__stages": ((40, 40),)}, 112, 5),  # 4.6; a quarter at 112: 1.15
+    "at a quarter": ("final", {"model__stages": ((64, 64),)}, 56, 5),  # 11.6; 2.9, then 0.73
+    "at a quarter few": ("final", {"model__stages": ((160, 160),)}, 56, 2),  # 71; then 4.4
+    "flattened": ("cnn", {"model__stages": ((64, 64),)}, 224, 1),  # 14
+    "the study's": ("googlenet", {}, 56, 5),  # 9.5; 2.4, then 0.6
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "side", "epochs"), FROM_NOTHING.values(), ids=FROM_NOTHING
+)
+def test_a_heavy_net_from_nothing_learns_from_smaller_images_if_it_can(name, fields, side, epochs):
+    made, said = settled(name, ["model.weights"], **fields)
+    smaller = side < 224
+    assert ("since the net is heavy" in said) == smaller
+    assert f"{side} x {side} pixels" in said
+    assert f"{epochs} epoch" in said
+    assert (made.train.schedule, made.train.initializer) == (
+        ("quick", "he") if smaller else ("study", "own")
+    )
+    assert train.image_sizes(made) == (side,) * epochs
+
+
+@pytest.mark.parametrize(
+    ("fields", "stays"),
+    [
+        ({"train__epochs": 20}, {"train.epochs": 20, "train.schedule": "study"}),
+        ({"train__learning_rate": 0.01}, {"train.learning_rate": 0.01, "train.schedule": "study"}),
+        ({"train__stop_patience": 2}, {"train.stop_patience": 2, "train.schedule": "study"}),
+        ({"train__initializer": "own"}, {"train.initializer": "own", "train.schedule": "quick"}),
+        ({"train__batch_size": 64}, {"train.batch_size": 64, "data.image_size": 56}),
+        ({"data__image_size": 224}, {"data.image_size": 224, "train.initializer": "own"}),
+        (
+            {"train__quick__epochs": (2, 3)},
+            {"train.quick.epochs": (2, 3), "train.quick.shrink": (2, 1)},
+        ),
+    ],
+)
+def test_of_a_heavy_net_too_the_settings_of_the_users_win(fields, stays):
+    given = [key.replace("__", ".") for key in fields]
+    made, said = settled("googlenet", given, **fields)
+    flat = {
+        f"{section}.{name}": value
+        for section in ("train", "data")
+        for name, value in made[section].items()
+    } | {f"train.quick.{name}": value for name, value in made.train.quick.items()}
+    assert {field: flat[field] for field in stays} == stays
+    assert f"{train.planned(made.train)[0]} epoch" in said
+
+
+class Broad(nn.Module):
+    """A heavy net of one's own: 71 GFLOPs of training an image of 224 x 224."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(160, (3, 3), name="conv1")(x))
+        x = nn.relu(nn.Conv(160, (3, 3), name="conv2")(x))
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+def test_a_net_of_ones_own_keeps_the_kernels_that_its_author_chose():
+    made = own_net.configuration(Broad)
+    said = first_run.settle(made)
+    assert (made.train.initializer, made.data.image_size) == ("own", 56)
+    assert "since the net is heavy" in said
 
 
 def test_a_heavy_net_of_the_zoos_is_fine_tuned_for_fewer_epochs():

@@ -4,7 +4,7 @@ from rice_jax.train.check import check
 from rice_jax.train.feed import Feed, data_mesh
 from rice_jax.train.given import about, used_otherwise, zoo_fits
 from rice_jax.train.loop import train
-from rice_jax.train.schedule import planned
+from rice_jax.train.schedule import fits, planned
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin, forget
 from rice_jax.train.step import evaluation_inputs
@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "data_mesh",
     "evaluation_inputs",
+    "fits",
     "forget",
     "given_params",
     "image_sizes",

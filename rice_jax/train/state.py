@@ -16,6 +16,8 @@ from rice_jax.graph.remembered import remembered
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, by layer: {'conv1': {'kernel': ..., 'bias': ...}, ...}."""
+OWN = "own"
+"""config.train.initializer of parameters as the net itself draws them."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -93,8 +95,14 @@ def require_memory(shapes: TrainState) -> None:
         )
 
 
-def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> Params:
+def random_params(
+    module: nn.Module, input_shape: Sequence[int], seed: int, initializer: str = OWN
+) -> Params:
     """The module's own random parameters for images of `input_shape` (N, H, W, C).
+
+    With `initializer` 'he' its kernels are drawn anew, uniformly with a variance of 2 / inputs
+    (He et al. 2015, arXiv:1502.01852): maps then neither fade nor grow from layer to layer of
+    ReLUs, where Glorot's halve their mean square in each layer that keeps its number of channels.
 
     UserError for a net with variables of other kinds or types, or without any.
     """
@@ -114,7 +122,16 @@ def random_params(module: nn.Module, input_shape: Sequence[int], seed: int) -> P
             )
     if not params:
         raise UserError("the net has no parameters: there is nothing to train")
-    return params
+    return params if initializer == OWN else _of_he(params, seed)
+
+
+def _of_he(params: Params, seed: int) -> Params:
+    flat = traverse_util.flatten_dict(params)
+    kernels = [path for path, leaf in flat.items() if path[-1] == "kernel" and leaf.ndim > 1]
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), len(kernels))
+    draw = nn.initializers.he_uniform()
+    drawn = {path: draw(key, flat[path].shape) for path, key in zip(kernels, keys, strict=True)}
+    return traverse_util.unflatten_dict({**flat, **drawn})
 
 
 def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:

@@ -124,12 +124,13 @@ def initial_params(
 ) -> Params:
     """The parameters that training starts from, as config.model.weights says.
 
-    '' and 'random' are the module's own random initialisation from `seed` (None for config.seed; a
-    net that the study starts from trained weights has to be asked for the latter by name),
-    'zoo:NAME' is a net that comes with the package, a folder is a run of the same net, whose best
-    epoch is taken. Weights of another net serve a net with frozen layers: these are taken from it,
-    and the layers that learn start at random. Of a Flax checkpoint (.msgpack, .safetensors, Orbax's
-    folder) the layers are taken that fit by name and shape. Any other file is Keras's.
+    '' and 'random' are random parameters from `seed` (None for config.seed), drawn as
+    config.train.initializer says (a net that the study starts from trained weights has to be asked
+    for the latter by name), 'zoo:NAME' is a net that comes with the package, a folder is a run of
+    the same net, whose best epoch is taken. Weights of another net serve a net with frozen layers:
+    these are taken from it, and the layers that learn start at random. Of a Flax checkpoint
+    (.msgpack, .safetensors, Orbax's folder) the layers are taken that fit by name and shape. Any
+    other file is Keras's.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
@@ -140,7 +141,8 @@ def initial_params(
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
     seed = config.seed if seed is None else seed
-    drawn = once.jit(lambda: state.random_params(module, shape, seed))()
+    how = config.train.initializer
+    drawn = once.jit(lambda: state.random_params(module, shape, seed, how))()
     return jax.tree.map(
         lambda leaf, own: own if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, given, drawn
     )

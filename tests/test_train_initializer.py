@@ -1,0 +1,101 @@
+"""How random kernels are drawn: as the net says, or by He's rule."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from rice_jax import config as configuration
+from rice_jax import models, train
+
+SIDE = 64
+
+
+def drawn(name, initializer, seed=0, **fields):
+    made = configuration.default(name)
+    given = {"data.image_size": SIDE, "model.weights": "random", "seed": seed, **fields}
+    made.update_from_flattened_dict({**given, "train.initializer": initializer})
+    params = train.initial_params(made, train.build(made))
+    return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
+
+
+@pytest.fixture(scope="module", params=sorted(set(models.NETS) - {"vgg16", "cnn"}))
+def both(request):
+    """The parameters of a net by the two rules; two nets of many parameters left out."""
+    return drawn(request.param, "own"), drawn(request.param, "he")
+
+
+def inputs(kernel):
+    return int(np.prod(kernel.shape[:-1]))
+
+
+def glorots(kernel):
+    """Largest weight by Glorot and Bengio 2010 (16): receptive field times both channels."""
+    field = int(np.prod(kernel.shape[:-2]))
+    return np.sqrt(6 / (field * (kernel.shape[-2] + kernel.shape[-1])))
+
+
+def hes(kernel):
+    """Of uniform weights of variance 2 / inputs, He et al. 2015 (10): its square / 3."""
+    return np.sqrt(6 / inputs(kernel))
+
+
+@pytest.mark.parametrize(("which", "most"), [(0, glorots), (1, hes)], ids=["own", "he"])
+def test_each_kernel_fills_the_interval_of_its_rule(both, which, most):
+    kernels = {path: leaf for path, leaf in both[which].items() if path[-1] == "kernel"}
+    assert kernels
+    for path, kernel in kernels.items():
+        limit = most(kernel)
+        assert np.abs(kernel).max() <= limit * (1 + 1e-6), path
+        # The mean square of n such weights is limit^2 / 3, give or take sqrt(4 / (45 n)) limit^2.
+        stray = 5 * np.sqrt(4 / (45 * kernel.size))
+        assert np.mean(kernel**2) / limit**2 == pytest.approx(1 / 3, abs=stray), path
+
+
+def test_nothing_but_kernels_is_drawn_otherwise(both):
+    own, he = both
+    assert {path: leaf.shape for path, leaf in own.items()} == {
+        path: leaf.shape for path, leaf in he.items()
+    }
+    for path, leaf in own.items():
+        assert np.array_equal(leaf, he[path]) == (path[-1] != "kernel"), path
+
+
+def test_a_seed_decides():
+    first, again, other = (drawn("final", "he", seed) for seed in (0, 0, 1))
+    for path, leaf in first.items():
+        np.testing.assert_array_equal(leaf, again[path])
+        assert path[-1] != "kernel" or not np.array_equal(leaf, other[path])
+    kernels = [leaf.ravel()[:8] for path, leaf in first.items() if path[-1] == "kernel"]
+    scaled = [np.round(kernel / np.abs(kernel).max(), 5).tolist() for kernel in kernels]
+    assert len({tuple(kernel) for kernel in scaled}) == len(kernels)  # no two of one stream
+
+
+def test_weights_that_are_given_stay():
+    given = drawn("final", "he", **{"model.weights": "zoo:final", "data.image_size": 224})
+    for path, leaf in drawn("final", "own", **{"model.weights": "zoo:final"}).items():
+        np.testing.assert_array_equal(leaf, given[path])
+
+
+class Bent(nn.Module):
+    """A net whose other arrays have values that a rule for kernels must not touch."""
+
+    @nn.compact
+    def __call__(self, x):
+        table = self.param("table", nn.initializers.constant(0.25), (3, 4))
+        x = nn.Conv(4, (3, 3), bias_init=nn.initializers.constant(0.5), name="conv")(x)
+        x = nn.GroupNorm(2, name="norm")(x)
+        scale = self.param("kernel", nn.initializers.ones, (4,))  # one axis: no kernel of a layer
+        return nn.Dense(5, name="head")((x * scale).mean((1, 2)) + table.mean(0))
+
+
+def test_of_any_net_the_kernels_alone():
+    from rice_jax.train.state import random_params
+
+    own, he = (random_params(Bent(), (1, 8, 8, 3), 0, how) for how in ("own", "he"))
+    same = jax.tree.map(np.array_equal, own, he)
+    changed = {
+        "/".join(path) for path, alike in traverse_util.flatten_dict(same).items() if not alike
+    }
+    assert changed == {"conv/kernel", "head/kernel"}
