@@ -61,13 +61,13 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     # First, so that whenever a kill comes the next image's pictures may go here too.
     target.write_json(_TOLD, {"image": prediction.image, "probabilities": dict(said)})
     chosen = np.array([int(np.argmax(prediction.probabilities))])
-    places = inspection.saliency(trained.module, variables, inputs, chosen)[0]
-    figure = figures.saliency(image, np.asarray(places), said, title, synthetic=synthetic)
+    places = inspection.saliency(trained.module, variables, inputs, chosen)
+    figure = figures.saliency(image, np.asarray(places)[0], said, title, synthetic=synthetic)
     target.write_bytes(_SALIENCY, figures.png(figure))
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
-            np.asarray(values[0]),
+            np.asarray(values)[0],
             title=title,
             image=image,
             synthetic=synthetic,

@@ -50,11 +50,12 @@ _SMALLEST = 56
 _PHOTOGRAPHS = 500  # that the sample has for training
 _MOST_LAYERS = 25
 """That learn on the sample. Of more, compiling their gradients takes longer than all else."""
-_STUDYS = (
-    *("train.epochs", "train.learning_rate", "train.plateau_patience", "train.plateau_factor"),
-    *("train.plateau_min_delta", "train.stop_patience"),
+_STUDYS = ("train.epochs", "train.learning_rate")
+_ALSO = tuple(
+    f"train.{name}"
+    for name in ("plateau_patience", "plateau_factor", "plateau_min_delta", "stop_patience")
 )
-"""Fields that the quick schedule leaves unread."""
+"""These too the quick schedule leaves unread; a run that goes on has them given as they were."""
 _TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 
 
@@ -85,7 +86,7 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
         recipe = _fine_tuning(config)
     else:
         recipe = _from_nothing(config, any_size=is_open("data.image_size"))
-    if not all(map(is_open, _STUDYS)):
+    if not all(map(is_open, _STUDYS)) or any(_value(config, f) != _value(usual, f) for f in _ALSO):
         recipe.pop("train.schedule", None)  # the user set the study's
     decided = {field: value for field, value in recipe.items() if is_open(field)}
     if not decided.keys() >= _TOGETHER:

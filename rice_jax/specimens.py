@@ -53,7 +53,7 @@ def specimen(
     """One image (1, H, W, 3), floats in [0, 1], and what the net makes of it."""
     maps, logits = see(variables, pixels)
     probabilities = [] if logits is None else np.asarray(nn.softmax(logits))[0].tolist()
-    seen = {path: gallery.Seen.of(values[0]) for path, values in maps.items()}
+    seen = {path: gallery.Seen.of(np.asarray(values)[0]) for path, values in maps.items()}
     return gallery.Specimen(pixels[0], seen, probabilities, label, kind)
 
 

@@ -332,13 +332,14 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
     dataset, trained = job.own_images, job.trained
     record = dataset.splits["test"][0]
     image = data.decode(record["image"], job.config.data.image_size)
-    maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
+    seen, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
+    maps = {path: np.asarray(values)[0] for path, values in seen.items()}  # JAX compiles a [0]
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
     files = figures.feature_maps_files(maps)
     for path, values in maps.items():
         figure = figures.feature_maps(
             path,
-            values[0],
+            values,
             title=title,
             image=image,
             synthetic=dataset.synthetic,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import first_run, models, own_net, profile, train, zoo
+from rice_jax import first_run, identity, models, own_net, profile, records, train, zoo
 from rice_jax.errors import UserError
 
 
@@ -47,6 +47,22 @@ def test_what_is_settled_is_settled_once():
     before = configuration.to_json(made)
     assert first_run.settle(made) == said
     assert configuration.to_json(made) == before
+
+
+@pytest.mark.parametrize("name", sorted(models.NETS))
+@pytest.mark.parametrize("fields", [{}, {"model.weights": "random"}, {"train.stop_patience": 2}])
+def test_a_run_that_goes_on_is_settled_as_it_was(name, fields):
+    def settle(given):
+        made = configuration.default(name)
+        made.update_from_flattened_dict(fields)
+        first_run.settle(made, {*given, *fields})
+        return configuration.to_json(made)
+
+    begun = settle(())
+    saved = records.ConfigFile(config=begun, versions={}, seed=0, data=None)
+    again = configuration.default(name)
+    again.update_from_flattened_dict(fields)
+    assert settle(identity.unchanged(saved, again)) == begun
 
 
 @pytest.mark.parametrize("name", sorted({"cnn", "vgg16"} - set(zoo.names())))
