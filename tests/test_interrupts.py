@@ -17,68 +17,91 @@ from rice_jax.errors import UserError
 from rice_jax.train import interrupt
 
 
-class Interrupted:
-    """An object whose end is when the signal comes."""
+def in_a_destructor(number):
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(number)
 
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
+    Interrupted()
 
 
-def in_a_callback_of_the_garbage_collector():
+def in_a_callback_of_the_garbage_collector(number):
     def interrupt(phase, info):
         gc.callbacks.remove(interrupt)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
 
     gc.callbacks.append(interrupt)
     gc.collect()
 
 
-def in_a_task_that_does_not_heed_its_cancelling():
+def in_a_task_that_does_not_heed_its_cancelling(number):
     async def deaf():
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 
     asyncio.run(deaf())
 
 
-def in_what_catches_all():
+def in_what_catches_all(number):
     with contextlib.suppress(BaseException):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
+
+
+@pytest.fixture(params=interrupts._SIGNALS)
+def number(request):
+    """A signal of which nobody has decided anything; as it was again afterwards."""
+    usual = {each: signal.signal(each, was) for each, was in interrupts._USUAL.items()}
+    yield request.param
+    found = {each: signal.getsignal(each) for each in usual}
+    for each, was in usual.items():
+        signal.signal(each, was)
+    assert found == interrupts._USUAL  # what the command left
 
 
 @pytest.mark.parametrize(
     "dropped",
     [
         in_what_catches_all,
-        Interrupted,
+        in_a_destructor,
         in_a_callback_of_the_garbage_collector,
         in_a_task_that_does_not_heed_its_cancelling,
     ],
 )
-def test_an_interrupt_that_python_drops_comes_again(dropped, monkeypatch, capsys):
+def test_an_interrupt_that_python_drops_comes_again(dropped, number, monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", lambda other: pytest.fail(str(other)))
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(interrupts, "_AGAIN", 0.05)
     waited = []
 
     def action():
-        dropped()
+        dropped(number)
         waited.append(threading.Event().wait(20))
 
-    assert process.guarded(action) == 130
-    signal.signal(signal.SIGINT, usual)
+    assert process.guarded(action) == 128 + number
     assert not waited
-    assert "stopped" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: stopped; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize("decided", [signal.SIG_IGN, lambda number, frame: None])
+def test_a_signal_of_which_somebody_has_decided_is_left_to_them(decided, number):
+    """As nohup and a shell's background job do of SIGINT, and a container's of SIGTERM."""
+    signal.signal(number, decided)
+    done = []
+
+    def action():
+        signal.raise_signal(number)
+        done.append(signal.getsignal(number))
+
+    assert process.guarded(action) == 0
+    assert done == [decided] == [signal.signal(number, interrupts._USUAL[number])]
 
 
 @pytest.mark.parametrize("at", ["create_module", "exec_module"])
-def test_an_interrupt_waits_until_a_library_is_loaded(at, capsys):
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_an_interrupt_waits_until_a_library_is_loaded(at, number, capsys):
     done = []
 
     def initialise():
-        signal.raise_signal(signal.SIGINT)  # in Python that C++ calls, where nothing may raise
+        signal.raise_signal(number)  # in Python that C++ calls, where nothing may raise
         done.append("loaded")
 
     class Library(importlib.machinery.ExtensionFileLoader):
@@ -92,8 +115,7 @@ def test_an_interrupt_waits_until_a_library_is_loaded(at, capsys):
         getattr(Library("made_up", "made_up.so"), at)(None)
         done.append(threading.Event().wait(20))
 
-    assert process.guarded(action) == 130
-    signal.signal(signal.SIGINT, usual)
+    assert process.guarded(action) == 128 + number
     assert done == ["loaded"]
     assert capsys.readouterr().err == "error: stopped; the same command goes on from here\n"
 
@@ -101,22 +123,19 @@ def test_an_interrupt_waits_until_a_library_is_loaded(at, capsys):
 @pytest.mark.parametrize(
     ("made_of_it", "status", "told"),
     [
-        (ImportError("initialising"), 130, "error: stopped\n"),
+        (ImportError("initialising"), None, "error: stopped\n"),
         (UserError("nothing there"), 1, "error: nothing there\n"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
     ],
 )
-def test_what_a_library_makes_of_an_interrupt_is_one(made_of_it, status, told, capsys):
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-
+def test_what_a_library_makes_of_an_interrupt_is_one(made_of_it, status, told, number, capsys):
     def action():
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         except KeyboardInterrupt as error:
             raise made_of_it from error
 
-    assert process.guarded(action, resumes=False) == status
-    signal.signal(signal.SIGINT, usual)
+    assert process.guarded(action, resumes=False) == (status or 128 + number)
     assert capsys.readouterr().err == told
 
 

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM end a command wherever they come."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 from rice_jax.errors import UserError, tell
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""What becomes of each where nobody has decided otherwise."""
 _PATIENCE = 2.0
 """Seconds in which most of what is under way ends."""
 _AGAIN = 1.0
@@ -21,8 +24,21 @@ _LOADED = 0.05
 """Seconds after which it is, where it came while a library of C++ was loaded."""
 
 
+@dataclasses.dataclass
+class Wish:
+    """That a command ends."""
+
+    signal: int = 0
+    """The signal by which that was wished; 0 where none was."""
+
+    @property
+    def status(self) -> int:
+        """What the process ends with, as a shell tells it of one that the signal ended."""
+        return 128 + (self.signal or signal.SIGINT)
+
+
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
+def heeded() -> Iterator[Wish]:
     """Let no signal be lost, and a second one end the process at once.
 
     Python hears a signal between two of its instructions: not while XLA compiles, which may take a
@@ -34,21 +50,22 @@ def heeded() -> Iterator[None]:
     it is raised again until the command has ended. What C++ makes of it is an ImportError while a
     library is loaded, or the end of the process by SIGABRT: there it waits. Any other error after
     it is taken for its consequence, but what a user can mend.
+
+    SIGTERM raises the same: by itself it ends a process without a word, and a page that is written
+    while a run goes on would tell for ever that it does.
     """
+    wish = Wish()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield wish
         return
     usual, listener = sys.unraisablehook, _Listener()
 
-    raised = threading.Event()
-
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number
+        wish.signal = wish.signal or number  # SIGINT is what is sent again, of either
         if _loads_a_library(frame):
             _soon(_LOADED, listener.send_again)
             return
         _soon(_AGAIN, listener.send_again)
-        raised.set()
         raise KeyboardInterrupt
 
     def quietly(unraisable: Any) -> None:
@@ -56,21 +73,22 @@ def heeded() -> Iterator[None]:
             usual(unraisable)
 
     sys.unraisablehook = quietly
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:  # a shell's background job ignores it
-        signal.signal(signal.SIGINT, interrupt)
+    # A shell's background job ignores SIGINT: what somebody else has decided stays.
+    ours = {number: was for number, was in _USUAL.items() if signal.getsignal(number) is was}
+    for number in ours:
+        signal.signal(number, interrupt)
     try:
-        yield
+        yield wish
     except (UserError, OSError):
         raise
     except Exception as error:
-        if raised.is_set():
+        if wish.signal:
             raise KeyboardInterrupt from error
         raise
     finally:
         listener.close()
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, was in ours.items():
+            signal.signal(number, was)
         if sys.unraisablehook is quietly:  # else another one stands before it, and calls it
             sys.unraisablehook = usual
 

@@ -58,15 +58,16 @@ def guarded(action: Callable[[], Any], *, resumes: bool = True) -> int:
 
     `resumes` says whether it goes on where it was stopped, when it is done again.
     """
+    wish = interrupts.Wish()
     try:
-        with interrupts.heeded():
+        with interrupts.heeded() as wish:
             action()
     except (UserError, OSError) as error:
         tell(line(error))
         return 1
     except KeyboardInterrupt:
         tell("stopped; the same command goes on from here" if resumes else "stopped")
-        return 130
+        return wish.status
     except Exception as error:
         if told := _of_memory(error) or _missing_platform():
             tell(told)
