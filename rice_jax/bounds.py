@@ -3,6 +3,7 @@
 Nothing here needs more than Python, so that a mistake is told before anything heavy is loaded.
 """
 
+import contextlib
 import dataclasses
 import decimal
 import difflib
@@ -17,7 +18,12 @@ from rice_jax.errors import UserError
 
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _NUMBER = re.compile(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([kMGBT]?)")
-
+_WRITTEN = re.compile(
+    r"\s*(?P<sign>[+-]?)(?:(?P<whole>[1-9]\d{0,2}(?:,\d{3})+)|(?P<part>[\d_]*[.,]?\d+))"
+    r"\s*(?P<unit>%|[kmgbt]?)(?:flops?)?\s*",
+    re.ASCII | re.IGNORECASE,
+)
+"""A number as people write it elsewhere: 83m, 83 MFLOPs, 83,000,000, 0,005, 0.5%."""
 
 _LONGEST = 65_536
 """Letters of a text: a path may have 4,096."""
@@ -250,16 +256,32 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def _meant(value: Any, bounds: Bounds) -> str:
-    """'; nearest is ...' where a word was mistyped."""
+    """'; nearest is ...' where a word was mistyped, or a number is written as it is elsewhere."""
     if isinstance(bounds, Several):
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             return ""
         return next(filter(None, (_meant(part, bounds.each) for part in parts)), "")
+    if isinstance(bounds, Whole | Real) and isinstance(value, str):
+        number = _as_written(value)
+        with contextlib.suppress(ValueError):
+            return f"; nearest is {number}" if bounds.allows(bounds.read(number)) else ""
     if not isinstance(bounds, Word) or not isinstance(value, str) or value in bounds.words:
         return ""
     near = nearest(value, bounds.words)
     return f"; nearest is {near}" if near else ""
+
+
+def _as_written(text: str) -> str:
+    """A number in the notation of `_exact` that another notation tells; empty where none does."""
+    found = _WRITTEN.fullmatch(text)
+    if found is None:
+        return ""
+    digits = (found["whole"] or "").replace(",", "") or found["part"].replace(",", ".")
+    if found["unit"] == "%":
+        return f"{found['sign']}{_exact(digits) / 100:f}"
+    units = {factor.lower(): factor for factor in _FACTORS}
+    return f"{found['sign']}{digits}{units[found['unit'].lower()]}"
 
 
 def _exact(text: str) -> decimal.Decimal:

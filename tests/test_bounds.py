@@ -1,6 +1,7 @@
 """Every field of a configuration has bounds; its default is within, and what is not is named."""
 
 import math
+import re
 
 import commands
 import pytest
@@ -128,6 +129,42 @@ def test_what_is_no_number_is_refused(text):
 )
 def test_factors_are_exact(text, value):
     assert Whole(0, 10**12).read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("83m", "83M"),
+        ("83 M", "83M"),
+        ("83MFLOPs", "83M"),
+        ("83 mflop", "83M"),
+        ("1.5K", "1.5k"),
+        ("0.083g", "0.083G"),
+        ("83,000,000", "83000000"),
+        ("+1,500k", "+1500k"),
+        ("200%", "2"),
+    ],
+)
+def test_a_number_as_it_is_written_elsewhere_is_told_as_it_is_meant(text, meant):
+    with pytest.raises(UserError, match=rf"={re.escape(text)}: .*; nearest is {re.escape(meant)}$"):
+        read("n", text, Whole(1, 10**18))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("0.5%", "0.005"), ("-1%", "-0.01"), ("0,005", "0.005")]
+)
+def test_a_share_as_it_is_written_elsewhere_is_told_as_it_is_meant(text, meant):
+    with pytest.raises(UserError, match=rf"; nearest is {meant}$"):
+        read("n", text, Real(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["50%", "83MiB", "1,2,3", "", "%", "m", "FLOPs", "0", "1.5", "9e99", "\u0663m"]
+)
+def test_what_can_be_no_such_number_is_told_no_nearest(text):
+    with pytest.raises(UserError) as raised:
+        read("n", text, Whole(1, 10**18))
+    assert "nearest" not in str(raised.value)
 
 
 def test_true_is_no_number_and_one_no_switch():

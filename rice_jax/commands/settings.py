@@ -186,6 +186,11 @@ def load(config: str) -> "ml_collections.ConfigDict":
         path = configs.FOLDER / f"{config}.py"
     elif os.path.isfile(file):
         path = Path(file)
+        if path.suffix == ".json":
+            raise UserError(
+                f"--config={config}: a configuration is a Python file; that of a run is taken from "
+                "its folder, by --workdir alone"
+            )
     else:
         raise UserError(_missing(config))
     try:
@@ -364,7 +369,9 @@ def _missing(config: str) -> str:
     near = nearest(file.name, beside)
     if near:
         return f"--config={config}: there is no such file; give --config={file.parent / near}"
-    return f"--config={config}: there is no such file; built in are {', '.join(names())}"
+    near = nearest(file.stem.lower(), names())
+    meant = f"; give --config={near}" if near else ""
+    return f"--config={config}: there is no such file{meant} (built in are {', '.join(names())})"
 
 
 def _where(error: BaseException, path: Path) -> str:
