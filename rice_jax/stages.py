@@ -111,16 +111,16 @@ def run_stages(
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
         _settle(job, stages, given)
-        for name in chosen:
-            print(f"== {name} ==", flush=True)
-            cluster.on_first(functools.partial(_watch, job.run, name))
-            try:
+        try:
+            for name in chosen:
+                print(f"== {name} ==", flush=True)
+                cluster.on_first(functools.partial(_watch, job.run, name))
                 STAGES[name](job)
-            except BaseException:  # the page would say for ever that it is under way
-                if cluster.leads():
-                    _watch(job.run, "")
-                raise
-        cluster.on_first(lambda: _report(job.run))
+            cluster.on_first(lambda: _report(job.run))
+        except BaseException:  # the page would say for ever that it is under way
+            if cluster.leads():
+                _watch(job.run, "")
+            raise
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
 
 

@@ -104,17 +104,23 @@ def test_files_hold_what_they_are_named_for(finished):
     assert read(finished, "summary.json")["dataset"]["synthetic"] is True
 
 
-def test_a_stage_that_fails_is_not_under_way_for_ever(finished, cache, tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), UserError("no space left")])
+@pytest.mark.parametrize("place", ["stage", "report"])
+def test_what_fails_is_not_under_way_for_ever(
+    failure, place, finished, cache, tmp_path, monkeypatch
+):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     seen = []
 
     def failing(job):
         seen.append("Under way" in (run / "report.html").read_text())
-        raise KeyboardInterrupt
+        raise failure
 
-    monkeypatch.setitem(stages.STAGES, "evaluate", failing)
-    with pytest.raises(KeyboardInterrupt):
+    done = {"stage": failing, "report": lambda job: None}[place]
+    monkeypatch.setitem(stages.STAGES, "evaluate", done)
+    monkeypatch.setattr(stages, "_report", failing)
+    with pytest.raises(type(failure)):
         run_stages(small("cnn_light", cache), str(run), ["evaluate"])
     assert seen == [True]
     assert "Under way" not in (run / "report.html").read_text()
