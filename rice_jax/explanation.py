@@ -9,7 +9,7 @@ import numpy as np
 from rice_jax import data, inspection, records, train
 from rice_jax.errors import UserError
 from rice_jax.prediction import Prediction, content
-from rice_jax.report import fates, figures, numbers
+from rice_jax.report import fates, figures, numbers, saving
 from rice_jax.run import Run
 
 _TOLD = "explained.json"
@@ -64,16 +64,21 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     places = inspection.saliency(trained.module, variables, inputs, chosen)
     figure = figures.saliency(image, np.asarray(places)[0], said, title, synthetic=synthetic)
     target.write_bytes(_SALIENCY, figures.png(figure))
-    for path, values in maps.items():
-        figure = figures.feature_maps(
-            path,
-            np.asarray(values)[0],
-            title=title,
-            image=image,
-            synthetic=synthetic,
-            **marked.get(path, {}),
+    pictures = (
+        (
+            names[path],
+            figures.feature_maps(
+                path,
+                np.asarray(values)[0],
+                title=title,
+                image=image,
+                synthetic=synthetic,
+                **marked.get(path, {}),
+            ),
         )
-        target.write_bytes(names[path], figures.png(figure))
+        for path, values in maps.items()
+    )
+    saving.save(target, pictures)
     return len(maps)
 
 

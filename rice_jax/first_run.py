@@ -31,9 +31,9 @@ FROM_NOTHING: dict[str, Any] = {
 """On the sample, from random weights; fewer epochs where the net is heavy."""
 HEAVY: dict[str, Any] = {
     "train.schedule": "quick",
-    "train.epochs": 5,
+    "train.epochs": 3,
     "train.learning_rate": 3e-4,
-    "train.quick.epochs": (5,),
+    "train.quick.epochs": (3,),
     "train.quick.shrink": (1,),
     "train.quick.peak_rate": 3e-4,
     "train.batch_size": 16,
@@ -42,8 +42,9 @@ HEAVY: dict[str, Any] = {
 }
 """From random weights where `FROM_NOTHING` buys no `_FEW` epochs, and on smaller images. Such a net
 is deep: from Glorot's kernels a class is nothing that it learns in so few steps."""
-_MOST_FLOPS = {"from the zoo": 2.5e12, "from nothing": 5e12}
-"""Of training: a quarter and half of a minute on two cores at 170 GFLOP/s."""
+_MOST_FLOPS = {"from the zoo": 2.5e12, "from nothing": 5e12, "heavy": 2e12}
+"""Of training: a quarter and half of a minute on two cores at 170 GFLOP/s. A heavy net's gradients
+compile for as long, and on small images it reaches a quarter of that speed."""
 _FEW = 3
 _SMALLEST = 56
 """Pixels of a side: the nets halve it up to five times."""
@@ -118,26 +119,25 @@ def _fine_tuning(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _from_nothing(config: ml_collections.ConfigDict, *, any_size: bool) -> dict[str, Any]:
     """The recipe from random weights or a file's; with `any_size` of smaller images, if needed."""
-    most, side = _MOST_FLOPS["from nothing"], config.data.image_size
-    counted = functools.cache(functools.partial(_counted, config))
+    whole = _counted(config, config.data.image_size)
+    epochs = _affordable(whole, FROM_NOTHING["train.epochs"], _MOST_FLOPS["from nothing"])
+    heavy = epochs < _FEW and _is_random(config)
+    smaller = _smaller(config) if heavy and any_size else []
+    if not smaller:
+        return {**FROM_NOTHING, "train.epochs": epochs}
+    wanted, most = HEAVY["train.epochs"], _MOST_FLOPS["heavy"]
+    lengths = {side: _affordable(_counted(config, side), wanted, most) for side in smaller}
+    side = next((side for side, epochs in lengths.items() if epochs == wanted), smaller[-1])
+    recipe = {**HEAVY, "train.epochs": lengths[side], "data.image_size": side}
+    recipe["train.quick.epochs"] = (lengths[side],)
+    if nets.get(config.model.name).kind == nets.OWN:
+        del recipe["train.initializer"]  # its author chose
+    return recipe
 
-    def epochs(recipe: dict[str, Any], side: int) -> int:
-        return _affordable(counted(side), recipe["train.epochs"], most)
 
-    recipe = dict(FROM_NOTHING)
-    net = nets.get(config.model.name)
-    random = config.model.weights in ((train.RANDOM,) if net.needs_weights else ("", train.RANDOM))
-    if any_size and random and epochs(recipe, side) < _FEW:
-        smaller = _smaller(config)
-        enough = [less for less in smaller if epochs(HEAVY, less) == HEAVY["train.epochs"]]
-        if smaller:
-            recipe, side = dict(HEAVY), (enough or smaller[-1:])[0]
-            if net.kind == nets.OWN:
-                del recipe["train.initializer"]  # its author chose
-    recipe["train.epochs"] = epochs(recipe, side)
-    if recipe.get("train.schedule"):
-        recipe["train.quick.epochs"] = (recipe["train.epochs"],)
-    return {**recipe, "data.image_size": side}
+def _is_random(config: ml_collections.ConfigDict) -> bool:
+    needed = nets.get(config.model.name).needs_weights
+    return config.model.weights == train.RANDOM or not (config.model.weights or needed)
 
 
 def _smaller(config: ml_collections.ConfigDict) -> list[int]:

@@ -27,7 +27,7 @@ from rice_jax import (
 from rice_jax import config as configuration
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
-from rice_jax.report import fates, figures, writing
+from rice_jax.report import fates, figures, saving, writing
 from rice_jax.run import Run
 from rice_jax.train.display import Display
 from rice_jax.train.prepared import load_images
@@ -336,16 +336,21 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
     maps = {path: np.asarray(values)[0] for path, values in seen.items()}  # JAX compiles a [0]
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
     files = figures.feature_maps_files(maps)
-    for path, values in maps.items():
-        figure = figures.feature_maps(
-            path,
-            values,
-            title=title,
-            image=image,
-            synthetic=dataset.synthetic,
-            **marked.get(path, {}),
+    pictures = (
+        (
+            files[path],
+            figures.feature_maps(
+                path,
+                values,
+                title=title,
+                image=image,
+                synthetic=dataset.synthetic,
+                **marked.get(path, {}),
+            ),
         )
-        job.run.write_bytes(files[path], figures.png(figure))
+        for path, values in maps.items()
+    )
+    saving.save(job.run, pictures)
 
 
 STAGES = {"train": _train, "evaluate": _evaluate, "profile": _profile, "inspect": _inspect}

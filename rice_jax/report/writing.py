@@ -10,6 +10,7 @@ from rice_jax.report import figures, numbers
 from rice_jax.report.html.run_page import run_page
 from rice_jax.report.page import page
 from rice_jax.report.record import TOLD, Record, load, summarize
+from rice_jax.report.saving import save
 from rice_jax.run import Run
 
 _PAGE = "report.html"
@@ -26,8 +27,7 @@ def write(run: Run) -> None:
     record = load(run)
     summary = summarize(record)
     records.write(run, summary)
-    for name, figure in _figures(record):
-        run.write_bytes(name, figures.png(figure))
+    save(run, _figures(record))
     run.write_text(_PAGE, run_page(run, record, summary))
     run.write_text(_LAST, page(run, record, summary))
 
