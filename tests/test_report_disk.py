@@ -12,7 +12,7 @@ from report_runs import make_run
 
 from rice_jax import lock, report
 from rice_jax.errors import UserError
-from rice_jax.report import writing
+from rice_jax.report import figures, saving
 from rice_jax.run import Run
 
 
@@ -89,13 +89,47 @@ def test_a_folder_that_is_read_only():
 
 def test_a_folder_that_is_removed_while_figures_are_drawn(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
-    draw = writing.figures.png
+    draw = saving.style.drawn
 
     def removed(figure):
-        shutil.rmtree(run.path)
+        shutil.rmtree(run.path, ignore_errors=True)
         return draw(figure)
 
-    monkeypatch.setattr(writing.figures, "png", removed)
+    monkeypatch.setattr(saving.style, "drawn", removed)
     with pytest.raises(UserError, match=r"cannot write .*run/curves\.png: No such file"):
         report.write(run)
     assert not run.path.exists()
+
+
+def confusions(names):
+    for index, name in enumerate(names):
+        yield name, figures.confusion_matrix(([0], [0], [1 + index]), ["a"])
+
+
+def test_each_picture_is_saved_as_it_is_drawn(tmp_path):
+    run = make_run(tmp_path / "run")
+    wanted = ["a.png", "b.png", "c.png"]
+    saving.save(run, confusions(wanted))
+    for name, figure in confusions(wanted):
+        assert (run.path / name).read_bytes() == figures.png(figure)
+    before = names(run)
+    saving.save(run, ())
+    assert names(run) == before
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_first_picture_that_cannot_be_written_is_told_and_ends_it(tmp_path, last):
+    run, drawn = make_run(tmp_path / "run"), []
+    (run.path / "b.png").mkdir()
+    given = ["a.png", "b.png"] if last else ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+    def noted():
+        for name, figure in confusions(given):
+            drawn.append(name)
+            yield name, figure
+
+    with pytest.raises(UserError, match=r"cannot write .*b\.png"):
+        saving.save(run, noted())
+    assert drawn == given[:3]
+    assert (run.path / "a.png").is_file()
+    assert not (run.path / "c.png").exists()

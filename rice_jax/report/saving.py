@@ -16,12 +16,14 @@ def save(target: Run, pictures: Iterable[tuple[str, Figure]]) -> None:
         UserError: a file cannot be written.
     """
     with futures.ThreadPoolExecutor(1) as beside:
-        written = []
+        before: futures.Future[None] | None = None
         for name, figure in pictures:
             compress = style.drawn(figure)
-            written.append(beside.submit(_write, target, name, compress))
-        for each in written:
-            each.result()
+            if before:
+                before.result()
+            before = beside.submit(_write, target, name, compress)
+        if before:
+            before.result()
 
 
 def _write(target: Run, name: str, compress: style.Compress) -> None:
