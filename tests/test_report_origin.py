@@ -3,6 +3,7 @@
 import pytest
 import report_runs
 
+from rice_jax.report import reported
 from rice_jax.report.page.provenance import origin
 from rice_jax.report.record import load
 
@@ -55,6 +56,32 @@ def test_a_file_of_weights_is_named(tmp_path):
 def test_random_weights_are_told_of_on_the_sample_alone(tmp_path):
     assert told(tmp_path).startswith("The net started from random weights. The images are")
     assert told(tmp_path, path="rice.zip") == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "drawn"), [("own", "."), ("he", ", its kernels drawn by He's rule.")]
+)
+def test_how_random_kernels_were_drawn_is_told(tmp_path, how, drawn):
+    run = report_runs.make_run(tmp_path / "run")
+    content = run.read_json("config.json")
+    content["config"]["data"]["path"] = "sample"
+    content["config"]["train"]["initializer"] = how
+    run.write_json("config.json", content | {"weights": None})
+    assert origin(load(run)).startswith(f"The net started from random weights{drawn} The images")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "params", "told"),
+    [
+        ("googlenet", 56, 5_978_677, True),
+        ("googlenet", 224, 5_978_677, False),  # the study's stand in the table
+        ("googlenet", 56, 1_000, False),  # narrower: another net
+        ("micro", 56, 9_457, False),  # none of the study's
+    ],
+)
+def test_why_the_studys_figures_are_left_out_is_told(name, side, params, told):
+    sentence = reported.of_other_images(name, params, side)
+    assert ("--config.data.image_size=224" in sentence) == told
 
 
 @pytest.mark.parametrize("weights", [None, ZOO])

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 
-from rice_jax.profile.study import TEST_IMAGES
+from rice_jax.profile.study import INPUT_SHAPE, REPORTED, TEST_IMAGES
 from rice_jax.records import SummaryFile
 from rice_jax.report import numbers
 
@@ -39,3 +39,14 @@ def errata(summary: SummaryFile) -> list[str]:
         f"correct is {entry.correct:,}: {entry.why}."
         for entry in summary.errata
     ]
+
+
+def of_other_images(model: str, params: int | None, side: int | None) -> str:
+    """A sentence where the study's figures are left out for the size of images alone."""
+    theirs, wanted = REPORTED.get(model), INPUT_SHAPE[0]
+    if theirs is None or side in (None, wanted) or params != theirs["params"]:
+        return ""
+    return (
+        f"The study's figures are of images of {wanted} x {wanted} pixels: they stand beside those "
+        f"of a run with `--config.data.image_size={wanted}`."
+    )

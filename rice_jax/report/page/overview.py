@@ -113,6 +113,9 @@ def headline(record: Record, summary: SummaryFile) -> Section:
     notes = reported.errata(summary)
     if notes:
         lines.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
+    side = (record.config.config.get("data") or {}).get("image_size")
+    if elsewhere := reported.of_other_images(record.model, summary.params, side):
+        lines.append(elsewhere)
     return lines
 
 

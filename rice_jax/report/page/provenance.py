@@ -16,15 +16,18 @@ def origin(record: Record) -> str:
         of = f"The weights are what is left of those of {markdown.code(made_from.request.parent)}"
         parts.append(f"{of}, trained on here." if record.history else f"{of}.")
     elif weights or on_sample:
-        parts.append(_weights(weights, trained_here=bool(record.history)))
+        parts.append(_weights(weights, record))
     if on_sample:
         parts += [_sample(record), _all_images(record)]
     return " ".join(part for part in parts if part)
 
 
-def _weights(weights: WeightsTold | None, *, trained_here: bool) -> str:
+def _weights(weights: WeightsTold | None, record: Record) -> str:
+    trained_here = bool(record.history)
     if weights is None:
-        return "The net started from random weights." if trained_here else ""
+        by_he = record.recipe.get("initializer") == "he"
+        drawn = ", its kernels drawn by He's rule" if by_he else ""
+        return f"The net started from random weights{drawn}." if trained_here else ""
     source = weights.source
     name = markdown.code(source.removeprefix(zoo.PREFIX))
     what = f"the zoo's {name}" if source.startswith(zoo.PREFIX) else name
