@@ -64,21 +64,9 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     places = inspection.saliency(trained.module, variables, inputs, chosen)
     figure = figures.saliency(image, np.asarray(places)[0], said, title, synthetic=synthetic)
     target.write_bytes(_SALIENCY, figures.png(figure))
-    pictures = (
-        (
-            names[path],
-            figures.feature_maps(
-                path,
-                np.asarray(values)[0],
-                title=title,
-                image=image,
-                synthetic=synthetic,
-                **marked.get(path, {}),
-            ),
-        )
-        for path, values in maps.items()
+    saving.save_feature_maps(
+        target, maps, names, marked, title=title, image=image, synthetic=synthetic
     )
-    saving.save(target, pictures)
     return len(maps)
 
 

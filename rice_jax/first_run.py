@@ -126,10 +126,12 @@ def _from_nothing(config: ml_collections.ConfigDict, *, any_size: bool) -> dict[
     if not smaller:
         return {**FROM_NOTHING, "train.epochs": epochs}
     wanted, most = HEAVY["train.epochs"], _MOST_FLOPS["heavy"]
-    lengths = {side: _affordable(_counted(config, side), wanted, most) for side in smaller}
-    side = next((side for side, epochs in lengths.items() if epochs == wanted), smaller[-1])
-    recipe = {**HEAVY, "train.epochs": lengths[side], "data.image_size": side}
-    recipe["train.quick.epochs"] = (lengths[side],)
+    for side in smaller:  # the largest that affords all epochs, or else the smallest
+        epochs = _affordable(_counted(config, side), wanted, most)
+        if epochs == wanted:
+            break
+    recipe = {**HEAVY, "train.epochs": epochs, "data.image_size": side}
+    recipe["train.quick.epochs"] = (epochs,)
     if nets.get(config.model.name).kind == nets.OWN:
         del recipe["train.initializer"]  # its author chose
     return recipe

@@ -332,25 +332,12 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
     dataset, trained = job.own_images, job.trained
     record = dataset.splits["test"][0]
     image = data.decode(record["image"], job.config.data.image_size)
-    seen, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
-    maps = {path: np.asarray(values)[0] for path, values in seen.items()}  # JAX compiles a [0]
+    maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
     files = figures.feature_maps_files(maps)
-    pictures = (
-        (
-            files[path],
-            figures.feature_maps(
-                path,
-                values,
-                title=title,
-                image=image,
-                synthetic=dataset.synthetic,
-                **marked.get(path, {}),
-            ),
-        )
-        for path, values in maps.items()
+    saving.save_feature_maps(
+        job.run, maps, files, marked, title=title, image=image, synthetic=dataset.synthetic
     )
-    saving.save(job.run, pictures)
 
 
 STAGES = {"train": _train, "evaluate": _evaluate, "profile": _profile, "inspect": _inspect}
