@@ -45,15 +45,26 @@ class AlteredError(Exception):
 class Decoded:
     """Pixels and labels of a split at one size."""
 
-    def __init__(self, path: epath.Path, length: int, image_size: int, classes: int) -> None:
-        """AlteredError where the file is not as it was written; OSError where there is none."""
+    def __init__(
+        self,
+        path: epath.Path,
+        length: int,
+        image_size: int,
+        classes: int,
+        *,
+        just_written: bool = False,
+    ) -> None:
+        """AlteredError where the file is not as it was written; OSError where there is none.
+
+        One `just_written` here is not read again for that: 9 GB take seconds.
+        """
         self._path = path
         self._bytes = 3 * image_size**2
         self._length = length
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
         self._proving = threading.Lock()
-        self._proved = (-1, -1)
+        self._proved = self._written() if just_written else (-1, -1)
         self._prove()
         labels = os.pread(self._file, 4 * length, length * self._bytes)
         self._labels = np.frombuffer(labels, np.int32)
@@ -125,7 +136,7 @@ def open_decoded(
                 if not (found := opened()):
                     _make_room(folder.parent, size)
                     _write(path, split, length, image_size, fill)
-                    found = Decoded(path, length, image_size, classes)
+                    found = Decoded(path, length, image_size, classes, just_written=True)
         return found
     except (OSError, AlteredError) as error:
         print(f"{split} is decoded anew each time: {reason(error)}", file=sys.stderr)
