@@ -222,6 +222,16 @@ def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent
     assert train.load(out).config.model.stages == ((), (2,))
 
 
+@pytest.mark.parametrize(("budget", "said"), [(7, True), (700, True), (6, False)])
+def test_a_budget_that_takes_nothing_is_told(
+    budget, said, settings, parent, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    request = PruneRequest(budgets={"filters": budget}, criterion="l1")
+    prune_run(request, settings, parent, Run(tmp_path / "out"))
+    assert ("no filter was removed" in capsys.readouterr().out) == said
+
+
 def test_training_after_removal_takes_the_epochs_asked_for_by_either_schedule(
     settings, parent, monkeypatch
 ):

@@ -358,6 +358,8 @@ def _tell(account: PruneFile) -> None:
         share = 100 * after.of(name) / before.of(name)
         lacking = " of what can be counted" if name == "study" and before.uncounted else ""
         print(f"{label}{lacking}: {before.of(name):,} to {after.of(name):,} ({share:.1f}%)")
+    if not any(account.removed.values()):
+        print("no filter was removed")
     for measure, budget in account.budgets.items():
         print(f"budget of {budget.asked:,} ({measure}): undershot by {budget.under:,}")
     claim = "on every possible image" if certificate.proven else "on these images"
