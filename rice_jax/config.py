@@ -100,10 +100,11 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             Word(("float32", "bfloat16")),
         ),
         "train.initializer": Field(
-            "own",
+            nets.AUTO,
             "how random kernels are drawn: 'own' as the net says (those here by Glorot's rule, as "
-            "Keras draws), 'he' by He's, from which a deep net without normalisation learns sooner",
-            Word(("own", "he")),
+            "Keras draws), 'he' by He's, from which a net without normalisation learns sooner, "
+            "'auto' by He's where the schedule is quick and the net one of those here",
+            Word((nets.AUTO, nets.AS_THE_NET_SAYS, nets.HE)),
         ),
         "train.frozen": Field((), "paths of layers that do not learn", Several(Text("a path"))),
         "train.plateau_patience": Field(
@@ -347,16 +348,15 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a field that there is not, or one of another kind.
     """
-    given = _renamed(given)
+    given = _of_today(given)
     return _completed(given, to_json(default(given["model"]["name"])))
 
 
-def _renamed(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of older versions under their names of today."""
-    if "stop_on_collapse" not in given["train"]:
-        return given
-    train = dict(given["train"])
-    train["on_collapse"] = "stop" if train.pop("stop_on_collapse") else "warn"
+def _of_today(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What older versions called otherwise, or did without asking, in the fields of today."""
+    train = {"initializer": nets.AS_THE_NET_SAYS, **given["train"]}
+    if "stop_on_collapse" in train:
+        train["on_collapse"] = "stop" if train.pop("stop_on_collapse") else "warn"
     return {**given, "train": train}
 
 

@@ -37,7 +37,7 @@ HEAVY: dict[str, Any] = {
     "train.quick.shrink": (1,),
     "train.quick.peak_rate": 3e-4,
     "train.batch_size": 16,
-    "train.initializer": "he",
+    "train.initializer": nets.HE,
     "train.on_collapse": "warn",
 }
 """From random weights where `FROM_NOTHING` buys no `_FEW` epochs, and on smaller images. Such a net

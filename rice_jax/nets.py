@@ -20,6 +20,9 @@ GRID = Field(0, "height and width that the image is averaged to; 0 for as it is"
 """Of any net."""
 _CLASSES = Field(5, "classes that the head tells apart; the images decide", Whole(1, 100_000))
 
+AUTO, AS_THE_NET_SAYS, HE = "auto", "own", "he"
+"""Values of config.train.initializer."""
+
 KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
     {
         "plain": {
@@ -110,6 +113,7 @@ _AUGMENTED = {
     "train.validation_augmented": True,
     "train.validation_images": 2500,  # of many: to augment them all each time is slow on a CPU
     "train.batch_size": 128,
+    "train.initializer": AS_THE_NET_SAYS,  # as their figures were measured
     "train.quick.peak_rate": 6e-3,
     "train.quick.warmup": 0.02,
     "train.quick.weight_decay": 1e-4,
@@ -197,6 +201,18 @@ def get(name: str) -> Net:
     if name not in names():
         raise UserError(f"config.model.name={name!r} is no net; there are {', '.join(names())}")
     return NETS[name] if name in NETS else _OWN[name]
+
+
+def initializer(name: str, recipe: Mapping[str, Any]) -> str:
+    """How a net's random kernels are drawn by a recipe, the `train` part of a configuration.
+
+    'own' or 'he'. Where the recipe leaves it open, a net of the user's own is drawn as its author
+    wrote it, and those here as Keras draws them in the study, by He's rule by the quick schedule.
+    """
+    how = recipe.get("initializer", AS_THE_NET_SAYS)
+    if how != AUTO:
+        return how
+    return HE if recipe["schedule"] == "quick" and name in NETS else AS_THE_NET_SAYS
 
 
 def averaged(side: int, grid: int) -> int:

@@ -15,6 +15,7 @@ from rice_jax.report import comparison
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
 from rice_jax.train import schedule
+from rice_jax.train.origin import decided
 from rice_jax.train.prepared import load_images
 
 _LAST = records.DeadFiltersFile.FILE
@@ -115,7 +116,7 @@ def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset
     return (
         begun <= ended
         and report.is_current(run)
-        and saved.config == configuration.to_json(config)
+        and decided(saved.config) == decided(configuration.to_json(config))
         and saved.data is not None
         and saved.data.fingerprint == dataset.fingerprint
     )

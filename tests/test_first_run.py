@@ -111,7 +111,7 @@ def test_a_heavy_net_from_nothing_learns_from_smaller_images_if_it_can(name, fie
     assert f"{side} x {side} pixels" in said
     assert f"{epochs} epoch" in said
     assert (made.train.schedule, made.train.initializer) == (
-        ("quick", "he") if smaller else ("study", "own")
+        ("quick", "he") if smaller else ("study", "auto")
     )
     assert train.image_sizes(made) == (side,) * epochs
 
@@ -124,7 +124,7 @@ def test_a_heavy_net_from_nothing_learns_from_smaller_images_if_it_can(name, fie
         ({"train__stop_patience": 2}, {"train.stop_patience": 2, "train.schedule": "study"}),
         ({"train__initializer": "own"}, {"train.initializer": "own", "train.schedule": "quick"}),
         ({"train__batch_size": 64}, {"train.batch_size": 64, "data.image_size": 56}),
-        ({"data__image_size": 224}, {"data.image_size": 224, "train.initializer": "own"}),
+        ({"data__image_size": 224}, {"data.image_size": 224, "train.initializer": "auto"}),
         (
             {"train__quick__epochs": (2, 3)},
             {"train.quick.epochs": (2, 3), "train.quick.shrink": (2, 1)},
@@ -158,7 +158,7 @@ class Broad(nn.Module):
 def test_a_net_of_ones_own_keeps_the_kernels_that_its_author_chose():
     made = own_net.configuration(Broad)
     said = first_run.settle(made)
-    assert (made.train.initializer, made.data.image_size) == ("own", 56)
+    assert (made.train.initializer, made.data.image_size) == ("auto", 56)
     assert "since the net is heavy" in said
 
 

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from rice_jax import config as configuration
-from rice_jax import models, train
+from rice_jax import models, own_net, train
+from rice_jax.train.origin import changes, decided
 
 SIDE = 64
 
@@ -99,3 +100,67 @@ def test_of_any_net_the_kernels_alone():
         "/".join(path) for path, alike in traverse_util.flatten_dict(same).items() if not alike
     }
     assert changed == {"conv/kernel", "head/kernel"}
+
+
+class Whole(nn.Module):
+    """A net of a user's own."""
+
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.classes, name="head")(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize("name", ["final", "cnn", "googlenet_light", "micro", "Whole"])
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+@pytest.mark.parametrize("asked", [None, "auto", "own", "he"])
+def test_what_is_left_open_goes_by_the_schedule_and_whose_net_it_is(name, schedule, asked):
+    made = asking(name, schedule, asked)
+    content = decided(configuration.to_json(made))
+    told = content["train"]["initializer"]
+    if asked in ("own", "he"):
+        assert told == asked
+    elif name == "micro" and asked is None:
+        assert told == "own"  # its recipe says so
+    else:
+        assert told == ("he" if schedule == "quick" and name != "Whole" else "own")
+    starts = [
+        jax.tree.leaves(train.initial_params(config, train.build(config)))
+        for config in (made, configuration.from_json(content))
+    ]
+    for left, told in zip(*starts, strict=True):
+        np.testing.assert_array_equal(left, told)
+
+
+def asking(name, schedule, initializer):
+    made = configuration.default(name) if name != "Whole" else own_net.configuration(Whole)
+    made.train.schedule, made.data.image_size, made.model.weights = schedule, 56, "random"
+    if initializer:
+        made.train.initializer = initializer
+    return made
+
+
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+def test_a_run_from_before_there_was_a_choice_was_drawn_as_its_net_says(schedule):
+    old = configuration.to_json(asking("final", schedule, None))
+    now = configuration.to_json(asking("final", schedule, "auto"))
+    del old["train"]["initializer"]
+    assert configuration.completed(old)["train"]["initializer"] == "own"
+    assert not changes(old, now)  # it goes on
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before", "now", "same"),
+    [
+        ("study", "own", "auto", True),
+        ("study", "auto", "he", False),
+        ("quick", "he", "auto", True),
+        ("quick", "own", "auto", False),
+    ],
+)
+def test_a_run_goes_on_where_the_rule_is_the_same_however_it_was_asked_for(
+    schedule, before, now, same
+):
+    found = changes(*(configuration.to_json(asking("final", schedule, h)) for h in (before, now)))
+    assert [path for path, *_ in found] == ([] if same else ["train.initializer"])

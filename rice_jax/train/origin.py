@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 
+from rice_jax import nets
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
@@ -57,10 +58,25 @@ def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
         )
 
 
-def changes(
+def decided(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in JSON with the rule by which it draws kernels, if its version had any."""
+    if "initializer" not in content["train"]:
+        return dict(content)
+    rule = nets.initializer(content["model"]["name"], content["train"])
+    return {**content, "train": {**content["train"], "initializer": rule}}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, before, now) of each field that differs and changes what is trained.
+
+    Both are configurations in JSON.
+    """
+    return _changes(decided(before), decided(now))
+
+
+def _changes(
     before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> list[tuple[str, Any, Any]]:
-    """(path, before, now) of each field that differs and changes what is trained."""
     found = []
     for key in sorted(before.keys() & now.keys()):  # fields come and go with versions
         path = f"{prefix}{key}"
@@ -68,7 +84,7 @@ def changes(
         if path in _FREE or old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += changes(old, new, f"{path}.")
+            found += _changes(old, new, f"{path}.")
         else:
             found.append((path, old, new))
     return found

@@ -10,14 +10,12 @@ import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rice_jax import data
+from rice_jax import data, nets
 from rice_jax.errors import UserError
 from rice_jax.graph.remembered import remembered
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, by layer: {'conv1': {'kernel': ..., 'bias': ...}, ...}."""
-OWN = "own"
-"""config.train.initializer of parameters as the net itself draws them."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -96,7 +94,10 @@ def require_memory(shapes: TrainState) -> None:
 
 
 def random_params(
-    module: nn.Module, input_shape: Sequence[int], seed: int, initializer: str = OWN
+    module: nn.Module,
+    input_shape: Sequence[int],
+    seed: int,
+    initializer: str = nets.AS_THE_NET_SAYS,
 ) -> Params:
     """The module's own random parameters for images of `input_shape` (N, H, W, C).
 
@@ -122,7 +123,7 @@ def random_params(
             )
     if not params:
         raise UserError("the net has no parameters: there is nothing to train")
-    return params if initializer == OWN else _of_he(params, seed)
+    return _of_he(params, seed) if initializer == nets.HE else params
 
 
 def _of_he(params: Params, seed: int) -> Params:

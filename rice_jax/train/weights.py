@@ -141,7 +141,7 @@ def initial_params(
     shape = input_shape(config)
     # Compiled, since the forward pass is then left out of it.
     seed = config.seed if seed is None else seed
-    how = config.train.initializer
+    how = nets.initializer(config.model.name, config.train)
     drawn = once.jit(lambda: state.random_params(module, shape, seed, how))()
     return jax.tree.map(
         lambda leaf, own: own if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, given, drawn

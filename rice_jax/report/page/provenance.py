@@ -25,7 +25,7 @@ def origin(record: Record) -> str:
 def _weights(weights: WeightsTold | None, record: Record) -> str:
     trained_here = bool(record.history)
     if weights is None:
-        by_he = record.recipe.get("initializer") == "he"
+        by_he = nets.initializer(record.model, record.recipe) == nets.HE
         drawn = ", its kernels drawn by He's rule" if by_he else ""
         return f"The net started from random weights{drawn}." if trained_here else ""
     source = weights.source
