@@ -113,6 +113,16 @@ def test_a_decoded_split_unused_for_long_is_proved_once(folder, tmp_path, monkey
     assert file.stat().st_mtime > 0
 
 
+def test_a_split_just_decoded_is_not_read_again_to_prove_it(folder, tmp_path, monkeypatch):
+    asked, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: asked.append(args[1]) or pread(*args))
+    source = data.load(folder, tmp_path, seed=0).splits["test"]
+    next(data.batches(source, 5, image_size=7))
+    assert asked == [5 * 4]  # the labels
+    next(data.batches(data.load(folder, tmp_path, seed=0).splits["test"], 5, image_size=7))
+    assert sum(asked[1:]) > 5 * 7 * 7 * 3
+
+
 def test_decoded_splits_are_kept_only_where_that_pays(folder, tmp_path, monkeypatch, capsys):
     usage = shutil.disk_usage(tmp_path)
     source = data.load(folder, tmp_path, seed=0).splits["test"]
