@@ -58,16 +58,34 @@ def test_random_weights_are_told_of_on_the_sample_alone(tmp_path):
     assert told(tmp_path, path="rice.zip") == ""
 
 
+HES = "The net started from random weights, its kernels drawn by He's rule."
+
+
 @pytest.mark.parametrize(
-    ("how", "drawn"), [("own", "."), ("he", ", its kernels drawn by He's rule.")]
+    ("schedule", "how", "by_he"),
+    [
+        ("study", "own", False),
+        ("study", "auto", False),
+        ("study", "he", True),
+        ("quick", "own", False),
+        ("quick", "auto", True),
+        ("quick", None, False),  # of a version that drew all kernels by Glorot's rule
+    ],
 )
-def test_how_random_kernels_were_drawn_is_told(tmp_path, how, drawn):
+@pytest.mark.parametrize("path", ["sample", "rice.zip"])
+def test_how_random_kernels_were_drawn_is_told(tmp_path, schedule, how, by_he, path):
     run = report_runs.make_run(tmp_path / "run")
     content = run.read_json("config.json")
-    content["config"]["data"]["path"] = "sample"
-    content["config"]["train"]["initializer"] = how
+    content["config"]["data"]["path"] = path
+    recipe = content["config"]["train"]
+    recipe["schedule"] = schedule
+    recipe.pop("initializer", None)
+    if how:
+        recipe["initializer"] = how
     run.write_json("config.json", content | {"weights": None})
-    assert origin(load(run)).startswith(f"The net started from random weights{drawn} The images")
+    line = origin(load(run))
+    assert (HES in line) == by_he
+    assert ("The net started from random weights. " in line) == (path == "sample" and not by_he)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from rice_jax.report.record import Record
 
 
 def origin(record: Record) -> str:
-    """A line; empty for a net that began at random and learned from images of the user's own."""
+    """A line; empty for a net that began as its code says, on images of the user's own."""
     on_sample = (record.config.config.get("data") or {}).get("path") == data.SAMPLE
     weights = record.config.weights
     parts = []
@@ -15,7 +15,7 @@ def origin(record: Record) -> str:
     if made_from is not None:
         of = f"The weights are what is left of those of {markdown.code(made_from.request.parent)}"
         parts.append(f"{of}, trained on here." if record.history else f"{of}.")
-    elif weights or on_sample:
+    elif weights or on_sample or _drawn_by_he(record):
         parts.append(_weights(weights, record))
     if on_sample:
         parts += [_sample(record), _all_images(record)]
@@ -25,8 +25,7 @@ def origin(record: Record) -> str:
 def _weights(weights: WeightsTold | None, record: Record) -> str:
     trained_here = bool(record.history)
     if weights is None:
-        by_he = nets.initializer(record.model, record.recipe) == nets.HE
-        drawn = ", its kernels drawn by He's rule" if by_he else ""
+        drawn = ", its kernels drawn by He's rule" if _drawn_by_he(record) else ""
         return f"The net started from random weights{drawn}." if trained_here else ""
     source = weights.source
     name = markdown.code(source.removeprefix(zoo.PREFIX))
@@ -38,6 +37,10 @@ def _weights(weights: WeightsTold | None, record: Record) -> str:
             f"{numbers.count(weights.images)} images of {markdown.escape(weights.data)})"
         )
     return f"{begun}, trained on here." if trained_here else f"{begun}, as they are."
+
+
+def _drawn_by_he(record: Record) -> bool:
+    return nets.initializer(record.model, record.recipe) == nets.HE
 
 
 def _sample(record: Record) -> str:
