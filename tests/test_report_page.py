@@ -115,6 +115,18 @@ def test_the_page_states_the_figures_of_the_summary(tmp_path):
     assert ["conv1", "4", "2", "1", "1", "0, 2"] in table_rows(text)
 
 
+@pytest.mark.parametrize(("studys", "rows"), [(4, 1), (3, 2)])
+def test_filters_that_the_study_counts_otherwise_have_a_row_of_their_own(tmp_path, studys, rows):
+    """A remark beside the figure would be wider than the table's column."""
+    content = profile()
+    content["totals"]["study_filters"] = studys
+    told = table_rows(text_of(make_run(tmp_path, profile=content)))
+    assert [row[:2] for row in told if row[0].startswith("filters") and "dead" not in row[0]] == [
+        ["filters", "4"],
+        ["filters by the study's count", "3"],
+    ][:rows]
+
+
 def test_a_rate_that_changes_in_each_epoch_is_told_by_its_ends(tmp_path):
     header = HISTORY.splitlines()[0]
     rates = [0.002, 0.004, *(0.003 - 0.0005 * step for step in range(6))]

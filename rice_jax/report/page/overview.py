@@ -178,7 +178,7 @@ def _costs(summary: SummaryFile) -> list[Row]:
     return [
         ("parameters", numbers.count(summary.params), theirs("params")),
         ("trainable parameters", numbers.count(summary.trainable_params), theirs("trainable")),
-        ("filters", _filters(summary), theirs("filters")),
+        *_filters(summary),
         ("FLOPs for one image, `study`", counted(flops.study), theirs("flops")),
         ("FLOPs for one image, `formula`", counted(flops.formula), numbers.MISSING),
         ("FLOPs for one image, `xla`", counted(flops.xla), numbers.MISSING),
@@ -208,11 +208,19 @@ def _dead(summary: SummaryFile) -> list[Row]:
     ]
 
 
-def _filters(summary: SummaryFile) -> str:
-    text = numbers.count(summary.filters)
-    if summary.filters == summary.study_filters:
-        return text
-    return f"{text} ({numbers.count(summary.study_filters)} by the study's count)"
+def _filters(summary: SummaryFile) -> list[Row]:
+    """All of them; where the study leaves some out, those that it counts in a row of their own."""
+    rows = [
+        (
+            "filters",
+            numbers.count(summary.filters),
+            reported.cell(summary, "filters", numbers.count),
+        )
+    ]
+    if summary.filters != summary.study_filters:
+        theirs = numbers.count(summary.study_filters)
+        rows.append(("filters by the study's count", theirs, numbers.MISSING))
+    return rows
 
 
 def data(run: Run, record: Record) -> Section:
