@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.transforms import IdentityTransform
 from PIL import Image, ImageDraw
 
 from rice_jax.report import numbers, style
@@ -292,7 +292,7 @@ def _mosaic(
 class _Mosaic(AxesImage):
     """A picture that is drawn as it is where its place has its size in pixels.
 
-    Matplotlib would resample it in floats, which takes a gigabyte for 512 maps.
+    Matplotlib would resample it in floats, which takes a gigabyte for 512 maps, and blend it.
     """
 
     def __init__(self, axes: Axes, picture: np.ndarray, written: Sequence[_Written]) -> None:
@@ -303,16 +303,20 @@ class _Mosaic(AxesImage):
         self.written = written
         """The texts that are part of the picture."""
 
-    def make_image(self, renderer: Any, magnification: float = 1.0, unsampled: bool = False) -> Any:
-        """Pixels as RGBA, left and bottom of their place, and what is left to transform."""
+    def draw(self, renderer: Any) -> None:
+        """Onto the pixels that `renderer` has, where it has any."""
         height, width = self._picture.shape[:2]
         left, bottom, across, up = self.get_window_extent(renderer).bounds
-        if magnification != 1.0 or (round(across), round(up)) != (width, height):
-            return super().make_image(renderer, magnification, unsampled)
-        opaque = np.full((height, width, 1), 255, np.uint8)
-        picture = np.concatenate([self._picture, opaque], axis=2)
-        # Renderers count rows from the bottom.
-        return picture[::-1], round(left), round(bottom), IdentityTransform()
+        as_it_is = isinstance(renderer, RendererAgg) and (round(across), round(up)) == (
+            width,
+            height,
+        )
+        if not as_it_is:
+            super().draw(renderer)
+            return
+        pixels = np.asarray(renderer.buffer_rgba())
+        top, left = len(pixels) - round(bottom) - height, round(left)
+        pixels[top : top + height, left : left + width, :3] = self._picture
 
 
 def _range(values: np.ndarray, *, dead: bool) -> str:
