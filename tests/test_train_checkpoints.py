@@ -154,6 +154,28 @@ def test_a_failed_save_that_never_ends_is_a_line(tmp_path, monkeypatch):
         read(tmp_path)
 
 
+@contextlib.contextmanager
+def limit_of(kind, limit):
+    """Hold this process to a limit of the system's, one of `resource`'s kinds."""
+    usual = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, usual)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_what_the_system_refuses_is_told_in_its_own_words(tmp_path, size):
+    write(tmp_path, make(1))
+    with (
+        limit_of(resource.RLIMIT_FSIZE, size),
+        pytest.raises(UserError, match=r"cannot save in [^:]*: File too large; once that is [^:]*"),
+    ):
+        write(tmp_path, make(2))
+    assert read(tmp_path).progress.step == 1
+
+
 def test_what_is_saved_already_stays_as_it_is(tmp_path):
     write(tmp_path, make(1), make(2), make(2))
     write(tmp_path, make(2))
@@ -284,18 +306,11 @@ def test_what_the_system_refuses_while_it_is_read_is_no_damage(sound, monkeypatc
     checkpoints.close()
 
 
-@contextlib.contextmanager
 def able_to_open(files):
     """Let this process open so many files more."""
-    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = set(map(int, os.listdir("/dev/fd")))
     free = (number for number in itertools.count() if number not in taken)
-    limit = next(itertools.islice(free, files, None))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, usual[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    return limit_of(resource.RLIMIT_NOFILE, next(itertools.islice(free, files, None)))
 
 
 def refusal(action):

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -320,8 +322,11 @@ def _remove_written_to(folder: epath.Path) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """TensorStore's messages go on with all of its settings."""
-    return reason(error).partition(" [tensorstore_spec")[0]
+    """TensorStore tells of every file on the way, and then of all its settings."""
+    text = reason(error)
+    if number := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(number[1]))
+    return text.partition(" [tensorstore_spec")[0]
 
 
 class _Keep:
