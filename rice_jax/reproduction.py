@@ -60,11 +60,15 @@ def reproduce(
         estimate_only: only say how long it would take.
 
     Raises:
-        UserError: images or settings that will not do, or a net failed.
+        UserError: images or settings that will not do, a folder that cannot be made, or a net
+            failed.
     """
     dataset = load_images(config)
     chosen = list(dict.fromkeys(names)) or trainable(imagenet)
     plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
+    if not estimate_only:
+        for each in plans:
+            each.run.create()  # where that is not permitted, say so before minutes of measuring
     estimate(plans, dataset)
     if not estimate_only:
         make(plans, out)

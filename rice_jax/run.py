@@ -128,7 +128,8 @@ class Run:
     def remove(self, name: str) -> None:
         """Remove a file, where it is there; UserError where that is not permitted."""
         try:
-            (self.path / name).unlink(missing_ok=True)
+            if self.has(name):
+                (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"cannot remove {self.path / name}: {reason(error)}") from error
 

@@ -202,6 +202,21 @@ def test_a_net_that_is_named_twice_is_made_once(fields, monkeypatch, tmp_path, c
     assert said[:4] == ["net", "final", "cnn_light", "together"]
 
 
+@pytest.mark.parametrize("taken", ["runs", "runs/cnn_light"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(
+    taken, fields, monkeypatch, tmp_path
+):
+    settings = configuration.default("final")
+    settings.update_from_flattened_dict(fields)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: pytest.fail("measured"))
+    place = tmp_path / taken
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("a file")
+    nets = ["final", "cnn_light"]
+    with pytest.raises(UserError, match="cannot make the folder"):
+        reproduction.reproduce(settings, fields, nets, str(tmp_path / "runs"))
+
+
 def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, capsys):
     without = reproduction.trainable("")
     assert len(without) == 6
