@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -130,6 +131,18 @@ def test_it_loads_itself_again_only_while_the_run_goes_on(tmp_path):
     writing.watch(run, "train")
     assert "Under way: train" in (run.path / "report.html").read_text()
     assert not run.has("report.md")
+
+
+def test_what_a_killed_run_left_tells_of_when_it_is(tmp_path):
+    """A killed run cannot say that it is no longer under way."""
+    run = make_run(tmp_path, evaluation=None, profile=None, dead_filters=None)
+    before = int(time.time())
+    writing.watch(run, "train")
+    after = time.time()
+    told = re.search(
+        "Under way: train, as of ([0-9: -]+)[.]", (run.path / "report.html").read_text()
+    )
+    assert before <= time.mktime(time.strptime(told[1], "%Y-%m-%d %H:%M:%S")) <= after
 
 
 def test_pictures_beyond_the_bound_are_named_instead(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def page(
         doing: what is under way, for a page that loads itself again.
     """
     laid = _laid(content, blocks, narrow)
-    return document("sections.html", title, scripts=scripts, sections=laid, doing=doing)
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    return document(
+        "sections.html", title, scripts=scripts, sections=laid, doing=doing, written=now
+    )
 
 
 def document(template: str, title: str, *, scripts: Sequence[str] = (), **context: Any) -> str:
