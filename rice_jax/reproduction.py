@@ -66,9 +66,9 @@ def reproduce(
     dataset = load_images(config)
     chosen = list(dict.fromkeys(names)) or trainable(imagenet)
     plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
-    if not estimate_only:
+    if not estimate_only:  # before minutes of measuring
         for each in plans:
-            each.run.create()  # where that is not permitted, say so before minutes of measuring
+            each.run.require_place()
     estimate(plans, dataset)
     if not estimate_only:
         make(plans, out)

@@ -77,6 +77,17 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot make the folder {self}: {reason(error)}") from error
 
+    def require_place(self) -> None:
+        """UserError where `create`, or a write in it, would fail; a look alone, nothing is made."""
+        files.reached(self.path)
+        if files.is_remote(self.path):
+            return
+        there = next(each for each in (self.path, *self.path.parents) if os.path.lexists(each))
+        if not os.path.isdir(there):
+            raise UserError(f"cannot make the folder {self}: {os.fspath(there)} is no folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"cannot write in the folder {os.fspath(there)}: it is not permitted")
+
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
 

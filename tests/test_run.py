@@ -216,6 +216,36 @@ def test_a_folder_that_was_removed_does_not_come_back_in_parts(tmp_path):
     assert not run.path.exists()
 
 
+@pytest.mark.parametrize("name", ["run", "file", "file/run", "link", "link/run", "new/run"])
+def test_a_look_at_a_place_says_what_making_the_folder_would(name, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    before = set(tmp_path.rglob("*"))
+    run = Run(tmp_path / name)
+    looked = _refusal(run.require_place)
+    assert set(tmp_path.rglob("*")) == before
+    made = _refusal(run.create)
+    assert bool(looked) == bool(made) == name.startswith(("file", "link"))
+    assert not looked or "cannot make the folder" in looked
+
+
+def _refusal(action):
+    try:
+        action()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", ["run", "run/below"])
+def test_a_folder_that_may_not_be_written_to_is_told(name, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # the superuser may do anything
+    with pytest.raises(UserError, match=r"cannot write in the folder .*run: it is not permitted"):
+        Run(tmp_path / name).require_place()
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file/run"):
