@@ -68,7 +68,8 @@ def reproduce(
     plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
     if not estimate_only:  # before minutes of measuring
         for each in plans:
-            each.run.require_place()
+            if not each.finished:
+                each.run.require_place()
     estimate(plans, dataset)
     if not estimate_only:
         make(plans, out)

@@ -307,11 +307,8 @@ class _Mosaic(AxesImage):
         """Onto the pixels that `renderer` has, where it has any."""
         height, width = self._picture.shape[:2]
         left, bottom, across, up = self.get_window_extent(renderer).bounds
-        as_it_is = isinstance(renderer, RendererAgg) and (round(across), round(up)) == (
-            width,
-            height,
-        )
-        if not as_it_is:
+        fits = (round(across), round(up)) == (width, height)
+        if not (fits and isinstance(renderer, RendererAgg)):
             super().draw(renderer)
             return
         pixels = np.asarray(renderer.buffer_rgba())
