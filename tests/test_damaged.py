@@ -1,7 +1,7 @@
 """Damaged runs and data sets: each is an error of one line or a counted skip, in bounded memory.
 
 What befalls a single image, zip, .h5 or checkpoint: test_data_images, test_data_archive,
-test_models_h5_damaged, test_train_checkpoints.
+test_models_h5_damaged, test_train_damaged.
 """
 
 import contextlib
