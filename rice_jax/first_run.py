@@ -80,7 +80,8 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     def is_open(field: str) -> bool:
         return field not in given and _value(config, field) == _value(usual, field)
 
-    if is_open("model.weights"):
+    draws_kernels = _value(config, "train.initializer") != _value(usual, "train.initializer")
+    if is_open("model.weights") and not draws_kernels:
         _start_from_zoo(config, any_size=is_open("data.image_size"))
     whole = config.data.image_size
     if config.model.weights.startswith(zoo.PREFIX):

@@ -221,6 +221,17 @@ def test_a_default_that_the_user_has_named_is_no_default(field):
     assert made[section][name] == configuration.default("cnn_light")[section][name]
 
 
+@pytest.mark.parametrize("name", sorted(set(zoo.names()) & set(models.NETS)))
+def test_kernels_to_be_drawn_are_drawn_and_not_the_zoos(name):
+    other = "own" if configuration.default(name).train.initializer != "own" else "he"
+    for rule in {other, "he"}:
+        made, said = settled(name, ["train.initializer"], train__initializer=rule)
+        assert (made.train.initializer, made.model.weights) == (rule, "")
+        assert "from random weights" in said
+    named, _ = settled(name, model__weights=f"zoo:{name}", train__initializer=other)
+    assert named.model.weights == f"zoo:{name}"
+
+
 def test_the_quick_schedule_fine_tunes_the_zoos_net_as_gently():
     made, said = settled(train__schedule="quick")
     assert made.model.weights == "zoo:cnn_light"
