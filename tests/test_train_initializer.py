@@ -21,9 +21,17 @@ def drawn(name, initializer, seed=0, **fields):
     return {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
 
 
-@pytest.fixture(scope="module", params=sorted(set(models.NETS) - {"vgg16", "cnn"}))
+LARGE = {"cnn", "googlenet", "vgg16", "vgg_light"}
+"""Nets whose lighter kin have the same classes of layers."""
+DRAWN = [
+    pytest.param(name, marks=pytest.mark.thorough if name in LARGE else ())
+    for name in sorted(models.NETS)
+]
+
+
+@pytest.fixture(scope="module", params=DRAWN)
 def both(request):
-    """The parameters of a net by the two rules; two nets of many parameters left out."""
+    """The parameters of a net by the two rules."""
     return drawn(request.param, "own"), drawn(request.param, "he")
 
 
@@ -125,6 +133,14 @@ def test_what_is_left_open_goes_by_the_schedule_and_whose_net_it_is(name, schedu
         assert told == "own"  # its recipe says so
     else:
         assert told == ("he" if schedule == "quick" and name != "Whole" else "own")
+
+
+@pytest.mark.parametrize("name", ["final", "micro", "Whole"])
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+@pytest.mark.parametrize("asked", [None, "own"])
+def test_a_net_starts_as_is_told(name, schedule, asked):
+    made = asking(name, schedule, asked)
+    content = decided(configuration.to_json(made))
     starts = [
         jax.tree.leaves(train.initial_params(config, train.build(config)))
         for config in (made, configuration.from_json(content))
