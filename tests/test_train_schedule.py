@@ -44,6 +44,23 @@ def test_the_rate_has_one_peak_and_is_never_zero(steps, warmup):
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
+def test_what_is_left_is_counted_in_pixels_of_the_epoch_that_ended():
+    """By hand: epochs of 2 x 2, 2 x 2, 4 x 4 and 8 x 8 pixels."""
+    course = schedule.Schedule(quick(), (2, 2, 4, 8), images=60)
+    assert [course.left(ended) for ended in (1, 2, 3, 4)] == [1 + 4 + 16, 4 + 16, 4, 0]
+
+
+@pytest.mark.parametrize(("images", "batches"), [(1, 1), (19, 1), (20, 1), (21, 2), (60, 3)])
+def test_an_epoch_has_all_its_images_and_the_last_batch_may_be_short(images, batches):
+    recipe = config(batch_size=20).train
+    assert schedule.Schedule(recipe, (8,), images).steps_an_epoch == batches
+
+
+def test_the_study_s_rate_is_the_one_that_validation_left():
+    course = schedule.Schedule(config(schedule="study").train, (8, 8), images=60)
+    assert [course.rate(step, held=0.3) for step in (0, 5)] == [0.3, 0.3]
+
+
 @pytest.mark.parametrize("name", models.NETS)
 def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     made = configuration.default(name)

@@ -87,11 +87,13 @@ class _Training:
         self.interrupt = interrupt
         self.display = Display(schedule.epochs(config.train))
         self.module = weights.build(config)
-        self.sizes = weights.image_sizes(config)
+        self.schedule = schedule.Schedule(
+            config.train,
+            weights.image_sizes(config),
+            schedule.images(config.train, len(self.splits["train"])),
+        )
         self.mesh = data_mesh()
         self.feed = Feed(self.mesh, config.train.batch_size)
-        self.images = schedule.images(config.train, len(self.splits["train"]))
-        self.steps = len(self.sizes) * -(-self.images // config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
         self.teacher = teacher.load(config, dataset, run)
         self.origin = origin.describe(config, dataset, self.teacher)
@@ -106,7 +108,7 @@ class _Training:
         if not self.progress.finished(self.recipe):
             if jax.process_index() == 0:
                 start.forget_measured(self.run)
-            if heavy := told_of_large(self.config, max(self.sizes)):
+            if heavy := told_of_large(self.config, max(self.schedule.sizes)):
                 self.display.say(heavy)
             self.step = self._compiled()
             self.norms = Norms(self.config, self.module)
@@ -171,16 +173,9 @@ class _Training:
     def _seed(self) -> int:
         return self.config.seed + self.progress.restarts
 
-    @property
-    def _image_size(self) -> int:
-        """Of the epoch under way, the last one's after it."""
-        return self.sizes[min(self.progress.epoch, len(self.sizes) - 1)]
-
     def _rate(self, step: int) -> float:
         """Learning rate of a step of the epoch under way, counted from the first epoch's first."""
-        if self.recipe.schedule == schedule.QUICK:
-            return schedule.quick_rate(self.recipe, step, self.steps)
-        return self.progress.learning_rate
+        return self.schedule.rate(step, self.progress.learning_rate)
 
     def _learn(self) -> None:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
@@ -188,7 +183,9 @@ class _Training:
         results = Lagged()
         self.counted_at = time.monotonic()
         self.display.begin(
-            f"epoch {progress.epoch + 1}/{len(self.sizes)}", self.images, int(progress.images)
+            f"epoch {progress.epoch + 1}/{len(self.schedule.sizes)}",
+            self.schedule.images,
+            int(progress.images),
         )
         first = progress.step
         for number, batch in enumerate(self._awaited()):
@@ -268,7 +265,7 @@ class _Training:
             self._restart(again)
             return
         self._save()
-        self.display.epoch(row, self._left())
+        self.display.epoch(row, self.schedule.left(self.progress.epoch))
         with self.progress.timed("drawing"):
             self._write_history()
             self.board.epoch(row)
@@ -286,11 +283,6 @@ class _Training:
             learning = state.partition(params, self.recipe.frozen)[0]
             self.state = self.state.replace(trainable=state.replicate(learning, self.mesh))
 
-    def _left(self) -> float:
-        """How many times the pixels of the epoch that ended are yet to be learnt from."""
-        ended = self.progress.epoch
-        return sum((size / self.sizes[ended - 1]) ** 2 for size in self.sizes[ended:])
-
     def _look_for_collapse(self, row: EpochRow, chance: float) -> None:
         if not diagnosis.rests_at(chance, row.train_loss, row.val_loss):
             self.progress.rest(0, silent=False)
@@ -305,8 +297,9 @@ class _Training:
             chance=chance,
             frozen=self.recipe.frozen,
         )
-        epoch = self.steps // len(self.sizes)
-        self.progress.rest(epoch, silent=bool(found.silent), hopeless=found.alike)
+        self.progress.rest(
+            self.schedule.steps_an_epoch, silent=bool(found.silent), hopeless=found.alike
+        )
         self.display.say(f"WARNING: epoch {row.epoch}: {found}")
 
     def _restart(self, again: Progress) -> None:
@@ -353,7 +346,7 @@ class _Training:
         return data.batches(
             self.splits["train"],
             self.feed.batch_size,
-            image_size=self._image_size,
+            image_size=self.schedule.size(self.progress.epoch),
             whole_size=self.config.data.image_size,
             seed=self._seed,
             epoch=self.progress.epoch,

@@ -1,5 +1,6 @@
 """What a recipe asks of each step and each epoch: its learning rate, its image size, how many."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,6 +16,39 @@ Recipe = Any
 """The `train` part of a configuration."""
 
 STUDY, QUICK = "study", "quick"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A training from its first step to the last that may come: what it learns from, how fast."""
+
+    recipe: Recipe
+    sizes: tuple[int, ...]
+    """Height and width of the images of each epoch."""
+    images: int
+    """Of an epoch."""
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Batches of an epoch, the last of which may be filled up."""
+        return -(-self.images // self.recipe.batch_size)
+
+    def size(self, epoch: int) -> int:
+        """Height and width of the images of epoch `epoch` (from 0); after the last one, of its."""
+        return self.sizes[min(epoch, len(self.sizes) - 1)]
+
+    def rate(self, step: int, held: float) -> float:
+        """Learning rate of step `step` (from 0, through all epochs).
+
+        The study's schedule has the one that is `held`, which validation alone changes.
+        """
+        if self.recipe.schedule == STUDY:
+            return held
+        return quick_rate(self.recipe, step, len(self.sizes) * self.steps_an_epoch)
+
+    def left(self, ended: int) -> float:
+        """How many times the pixels of the newest of `ended` epochs are yet to be learnt from."""
+        return sum((size / self.sizes[ended - 1]) ** 2 for size in self.sizes[ended:])
 
 
 def epochs(recipe: Recipe) -> int:
