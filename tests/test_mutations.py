@@ -275,7 +275,7 @@ MUTATIONS = {
     ),
     "what random images tell is a proof": (
         pruner,
-        ("unchanged and cut.departure is None", "unchanged"),
+        ("not budgets and cut.departure is None", "not budgets"),
         departures.test_what_random_images_do_not_tell_is_not_proven,
     ),
     "any pick is right": (
@@ -340,6 +340,13 @@ MUTATIONS = {
         lambda: shapes.test_a_number_that_came_from_a_shape_stays_what_it_was("root"),
     ),
 }
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_what_is_to_be_changed_stands_there_once(name):
+    module, (before, after), _ = MUTATIONS[name]
+    assert inspect.getsource(module).count(before) == 1
+    assert before != after
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
