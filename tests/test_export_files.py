@@ -142,6 +142,9 @@ def test_a_file_and_what_is_told_of_it(name, file):
     assert told["classes"] == list(tiny_training.CLASSES)
     assert told["bytes"] == path.stat().st_size
     assert told["max_abs_logit_difference"] < 1e-5
+    if convolution := {".onnx": "Conv", ".tflite": "CONV_2D"}.get(path.suffix):
+        assert convolution in told["operators"]
+        assert f"operators: {', '.join(told['operators'])}\n" in said
     runtime = artifact.RUNTIMES[path.suffix]
     if runtime != "JAX":
         assert set(told["latency_seconds"]) == {runtime, "rice_jax"}
@@ -355,7 +358,7 @@ def test_what_is_no_file_or_of_no_format_is_told(name, line):
 
 
 DOCS = MarkdownIt().parse((Path(__file__).parents[1] / "docs" / "export.md").read_text())
-READERS = [token.content for token in DOCS if token.type == "fence"]
+READERS = [token.content for token in DOCS if token.info == "python"]
 AS_INT8 = next(
     part
     for token in DOCS

@@ -63,6 +63,7 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
         about["latency_seconds"] = _latencies(
             trained, RUNTIMES[suffix], runtimes.opened(suffix, content)
         )
+        about["operators"] = (onnx if suffix == ".onnx" else flatbuffer).operators(content)
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
     about |= differences
@@ -232,6 +233,8 @@ def tell(about: ExportFile) -> None:
     else:
         difference = about.max_abs_logit_difference
         lines.append(f"largest difference of a logit on random images: {difference:.1e}")
+    if about.operators:
+        lines.append(f"operators: {', '.join(about.operators)}")
     for name, seconds in (about.latency_seconds or {}).items():
         line = f"one image on the CPU in {name}: {1000 * seconds.median:.2f} ms"
         if seconds.p10 is not None and seconds.p90 is not None:

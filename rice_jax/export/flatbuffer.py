@@ -1,4 +1,4 @@
-"""A note within a .tflite, metadata under a name as the format has it; short names of tensors."""
+"""A .tflite as its format has it: a note within it, short names of tensors, its operators."""
 
 from typing import Any
 
@@ -37,6 +37,23 @@ def note(content: bytes, name: str) -> str | None:
         if entry.Name() == name.encode():
             return model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
     return None
+
+
+def operators(content: bytes) -> list[str]:
+    """The kinds of operators that the file needs, as the format calls them: 'CONV_2D', by name."""
+    schema, _ = _packages()
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+    model = schema.Model.GetRootAs(content, 0)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    custom = schema.BuiltinOperator.CUSTOM
+    return sorted(
+        {
+            code.CustomCode().decode()
+            if code.BuiltinCode() == custom
+            else names[code.BuiltinCode()]
+            for code in codes
+        }
+    )
 
 
 def _layer(name: str) -> str:

@@ -92,6 +92,13 @@ def with_note(content: bytes, name: str, text: str) -> bytes:
     return model.SerializeToString()
 
 
+def operators(content: bytes) -> list[str]:
+    """The kinds of operators that the model needs, as ONNX calls them: 'Conv', by name."""
+    import onnx
+
+    return sorted({node.op_type for node in onnx.load_from_string(content).graph.node})
+
+
 def _drop_null_biases(graph: Any) -> None:
     """Make a MatMul of each Gemm that adds a lone 0, as which jax2onnx writes a matrix product.
 

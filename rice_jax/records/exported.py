@@ -55,6 +55,8 @@ class ExportFile(FileRecord):
     bit_operations: int | None = left_out()
     latency_seconds: dict[str, Seconds] | None = left_out()
     """By runtime; 'rice_jax' is JAX."""
+    operators: tuple[str, ...] | None = left_out()
+    """Kinds that a runtime has to have, as the format calls them; None of a .stablehlo."""
     bytes: int | None = left_out()
     sha256: str | None = left_out()
     max_abs_logit_difference: float | None = left_out()

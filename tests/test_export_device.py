@@ -1,0 +1,84 @@
+"""What it takes to put an exported net on a device: its operators, a program in C++."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from rice_jax import export, zoo
+from rice_jax.export import flatbuffer, int8, litert, microcontroller, onnx
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
+
+
+class Small(nn.Module):
+    """Of each format's commonest operations."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.max_pool(nn.relu(nn.Conv(4, (3, 3))(x)), (2, 2), (2, 2))
+        return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+
+def small():
+    return Small(), Small().init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))["params"], 8
+
+
+def zoos(name):
+    found = zoo.load(name)
+    return found.module, found.variables["params"], found.card.image_size
+
+
+def in_int8(net):
+    side = net[2]
+    images = np.random.default_rng(0).random((8, side, side, 3), dtype=np.float32)
+    return int8.quantized_tflite(export.to_tflite(*net, to_be_quantized=True), [images])
+
+
+def test_operators_of_an_onnx():
+    pytest.importorskip("jax2onnx")
+    found = onnx.operators(export.to_onnx(*small()))
+    assert found == sorted(set(found))
+    assert {"Conv", "MaxPool"} < set(found)
+    assert {"Gemm", "MatMul"} & set(found)
+    assert not {"Dropout", "Softmax"} & set(found)
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("net", [small, lambda: zoos("nano")], ids=["small", "nano"])
+def test_operators_of_a_tflite_are_those_that_litert_calls(net, quantized):
+    pytest.importorskip("ai_edge_quantizer")
+    content = in_int8(net()) if quantized else export.to_tflite(*net())
+    called = {
+        each["op_name"] for each in litert.interpreter(content, reference=True)._get_ops_details()
+    }
+    assert flatbuffer.operators(content) == sorted(called)
+    assert "CONV_2D" in called
+
+
+def the_program():
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    [found] = [each.content for each in MarkdownIt().parse(page) if each.info == "cpp"]
+    return found
+
+
+def test_the_program_of_the_docs_has_the_operators_and_the_memory_that_micro_needs():
+    pytest.importorskip("tflite_micro")
+    content, program = in_int8(zoos("micro")), the_program()
+    added = re.findall(r"known\.Add(\w+)\(\);", program)
+    camel = [
+        "".join(part.capitalize() for part in name.split("_"))
+        for name in flatbuffer.operators(content)
+    ]
+    assert added == [name.replace("2d", "2D") for name in camel]
+    assert f"MicroMutableOpResolver<{len(added)}>" in program
+    needed = microcontroller.measure(content, [np.zeros((224, 224, 3), np.float32)])["arena_bytes"]
+    [kilobytes] = map(int, re.findall(r"arena\[(\d+) \* 1024\]", program))
+    assert needed < 1024 * kilobytes < 1.1 * needed
