@@ -71,14 +71,26 @@ def the_program():
 
 def test_the_program_of_the_docs_has_the_operators_and_the_memory_that_micro_needs():
     pytest.importorskip("tflite_micro")
-    content, program = in_int8(zoos("micro")), the_program()
+    module, params, side = zoos("micro")
+    content, program = in_int8((module, params, side // 4)), the_program()
     added = re.findall(r"known\.Add(\w+)\(\);", program)
-    camel = [
-        "".join(part.capitalize() for part in name.split("_"))
-        for name in flatbuffer.operators(content)
-    ]
-    assert added == [name.replace("2d", "2D") for name in camel]
+    named = (name.title().replace("_", "") for name in flatbuffer.operators(content))
+    assert added == list(named)
     assert f"MicroMutableOpResolver<{len(added)}>" in program
-    needed = microcontroller.measure(content, [np.zeros((224, 224, 3), np.float32)])["arena_bytes"]
+    needed = microcontroller.measure(content, [np.zeros((56, 56, 3), np.float32)])["arena_bytes"]
     [kilobytes] = map(int, re.findall(r"arena\[(\d+) \* 1024\]", program))
     assert needed < 1024 * kilobytes < 1.1 * needed
+
+
+def test_the_program_of_the_docs_averages_as_the_net_does():
+    """Its two loops, in Python: rows of 224 pixels, three numbers each, become rows of 56."""
+    [index] = re.findall(r"sums\[(.+)\] \+= getchar", the_program())
+    assert "(sums[i] + 8) / 16 - 128" in the_program()
+    photograph = np.random.default_rng(0).integers(0, 256, (224, 224, 3))
+    sums = np.zeros((56, 56 * 3), np.int64)
+    for row in range(56):
+        for i, value in enumerate(photograph[4 * row : 4 * row + 4].ravel()):
+            sums[row, eval(index.replace("/", "//"), {"i": i})] += value
+    found = (sums + 8) // 16
+    wanted = nn.avg_pool(photograph[None].astype(np.float32), (4, 4), (4, 4)).reshape(56, 56 * 3)
+    assert np.abs(found - wanted).max() <= 0.5

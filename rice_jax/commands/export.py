@@ -26,12 +26,19 @@ def _images() -> dict[str, Field]:
     "--out", Text("a file, *.stablehlo, *.onnx or *.tflite"), "What to write", completion="file"
 )
 @option("--int8", Switch(), "Weights and activations in 8 bits: of an .onnx or a .tflite.")
+@option(
+    "--averaged",
+    Switch(),
+    "The file takes images averaged as the net does first (micro, nano): a device needs no memory "
+    "for them whole.",
+)
 @option("--calibration_images", Whole(1, 1_000_000), "Training images that --int8 looks at", 200)
 def export(
     workdir: str | None,
     config: str | None,
     out: str | None,
     int8: bool,
+    averaged: bool,
     calibration_images: int,
     fields: tuple[str, ...],
 ) -> Callable[[], Any]:
@@ -69,6 +76,6 @@ def export(
         from rice_jax.export import exporting
 
         images = exporting.calibration_images(run, chosen, calibration_images) if int8 else None
-        exporting.tell(exporting.write(run, out, images))
+        exporting.tell(exporting.write(run, out, images, averaged=averaged))
 
     return job

@@ -13,7 +13,7 @@ import scipy.special
 from rice_jax import data, records
 from rice_jax.errors import UserError
 from rice_jax.evaluate import report
-from rice_jax.export import microcontroller, runtimes
+from rice_jax.export import averaging, microcontroller, runtimes
 from rice_jax.export.artifact import Artifact
 from rice_jax.records import (
     EvaluatedOn,
@@ -150,7 +150,7 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
         )
         for kind in KINDS
     }
-    seconds = runtimes.latency(artifact.net, about["image_size"])
+    seconds = runtimes.latency(artifact.alone, about["image_size"] // about["averaged"])
     found = Found(
         evaluation=EvaluationFile(**measured, path=config.eval.path or "test split"),
         dataset=dataset,
@@ -159,7 +159,8 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     )
     if artifact.suffix == ".tflite":
         few = Images(settings, source, ("augmented",), limit=_COMPARED)
-        images = [image for batch, _ in few for image in np.asarray(batch)]
+        batches = (averaging.averaged(np.asarray(batch), about["averaged"]) for batch, _ in few)
+        images = [image for batch in batches for image in batch]
         measured_there = microcontroller.measure(artifact.content, images)
         found = dataclasses.replace(found, micro=records.made(OnDevice, measured_there))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from rice_jax import files
 from rice_jax.errors import UserError, reason
-from rice_jax.export import flatbuffer, passport, runtimes
+from rice_jax.export import averaging, flatbuffer, passport, runtimes
 from rice_jax.run import Run, parse_json
 
 _LARGEST = 1 << 30
@@ -23,8 +23,14 @@ class Artifact:
     path: str
     content: bytes
     about: Mapping[str, Any]
-    """net, precision, classes, image_size, seed, split_seed, input, output."""
-    net: runtimes.Runnable
+    """net, precision, classes, image_size, averaged, seed, split_seed, input, output."""
+    alone: runtimes.Runnable
+    """The net as it is in the file: of averaged images, where the file takes such."""
+
+    @property
+    def net(self) -> runtimes.Runnable:
+        """The net of whole images, `image_size` pixels high and wide."""
+        return averaging.before(self.alone, self.about["averaged"])
 
     @property
     def suffix(self) -> str:
@@ -88,10 +94,11 @@ def _checked(path: str, told: Any) -> dict[str, Any]:
 
 def _require_told(path: str, about: Mapping[str, Any], side: int, classes: int) -> None:
     """Hold what FILE.json tells, which anyone can edit, against what the net takes and gives."""
-    if (about["image_size"], len(about["classes"])) != (side, classes):
+    told = about["image_size"] // about["averaged"]
+    if (told, len(about["classes"])) != (side, classes):
         raise UserError(
             f"{path} takes images of {side} x {side} and tells {classes} classes apart, and its "
-            f".json says {about['image_size']} and {len(about['classes'])}: export it again"
+            f".json says {told} and {len(about['classes'])}: export it again"
         )
 
 

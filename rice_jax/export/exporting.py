@@ -1,5 +1,6 @@
 """A trained run as a file that runs without this package, checked before it is written."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from rice_jax import config as configuration
 from rice_jax import export, identity, profile, records, train
 from rice_jax.errors import UserError
-from rice_jax.export import flatbuffer, int8, onnx, passport, runtimes
+from rice_jax.export import averaging, flatbuffer, int8, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
 from rice_jax.export.sample import EvenSample
@@ -30,7 +31,9 @@ _JUDGED = 100
 """Images on which a net of int8 is held against the one that it was made of."""
 
 
-def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
+def write(
+    run: Run, out: str, calibration: Batches | None = None, *, averaged: bool = False
+) -> ExportFile:
     """Export the net of `run` to the file `out`, and what is to be known about it to `out`.json.
 
     Args:
@@ -38,14 +41,15 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
         out: the file; the end of its name tells the format.
         calibration: images that int8 is calibrated on (`calibration_images`); without them the
             net is written in float32.
+        averaged: whether the file takes images averaged as the net would do first.
 
     Returns:
         The content of that JSON.
 
     Raises:
         UserError: an unknown kind of file, or one that has no int8, no trained net, a net that the
-            format cannot hold, a file that computes something else than the net does; nothing is
-            written then.
+            format cannot hold, or that averages no images, a file that computes something else than
+            the net does; nothing is written then.
     """
     folder, name = os.path.split(out)
     suffix = os.path.splitext(name)[1]
@@ -56,8 +60,12 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     target = Run(folder or ".")
     _require_place(target, name)
     trained = train.load(run)
+    size, whole = averaging.block(trained.config) if averaged else 1, trained.config.data.image_size
+    if size > 1:
+        trained, calibration = _of_averaged(trained, size), _averaged(calibration, size)
     net = folded(trained)
-    about: dict[str, Any] = {"file": out} | _about(net, suffix, calibration is not None)
+    about = {"file": out, "image_size": whole, "averaged": size}
+    about |= _about(net, suffix, size, calibration is not None)
     content, differences = _made(net, trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
         about["latency_seconds"] = _latencies(
@@ -73,6 +81,21 @@ def write(run: Run, out: str, calibration: Batches | None = None) -> ExportFile:
     told = records.made(ExportFile, about)
     records.write(target, told, f"{name}.json")
     return told
+
+
+def _of_averaged(trained: train.Trained, size: int) -> train.Trained:
+    """The same net as one of images that have been averaged: of such it averages none."""
+    config = ml_collections.ConfigDict(trained.config.to_dict())
+    config.data.image_size //= size
+    return dataclasses.replace(trained, config=config)
+
+
+def _averaged(calibration: Batches | None, size: int) -> Batches | None:
+    if calibration is None:
+        return None
+    return (
+        (averaging.averaged(np.asarray(images), size), labels) for images, labels in calibration
+    )
 
 
 def _require_place(folder: Run, name: str) -> None:
@@ -136,7 +159,8 @@ def _made(
     return passport.sealed(annotated(content, passport.NAME, told)), differences
 
 
-def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, Any]:
+def _about(trained: train.Trained, suffix: str, size: int, quantized: bool) -> dict[str, Any]:
+    """What is told of the net of images that were averaged over squares of `size` pixels."""
     config, side = trained.config, trained.config.data.image_size
     classes, precision = list(trained.classes), "int8" if quantized else "float32"
     counted = profile.count(trained.module, (side, side, 3), train=False)
@@ -144,14 +168,14 @@ def _about(trained: train.Trained, suffix: str, quantized: bool) -> dict[str, An
     images, logits = ("float32", "RGB / 255"), "float32"
     if quantized and suffix == ".tflite":
         images, logits = ("int8", "RGB - 128"), "int8, with scale and zero point,"
+    values = f"{images[1]}, averaged over {size} x {size} pixels" if size > 1 else images[1]
     return {
         "net": config.model.name,
         "precision": precision,
         "classes": classes,
-        "image_size": side,
         "seed": config.seed,
         "split_seed": configuration.split_seed(config),
-        "input": f"images: {images[0]} ({number}, {side}, {side}, 3), {images[1]}, {batch}",
+        "input": f"images: {images[0]} ({number}, {side}, {side}, 3), {values}, {batch}",
         "output": f"logits: {logits} ({number}, {len(classes)}); softmax gives probabilities",
         "params": counted.params,
         "flops": counted.flops.to_json(),

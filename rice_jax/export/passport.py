@@ -20,6 +20,7 @@ _FIELDS = {
     "precision": str,
     "classes": list,
     "image_size": int,
+    "averaged": int,
     "seed": int,
     "split_seed": int,
     "input": str,
@@ -54,9 +55,12 @@ def checked(told: Any) -> dict[str, Any]:
     Raises:
         UserError: a field is missing or of another kind.
     """
+    told = {"averaged": 1} | told if isinstance(told, dict) else told  # older files lack it
     for name, kind in _FIELDS.items():
         if not isinstance(told, dict) or type(told.get(name)) is not kind:
             raise UserError(f"it does not tell its {name}")
+    if not 1 <= told["averaged"] <= told["image_size"]:
+        raise UserError(f"it tells images averaged over {told['averaged']} pixels of a side")
     names = told["classes"]
     if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise UserError("its classes are no names, or two are the same")

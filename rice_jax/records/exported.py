@@ -45,6 +45,8 @@ class ExportFile(FileRecord):
     precision: str
     classes: Classes = ()
     image_size: int | None = left_out()
+    averaged: int | None = left_out()
+    """Pixels of a side whose average is one that the file takes; 1 where images come whole."""
     seed: int
     split_seed: int | None = left_out()
     input: str = ""
