@@ -1,6 +1,7 @@
 """Files of averaged images, as the net would average them first: a device has no room for more."""
 
 import json
+import re
 from pathlib import Path
 
 import commands
@@ -99,6 +100,19 @@ def test_what_is_averaged_is_what_the_net_averages(side, grid, seed):
     np.testing.assert_allclose(averaging.averaged(images, size), wanted, atol=1e-6)
     shrunk = models.layers.Shrink(grid).apply({}, images)
     np.testing.assert_allclose(averaging.averaged(images, size), shrunk, atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "size"), [(18, 4), (224, 4), (224, 7)])
+def test_the_docs_average_alike(side, size):
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    names = dict(re.findall(r"`(\w) = (about[^`]+)`", page))
+    [average] = re.findall(r"`(image\[[^`]+mean[^`]+)`", page)
+    image = np.random.default_rng(0).random((side, side, 3))
+    told = {"image_size": side, "averaged": size}
+    a = eval(names["a"], {"about": told})
+    s = eval(names["s"], {"about": told, "a": a})
+    found = eval(average, {"image": image, "a": a, "s": s})
+    np.testing.assert_allclose(found, averaging.averaged(image[None], size)[0])
 
 
 @pytest.mark.parametrize("name", NEEDED)
