@@ -215,9 +215,14 @@ def initializer(name: str, recipe: Mapping[str, Any]) -> str:
     return HE if recipe["schedule"] == "quick" and name in NETS else AS_THE_NET_SAYS
 
 
+def block(side: int, grid: int) -> int:
+    """So many pixels of `side` become one where a net averages to about `grid`; 1 where to none."""
+    return max(1, side // grid) if grid else 1
+
+
 def averaged(side: int, grid: int) -> int:
     """Height and width of an image of `side` pixels once a net averages it to about `grid`."""
-    return side // max(1, side // grid) if grid else side
+    return side // block(side, grid)
 
 
 def weights_wanted(name: str) -> str:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import config as configuration
-from rice_jax import models, train
+from rice_jax import models, own_net, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.export import artifact, averaging, exporting, passport
@@ -124,6 +124,31 @@ def test_the_file_of_averaged_images_gives_what_the_net_gives_of_whole_ones(name
     assert np.abs(opened.net(images) - exact).max() <= near
     small = images[:, :16, :16].reshape(3, 4, BLOCK, 4, BLOCK, 3).mean((2, 4))
     np.testing.assert_allclose(opened.alone(small), opened.net(images), atol=near)
+
+
+class Flat(nn.Module):
+    """A net of a user's own whose parameters depend on the size of the image that it sees."""
+
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.classes, name="head")(images.reshape(images.shape[0], -1))
+
+
+def test_a_net_of_ones_own_that_was_given_a_grid_too(tmp_path):
+    made, run = own_net.configuration(Flat), Run(tmp_path / "run")
+    made.data.update(image_size=SIDE, workers=1)
+    made.model.update(grid=4, classes=len(tiny_training.CLASSES))
+    run.create()
+    run.write_json("config.json", {"config": to_json(made), "data": None})
+    train.begin(made, run, tiny_training.dataset(), train.initial_params(made, train.build(made)))
+    exporting.write(run, str(tmp_path / "net.stablehlo"), averaged=True)
+    images = np.random.default_rng(1).random((3, SIDE, SIDE, 3), dtype=np.float32)
+    kernel, bias = (np.asarray(train.load(run).params["head"][name]) for name in ("kernel", "bias"))
+    small = images[:, :16, :16].reshape(3, 4, BLOCK, 4, BLOCK, 3).mean((2, 4))
+    found = artifact.read(str(tmp_path / "net.stablehlo")).net(images)
+    np.testing.assert_allclose(found, small.reshape(3, -1) @ kernel + bias, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NEEDED)

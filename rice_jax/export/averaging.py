@@ -18,9 +18,8 @@ def block(config: ml_collections.ConfigDict) -> int:
     Raises:
         UserError: the net takes images as they are.
     """
-    own = nets.get(config.model.name).kind == nets.OWN  # whose grid may be anything
-    grid, side = 0 if own else config.model.get("grid", 0), config.data.image_size
-    size = max(1, side // grid) if grid else 1
+    grid, side = config.model.get("grid", 0), config.data.image_size
+    size = nets.block(side, grid)
     if size == 1:
         raise UserError(
             f"--averaged: {config.model.name} takes images of {side} x {side} as they are; it is "

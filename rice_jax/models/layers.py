@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rice_jax import ops
+from rice_jax import nets, ops
 
 _KERNEL = nn.initializers.glorot_uniform()
 
@@ -55,7 +55,7 @@ class Shrink(nn.Module):
 
 def shrunk(x: jax.Array, grid: int) -> jax.Array:
     """What `Shrink` makes of x."""
-    block = max(1, min(x.shape[1:3]) // grid)
+    block = nets.block(min(x.shape[1:3]), grid)
     return nn.avg_pool(x, (block, block), (block, block)) if block > 1 else x
 
 
