@@ -55,9 +55,9 @@ def checked(told: Any) -> dict[str, Any]:
     Raises:
         UserError: a field is missing or of another kind.
     """
-    told = {"averaged": 1} | told if isinstance(told, dict) else told  # older files lack it
+    told = {"averaged": 1} | (told if isinstance(told, dict) else {})  # older files lack it
     for name, kind in _FIELDS.items():
-        if not isinstance(told, dict) or type(told.get(name)) is not kind:
+        if type(told.get(name)) is not kind:
             raise UserError(f"it does not tell its {name}")
     if not 1 <= told["averaged"] <= told["image_size"]:
         raise UserError(f"it tells images averaged over {told['averaged']} pixels of a side")

@@ -63,7 +63,7 @@ class Own(Traced, Narrowed):
         given = {name: getattr(self, name) for name in SUPPLIED if name in _fields(type(module))}
         given |= told(_modes(type(module)), train)
         called = told(inspect.signature(type(module).__call__).parameters, train)
-        x = shrunk(x, self.grid) if self.grid else x
+        x = shrunk(x, self.grid)
         with nn.intercept_methods(self._instead):
             result = self.run(module.clone(parent=self.scope, **given), x, **called)
         return as_logits(result, self.output, x, type(module), getattr(module, "classes", None))

@@ -101,7 +101,7 @@ class OwnNNX(Traced, Bridged):
         self._prepare(module, train=train)
         call: Any = self.made.cls.__call__
         options = told(inspect.signature(call).parameters, train)
-        x = shrunk(x, self.grid) if self.grid else x
+        x = shrunk(x, self.grid)
         before = _CALLED.set(self)
         try:
             result = self._call(module, x, **options)
