@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import prunable
 import pytest
 from flax import linen as nn
+from jax.experimental import io_callback
 
 from rice_jax import config, export, models, train
 from rice_jax.errors import UserError
@@ -226,6 +228,67 @@ def test_operation_that_onnx_lacks_is_named_with_its_layer(onnxruntime):
 
     with pytest.raises(UserError, match=r"^strange: reduce_window_min has no ONNX form$"):
         export.to_onnx(*around(operation), 8)
+
+
+ASKING = [
+    len,
+    lambda x: int(x.shape[0]),
+    lambda x: range(x.shape[0]),
+    lambda x: [*x],
+    lambda x: None if x.shape[0] > 4 else x,
+    lambda x: jnp.split(x, x.shape[0]),
+    lambda x: math.sqrt(x.shape[0]),
+    lambda x: f"{x.shape[0]:d}",
+]
+"""What needs to know how many images there are."""
+ASKS = r"^the net asks how many images there are \(test_export.py, line \d+: .*export a .tflite"
+
+
+def asking(how):
+    """A net in which it is a line of this file that asks."""
+
+    def operation(x):
+        how(x)
+        return x
+
+    return around(operation)
+
+
+@pytest.mark.parametrize("how", ASKING)
+def test_stablehlo_of_a_net_that_asks_how_many_images_there_are(how):
+    with pytest.raises(UserError, match=ASKS):
+        export.to_stablehlo(*asking(how), 8)
+
+
+@pytest.mark.parametrize("how", ASKING)
+def test_onnx_of_a_net_that_asks_how_many_images_there_are(how, onnxruntime):
+    with pytest.raises(UserError, match=ASKS):
+        export.to_onnx(*asking(how), 8)
+
+
+@pytest.mark.parametrize("how", ASKING)
+def test_tflite_of_a_net_that_asks_how_many_images_there_are(how, litert):
+    assert export.to_tflite(*asking(how), 8)
+
+
+@pytest.mark.parametrize(
+    ("primitive", "operation"),
+    [
+        ("pure_callback", lambda x: jax.pure_callback(lambda array: array, x, x)),
+        ("io_callback", lambda x: io_callback(lambda array: array, x, x)),
+    ],
+)
+def test_operation_that_stablehlo_lacks_is_named_with_its_layer(primitive, operation):
+    with pytest.raises(UserError, match=f"^strange: {primitive} has no StableHLO form$"):
+        export.to_stablehlo(*around(operation), 8)
+
+
+def test_a_net_that_cannot_be_called_says_so_itself():
+    def operation(x):
+        raise ZeroDivisionError("of the net's own")
+
+    with pytest.raises(ZeroDivisionError, match="of the net's own"):
+        export.to_stablehlo(Around(operation), around(jnp.abs)[1], 8)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from rice_jax.errors import UserError, reason
+from rice_jax.export import any_size
 from rice_jax.export.lacking import lacking
 from rice_jax.graph.trace import Equation, Trace, trace
 
@@ -34,7 +35,7 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
 
     Raises:
         UserError: the packages of the extra 'onnx' are not installed, or ONNX lacks an operation
-            of the net, which is named with its layer.
+            of the net, which is named with its layer, or the net asks how many images there are.
     """
     for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -44,9 +45,8 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
         raise UserError(
             f"ONNX needs packages that are not installed ({error}): pip install 'rice_jax[onnx]'"
         ) from error
-    shape = (image_size, image_size, 3)
-    batch: Any = export.symbolic_shape("batch")
-    traced = trace(module.clone(dtype=jnp.float32), (*batch, *shape), train=False)
+    shape, net = (image_size, image_size, 3), module.clone(dtype=jnp.float32)
+    traced = trace(net, any_size.images_of(net, params, image_size).shape, train=False)
 
     def logits(images: jax.Array) -> jax.Array:
         return _for_batch(traced, images).evaluate({"params": params}, images, traced.outputs)[0]
@@ -63,7 +63,7 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
         raise
     except Exception as error:  # each converter of an operation raises its own kinds
         one = jnp.zeros((1, *shape))
-        alone = trace(module.clone(dtype=jnp.float32), one.shape, train=False)
+        alone = trace(net, one.shape, train=False)
         found = lacking(_for_batch(alone, one), _converts)
         if found is None:
             raise UserError(f"the net has no ONNX form: {reason(error)}") from error
