@@ -4,7 +4,8 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -223,6 +224,31 @@ def block(side: int, grid: int) -> int:
 def averaged(side: int, grid: int) -> int:
     """Height and width of an image of `side` pixels once a net averages it to about `grid`."""
     return side // block(side, grid)
+
+
+def learned_from(sizes: Sequence[int], whole: int, grid: int) -> str:
+    """What to say of a training whose epochs have images of other sizes than its validation.
+
+    Args:
+        sizes: height and width of the images of each epoch.
+        whole: of those of validation.
+        grid: that the net averages images to; 0 where it does not.
+
+    Returns:
+        'images of 112 x 112 pixels in epoch 1, ...'; empty where all are `whole`.
+    """
+    if all(size == whole for size in sizes):
+        return ""
+    parts, first = [], 1
+    for size, alike in itertools.groupby(sizes):
+        last = first + len(list(alike)) - 1
+        epochs = f"epochs {first} to {last}" if last > first else f"epoch {first}"
+        parts.append(f"of {size} x {size} in {epochs}")
+        first = last + 1
+    told = f"images {', '.join(parts)}; validation is at {whole} x {whole}"
+    if all(averaged(size, grid) == averaged(whole, grid) for size in sizes):
+        return told
+    return f"{told}, which says little of a net that has not learned at that size yet"
 
 
 def weights_wanted(name: str) -> str:

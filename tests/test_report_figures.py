@@ -56,6 +56,8 @@ FIGURES = {
     "dead": lambda **k: figures.dead_filters(made(DeadFiltersFile, DEAD).layers, **k),
 }
 
+RESIZED = [replace(row, image_size=112 * (1 + row.epoch // 9)) for row in history_rows(16)]
+
 SPREAD = [10 ** (-1.5 + place / 15) for place in range(60)]
 
 SAID = [("a class of a very long name " * 4, 0.5), ("쌀", 0.3), ("b", 0.2)]
@@ -84,6 +86,7 @@ ODD = {
     "a rate that moves all the time": lambda: figures.curves(
         [replace(row, learning_rate=1e-3 / row.epoch) for row in history_rows(16)]
     ),
+    "steps of rate and of size": lambda: figures.curves(RESIZED, title="A long title " * 9),
     "collapsed": lambda: figures.curves(
         [replace(r, val_loss=1.6094, train_loss=1.6094) for r in history_rows(9)]
     ),
@@ -130,9 +133,17 @@ def test_texts_of_odd_figures_neither_overlap_nor_leave_the_figure(name):
 
 def test_changes_of_the_rate_are_marked_where_there_are_moments_of_change():
     texts = [text for text, _ in drawn_texts(figures.curves(history_rows(16)))]
-    assert "rate change" in texts
+    assert "learning rate changes" in texts
+    assert "image size changes" not in texts
     moving = [text for text, _ in drawn_texts(ODD["a rate that moves all the time"]())]
-    assert "rate change" not in moving
+    assert "learning rate changes" not in moving
+
+
+def test_where_images_grow_there_is_a_line_through_each_panel():
+    figure = figures.curves(RESIZED)
+    assert "image size changes" in [text for text, _ in drawn_texts(figure)]
+    for panel in figure.axes:
+        assert [8.5, 8.5] in [list(line.get_xdata()) for line in panel.lines]
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -301,3 +301,25 @@ def test_rates_that_are_missing_or_nothing(tmp_path, rates, said):
     text = text_of(make_run(tmp_path, history=header + "".join(rows)))
     assert said in text
     assert said or "learning rate went" not in text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "grid", "said"),
+    [
+        ((112, 112, 224), 0, "It learned from images of 112 x 112 in epochs 1 to 2, of 224 x 224"),
+        ((112, 112, 224), 56, "in epoch 3; validation is at 224 x 224."),
+        ((224, 224, 224), 0, ""),
+        (("", 112, 224), 0, ""),  # begun by an older version
+    ],
+)
+def test_sizes_that_explain_the_curves(tmp_path, sizes, grid, said):
+    rows = [f"{epoch},1,0.5,1,0.5,{size}\n" for epoch, size in enumerate(sizes, 1)]
+    header = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,image_size\n"
+    run = make_run(tmp_path, history=header + "".join(rows))
+    config = run.read_json("config.json")
+    config["config"]["model"]["grid"] = grid
+    config["config"]["data"]["image_size"] = 224
+    run.write_json("config.json", config)
+    text = text_of(run)
+    assert said in text
+    assert said or "It learned from" not in text

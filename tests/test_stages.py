@@ -86,8 +86,8 @@ def test_files_hold_what_they_are_named_for(finished):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list(rows[0]) == [
         *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
-        *("learning_rate", "seconds", "images_per_second", "seed", "decoding_seconds"),
-        *("feeding_seconds", "step_seconds", "validation_seconds"),
+        *("learning_rate", "seconds", "images_per_second", "seed", "image_size"),
+        *("decoding_seconds", "feeding_seconds", "step_seconds", "validation_seconds"),
         *("saving_seconds", "drawing_seconds"),
     ]
     evaluation = read(finished, "evaluation.json")

@@ -27,7 +27,7 @@ RECIPE = types.SimpleNamespace(
 
 def end(progress, val_loss, recipe=RECIPE):
     progress.add(loss=6.0, correct=3, images=4)
-    return progress.end_epoch(recipe, val_loss, 0.5, seed=0)
+    return progress.end_epoch(recipe, val_loss, 0.5, seed=0, image_size=8)
 
 
 class Model:
@@ -76,7 +76,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     progress.add(loss=1.0, correct=1, images=1)
     progress.seconds = 2.0
     progress.spent = {"validation": 0.5, "step": 1.75}
-    row = progress.end_epoch(RECIPE, 0.7, 0.25, seed=7)
+    row = progress.end_epoch(RECIPE, 0.7, 0.25, seed=7, image_size=32)
     assert records.plain(row) == {
         "epoch": 1,
         "train_loss": 7 / 5,
@@ -87,6 +87,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
         "seconds": 2.5,
         "images_per_second": 2.5,
         "seed": 7,
+        "image_size": 32,
         "decoding_seconds": 0.0,
         "feeding_seconds": 0.0,
         "step_seconds": 1.75,
@@ -137,7 +138,7 @@ def test_no_two_moments_have_checkpoints_of_one_number():
         for _ in range(2):
             progress.add(1.0, 1, 1)
             numbers.append(progress.checkpoint)
-        progress.end_epoch(RECIPE, loss, 0.5, seed=0)
+        progress.end_epoch(RECIPE, loss, 0.5, seed=0, image_size=8)
         numbers.append(progress.checkpoint)
         assert progress.best_checkpoint == progress.checkpoint
     assert numbers == sorted(set(numbers))

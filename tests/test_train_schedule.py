@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import config, dataset
+from tiny_training import config, dataset, rows
 
 from rice_jax import config as configuration
-from rice_jax import models, train
+from rice_jax import models, nets, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import loop, schedule
@@ -70,6 +70,37 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     assert train.image_sizes(made) == ((224,) * 3 if flattens else (56, 56, 224))
     made.train.update(schedule="study", epochs=50)
     assert train.image_sizes(made) == (224,) * 50
+
+
+@pytest.mark.parametrize(
+    ("sizes", "grid", "images", "new"),
+    [
+        ((112,) * 4 + (224,), 0, "of 112 x 112 in epochs 1 to 4, of 224 x 224 in epoch 5", True),
+        ((56, 224, 224), 0, "of 56 x 56 in epoch 1, of 224 x 224 in epochs 2 to 3", True),
+        ((112, 112), 0, "of 112 x 112 in epochs 1 to 2", True),
+        ((56, 112), 56, "of 56 x 56 in epoch 1, of 112 x 112 in epoch 2", False),  # micro
+        ((28, 224), 56, "of 28 x 28 in epoch 1, of 224 x 224 in epoch 2", True),
+    ],
+)
+def test_what_is_learned_from_is_told_where_validation_is_of_another_size(sizes, grid, images, new):
+    told = nets.learned_from(sizes, 224, grid)
+    assert told.startswith(f"images {images}; validation is at 224 x 224")
+    assert told.endswith("which says little of a net that has not learned at that size yet") == new
+
+
+@pytest.mark.parametrize("sizes", [(), (224,), (224,) * 50])
+def test_nothing_is_told_where_all_images_are_whole(sizes):
+    assert nets.learned_from(sizes, 224, 0) == ""
+
+
+def test_a_training_tells_its_sizes_before_it_begins_and_in_each_row(tmp_path, capsys):
+    tiny = config(schedule="quick")
+    tiny.train.quick.update(shrink=(2, 1), epochs=(1, 2))
+    train.train(tiny, Run(tmp_path), dataset())
+    assert [row["image_size"] for row in rows(Run(tmp_path))] == ["8", "16", "16"]
+    said = capsys.readouterr().out
+    told = "final learns from images of 8 x 8 in epoch 1, of 16 x 16 in epochs 2 to 3; validation"
+    assert 0 <= said.index(told) < said.index("epoch   1/3")
 
 
 @pytest.mark.parametrize("name", ["study", "quick"])

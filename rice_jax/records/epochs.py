@@ -36,6 +36,8 @@ class EpochRow:
     """Of training."""
     seed: int | None = left_out()
     """The seed of this try: a net that begins again has another than its configuration."""
+    image_size: int | None = left_out()
+    """Height and width of the images that the net learned from."""
     decoding_seconds: float | None = left_out()
     """What the epoch's seconds went to, as all below (`train.progress.PARTS`)."""
     feeding_seconds: float | None = left_out()
@@ -57,7 +59,7 @@ class EpochRow:
         return {part: seconds for part, seconds in parts.items() if seconds is not None}
 
 
-_WHOLE = ("epoch", "seed")
+_WHOLE = ("epoch", "seed", "image_size")
 _KNOWN = {field.name for field in dataclasses.fields(EpochRow)}
 
 

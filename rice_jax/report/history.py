@@ -1,7 +1,7 @@
-"""What the rows of history.csv show: the best epoch, and where the learning rate changes."""
+"""What the rows of history.csv show: the best epoch, and where rate or image size change."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rice_jax.records import EpochRow
 from rice_jax.report import numbers
@@ -22,12 +22,17 @@ def best_label(best: EpochRow) -> str:
 
 def rate_changes(history: Sequence[EpochRow]) -> list[float]:
     """Where the learning rate changes: halfway from an epoch to the next."""
+    return _changes(history, lambda row: row.learning_rate)
+
+
+def _changes(history: Sequence[EpochRow], read: Callable[[EpochRow], float | None]) -> list[float]:
+    """Where a column changes; an empty cell is no change."""
     return [
         (before.epoch + after.epoch) / 2
         for before, after in itertools.pairwise(history)
-        if numbers.present(before.learning_rate)
-        and numbers.present(after.learning_rate)
-        and before.learning_rate != after.learning_rate
+        if numbers.present(read(before))
+        and numbers.present(read(after))
+        and read(before) != read(after)
     ]
 
 
@@ -41,3 +46,10 @@ def moments(history: Sequence[EpochRow]) -> list[float]:
     """`rate_changes`; none where the rate moves all the time: there is no moment to mark then."""
     changes = rate_changes(history)
     return [] if len(changes) == len(history) - 1 > 2 else changes
+
+
+def marks(history: Sequence[EpochRow]) -> dict[str, list[float]]:
+    """Where a line in the curves explains them, by what changes there; nothing for what stays."""
+    sizes = _changes(history, lambda row: row.image_size)
+    found = {"learning rate": moments(history), "image size": sizes}
+    return {changing: places for changing, places in found.items() if places}

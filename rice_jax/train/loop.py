@@ -108,8 +108,9 @@ class _Training:
         if not self.progress.finished(self.recipe):
             if jax.process_index() == 0:
                 start.forget_measured(self.run)
-            if heavy := told_of_large(self.config, max(self.schedule.sizes)):
-                self.display.say(heavy)
+            heavy = told_of_large(self.config, max(self.schedule.sizes))
+            for told in filter(None, (heavy, self.schedule.told(self.config))):
+                self.display.say(told)
             self.step = self._compiled()
             self.norms = Norms(self.config, self.module)
             self.measure = Evaluator(
@@ -259,7 +260,13 @@ class _Training:
             )
         accuracy = float(np.trace(confusion) / confusion.sum())
         self.progress.learning_rate = self._rate(self.progress.step - 1)
-        row = self.progress.end_epoch(self.recipe, loss, accuracy, seed=self._seed)
+        row = self.progress.end_epoch(
+            self.recipe,
+            loss,
+            accuracy,
+            seed=self._seed,
+            image_size=self.schedule.size(self.progress.epoch),
+        )
         self._look_for_collapse(row, diagnosis.chance(confusion))
         if again := self.progress.restarted(self.recipe):
             self._restart(again)

@@ -99,6 +99,7 @@ class Progress:
         val_accuracy: float,
         *,
         seed: int,
+        image_size: int,
     ) -> EpochRow:
         """Close the epoch under way: a row of history, then plateau and patience, as Keras's."""
         spent = {part: round(self.spent.get(part, 0.0), 3) for part in PARTS}
@@ -112,6 +113,7 @@ class Progress:
             seconds=round(self.seconds + self.spent.get("validation", 0.0), 3),
             images_per_second=round(self.images / max(self.seconds, 1e-9), 1),
             seed=seed,
+            image_size=image_size,
             **{f"{part}_seconds": seconds for part, seconds in spent.items()},
         )
         self.history.append(row)

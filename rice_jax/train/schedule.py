@@ -7,8 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
+from rice_jax import nets
 from rice_jax.errors import UserError
 from rice_jax.graph.remembered import remembered
 
@@ -45,6 +47,12 @@ class Schedule:
         if self.recipe.schedule == STUDY:
             return held
         return quick_rate(self.recipe, step, len(self.sizes) * self.steps_an_epoch)
+
+    def told(self, config: ml_collections.ConfigDict) -> str:
+        """What to say beforehand of images smaller than validation's; empty where none are."""
+        grid = config.model.get("grid", 0)
+        told = nets.learned_from(self.sizes, config.data.image_size, grid)
+        return told and f"{config.model.name} learns from {told}"
 
     def left(self, ended: int) -> float:
         """How many times the pixels of the newest of `ended` epochs are yet to be learnt from."""

@@ -1,7 +1,7 @@
 """How a net learned, and what it takes for what: curves and confusion matrices."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +13,8 @@ from rice_jax.records import EpochRow
 from rice_jax.report import history as histories
 from rice_jax.report import numbers, scales, style
 from rice_jax.report.confusion import Confused, gathered
+
+_DASHES = {"learning rate": ":", "image size": "--"}
 
 
 @style.styled
@@ -26,12 +28,11 @@ def curves(
         title: the figure's title.
         synthetic: whether the data is.
     """
-    changes = histories.rate_changes(history)
+    changes, marks = histories.rate_changes(history), histories.marks(history)
     heights = (4, 4, 2) if changes else (4, 4)
     figure = style.canvas(
-        style.WIDTH, 0.64 * sum(heights), title, legend_rows=1 + bool(histories.moments(history)),
-        synthetic=synthetic,
-    )  # fmt: skip
+        style.WIDTH, 0.64 * sum(heights), title, legend_rows=1 + len(marks), synthetic=synthetic
+    )
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     loss, accuracy = panels[:2]
     epochs = np.array([row.epoch for row in history], float)
@@ -49,7 +50,7 @@ def curves(
     if changes:
         log = histories.rate_in_steps(history)
         _learning_rate(panels[2], epochs, _numbers(r.learning_rate for r in history), log=log)
-    _mark_rate_changes(panels, history)
+    _mark_changes(panels, marks)
     _mark_best((loss, accuracy), histories.best_row(history))
     panels[-1].set_xlabel("epoch")
     if len(epochs):
@@ -57,7 +58,7 @@ def curves(
         room = 0.03 * (last - first)
         panels[-1].set_xlim(first - room, last + room)
         panels[-1].set_xticks(scales.epoch_ticks(first, epochs[-1]))
-    style.legend_above(figure, loss, columns=2 if histories.moments(history) else 3)
+    style.legend_above(figure, loss, columns=2 if marks else 3)
     figure.align_ylabels()
     return figure
 
@@ -108,11 +109,12 @@ def _apart(rates: np.ndarray, ratio: float) -> list[float]:
     return chosen
 
 
-def _mark_rate_changes(axes: Sequence[Axes], history: Sequence[EpochRow]) -> None:
-    for number, epoch in enumerate(histories.moments(history)):
-        for panel in axes:
-            label = "rate change" if number == 0 else None
-            panel.axvline(epoch, color=style.GREY, lw=1, ls=":", label=label)
+def _mark_changes(axes: Sequence[Axes], marks: Mapping[str, Sequence[float]]) -> None:
+    for changing, dashes in _DASHES.items():
+        for number, epoch in enumerate(marks.get(changing, ())):
+            for panel in axes:
+                label = f"{changing} changes" if number == 0 else None
+                panel.axvline(epoch, color=style.GREY, lw=1, ls=dashes, label=label)
 
 
 def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:

@@ -15,6 +15,8 @@ _WIDTH, _HEIGHT = 440, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 428, 10, 222
 _MARKED = 60  # epochs up to which each has a mark
 _STAR = "M0-9 2.1-2.9 8.6-2.8 3.4 1.1 5.3 7.3 0 3.6-5.3 7.3-3.4 1.1-8.6-2.8-2.1-2.9Z"
+_CLASSES = {"learning rate": "pace", "image size": "size"}
+"""By what changes, how the style sheet calls its line."""
 
 Read = Callable[[EpochRow], float | None]
 """A column of history.csv."""
@@ -36,7 +38,8 @@ class _Panel:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[_Line]
-    changes: list[float]
+    marks: list[tuple[str, float]]
+    """Class and place of each line upright."""
     star: tuple[float, float] | None = None
 
 
@@ -45,7 +48,6 @@ def curves(history: Sequence[EpochRow]) -> Markup:
     if not history:
         return Markup()
     best = histories.best_row(history)
-    changes, moments = histories.rate_changes(history), histories.moments(history)
     loss: _Columns = {
         "train": (lambda row: row.train_loss, 1.0),
         "validation": (lambda row: row.val_loss, 1.0),
@@ -58,14 +60,14 @@ def curves(history: Sequence[EpochRow]) -> Markup:
         _panel("loss (nats)", history, loss, log=scales.is_log(_values(history, loss))),
         _panel("accuracy (%)", history, accuracy, log=False),
     ]
-    if changes:
+    if histories.rate_changes(history):
         rate: _Columns = {"rate": (lambda row: row.learning_rate, 1.0)}
         panels.append(_panel("learning rate", history, rate, log=histories.rate_in_steps(history)))
     return render(
         "curves.html",
         panels=panels,
         best=best and histories.best_label(best),
-        changes=moments,
+        marks=[(changing, _CLASSES[changing]) for changing in histories.marks(history)],
         star=Markup(_STAR),
         width=_WIDTH,
         height=_HEIGHT,
@@ -120,7 +122,11 @@ def _panel(title: str, history: Sequence[EpochRow], columns: _Columns, *, log: b
         [(x(tick), f"{tick:g}") for tick in scales.epoch_ticks(first, epochs[-1])],
         [(y(tick), f"{tick:g}") for tick in ticks],
         lines,
-        [x(epoch) for epoch in histories.moments(history)],
+        [
+            (_CLASSES[changing], x(epoch))
+            for changing, places in histories.marks(history).items()
+            for epoch in places
+        ],
         star,
     )
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rice_jax import nets
 from rice_jax.records import Result, Scores, SummaryFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
@@ -29,6 +30,8 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
             f"{numbers.percent(summary.val_accuracy)} (training "
             f"{numbers.percent(summary.train_accuracy)}). Its weights are the run's."
         )
+    if learned := _sizes(record):
+        parts.append(f"It learned from {learned}.")
     rates = [row.learning_rate for row in record.history]
     changes = [
         f"to {rate:.2g} at epoch {row.epoch}"
@@ -45,6 +48,15 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
         parts.append(f"The learning rate went from {known[0]:.2g} {', '.join(changes)}.")
     parts.append(picture("Loss, accuracy and learning rate by epoch", "curves.png"))
     return parts
+
+
+def _sizes(record: Record) -> str:
+    """Which epochs learned from which images; empty where all were whole, or that is not known."""
+    sizes = [row.image_size for row in record.history if row.image_size is not None]
+    model, images = record.config.config["model"], record.config.config["data"]
+    if len(sizes) < len(record.history):
+        return ""
+    return nets.learned_from(sizes, images["image_size"], model.get("grid", 0))
 
 
 def evaluation(run: Run, record: Record) -> list[Section]:
