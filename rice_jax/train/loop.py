@@ -25,6 +25,7 @@ from rice_jax.train.feed import Feed, Lagged, data_mesh, told_of_large
 from rice_jax.train.interrupt import Interrupt, interruptible
 from rice_jax.train.norms import Norms, images_looked_at
 from rice_jax.train.progress import Progress
+from rice_jax.train.reading import Reading
 from rice_jax.train.step import Metrics, train_step, training_inputs
 
 _SAVE, _STOP = 1, 2  # signals between processes: a checkpoint is due, a process was told to stop
@@ -92,6 +93,7 @@ class _Training:
             weights.image_sizes(config),
             schedule.images(config.train, len(self.splits["train"])),
         )
+        self.reading = Reading(config, self.splits["train"], self.schedule)
         self.mesh = data_mesh()
         self.feed = Feed(self.mesh, config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
@@ -211,7 +213,7 @@ class _Training:
 
     def _awaited(self) -> Iterator[data.Batch]:
         """The rest of the epoch's batches of this process."""
-        batches = self._batches(self.feed.shard)
+        batches = self.reading.batches(self.progress, self._seed, self.feed.shard)
         while True:
             with self.progress.timed("decoding"):
                 batch = next(batches, None)
@@ -294,7 +296,7 @@ class _Training:
         if not diagnosis.rests_at(chance, row.train_loss, row.val_loss):
             self.progress.rest(0, silent=False)
             return
-        images, labels = self._next_examples()
+        images, labels = self.reading.examples(self.progress, self._seed)
         found = diagnosis.collapse(
             self.module,
             self._host_params(),
@@ -326,7 +328,7 @@ class _Training:
 
     def _not_finite(self) -> str:
         """Do the step that failed once more, slowly, to say where."""
-        pixels, labels = self._next_examples()
+        pixels, labels = self.reading.examples(self.progress, self._seed)
         images, dropout_key = training_inputs(
             pixels,
             seed=self._seed,
@@ -347,27 +349,6 @@ class _Training:
         stands = f"epoch {best} stays the best; " if best else ""
         field = "quick.peak_rate" if self.recipe.schedule == schedule.QUICK else "learning_rate"
         return f"{stands}try a lower --config.train.{field} in another --workdir"
-
-    def _batches(self, shard: tuple[int, int]) -> Iterator[data.Batch]:
-        """The rest of the epoch's batches, the next one first."""
-        return data.batches(
-            self.splits["train"],
-            self.feed.batch_size,
-            image_size=self.schedule.size(self.progress.epoch),
-            whole_size=self.config.data.image_size,
-            seed=self._seed,
-            epoch=self.progress.epoch,
-            first_batch=self.progress.batch,
-            shard=shard,
-            limit=self.recipe.images,
-            workers=self.config.data.workers,
-        )
-
-    def _next_examples(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images (uint8) and labels of the next batch as a whole, in every process."""
-        batch = next(self._batches((0, 1)))
-        real = batch["weight"] > 0
-        return batch["image"][real], batch["label"][real]
 
     def _host_params(self) -> state.Params:
         return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), self.state.params)
