@@ -71,7 +71,7 @@ class Picking(nn.Module):
 
 class PartNNX(nnx.Module):
     def __init__(self, pick):
-        self.pick = nnx.static(pick)
+        self.pick = pick
         self.gain = nnx.Param(jnp.ones(()))
 
     def __call__(self, x):

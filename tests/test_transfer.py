@@ -62,7 +62,7 @@ def norm(tree):
 
 def state(tree):
     moments = jax.tree.map(np.zeros_like, tree["params"])
-    return tree | {"opt_state": {"0": {"mu": moments}}, "step": np.int32(3)}
+    return tree | {"opt_state": {"0": {"mu": moments}}, "step": np.array(3, np.int32)}
 
 
 def as_nnx(tree):

@@ -230,7 +230,7 @@ def among(channels: np.ndarray, chosen: Chosen) -> np.ndarray:
 def _whole_numbers(path: str, indices: Any) -> list[int]:
     """Indices of filters; UserError where they are none."""
     try:
-        given = [index for index in indices if not isinstance(index, bool)]
+        given = [index for index in indices if not isinstance(index, bool | np.bool_)]
         numbers = [operator.index(index) for index in given]
         if len(numbers) == len(indices):
             return numbers
