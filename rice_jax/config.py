@@ -69,8 +69,8 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "data.workers": Field(0, "threads that make batches; 0 for one a core", Whole(0, 1024)),
         "train.schedule": Field(
             "study",
-            "'study': the fields from learning_rate to stop_patience; 'quick': those of quick "
-            "instead, for people without hours",
+            "'study': epochs, learning_rate, plateau_* and stop_patience; 'quick': the fields of "
+            "quick instead, for people without hours",
             Word(("study", "quick")),
         ),
         "train.epochs": Field(

@@ -243,6 +243,31 @@ def test_help_lists_every_field_with_meaning_and_bounds(answers):
     assert "from 0 to below 1 [default: 0.05]" in " ".join(section.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "decided"),
+    [
+        ("prune", "epochs quick.epochs quick.shrink"),
+        (
+            "lighten",
+            "epochs learning_rate schedule stop_patience plateau_factor plateau_patience "
+            "plateau_min_delta quick.epochs quick.shrink validation_augmented",
+        ),
+        ("reproduce", "frozen"),
+    ],
+)
+def test_help_lists_no_field_that_the_command_refuses(answers, name, decided):
+    section = answers[f"{name} --help"][1].partition("Configuration,")[2]
+    told = {line.split()[0] for line in section.splitlines()[1:] if line[:3].strip()}
+    others = {field for field in configuration.FIELDS if not field.startswith("model.")}
+    assert told == others - {f"train.{field}" for field in decided.split()}
+    text = " ".join(section.split())
+    assert ("[default: the run's]" in text) == ("[default: 224]" not in text) == (name in RUNS)
+
+
+RUNS = ("prune", "lighten")
+"""Commands that begin with what a run's own config.json says."""
+
+
 def test_the_words_that_options_offer_are_those_that_the_jobs_know():
     assert tuple(stages.STAGES) == train_command.STAGES
     assert set(prune.CRITERIA) == set(prune_command.CRITERIA)

@@ -1,11 +1,12 @@
 """rice-jax lighten: the lightest run within a margin of a trained one's accuracy."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from rice_jax.bounds import MOST_EPOCHS, Real, Several, Switch, Text, Whole, Word
+from rice_jax.bounds import MOST_EPOCHS, Field, Real, Several, Switch, Text, Whole, Word
 from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.commands.prune import CRITERIA
@@ -29,7 +30,13 @@ _JUDGED = {
 """Options that say what goes, and the steps that ask."""
 
 
-@click.command(cls=Command, fields=settings.of_all_nets)
+def _fields() -> dict[str, Field]:
+    fields = settings.of_a_run(_ITS_OWN)
+    taught = dataclasses.replace(fields["train.teacher"], default="the run itself")
+    return fields | {"train.teacher": taught}
+
+
+@click.command(cls=Command, fields=_fields)
 @option("--workdir", Text("a folder"), "The trained run", completion="dir")
 @option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
@@ -83,8 +90,8 @@ def lighten(
     report.md there tell all that were tried. Each is a run in DIR2/candidates. The same command
     given again goes on where it stopped.
 
-    Every field of the run's configuration can be set, as --config.train.augment=true or
-    --config.train.images=6000.
+    The fields of the run's configuration that stand below can be set, as
+    --config.train.augment=true or --config.train.images=6000.
     """
     parent = settings.existing_run(workdir, config)
     chosen, given = settings.chosen(None, workdir, fields)

@@ -23,7 +23,7 @@ _ITS_OWN = dict.fromkeys(
 _IDLE_IN_SUGGEST = ("convention", "split", "tail_margin", "teach")
 
 
-@click.command(cls=Command, fields=settings.of_all_nets)
+@click.command(cls=Command, fields=lambda: settings.of_a_run(_ITS_OWN))
 @option("--workdir", Text("a folder"), "The trained run", completion="dir")
 @option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
@@ -87,7 +87,8 @@ def prune(
     The folder --out is a run as any other: it can be trained, evaluated, profiled, inspected,
     pruned and exported.
 
-    Every field of the run's configuration can be set, as --config.train.augment=true.
+    The fields of the run's configuration that stand below can be set, as
+    --config.train.augment=true.
     """
     parent = settings.existing_run(workdir, config)
     chosen, given = settings.chosen(None, workdir, fields)

@@ -43,7 +43,7 @@ def reproduce(
     and the others go on. vgg16 and vgg_light join in where --imagenet names the file of weights
     that they start from.
 
-    Every field but the model's own can be set, for all nets alike.
+    The fields below can be set, for all nets alike.
     """
     imagenet = imagenet and os.path.expanduser(imagenet)
     if imagenet and not os.path.isfile(imagenet):

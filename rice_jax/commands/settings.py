@@ -62,6 +62,15 @@ def shared() -> dict[str, Field]:
     }
 
 
+def of_a_run(decided: Iterable[str]) -> dict[str, Field]:
+    """The fields that may be set over a run's, for --help: its net stays, and what is `decided`."""
+    return {
+        name: dataclasses.replace(field, default="the run's")
+        for name, field in configuration.FIELDS.items()
+        if name not in decided and not name.startswith("model.")
+    }
+
+
 def images() -> dict[str, Field]:
     """The fields that say which images, where an exported file tells their size and split."""
     told = ("data.image_size", "data.split_seed")

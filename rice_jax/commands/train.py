@@ -43,6 +43,9 @@ def train(
     that come with the package, and the run starts from the zoo's net where there is one of that
     name. The same command given again goes on where the run in --workdir stands; then --config
     may be left out.
+
+    The defaults below are the study's recipe. micro and nano have one of their own, and vgg16 and
+    vgg_light layers that do not learn: config.json in the run's folder tells it all.
     """
     found, given = settings.chosen(config, workdir, fields)
     if config and "train" in stages and settings.lacks_weights(found):
