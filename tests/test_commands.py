@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -260,12 +261,19 @@ def test_help_lists_no_field_that_the_command_refuses(answers, name, decided):
     told = {line.split()[0] for line in section.splitlines()[1:] if line[:3].strip()}
     others = {field for field in configuration.FIELDS if not field.startswith("model.")}
     assert told == others - {f"train.{field}" for field in decided.split()}
-    text = " ".join(section.split())
-    assert ("[default: the run's]" in text) == ("[default: 224]" not in text) == (name in RUNS)
 
 
-RUNS = ("prune", "lighten")
-"""Commands that begin with what a run's own config.json says."""
+@pytest.mark.parametrize(
+    ("name", "defaults"),
+    [
+        ("prune", {"the run's"}),
+        ("lighten", {"the run's", "the run itself"}),  # its teacher
+        ("export", {"the run's"}),
+    ],
+)
+def test_help_tells_of_a_run_s_own_fields_where_these_hold(answers, name, defaults):
+    section = answers[f"{name} --help"][1].partition("Configuration,")[2]
+    assert set(re.findall(r"\[default: ([^]]*)\]", " ".join(section.split()))) == defaults
 
 
 def test_the_words_that_options_offer_are_those_that_the_jobs_know():

@@ -1,5 +1,6 @@
 """rice-jax export: a trained net as a file."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,12 @@ _SUFFIXES = (".stablehlo", ".onnx", ".tflite")
 
 
 def _images() -> dict[str, Field]:
-    """The fields that say which images --int8 looks at."""
-    return {name: field for name, field in settings.images().items() if name != "eval.path"}
+    """The fields that say which images --int8 looks at; the run's own where none is given."""
+    return {
+        name: dataclasses.replace(field, default=settings.THE_RUNS)
+        for name, field in settings.images().items()
+        if name not in ("eval.path", "data.keep_decoded")  # a few images are decoded each time
+    }
 
 
 @click.command(cls=Command, fields=_images)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 _LARGEST = 1 << 20
+THE_RUNS = "the run's"
+"""What --help tells for the default of a field where a command begins with a run's own."""
 _PREFIXES = ("--config.", "--noconfig.", "-config.", "-noconfig.")
 
 
@@ -65,7 +67,7 @@ def shared() -> dict[str, Field]:
 def of_a_run(decided: Iterable[str]) -> dict[str, Field]:
     """The fields that may be set over a run's, for --help: its net stays, and what is `decided`."""
     return {
-        name: dataclasses.replace(field, default="the run's")
+        name: dataclasses.replace(field, default=THE_RUNS)
         for name, field in configuration.FIELDS.items()
         if name not in decided and not name.startswith("model.")
     }
