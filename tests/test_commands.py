@@ -105,6 +105,10 @@ MISTAKES = [
     ("prune --workdir=run --suggest --split=test --teach", "leave out --split, --teach"),
     ("prune --workdir=run --suggest --max_flops=1M --drop=dead", "leave out --drop, --max_flops"),
     ("prune --workdir=run --suggest --finetune_epochs=1", "leave out --finetune_epochs"),
+    (
+        "prune --workdir=run --suggest --config.train.epochs=9 --config.train.quick.shrink=1,1",
+        "leave out --config.train.epochs, --config.train.quick.shrink",
+    ),
     ("prune --workdir=run --suggest --config.train.epochs=0", "epochs=0: give a whole number"),
     ("prune --workdir=damaged --suggest", "config.json is damaged"),
     ("lighten", "--workdir is missing"),

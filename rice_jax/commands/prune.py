@@ -1,6 +1,6 @@
 """rice-jax prune: a lighter run out of a trained one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -97,7 +97,7 @@ def prune(
     if teach:
         chosen.train.teacher = str(parent)
     if suggest:
-        _leave_open(asked)
+        _leave_open(asked, given)
     else:
         _hold_together(out, asked)
         _refuse_idle(asked)
@@ -124,12 +124,13 @@ def prune(
     return job
 
 
-def _leave_open(asked: Mapping[str, Any]) -> None:
-    """UserError for options that say what --suggest is to find out."""
+def _leave_open(asked: Mapping[str, Any], fields: Iterable[str]) -> None:
+    """UserError for options and fields that say what --suggest is to find out, or of training."""
     others = ("drop", "max_flops", "max_params", "max_filters", "drop_layers", "baselines", "seeds")
     given = [f"--{name}" for name in (*others, "finetune_epochs") if asked[name]]
     given += ["--steps"] if asked["steps"] > 1 else []
     given += [f"--{name}" for name in options.given() if name in _IDLE_IN_SUGGEST]
+    given += [f"--config.{name}" for name in fields if name in _ITS_OWN]
     if given:
         raise UserError(
             "--suggest tries budgets of its own, without training: leave out " + ", ".join(given)
