@@ -53,6 +53,19 @@ def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
     assert "as many epochs (7)" in text_of(run)
 
 
+def test_seeds_whose_nets_cost_otherwise_are_told_from_the_least_to_the_most(tmp_path):
+    """No seed's figure stands for those of the others, in whatever order they ran."""
+    accuracy = {"mean": 0.9, "spread": 0.01}
+    cost = (1300, 1234, 1250)
+    runs = [
+        {"seed": seed, "flops": flops, "clean": 0.9, "augmented": 0.5}
+        for seed, flops in enumerate(cost)
+    ]
+    ways = {"random": {"clean": accuracy, "augmented": accuracy, "runs": runs}}
+    run = make_run(tmp_path, prune=PRUNED, variants={"epochs": 7, "variants": ways})
+    assert "| 1,234 to 1,300 | 3 |" in text_of(run)
+
+
 def test_a_pruned_net_whose_flops_lack_something_is_marked(tmp_path):
     lacking = {name: PRUNED[name] | {"uncounted": 1} for name in ("before", "after")}
     text = text_of(make_run(tmp_path, prune=PRUNED | lacking))

@@ -78,9 +78,10 @@ def _compare(
     records.write(out, variants)
     report.write(out)
     for name, row in table.items():
+        flops = " to ".join(f"{each:,}" for each in dict.fromkeys(row.flops))
         print(
             f"{name}: clean {_told(row.clean)}, augmented {_told(row.augmented)}, "
-            f"{row.runs[0].flops:,} FLOPs, seed {', '.join(str(run.seed) for run in row.runs)}"
+            f"{flops} FLOPs, seed {', '.join(str(run.seed) for run in row.runs)}"
         )
 
 

@@ -141,6 +141,12 @@ class VariantTold:
     augmented: Mean
     latency: Mean | None = None
 
+    @property
+    def flops(self) -> tuple[int, int]:
+        """The fewest and the most: a budget is undershot by each seed as its own filters allow."""
+        each = [run.flops for run in self.runs]
+        return min(each), max(each)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VariantsFile(FileRecord):

@@ -104,7 +104,7 @@ def _variants(variants: VariantsFile) -> str:
             f"this one ({markdown.code(name)})"
             if number == 0
             else _WAYS.get(name, markdown.code(name)),
-            numbers.count(row.runs[0].flops),
+            " to ".join(map(numbers.count, dict.fromkeys(row.flops))),
             str(len(row.runs)),
             *map(_accuracy, (row.clean, row.augmented)),
             *_speed(row.latency, variants.whole_latency_seconds),
