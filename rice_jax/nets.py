@@ -5,7 +5,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -182,9 +182,16 @@ SUPPLIED = ("dtype", "first_image")
 LEARNS = ("train", "training", "is_training")
 STAYS = ("deterministic", "use_running_average")
 """By which a net of one's own is told that it learns now, and that it does not."""
+CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "num_outputs")
+"""By which a net of one's own may call how many classes its head tells apart, the first it has."""
 OWN = "own"
 """The kind of a net of the user's own."""
 _OWN: dict[str, Net] = {}
+
+
+def classes_field(names: Container[str]) -> str | None:
+    """How a net of one's own with such fields calls the number of its classes."""
+    return next((name for name in CLASSES if name in names), None)
 
 
 def add(name: str, net: Net) -> None:

@@ -37,7 +37,8 @@ def configuration(
             `use_running_average`, and gives logits (N, classes). Its fields (of NNX what its class
             is made with, beside rngs), but for dtype, first_image and those five, are the
             configuration's under config.model: numbers, words, switches, or tuples of these.
-            `classes` has to be one: the images decide it.
+            `classes` has to be one, or another of `nets.CLASSES`, which config.model.classes then
+            is: the images decide it.
         name: of the net; by default the class's, in small letters.
         recipe: fields of the configuration that are not as in the study's, as 'train.schedule'.
         frozen: paths of layers that training leaves as they are.
@@ -59,14 +60,20 @@ def configuration(
         raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
     if not (output is None or isinstance(output, str | int) or callable(output)):
         raise UserError(f"output={output!r}: give a key, an attribute, an index, or a function")
-    own = {each: _field(each, value) for each, value in _values(module, fields).items()}
+    values = _values(module, fields)
+    classes = nets.classes_field(values)
+    values = {"classes" if each == classes else each: value for each, value in values.items()}
+    own = {each: _field(each, value) for each, value in values.items()}
     if output is not None and "output" in own:
         raise UserError(
             f"{module.__name__}.output is a field of its own, and output= says which of several "
             "outputs are the logits: set config.model.output of what configuration gives"
         )
-    if "classes" not in own:
-        raise UserError(f"{module.__name__} has no field classes: how many the head tells apart")
+    if classes is None:
+        raise UserError(
+            f"{module.__name__} has no field classes, how many the head tells apart, which the "
+            f"images decide: give it one (it may be called {', '.join(nets.CLASSES[1:])} as well)"
+        )
     own["grid"] = nets.GRID
     own["narrowed"] = Field(
         "", "the widths that pruning left, where fewer", Text("as prune has it")
@@ -109,7 +116,7 @@ def _values(module: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = given[name]
         elif default is not dataclasses.MISSING:
             values[name] = default
-        elif name == "classes":
+        elif name == nets.classes_field(defaults):
             values[name] = 5
         else:
             raise UserError(f"{module.__name__}.{name} has no value: give {name}=")

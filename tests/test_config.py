@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rice_jax import config, configs, models
+from rice_jax import config, configs, models, nets
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
@@ -122,3 +122,14 @@ def test_epochs_that_do_not_fit_the_sizes_are_told_with_what_does(shrink, epochs
         config.check(made)
     made.train.quick.epochs = tuple(map(int, given.split(",")))
     config.check(made)
+
+
+@pytest.mark.parametrize("known", [(), ("first", "second")])
+def test_a_run_of_an_unknown_net_says_what_its_file_has_to_do(tmp_path, monkeypatch, known):
+    """One that was given and makes other nets is not asked for again."""
+    monkeypatch.setattr(nets, "_OWN", dict.fromkeys(known, nets.get("final")))
+    (tmp_path / "config.json").write_text('{"config": {"model": {"name": "third"}}}')
+    with pytest.raises(UserError, match="'third' is none of the package's") as refused:
+        config.read(Run(tmp_path))
+    asked, makes = "--config=FILE" in str(refused.value), "nor first, second" in str(refused.value)
+    assert (asked, makes) == (not known, bool(known))

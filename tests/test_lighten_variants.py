@@ -88,7 +88,9 @@ def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, cap
     assert l1["latency"]["mean"] == pytest.approx(0.0008)
     told = capsys.readouterr().out
     assert "l1: clean 0.8000 +- 0.1414, augmented 0.4000 +- 0.0707, 1,000 FLOPs" in told
-    assert "random: clean 0.6000 +- 0.0000, augmented 0.3000 +- 0.0000, 1,000 to 1,050 FLOPs" in told
+    assert (
+        "random: clean 0.6000 +- 0.0000, augmented 0.3000 +- 0.0000, 1,000 to 1,050 FLOPs" in told
+    )
     assert reported == [out]
 
 

@@ -161,6 +161,13 @@ def test_a_net_that_cannot_learn_ends_training_unless_a_warning_is_all_that_is_a
     assert progress.finished(asked("stop")) == "the net does not learn"
 
 
+def test_a_patience_of_one_epoch_is_told_as_one():
+    for epochs, told in ((1, "an epoch"), (2, "2 epochs")):
+        recipe = types.SimpleNamespace(**{**vars(RECIPE), "stop_patience": epochs})
+        progress = Progress(learning_rate=1e-3, epoch=3, stop_wait=epochs)
+        assert progress.finished(recipe) == f"no better validation loss for {told}"
+
+
 def test_what_ended_is_not_finished_where_it_is_to_begin_again():
     """Whatever it was told when it ended, and however many epochs it had."""
     progress = Progress(learning_rate=1e-3, collapsed=True, epoch=50, stop_wait=5)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import added, normalised
 from rice_jax.models.traced import Traced
-from rice_jax.nets import LEARNS, STAYS, SUPPLIED
+from rice_jax.nets import LEARNS, STAYS, SUPPLIED, classes_field
 
 
 class Own(Traced, Narrowed):
@@ -55,6 +55,7 @@ class Own(Traced, Narrowed):
             )
         own: dict[str, Any] = {"widths": FrozenDict(), **smaller}
         still = told(_modes(module), train=False)
+        fields = with_classes(_fields(module), fields)
         return cls(Held(module(**still, **fields)), **own, dtype=dtype, grid=grid, output=output)
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -66,7 +67,8 @@ class Own(Traced, Narrowed):
         x = shrunk(x, self.grid)
         with nn.intercept_methods(self._instead):
             result = self.run(module.clone(parent=self.scope, **given), x, **called)
-        return as_logits(result, self.output, x, type(module), getattr(module, "classes", None))
+        classes = getattr(module, classes_field(_fields(type(module))) or "", None)
+        return as_logits(result, self.output, x, type(module), classes)
 
     @nn.nowrap
     def _instead(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -123,6 +125,12 @@ def _fields(module: type[nn.Module]) -> frozenset[str]:
 def _modes(module: type[nn.Module]) -> frozenset[str]:
     """The fields that may tell a net whether it learns: of two ways that Flax has, it takes one."""
     return _fields(module) - inspect.signature(module.__call__).parameters.keys()  # type: ignore[operator]
+
+
+def with_classes(names: Container[str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a net, the number of its classes by the name that it has for it."""
+    own = classes_field(names) or "classes"
+    return {own if name == "classes" else name: value for name, value in fields.items()}
 
 
 def told(names: Container[str], train: bool) -> dict[str, bool]:

@@ -22,7 +22,7 @@ from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.models.layers import dropped, shrunk
-from rice_jax.models.own import as_logits, told, what_is_left
+from rice_jax.models.own import as_logits, told, what_is_left, with_classes
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -31,6 +31,7 @@ from rice_jax.models.statistics import (
     require_last_axis,
 )
 from rice_jax.models.traced import Traced
+from rice_jax.nets import classes_field
 
 _OF_NNX = ("mean", "var")
 """What NNX calls a norm's statistics; training's names are `STATISTICS`."""
@@ -87,7 +88,7 @@ class OwnNNX(Traced, Bridged):
                 f"config.train.dtype: {module.__name__} takes no dtype= for its activations"
             )
         given = {"dtype": dtype} if "dtype" in takes else {}
-        made = Made(module, FrozenDict({**fields, **given}))
+        made = Made(module, FrozenDict({**with_classes(takes, fields), **given}))
         return cls(**smaller, made=made, dtype=dtype, grid=grid, output=output)
 
     @nn.compact
@@ -108,7 +109,7 @@ class OwnNNX(Traced, Bridged):
         finally:
             _CALLED.reset(before)
         self._leave(module, train=train)
-        classes = self.made.fields.get("classes")
+        classes = self.made.fields.get(classes_field(self.made.fields) or "")
         return as_logits(result, self.output, x, self.made.cls, classes)
 
     @nn.nowrap

@@ -135,7 +135,8 @@ class Progress:
             return f"the net does not learn{tries}"
         patient = recipe.schedule != schedule.STUDY
         if not patient and self.epoch > 1 and self.stop_wait >= recipe.stop_patience:
-            return f"no better validation loss for {self.stop_wait} epochs"
+            epochs = f"{self.stop_wait} epochs" if self.stop_wait > 1 else "an epoch"
+            return f"no better validation loss for {epochs}"
         if self.epoch >= (planned := schedule.epochs(recipe)):
             return f"all {planned} epochs done" if planned > 1 else "its one epoch is done"
         return None
