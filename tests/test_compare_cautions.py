@@ -6,7 +6,7 @@ import json
 import pytest
 from compared_runs import read, run_of
 from report_drawing import drawn_texts
-from report_runs import make_run, profile, scored
+from report_runs import PRUNED, make_run, profile, scored
 
 from rice_jax.report.comparison import choice, compared, comparing, figures
 from rice_jax.report.comparison.cautions import cautions
@@ -207,3 +207,14 @@ def test_images_of_no_test_split_are_said(tmp_path):
         run.write_json("evaluation.json", EVALUATED | {"path": "my_field"})
     text = told(read(*runs))
     assert "**Not the test split.** Evaluated on `my_field`: the study's figures" in text
+
+
+def test_of_names_that_have_commas_each_is_told_from_the_next(tmp_path):
+    """A pruned net's and an exported file's have them: 'cnn, pruned, final' may be two or three."""
+    account = {"request": {"parent": "cnn"}, "certificate": PRUNED["certificate"]}
+    half = run_of(tmp_path / "half", "cnn", 200, 100, clean=200, prune=account)
+    whole = run_of(tmp_path / "whole", "final", 200, 90, clean=200)
+    names = told(read(half, whole)).partition("**Not learned:** ")[2].partition(". No better")[0]
+    assert set(names.split("; ")) == {"cnn, pruned", "final"}
+    assert compared.listed(["cnn", "final"]) == "cnn, final"
+    assert compared.listed(["CPU, LiteRT", "cpu"]) == "CPU, LiteRT; cpu"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from rice_jax.report import markdown
-from rice_jax.report.comparison.compared import Compared, NetRuns
+from rice_jax.report.comparison.compared import Compared, NetRuns, listed
 
 
 def cautions(nets: Sequence[NetRuns]) -> list[str]:
@@ -127,4 +127,4 @@ def _with_epochs(net: NetRuns) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(markdown.escape(name) for name in names)
+    return listed(map(markdown.escape, names))

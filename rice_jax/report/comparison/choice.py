@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from rice_jax.report.comparison.compared import NetRuns
+from rice_jax.report.comparison.compared import NetRuns, listed
 
 ACCURACY = "augmented_accuracy"
 _GOALS = ((ACCURACY, -1), ("flops_study", 1), ("latency_seconds", 1))
@@ -47,9 +47,9 @@ def pareto_front(nets: Sequence[NetRuns]) -> Front:
     reason = ""
     without = [net.label for net in nets if net.mean("latency_seconds") is None]
     if without:
-        reason = f"it was not measured for {', '.join(without)}"
+        reason = f"it was not measured for {listed(without)}"
     elif len(devices(nets)) > 1:
-        reason = f"it was measured on several devices ({', '.join(devices(nets))})"
+        reason = f"it was measured on several devices ({listed(devices(nets))})"
     if reason:
         measures.remove("latency_seconds")
     signs = dict(_GOALS)

@@ -5,7 +5,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rice_jax.errors import UserError
 from rice_jax.files import resolved
@@ -155,3 +155,9 @@ def _at_chance(record: Record) -> bool:
     chance = 1 / len(clean.per_class)
     error = math.sqrt(chance * (1 - chance) / clean.images)
     return clean.accuracy <= chance + 2 * error
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names one after the other; of nets as 'final, pruned', which have commas, by semicolons."""
+    names = list(names)
+    return ("; " if any("," in name for name in names) else ", ").join(names)

@@ -9,7 +9,7 @@ from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
 from rice_jax.report.comparison.cautions import cautions, incomparable
 from rice_jax.report.comparison.choice import ACCURACY, Front, Recommended
-from rice_jax.report.comparison.compared import NetRuns
+from rice_jax.report.comparison.compared import NetRuns, listed
 from rice_jax.report.comparison.figures import WITHOUT_FINAL
 from rice_jax.report.page import Section, Shown
 from rice_jax.report.page.overview import stage_command
@@ -254,7 +254,7 @@ def _unreported(nets: Sequence[NetRuns]) -> str:
     if not labels:
         return ""
     return (
-        f"No figure of the study's stands beside {', '.join(labels)}: it reports its eight nets "
+        f"No figure of the study's stands beside {listed(labels)}: it reports its eight nets "
         "whole, on images of 224 x 224 pixels."
     )
 
