@@ -1,16 +1,18 @@
 """Nets in 8-bit integers: what they are calibrated on, and how near to float32 they stay."""
 
+import types
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training
 
 from rice_jax import export, models
 from rice_jax.errors import UserError
-from rice_jax.export import exporting, int8, runtimes
+from rice_jax.export import correction, exporting, flatbuffer, int8, runtimes
 from rice_jax.export.sample import EvenSample
 from rice_jax.run import Run
 
@@ -67,34 +69,152 @@ def test_int8_holds_the_range_of_every_image_wherever_it_comes(name):
     params = net.init(jax.random.key(0), bright)["params"]
     make, quantize = QUANTIZED[name]
     whole = make(net, params, 6)
-    first, last = ([bright, dim], [dim, bright])
-    content = quantize(whole, first)
-    assert content == quantize(whole, last)
-    found = runtimes.opened(name, content)(bright)
     exact = np.asarray(net.apply({"params": params}, bright))
+    for order in ([bright, dim], [dim, bright]):
+        found = runtimes.opened(name, quantize(whole, order))(bright)
+        assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
+def apart(content, net, params, images):
+    """Mean divergence of the answers, in nats."""
+    exact = np.asarray(jax.nn.softmax(net.apply({"params": params}, images)))
+    found = np.asarray(jax.nn.log_softmax(runtimes.tflite(content)(images)))
+    return float(np.mean(np.sum(exact * (np.log(exact) - found), axis=1)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_biases_of_an_int8_tflite_are_corrected_where_that_is_nearer_to_float32(seed, monkeypatch):
+    pytest.importorskip("ai_edge_quantizer")
+    net = models.build("nano", convolutions=(3, 4), grid=8, dense=4)
+    images = np.random.default_rng(seed).random((20, 8, 8, 3), dtype=np.float32) ** 4
+    params = net.init(jax.random.key(seed), images)["params"]
+    params = jax.tree.map(lambda leaf: 3 * leaf + 0.01, params)
+    whole = export.to_tflite(net, params, 8, to_be_quantized=True)
+    chosen = int8.quantized_tflite(whole, [images])
+    made = []
+
+    def remembered(content, *given):
+        made.extend([content, correction.corrected(content, *given)])
+        return made[1]
+
+    monkeypatch.setattr(int8, "correction", types.SimpleNamespace(corrected=remembered))
+    assert int8.quantized_tflite(whole, [images]) == chosen
+    assert len(set(made)) == 2
+    assert chosen == min(made, key=lambda each: apart(each, net, params, images))
+
+
+class Pooled(nn.Module):
+    """A layer of images, and the means of its maps as logits: a strong one of each."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(64, (1, 1), name="conv")(x))
+        return nn.Dense(5, name="head")(x.mean((1, 2)))
+
+
+def test_what_a_background_is_rounded_by_is_taken_off():
+    """One value in nearly all places, halfway between two steps: of it the head sees nothing."""
+    pytest.importorskip("ai_edge_quantizer")
+    random = np.random.default_rng(0)
+    images = np.zeros((16, 16, 16, 3), np.float32)
+    for side, image in enumerate(images):
+        image[: side // 3, : side // 3] = 1
+    step = 2 / 255  # of maps from 0 to 2: below, of a bright pixel in the first
+    background = step * (random.integers(20, 90, 64) + 0.49)
+    kernel = random.uniform(0, 0.2, (1, 1, 3, 64))
+    kernel[..., 0] = (2 - background[0]) / 3
+    head = random.uniform(20, 40, (64, 5))
+    params = {
+        "conv": {"kernel": kernel, "bias": background},
+        "head": {"kernel": head, "bias": -background @ head},
+    }
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
+    whole = export.to_tflite(Pooled(), params, 16, to_be_quantized=True)
+    exact = np.asarray(Pooled().apply({"params": params}, images))
+    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(10)))
+    made = (plain, correction.corrected(plain, whole, images))
+    before, after = (
+        np.abs(runtimes.tflite(content)(images).mean(0) - exact.mean(0)).max() for content in made
+    )
+    assert before > 1
+    assert after < before / 3
+
+
+def test_layers_of_one_bias_are_left_or_have_each_their_own():
+    """Zeros are stored once in float32."""
+    pytest.importorskip("ai_edge_quantizer")
+
+    class Alike(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            for number in range(3):
+                x = nn.relu(nn.Conv(3, (3, 3), name=f"conv{number}")(x))
+            return x.mean((1, 2))
+
+    images = np.random.default_rng(0).random((16, 8, 8, 3), dtype=np.float32)
+    params = Alike().init(jax.random.key(0), images)["params"]
+    whole = export.to_tflite(Alike(), params, 8, to_be_quantized=True)
+    exact = np.asarray(Alike().apply({"params": params}, images))
+    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(16)))
+    found = runtimes.tflite(correction.corrected(plain, whole, images))(images)
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
 
 
-def test_of_the_int8_tflite_that_are_tried_the_nearest_to_float32_is_kept(monkeypatch):
+LAYERS = {
+    "a convolution": lambda x: nn.Conv(6, (3, 3), name="layer")(x).mean((1, 2)),
+    "in groups": lambda x: nn.Conv(9, (3, 3), feature_group_count=3, name="layer")(x).mean((1, 2)),
+    "depthwise": lambda x: nn.Conv(12, (3, 3), feature_group_count=6, name="layer")(x).mean((1, 2)),
+    "dense": lambda x: nn.Dense(6, name="layer")(x[:, 0, 0]),
+}
+
+
+class Reading(nn.Module):
+    """A layer that reads each pixel twice."""
+
+    layer: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return self.layer(jnp.concatenate([x, x], axis=-1))
+
+
+def bias_of(content):
+    """The integers of the layer's bias, and their steps."""
+    model = flatbuffer.opened(content)
+    kinds = ("CONV_2D", "DEPTHWISE_CONV_2D")
+    operations = model.subgraphs[0].operators
+    (layer,) = (each for each in operations if flatbuffer.kind(model, each) in kinds)
+    bias = model.subgraphs[0].tensors[layer.inputs[2]]
+    return np.array(model.buffers[bias.buffer].data).view(np.int32), bias.quantization.scale
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_bias_loses_what_the_rounding_of_inputs_adds(kind):
+    """Pixels of 76.4, 127.7 and 178.3 steps, which are 76, 128 and 178 in integers; in one of 36
+    places they are 1, which is 255 steps. The kernel is of whole steps."""
     pytest.importorskip("ai_edge_quantizer")
-    net = models.build("nano", convolutions=(3, 4), grid=8, dense=4)
-    images = np.random.default_rng(0).random((20, 8, 8, 3), dtype=np.float32) ** 4
-    params = jax.tree.map(lambda leaf: 3 * leaf, net.init(jax.random.key(0), images)["params"])
-    whole = export.to_tflite(net, params, 8, to_be_quantized=True)
-    exact = np.asarray(jax.nn.softmax(net.apply({"params": params}, images)))
-
-    def apart(content):
-        found = np.asarray(jax.nn.log_softmax(runtimes.tflite(content)(images)))
-        return float(np.mean(np.sum(exact * (np.log(exact) - found), axis=1)))
-
-    chosen = int8.quantized_tflite(whole, [images])
-    shares = int8._SHARES
-    alone = []
-    for share in shares:
-        monkeypatch.setattr(int8, "_SHARES", (share,))
-        alone.append(int8.quantized_tflite(whole, [images]))
-    assert len(set(alone)) > 1
-    assert chosen == min(alone, key=apart)
+    images = np.tile(np.float32([76.4, 127.7, 178.3]) / 255, (4, 6, 6, 1))
+    images[:, 5, 5] = 1
+    excess = np.array([-0.4, 0.3, -0.3] * 2) / 255
+    excess *= 1 if kind == "dense" else 35 / 36
+    net = Reading(LAYERS[kind])
+    params = net.init(jax.random.key(0), images)["params"]
+    kernel = np.random.default_rng(0).integers(-127, 128, params["layer"]["kernel"].shape)
+    kernel[(0,) * (kernel.ndim - 1)] = 127  # the largest of each output
+    params["layer"]["kernel"] = kernel = kernel.astype(np.float32) / 127
+    whole = export.to_tflite(net, params, 6, to_be_quantized=True)
+    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(4)))
+    (old, steps), (new, _) = map(bias_of, (plain, correction.corrected(plain, whole, images)))
+    read = kernel.shape[-2]  # inputs of an output
+    weights = kernel.reshape(-1, read, len(excess) // read, len(old) * read // len(excess)).sum(0)
+    adds = np.einsum("igo,gi->go", weights, excess.reshape(-1, read)).ravel()
+    np.testing.assert_allclose(new - old, -adds / steps, rtol=0.01, atol=2)
+    assert np.abs(new - old).max() > 10
 
 
 @pytest.mark.parametrize("number", [1, 5, 6, 11, 12, 100])

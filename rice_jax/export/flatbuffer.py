@@ -9,14 +9,45 @@ from rice_jax.export.litert import DENSE, ROOT, SIGNATURE, missing
 _PREFIX = f"{SIGNATURE}_"
 
 
+def opened(content: bytes) -> Any:
+    """The file as objects of the schema's own classes, to be changed."""
+    # The quantiser lays what is large behind the flatbuffer: this reader brings it in again.
+    return _packages()[1].read_model_from_bytearray(bytearray(content))
+
+
+def closed(model: Any) -> bytes:
+    """The file of what `opened` gave."""
+    return bytes(_packages()[1].convert_object_to_bytearray(model))
+
+
+def kind(model: Any, operation: Any) -> str:
+    """What an operation of an opened file is, as the format calls it: 'CONV_2D'."""
+    return _packages()[1].opcode_to_name(model, operation.opcodeIndex)
+
+
+def numbers(model: Any, tensor: Any) -> np.ndarray:
+    """What the constant tensor of an opened file stands for: of float32, or of int8."""
+    data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    if not steps(tensor).size:
+        return data.view(np.float32).reshape(tensor.shape)
+    shape = [1] * len(tensor.shape)
+    shape[tensor.quantization.quantizedDimension] = -1
+    return data.view(np.int8).reshape(tensor.shape) * steps(tensor).reshape(shape)
+
+
+def steps(tensor: Any) -> np.ndarray:
+    """What one more of a tensor's integers stands for, by channel; none where it has floats."""
+    told = tensor.quantization
+    return np.asarray([] if told is None or told.scale is None else told.scale)
+
+
 def with_note(content: bytes, name: str, text: str) -> bytes:
     """The file with `text` as its metadata `name`; its tensors are named by their layers alone.
 
     The converter names a tensor by all operations that it fused, a tenth of a small net's file.
     """
-    schema, tools = _packages()
-    # The quantiser lays what is large behind the flatbuffer: this reader brings it in again.
-    model = tools.read_model_from_bytearray(bytearray(content))
+    schema, _ = _packages()
+    model = opened(content)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             tensor.name = _layer(tensor.name.decode())
@@ -25,7 +56,7 @@ def with_note(content: bytes, name: str, text: str) -> bytes:
     entry.name, entry.buffer = name, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    return bytes(tools.convert_object_to_bytearray(model))
+    return closed(model)
 
 
 def note(content: bytes, name: str) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from rice_jax.errors import UserError
+from rice_jax.export import correction
 from rice_jax.export.litert import DENSE, SIGNATURE, missing
 from rice_jax.export.native import stderr_kept_back
 from rice_jax.export.runtimes import tflite
@@ -28,12 +29,7 @@ Batches = Iterable[np.ndarray]
 Range = dict[str, Any]
 """'min' and 'max' of a tensor."""
 _JUDGED = 100
-_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)
-"""Of the widest range that the tensors of a .tflite took: which serves best is tried.
-
-A narrower one rounds finer and cuts off what is rare. And a background that all images share is
-rounded alike in each of its pixels, up or down by the step alone, which the layers after add up.
-"""
+"""Images by which it is decided whether the biases of a .tflite are corrected."""
 
 
 def quantized_tflite(content: bytes, images: Batches) -> bytes:
@@ -51,10 +47,10 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
         UserError: there are no images, or the packages of the extra 'litert' are not installed.
     """
     looked_at = EvenSample(_JUDGED)
-    widest = _ranges(content, images, looked_at)
+    plain = _with_ranges(content, _ranges(content, images, looked_at))
     judged = looked_at.images()
     exact = tflite(content)(judged)
-    tried = [_with_ranges(content, _narrowed(widest, share)) for share in _SHARES]
+    tried = (plain, correction.corrected(plain, content, judged))
     return min(tried, key=lambda each: _departure(exact, tflite(each)(judged)))
 
 
@@ -99,13 +95,6 @@ def _holding(one: Range, other: Range) -> Range:
     return {
         "min": np.minimum(one["min"], other["min"]),
         "max": np.maximum(one["max"], other["max"]),
-    }
-
-
-def _narrowed(ranges: Mapping[str, Range], share: float) -> dict[str, Range]:
-    return {
-        name: {end: share * value for end, value in range_.items()}
-        for name, range_ in ranges.items()
     }
 
 

@@ -116,13 +116,17 @@ def _of_one_pixel(row: jax.Array, matrix: jax.Array) -> jax.Array:
         )[0, 0]
 
 
-def interpreter(content: bytes, *, reference: bool = False, threads: int = 1) -> Any:
+def interpreter(
+    content: bytes, *, reference: bool = False, kept: bool = False, threads: int = 1
+) -> Any:
     """LiteRT's interpreter of a .tflite, ready to be called.
 
     Args:
         content: the file.
         reference: whether LiteRT's plain kernels compute, those that tflite-micro has, instead of
             the fast ones (XNNPACK), which round differently in the last bit.
+        kept: whether each tensor can be read after a run, not the output alone; the fast kernels
+            keep none.
         threads: that the fast kernels use.
 
     Raises:
@@ -134,10 +138,12 @@ def interpreter(content: bytes, *, reference: bool = False, threads: int = 1) ->
     except ImportError as error:
         raise missing(error) from error
     kind = litert.OpResolverType
+    kernels = kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES if kept else kind.AUTO
     with stderr_kept_back():
         made = litert.Interpreter(
             model_content=content,
-            experimental_op_resolver_type=kind.BUILTIN_REF if reference else kind.AUTO,
+            experimental_op_resolver_type=kind.BUILTIN_REF if reference else kernels,
+            experimental_preserve_all_tensors=kept,
             num_threads=threads,
         )
         made.allocate_tensors()
