@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
+from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.export import correction
 from rice_jax.export.litert import DENSE, SIGNATURE, missing
@@ -50,7 +51,8 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
     plain = _with_ranges(content, _ranges(content, images, looked_at))
     judged = looked_at.images()
     exact = tflite(content)(judged)
-    tried = (plain, correction.corrected(plain, content, judged))
+    with Bar("correcting biases"):
+        tried = (plain, correction.corrected(plain, content, judged))
     return min(tried, key=lambda each: _departure(exact, tflite(each)(judged)))
 
 
