@@ -336,16 +336,15 @@ def _net_is_known(run: "Run", content: Any) -> None:
     except (KeyError, TypeError):
         return
     if isinstance(name, str) and name not in nets.names():
-        own = nets.names()[len(nets.NETS) :]
-        whose = f", nor {', '.join(own)}, which --config's file makes" if own else ""
-        wanted = (
-            "that file has to call own_net.configuration for this net too, whichever it returns"
-            if own
-            else "give the file of your own net, --config=FILE"
-        )
+        wanted = ": give the file of your own net, --config=FILE"
+        if own := nets.names()[len(nets.NETS) :]:
+            wanted = (
+                f", nor {', '.join(own)}, which --config's file makes: that file has to call "
+                "own_net.configuration for this net too, whichever it returns"
+            )
         raise UserError(
             f"{run.path / 'config.json'}: config.model.name={name!r} is none of the package's"
-            f"{whose}: {wanted}; if it is none, this is damaged"
+            f"{wanted}; if it is none, this is damaged"
         )
 
 

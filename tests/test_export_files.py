@@ -313,9 +313,8 @@ def test_where_no_file_can_be_is_told_before_the_work(where, run, tmp_path, monk
 
 
 def test_fields_that_have_no_part_in_an_export_are_refused(run, tmp_path):
-    paths = f"eval.path={tmp_path}"
     others = ("model.classes=7", "data.keep_decoded=true", "data.split_seed=9", "seed=1")
-    for field in ("data.image_size=64", paths, *others):
+    for field in ("data.image_size=64", f"eval.path={tmp_path}", *others):
         done = commands.run("export", f"--workdir={run}", "--out=x.onnx", "--int8",
                             f"--config.{field}")  # fmt: skip
         assert done.returncode == 1

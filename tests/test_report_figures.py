@@ -1,7 +1,6 @@
 import dataclasses
 import subprocess
 import sys
-from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -14,7 +13,7 @@ from report_drawing import assert_clean, drawn_texts, pixels
 from report_runs import DEAD, cells, history_rows
 
 from rice_jax import profile
-from rice_jax.records import DeadFiltersFile, EpochRow, LayerCosts, LayerFilters, Peaks, made
+from rice_jax.records import DeadFiltersFile, LayerCosts, LayerFilters, Peaks, made
 from rice_jax.report import figures, style
 from rice_jax.report.figures import pruning
 from rice_jax.report.figures.layers import kind_of
@@ -56,8 +55,6 @@ FIGURES = {
     "dead": lambda **k: figures.dead_filters(made(DeadFiltersFile, DEAD).layers, **k),
 }
 
-RESIZED = [replace(row, image_size=112 * (1 + row.epoch // 9)) for row in history_rows(16)]
-
 SPREAD = [10 ** (-1.5 + place / 15) for place in range(60)]
 
 SAID = [("a class of a very long name " * 4, 0.5), ("쌀", 0.3), ("b", 0.2)]
@@ -75,20 +72,6 @@ ODD = {
     ),
     "roofline of two long names": lambda: figures.roofline(
         [bounded("conv/" * 30, 0.01), bounded("쌀" * 30, 1e6)], PEAKS
-    ),
-    "one epoch": lambda: figures.curves(history_rows(1)),
-    "no epoch": lambda: figures.curves([]),
-    "one hundred epochs": lambda: figures.curves(history_rows(100), title="A long title " * 9),
-    "gaps": lambda: figures.curves(
-        [replace(r, val_loss=NAN, train_loss=NAN) for r in history_rows(3)] + history_rows(5)[3:]
-    ),
-    "nothing finite": lambda: figures.curves([EpochRow(epoch=epoch) for epoch in (1, 2)]),
-    "a rate that moves all the time": lambda: figures.curves(
-        [replace(row, learning_rate=1e-3 / row.epoch) for row in history_rows(16)]
-    ),
-    "steps of rate and of size": lambda: figures.curves(RESIZED, title="A long title " * 9),
-    "collapsed": lambda: figures.curves(
-        [replace(r, val_loss=1.6094, train_loss=1.6094) for r in history_rows(9)]
     ),
     "one class": lambda: figures.confusion_matrix(cells([[7]]), ["only"]),
     "one hundred classes": lambda: figures.confusion_matrix(
@@ -131,21 +114,6 @@ def test_texts_of_odd_figures_neither_overlap_nor_leave_the_figure(name):
     assert_clean(ODD[name]())
 
 
-def test_changes_of_the_rate_are_marked_where_there_are_moments_of_change():
-    texts = [text for text, _ in drawn_texts(figures.curves(history_rows(16)))]
-    assert "learning rate changes" in texts
-    assert "image size changes" not in texts
-    moving = [text for text, _ in drawn_texts(ODD["a rate that moves all the time"]())]
-    assert "learning rate changes" not in moving
-
-
-def test_where_images_grow_there_is_a_line_through_each_panel():
-    figure = figures.curves(RESIZED)
-    assert "image size changes" in [text for text, _ in drawn_texts(figure)]
-    for panel in figure.axes:
-        assert [8.5, 8.5] in [list(line.get_xdata()) for line in panel.lines]
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_stamped_where_data_is_synthetic_and_only_there(name):
     stamped = FIGURES[name](synthetic=True)
@@ -176,18 +144,6 @@ def test_svg_and_png_of_one_figure_are_the_same_bytes_each_time():
     for render in (figures.png, figures.svg):
         first, second = (render(FIGURES["dead"]()) for _ in range(2))
         assert first == second
-
-
-def test_curves_mark_the_first_best_epoch_and_each_change_of_rate():
-    told = zip(history_rows(4), (0.9, 0.4, 0.4, 0.6), (1.0, 1.0, 0.5, 0.1), strict=True)
-    rows = [replace(row, val_loss=loss, learning_rate=rate) for row, loss, rate in told]
-    figure = figures.curves(rows)
-    texts = [text for text, _ in drawn_texts(figure)]
-    assert "best epoch: 2 (lowest validation loss)" in texts
-    star = figure.axes[0].collections[0].get_offsets()
-    np.testing.assert_allclose(star, [[2, 0.4]])
-    upright = [line.get_xdata() for line in figure.axes[1].lines if line.get_linestyle() == ":"]
-    np.testing.assert_allclose(upright, [[2.5, 2.5], [3.5, 3.5]])
 
 
 def test_confusion_matrix_writes_counts_and_shares_of_the_true_class():

@@ -86,22 +86,23 @@ def _waves(model: Any) -> list[list[_Layer]]:
     depth, rescaled = dict[int, int](), dict[int, int]()
     for operation in model.subgraphs[0].operators:
         deepest = max((depth.get(index, 0) for index in operation.inputs), default=0)
-        if flatbuffer.kind(model, operation) == "QUANTIZE":
+        kind = flatbuffer.kind(model, operation)
+        if kind == "QUANTIZE":
             first = operation.inputs[0]
             rescaled[operation.outputs[0]] = rescaled.get(first, first)
-        elif layer := _layer(model, operation, rescaled):
+        elif layer := _layer(model, operation, kind, rescaled):
             waves[deepest].append(layer)
             deepest += 1
         depth.update(dict.fromkeys(operation.outputs, deepest))
     return [waves[number] for number in sorted(waves)]
 
 
-def _layer(model: Any, operation: Any, rescaled: dict[int, int]) -> _Layer | None:
+def _layer(model: Any, operation: Any, kind: str, rescaled: Mapping[int, int]) -> _Layer | None:
     """The operation as a layer; None where it has no bias of its own.
 
     `rescaled` has the tensors that are others in other steps, of which the net in float32 has none.
     """
-    kind, inputs = flatbuffer.kind(model, operation), list(operation.inputs)
+    inputs = list(operation.inputs)
     if kind not in _KINDS or len(inputs) < 3 or inputs[2] < 0:
         return None
     graph = model.subgraphs[0]
