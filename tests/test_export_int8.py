@@ -1,7 +1,8 @@
 """Nets in 8-bit integers: what they are calibrated on, and how near to float32 they stay."""
 
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,11 @@ import tiny_training
 from rice_jax import export, models
 from rice_jax.errors import UserError
 from rice_jax.export import correction, exporting, flatbuffer, int8, runtimes
+from rice_jax.export.onnx_layers import OnnxLayers
+from rice_jax.export.onnx_rounding import prepared_onnx, rounded_onnx
 from rice_jax.export.sample import EvenSample
+from rice_jax.export.tflite_layers import TfliteLayers
+from rice_jax.export.tflite_rounding import rounded_tflite
 from rice_jax.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
@@ -75,32 +80,73 @@ def test_int8_holds_the_range_of_every_image_wherever_it_comes(name):
         assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
 
 
-def apart(content, net, params, images):
+class Format(NamedTuple):
+    exact: Callable[..., bytes]
+    """Of a module, its parameters and an image size."""
+    rounded: Callable[..., bytes]
+    quantized: Callable[..., bytes]
+    layers: Callable[[bytes], correction.Net]
+    steps: int
+    """Of a weight of 1, the largest of its output."""
+
+
+FORMATS = {
+    ".tflite": Format(
+        lambda *net: export.to_tflite(*net, to_be_quantized=True),
+        rounded_tflite,
+        int8.quantized_tflite,
+        TfliteLayers,
+        127,
+    ),
+    ".onnx": Format(
+        lambda *net: prepared_onnx(export.to_onnx(*net)),
+        rounded_onnx,
+        int8.quantized_onnx,
+        OnnxLayers,
+        64,
+    ),
+}
+
+
+@pytest.fixture(params=FORMATS)
+def suffix(request):
+    pytest.importorskip(NEEDED[request.param])
+    return request.param
+
+
+def rounded_and_corrected(suffix, net, params, images):
+    """The net in int8 before and after its biases are corrected."""
+    of = FORMATS[suffix]
+    exact = of.exact(net, params, images.shape[1])
+    rounded = of.rounded(exact, [images])
+    return rounded, correction.corrected(of.layers(rounded), of.layers(exact), images)
+
+
+def apart(suffix, content, net, params, images):
     """Mean divergence of the answers, in nats."""
     exact = np.asarray(jax.nn.softmax(net.apply({"params": params}, images)))
-    found = np.asarray(jax.nn.log_softmax(runtimes.tflite(content)(images)))
+    found = np.asarray(jax.nn.log_softmax(runtimes.opened(suffix, content)(images)))
     return float(np.mean(np.sum(exact * (np.log(exact) - found), axis=1)))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_biases_of_an_int8_tflite_are_corrected_where_that_is_nearer_to_float32(seed, monkeypatch):
-    pytest.importorskip("ai_edge_quantizer")
+def test_biases_in_int8_are_corrected_where_that_is_nearer_to_float32(suffix, seed, monkeypatch):
     net = models.build("nano", convolutions=(3, 4), grid=8, dense=4)
     images = np.random.default_rng(seed).random((20, 8, 8, 3), dtype=np.float32) ** 4
     params = net.init(jax.random.key(seed), images)["params"]
     params = jax.tree.map(lambda leaf: 3 * leaf + 0.01, params)
-    whole = export.to_tflite(net, params, 8, to_be_quantized=True)
-    chosen = int8.quantized_tflite(whole, [images])
+    whole, quantize = FORMATS[suffix].exact(net, params, 8), FORMATS[suffix].quantized
+    chosen = quantize(whole, [images])
     made = []
 
-    def remembered(content, *given):
-        made.extend([content, correction.corrected(content, *given)])
+    def remembered(opened, *given):
+        made.extend([opened.content(), correction.corrected(opened, *given)])
         return made[1]
 
     monkeypatch.setattr(int8, "correction", types.SimpleNamespace(corrected=remembered))
-    assert int8.quantized_tflite(whole, [images]) == chosen
+    assert quantize(whole, [images]) == chosen
     assert len(set(made)) == 2
-    assert chosen == min(made, key=lambda each: apart(each, net, params, images))
+    assert chosen == min(made, key=lambda each: apart(suffix, each, net, params, images))
 
 
 class Pooled(nn.Module):
@@ -114,9 +160,8 @@ class Pooled(nn.Module):
         return nn.Dense(5, name="head")(x.mean((1, 2)))
 
 
-def test_what_a_background_is_rounded_by_is_taken_off():
+def test_what_a_background_is_rounded_by_is_taken_off(suffix):
     """One value in nearly all places, halfway between two steps: of it the head sees nothing."""
-    pytest.importorskip("ai_edge_quantizer")
     random = np.random.default_rng(0)
     images = np.zeros((16, 16, 16, 3), np.float32)
     for side, image in enumerate(images):
@@ -131,20 +176,17 @@ def test_what_a_background_is_rounded_by_is_taken_off():
         "head": {"kernel": head, "bias": -background @ head},
     }
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
-    whole = export.to_tflite(Pooled(), params, 16, to_be_quantized=True)
     exact = np.asarray(Pooled().apply({"params": params}, images))
-    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(10)))
-    made = (plain, correction.corrected(plain, whole, images))
     before, after = (
-        np.abs(runtimes.tflite(content)(images).mean(0) - exact.mean(0)).max() for content in made
+        np.abs(runtimes.opened(suffix, content)(images).mean(0) - exact.mean(0)).max()
+        for content in rounded_and_corrected(suffix, Pooled(), params, images)
     )
     assert before > 1
     assert after < before / 3
 
 
-def test_layers_of_one_bias_are_left_or_have_each_their_own():
+def test_layers_of_one_bias_are_left_or_have_each_their_own(suffix):
     """Zeros are stored once in float32."""
-    pytest.importorskip("ai_edge_quantizer")
 
     class Alike(nn.Module):
         dtype: Any = None
@@ -157,11 +199,66 @@ def test_layers_of_one_bias_are_left_or_have_each_their_own():
 
     images = np.random.default_rng(0).random((16, 8, 8, 3), dtype=np.float32)
     params = Alike().init(jax.random.key(0), images)["params"]
-    whole = export.to_tflite(Alike(), params, 8, to_be_quantized=True)
     exact = np.asarray(Alike().apply({"params": params}, images))
-    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(16)))
-    found = runtimes.tflite(correction.corrected(plain, whole, images))(images)
+    _, content = rounded_and_corrected(suffix, Alike(), params, images)
+    found = runtimes.opened(suffix, content)(images)
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
+def test_a_net_without_biases_stays_as_it_is(suffix):
+    class Bare(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(4, use_bias=False)(nn.Conv(3, (3, 3), use_bias=False)(x).mean((1, 2)))
+
+    images = np.random.default_rng(0).random((4, 8, 8, 3), dtype=np.float32)
+    params = Bare().init(jax.random.key(0), images)["params"]
+    before, after = (
+        runtimes.opened(suffix, content)(images)
+        for content in rounded_and_corrected(suffix, Bare(), params, images)
+    )
+    exact = np.asarray(Bare().apply({"params": params}, images))
+    np.testing.assert_allclose(after, before, rtol=0, atol=0.05 * np.ptp(exact))
+
+
+def _conv(x):
+    return nn.Conv(6, (3, 3), use_bias=False)(x)
+
+
+ADDED = {
+    "its bias": (lambda x: nn.relu(nn.Conv(6, (3, 3))(x)), 0),
+    "a bias of ones": (lambda x: nn.relu(_conv(x) + jnp.ones(6)), 0),
+    "a number": (lambda x: nn.relu(_conv(x) + 0.5), 1),
+    "numbers of each pixel": (lambda x: nn.relu(_conv(x) + jnp.arange(36.0).reshape(6, 6, 1)), 1),
+    "of sums that go elsewhere too": (lambda x: (y := _conv(x)) * (y + jnp.ones(6)), 1),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_a_bias_is_its_convolutions_in_the_onnx_that_is_rounded(what):
+    """And what is none stays where it is."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("jax2onnx")
+    add, left = ADDED[what]
+
+    class Ending(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return add(x).mean((1, 2))
+
+    images = np.random.default_rng(0).random((3, 6, 6, 3), dtype=np.float32)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1, Ending().init(jax.random.key(0), images)["params"]
+    )
+    content = prepared_onnx(export.to_onnx(Ending(), params, 6))
+    found = runtimes.opened(".onnx", content)(images)
+    np.testing.assert_allclose(found, Ending().apply({"params": params}, images), atol=1e-5)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert kinds.count("Add") == left
 
 
 LAYERS = {
@@ -183,7 +280,7 @@ class Reading(nn.Module):
         return self.layer(jnp.concatenate([x, x], axis=-1))
 
 
-def bias_of(content):
+def tflite_bias(content):
     """The integers of the layer's bias, and their steps."""
     model = flatbuffer.opened(content)
     kinds = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -193,23 +290,35 @@ def bias_of(content):
     return np.array(model.buffers[bias.buffer].data).view(np.int32), bias.quantization.scale
 
 
+def onnx_bias(content):
+    """The integers of the layer's bias, and their steps."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(content).graph
+    (layer,) = (node for node in graph.node if node.op_type in ("Conv", "Gemm"))
+    (numbers,) = (node for node in graph.node if layer.input[2] in node.output)
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    return tuple(constants[name] for name in numbers.input[:2])
+
+
+BIASES = {".tflite": tflite_bias, ".onnx": onnx_bias}
+
+
 @pytest.mark.parametrize("kind", LAYERS)
-def test_a_bias_loses_what_the_rounding_of_inputs_adds(kind):
-    """Pixels of 76.4, 127.7 and 178.3 steps, which are 76, 128 and 178 in integers; in one of 36
-    places they are 1, which is 255 steps. The kernel is of whole steps."""
-    pytest.importorskip("ai_edge_quantizer")
-    images = np.tile(np.float32([76.4, 127.7, 178.3]) / 255, (4, 6, 6, 1))
-    images[:, 5, 5] = 1
-    excess = np.array([-0.4, 0.3, -0.3] * 2) / 255
-    excess *= 1 if kind == "dense" else 35 / 36
+def test_a_bias_loses_what_the_rounding_of_inputs_adds(suffix, kind):
+    """Pixels of 76.4, 127.7 and 178.3 steps, which are 76, 128 and 178 in integers; in one image
+    of five they are 1, which is 255 steps. The kernel is of whole steps."""
+    images = np.tile(np.float32([76.4, 127.7, 178.3]) / 255, (5, 6, 6, 1))
+    images[4] = 1
+    excess = np.array([-0.4, 0.3, -0.3] * 2) / 255 * 4 / 5
     net = Reading(LAYERS[kind])
     params = net.init(jax.random.key(0), images)["params"]
-    kernel = np.random.default_rng(0).integers(-127, 128, params["layer"]["kernel"].shape)
-    kernel[(0,) * (kernel.ndim - 1)] = 127  # the largest of each output
-    params["layer"]["kernel"] = kernel = kernel.astype(np.float32) / 127
-    whole = export.to_tflite(net, params, 6, to_be_quantized=True)
-    plain = int8._with_ranges(whole, int8._ranges(whole, [images], EvenSample(4)))
-    (old, steps), (new, _) = map(bias_of, (plain, correction.corrected(plain, whole, images)))
+    most = FORMATS[suffix].steps
+    kernel = np.random.default_rng(0).integers(-most, most + 1, params["layer"]["kernel"].shape)
+    kernel[(0,) * (kernel.ndim - 1)] = most  # the largest of each output
+    params["layer"]["kernel"] = kernel = kernel.astype(np.float32) / most
+    params["layer"]["bias"] += 0.5
+    made = rounded_and_corrected(suffix, net, params, images)
+    (old, steps), (new, _) = map(BIASES[suffix], made)
     read = kernel.shape[-2]  # inputs of an output
     weights = kernel.reshape(-1, read, len(excess) // read, len(old) * read // len(excess)).sum(0)
     adds = np.einsum("igo,gi->go", weights, excess.reshape(-1, read)).ravel()

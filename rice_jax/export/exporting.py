@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -151,7 +151,10 @@ def _made(
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
         looked_at = EvenSample(_JUDGED)
-        whole, content = content, quantized(content, _shown(calibration, looked_at))
+        whole, content = (
+            content,
+            quantized(content, looked_at.showing(images for images, _ in calibration)),
+        )
         differences = _agreement(
             runtimes.opened(suffix, content), runtimes.opened(suffix, whole), looked_at.images()
         )
@@ -203,14 +206,6 @@ def _differences(
             f"the exported net's logits differ by {difference:.2g}: nothing was written"
         )
     return {"max_abs_logit_difference": difference}
-
-
-def _shown(batches: Batches, looked_at: EvenSample) -> Iterator[np.ndarray]:
-    """The images of the batches, which `looked_at` is shown."""
-    for batch, _ in batches:
-        images = np.asarray(batch)
-        looked_at.show(images)
-        yield images
 
 
 def _agreement(

@@ -3,38 +3,31 @@
 Either tool is given the net in float32 and images that are like those to come: what ranges the
 activations take on these (calibration) decides the scale of each tensor. Weights get a scale for
 each output channel, but one for all in LiteRT's dense layers, where they would cost more bytes than
-they are worth. Source: Jacob et al. 2018, arXiv:1712.05877.
+they are worth. Source: Jacob et al. 2018, arXiv:1712.05877. Then biases are corrected.
 """
 
-import contextlib
-import itertools
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import log_softmax
 
 from rice_jax.bar import Bar
-from rice_jax.errors import UserError
 from rice_jax.export import correction
-from rice_jax.export.litert import DENSE, SIGNATURE, missing
-from rice_jax.export.native import stderr_kept_back
-from rice_jax.export.runtimes import tflite
-from rice_jax.export.sample import EvenSample
+from rice_jax.export.onnx_layers import OnnxLayers
+from rice_jax.export.onnx_rounding import prepared_onnx, rounded_onnx
+from rice_jax.export.runtimes import opened
+from rice_jax.export.sample import Batches, EvenSample
+from rice_jax.export.tflite_layers import TfliteLayers
+from rice_jax.export.tflite_rounding import rounded_tflite
 
-Batches = Iterable[np.ndarray]
-"""Images float32 (N, H, W, 3) in [0, 1]."""
-Range = dict[str, Any]
-"""'min' and 'max' of a tensor."""
 _JUDGED = 100
-"""Images by which it is decided whether the biases of a .tflite are corrected."""
+"""Images by which it is decided whether biases are corrected."""
+_SLOW = 16
+"""Images whose means are taken where tensors are kept by slow kernels: of pixels there are many."""
 
 
 def quantized_tflite(content: bytes, images: Batches) -> bytes:
-    """A .tflite of float32 in int8, by ai-edge-quantizer.
+    """A .tflite of float32 in int8, by ai-edge-quantizer, and its biases corrected.
 
     Args:
         content: as `to_tflite(..., to_be_quantized=True)` gives it.
@@ -47,67 +40,15 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
     Raises:
         UserError: there are no images, or the packages of the extra 'litert' are not installed.
     """
-    looked_at = EvenSample(_JUDGED)
-    plain = _with_ranges(content, _ranges(content, images, looked_at))
-    judged = looked_at.images()
-    exact = tflite(content)(judged)
-    with Bar("correcting biases"):
-        tried = (plain, correction.corrected(plain, content, judged))
-    return min(tried, key=lambda each: _departure(exact, tflite(each)(judged)))
-
-
-def _quantizer(content: bytes) -> Any:
-    """The tool, told what is to be made of a .tflite."""
-    try:
-        from ai_edge_quantizer import qtyping, quantizer
-    except ImportError as error:
-        raise missing(error) from error
-    made = quantizer.Quantizer(bytearray(content))
-    made.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
-    one_scale = qtyping.QuantGranularity.TENSORWISE
-    made.add_static_config(f".*{DENSE}.*", qtyping.TFLOperationName.CONV_2D, 8, 8, one_scale)
-    return made
-
-
-def _ranges(content: bytes, images: Batches, looked_at: EvenSample) -> dict[str, Range]:
-    """Of each tensor the range that holds all that it is on the images, which are looked at."""
-    tool, widest = _quantizer(content), dict[str, Range]()
-    for batch in _some(images):
-        looked_at.show(batch)
-        # Image by image: of several the tool keeps a moving average, mostly of the last few.
-        for image in batch:
-            with _quiet():
-                found = tool.calibrate({SIGNATURE: [{"images": image[None]}]}, num_threads=1)
-            widest = {name: _holding(widest.get(name, seen), seen) for name, seen in found.items()}
-    return widest
-
-
-def _with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """A .tflite in int8, its tensors in such ranges."""
-    # All pixels there can be, not those that happened to be there: 1/255 and -128 exactly.
-    pixels: Range = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
-    ranges = {**ranges, f"{SIGNATURE}_images": pixels}
-    with _quiet():
-        made = _quantizer(content).quantize(ranges, enable_progress_report=False)
-    return bytes(made.quantized_model)
-
-
-def _holding(one: Range, other: Range) -> Range:
-    """The range that holds both."""
-    return {
-        "min": np.minimum(one["min"], other["min"]),
-        "max": np.maximum(one["max"], other["max"]),
-    }
-
-
-def _departure(exact: np.ndarray, found: np.ndarray) -> float:
-    """Mean divergence (Kullback and Leibler, in nats) of the answers, from logits (N, classes)."""
-    ours, theirs = log_softmax(exact, axis=1), log_softmax(found, axis=1)
-    return float(np.mean(np.sum(np.exp(ours) * (ours - theirs), axis=1)))
+    judged = EvenSample(_JUDGED)
+    rounded = rounded_tflite(content, judged.showing(images))
+    images = judged.images()
+    some = images[:: -(-len(images) // _SLOW)]
+    return _nearer(".tflite", TfliteLayers, content, rounded, images, some)
 
 
 def quantized_onnx(content: bytes, images: Batches) -> bytes:
-    """An ONNX model of float32 in int8, by onnxruntime's static quantisation.
+    """An ONNX model of float32 in int8, by onnxruntime, and its biases corrected.
 
     Args:
         content: as `to_onnx` gives it.
@@ -121,68 +62,28 @@ def quantized_onnx(content: bytes, images: Batches) -> bytes:
     Raises:
         UserError: there are no images, or onnxruntime's quantiser is not installed.
     """
-    try:
-        import onnx
-        from onnxruntime import quantization
-    except ImportError as error:
-        raise UserError(
-            f"int8 ONNX needs packages that are not installed ({error}): "
-            "pip install 'rice_jax[onnx]'"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        given, whole, out = (
-            Path(folder, name) for name in ("given.onnx", "float32.onnx", "int8.onnx")
-        )
-        given.write_bytes(content)
-        # Its symbolic shapes know no ReduceMax of today's ONNX; ONNX's own suffice.
-        quantization.quant_pre_process(given, whole, skip_symbolic_shape=True)
-        model = onnx.load(whole)
-        _flatten_biases(model.graph)
-        quantization.quantize_static(
-            model,
-            out,
-            _Reader(_some(images)),
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            activation_type=quantization.QuantType.QInt8,
-            reduce_range=True,
-        )
-        return out.read_bytes()
+    judged, whole = EvenSample(_JUDGED), prepared_onnx(content)
+    rounded = rounded_onnx(whole, judged.showing(images))
+    images = judged.images()
+    return _nearer(".onnx", OnnxLayers, whole, rounded, images, images)
 
 
-def _flatten_biases(graph: Any) -> None:
-    """Give the bias (1, n) of each matrix product the shape (n,), for a scale in each column."""
-    constants = {each.name: each for each in graph.initializer}
-    for node in graph.node:
-        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and node.input[2:] else None
-        if bias is not None and len(bias.dims) == 2:
-            del bias.dims[0]
-    del graph.value_info[:]  # shapes as they were, which are inferred again
+def _nearer(
+    suffix: str,
+    layers: Callable[[bytes], correction.Net],
+    exact: bytes,
+    rounded: bytes,
+    images: np.ndarray,
+    some: np.ndarray,
+) -> bytes:
+    """The file in int8 with biases corrected by some images, or as it is: the nearer to float32."""
+    right = opened(suffix, exact)(images)
+    with Bar("correcting biases"):
+        tried = (rounded, correction.corrected(layers(rounded), layers(exact), some))
+    return min(tried, key=lambda each: _departure(right, opened(suffix, each)(images)))
 
 
-class _Reader:
-    """Images as onnxruntime's calibration asks for them."""
-
-    def __init__(self, images: Iterator[np.ndarray]) -> None:
-        self._images = images
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._images, None)
-        return None if batch is None else {"images": batch}
-
-
-def _some(images: Batches) -> Iterator[np.ndarray]:
-    """The batches; UserError where there is none."""
-    batches = map(np.asarray, images)
-    first = next(batches, None)
-    if first is None or not len(first):
-        raise UserError("int8 is calibrated on images, and there are none")
-    return itertools.chain([first], batches)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the tools' own bars and hints."""
-    with warnings.catch_warnings(), stderr_kept_back():
-        warnings.simplefilter("ignore")
-        yield
+def _departure(exact: np.ndarray, found: np.ndarray) -> float:
+    """Mean divergence (Kullback and Leibler, in nats) of the answers, from logits (N, classes)."""
+    ours, theirs = log_softmax(exact, axis=1), log_softmax(found, axis=1)
+    return float(np.mean(np.sum(np.exp(ours) * (ours - theirs), axis=1)))

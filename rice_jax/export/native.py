@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 
 
@@ -26,3 +27,11 @@ def stderr_kept_back() -> Iterator[Callable[[], str]]:
             os.close(usual)
             file.seek(0)
             said = file.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without a library's own bars, hints and warnings."""
+    with warnings.catch_warnings(), stderr_kept_back():
+        warnings.simplefilter("ignore")
+        yield

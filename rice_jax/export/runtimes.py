@@ -13,6 +13,7 @@ from rice_jax.ops.backend import cores
 
 Runnable = Callable[[np.ndarray], np.ndarray]
 """Images float32 (N, H, W, 3) in [0, 1] to logits float32 (N, classes)."""
+_BATCH = 32
 
 
 def opened(suffix: str, content: bytes) -> Runnable:
@@ -51,8 +52,14 @@ def onnx_session(content: bytes) -> Any:
 
 
 def onnx(session: Any) -> Runnable:
-    """By onnxruntime."""
-    return lambda images: session.run(["logits"], {"images": images})[0]
+    """By onnxruntime, in batches, so that its memory does not grow with their number."""
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), _BATCH)
+        batches = (images[start : start + _BATCH] for start in starts)
+        return np.concatenate([session.run(["logits"], {"images": each})[0] for each in batches])
+
+    return logits
 
 
 def tflite(content: bytes, *, reference: bool = False) -> Runnable:

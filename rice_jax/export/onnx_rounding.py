@@ -1,0 +1,117 @@
+"""An ONNX model in int8, by onnxruntime's static quantisation."""
+
+import collections
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rice_jax.errors import UserError
+from rice_jax.export.native import quiet
+from rice_jax.export.sample import Batches, some
+
+
+def prepared_onnx(content: bytes) -> bytes:
+    """The ONNX model in float32 as the quantiser wants it: shapes told, biases in their layers."""
+    quantization = _onnx_quantiser()
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        given, whole = Path(folder, "given.onnx"), Path(folder, "float32.onnx")
+        given.write_bytes(content)
+        # Its symbolic shapes know no ReduceMax of today's ONNX; ONNX's own suffice.
+        quantization.quant_pre_process(given, whole, skip_symbolic_shape=True)
+        model = onnx.load(whole)
+    _move_biases_into_convolutions(model.graph)
+    _flatten_biases(model.graph)
+    return bytes(model.SerializeToString())
+
+
+def rounded_onnx(content: bytes, images: Batches) -> bytes:
+    """As `quantized_onnx` of what `prepared_onnx` gave, the biases as the tool makes them."""
+    quantization = _onnx_quantiser()
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        out = Path(folder, "int8.onnx")
+        quantization.quantize_static(
+            onnx.load_from_string(content),
+            out,
+            _Reader(some(images)),
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QInt8,
+            reduce_range=True,
+        )
+        return out.read_bytes()
+
+
+def _onnx_quantiser() -> Any:
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise UserError(
+            f"int8 ONNX needs packages that are not installed ({error}): "
+            "pip install 'rice_jax[onnx]'"
+        ) from error
+    return quantization
+
+
+def _move_biases_into_convolutions(graph: Any) -> None:
+    """Where a convolution's output goes to the channels' old place and gets its bias there."""
+    from onnx import numpy_helper
+
+    constants = {each.name: each for each in graph.initializer}
+    readers = collections.defaultdict[str, list[Any]](list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    for node in [each for each in graph.node if each.op_type == "Conv" and len(each.input) == 2]:
+        moved = _only(readers[node.output[0]], "Transpose")
+        added = _only(readers[moved.output[0]], "Add") if moved else None
+        bias = next((constants[n] for n in added.input if n in constants), None) if added else None
+        kernel = constants.get(node.input[1])
+        if moved and added and bias and kernel and _for_each_output(kernel.dims[0], bias.dims):
+            name = f"{node.output[0]}_bias"
+            flat = numpy_helper.to_array(bias).ravel()
+            graph.initializer.append(numpy_helper.from_array(flat, name))
+            node.input.append(name)
+            moved.output[0] = added.output[0]
+            graph.node.remove(added)
+    read = {name for node in graph.node for name in node.input}
+    for name in constants.keys() - read:
+        graph.initializer.remove(constants[name])
+
+
+def _for_each_output(outputs: int, shape: Sequence[int]) -> bool:
+    """Whether numbers of this shape are one for each of so many channels, which are last."""
+    return list(shape[-1:]) == [outputs] and math.prod(shape) == outputs
+
+
+def _only(nodes: Sequence[Any], kind: str) -> Any:
+    """The one node of them, if it is of this kind."""
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == kind else None
+
+
+def _flatten_biases(graph: Any) -> None:
+    """Give the bias (1, n) of each matrix product the shape (n,), for a scale in each column."""
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and node.input[2:] else None
+        if bias is not None and len(bias.dims) == 2:
+            del bias.dims[0]
+    del graph.value_info[:]  # shapes as they were, which are inferred again
+
+
+class _Reader:
+    """Images as onnxruntime's calibration asks for them."""
+
+    def __init__(self, images: Iterator[np.ndarray]) -> None:
+        self._images = images
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._images, None)
+        return None if batch is None else {"images": batch}

@@ -1,0 +1,61 @@
+"""A .tflite in int8, by ai-edge-quantizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rice_jax.export.litert import DENSE, SIGNATURE, missing
+from rice_jax.export.native import quiet
+from rice_jax.export.sample import Batches, some
+
+Range = dict[str, Any]
+"""'min' and 'max' of a tensor."""
+
+
+def rounded_tflite(content: bytes, images: Batches) -> bytes:
+    """As `quantized_tflite`, the biases as the tool makes them."""
+    return _with_ranges(content, _ranges(content, images))
+
+
+def _quantizer(content: bytes) -> Any:
+    """The tool, told what is to be made of a .tflite."""
+    try:
+        from ai_edge_quantizer import qtyping, quantizer
+    except ImportError as error:
+        raise missing(error) from error
+    made = quantizer.Quantizer(bytearray(content))
+    made.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
+    one_scale = qtyping.QuantGranularity.TENSORWISE
+    made.add_static_config(f".*{DENSE}.*", qtyping.TFLOperationName.CONV_2D, 8, 8, one_scale)
+    return made
+
+
+def _ranges(content: bytes, images: Batches) -> dict[str, Range]:
+    """Of each tensor the range that holds all that it is on the images."""
+    tool, widest = _quantizer(content), dict[str, Range]()
+    for batch in some(images):
+        # Image by image: of several the tool keeps a moving average, mostly of the last few.
+        for image in batch:
+            with quiet():
+                found = tool.calibrate({SIGNATURE: [{"images": image[None]}]}, num_threads=1)
+            widest = {name: _holding(widest.get(name, seen), seen) for name, seen in found.items()}
+    return widest
+
+
+def _with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
+    """A .tflite in int8, its tensors in such ranges."""
+    # All pixels there can be, not those that happened to be there: 1/255 and -128 exactly.
+    pixels: Range = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
+    ranges = {**ranges, f"{SIGNATURE}_images": pixels}
+    with quiet():
+        made = _quantizer(content).quantize(ranges, enable_progress_report=False)
+    return bytes(made.quantized_model)
+
+
+def _holding(one: Range, other: Range) -> Range:
+    """The range that holds both."""
+    return {
+        "min": np.minimum(one["min"], other["min"]),
+        "max": np.maximum(one["max"], other["max"]),
+    }
