@@ -85,7 +85,7 @@ class Format(NamedTuple):
     """Of a module, its parameters and an image size."""
     rounded: Callable[..., bytes]
     quantized: Callable[..., bytes]
-    layers: Callable[[bytes], correction.Net]
+    layers: Callable[[bytes], correction.Correctable]
     steps: int
     """Of a weight of 1, the largest of its output."""
 

@@ -166,7 +166,7 @@ class Handmade(nn.Module):
 
 
 def test_a_layer_that_cannot_be_narrowed_asks_for_a_rebuilt_module():
-    with pytest.raises(UserError, match="Handmade has no field 'features'; pass rebuild="):
+    with pytest.raises(UserError, match="no field 'features'; in Python pass rebuild="):
         remove(Handmade(), SMALL, {"": [1]})
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class BiasedLayer:
     """A layer whose sums a bias can shift."""
 
     name: str
@@ -36,10 +36,10 @@ class Layer:
         return np.einsum("goi,gi->go", self.weights, read).ravel()
 
 
-class Net(Protocol):
+class Correctable(Protocol):
     """An exported file, opened to be corrected."""
 
-    def waves(self) -> list[list[Layer]]:
+    def waves(self) -> list[list[BiasedLayer]]:
         """Its layers with biases, as `in_waves` has them."""
         ...
 
@@ -52,7 +52,7 @@ class Net(Protocol):
         ...
 
 
-def corrected(net: Net, exact: Net, images: np.ndarray) -> bytes:
+def corrected(net: Correctable, exact: Correctable, images: np.ndarray) -> bytes:
     """The net in int8, with biases less what the sums of their layers are wrong by on the whole.
 
     Layers are corrected in their order, each for its own kernel's rounding and for what those
@@ -77,15 +77,15 @@ def corrected(net: Net, exact: Net, images: np.ndarray) -> bytes:
 
 
 def in_waves(
-    operations: Iterable[tuple[Sequence[Hashable], Sequence[Hashable], Layer | None]],
-) -> list[list[Layer]]:
+    operations: Iterable[tuple[Sequence[Hashable], Sequence[Hashable], BiasedLayer | None]],
+) -> list[list[BiasedLayer]]:
     """Layers in their order; those of a wave do not depend on each other.
 
     Args:
         operations: of each, in their order, what tensors it reads, what it gives, and itself as a
             layer, if it is one.
     """
-    waves = collections.defaultdict[int, list[Layer]](list)
+    waves = collections.defaultdict[int, list[BiasedLayer]](list)
     depth = dict[Hashable, int]()
     for inputs, outputs, layer in operations:
         deepest = max((depth.get(each, 0) for each in inputs), default=0)

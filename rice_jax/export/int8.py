@@ -70,7 +70,7 @@ def quantized_onnx(content: bytes, images: Batches) -> bytes:
 
 def _nearer(
     suffix: str,
-    layers: Callable[[bytes], correction.Net],
+    layers: Callable[[bytes], correction.Correctable],
     exact: bytes,
     rounded: bytes,
     images: np.ndarray,

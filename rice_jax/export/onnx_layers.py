@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rice_jax.export.correction import Layer, in_waves
+from rice_jax.export.correction import BiasedLayer, in_waves
 from rice_jax.export.runtimes import onnx_session
 
 _TO_INTEGERS, _TO_NUMBERS = "QuantizeLinear", "DequantizeLinear"
@@ -18,7 +18,7 @@ _BATCH = 8
 
 
 class OnnxLayers:
-    """An .onnx, opened to be corrected: a `correction.Net`."""
+    """An .onnx, opened to be corrected: a `correction.Correctable`."""
 
     def __init__(self, content: bytes) -> None:
         import onnx
@@ -31,7 +31,7 @@ class OnnxLayers:
         self._readers = collections.Counter(name for node in graph.node for name in node.input)
         self._biases = dict[str, np.ndarray]()
 
-    def waves(self) -> list[list[Layer]]:
+    def waves(self) -> list[list[BiasedLayer]]:
         """Its layers with biases, those that do not depend on each other together."""
         return in_waves(self._operations())
 
@@ -64,11 +64,11 @@ class OnnxLayers:
                 sums[name] = sums[name] + means * len(batch) / len(images)
         return sums
 
-    def _operations(self) -> Iterator[tuple[Sequence[str], Sequence[str], Layer | None]]:
+    def _operations(self) -> Iterator[tuple[Sequence[str], Sequence[str], BiasedLayer | None]]:
         for node in self._model.graph.node:
             yield list(node.input), list(node.output), self._layer(node)
 
-    def _layer(self, node: Any) -> Layer | None:
+    def _layer(self, node: Any) -> BiasedLayer | None:
         """The operation as a layer; None where it is none, or has no bias."""
         if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
             return None
@@ -79,7 +79,7 @@ class OnnxLayers:
         if node.op_type == "Gemm" and not told.get("transB"):
             kernel = kernel.T
         weights = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2)  # (G * O, I)
-        return Layer(
+        return BiasedLayer(
             name=node.name,
             source=self._source(node.input[0]),
             weights=weights.reshape(told.get("group", 1), -1, weights.shape[1]),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rice_jax.export import flatbuffer
-from rice_jax.export.correction import Layer, in_waves
+from rice_jax.export.correction import BiasedLayer, in_waves
 from rice_jax.export.litert import interpreter
 from rice_jax.export.runtimes import from_integers, to_integers
 
@@ -15,13 +15,13 @@ _KINDS = ("CONV_2D", _DEPTHWISE, "FULLY_CONNECTED")
 
 
 class TfliteLayers:
-    """A .tflite, opened to be corrected: a `correction.Net`."""
+    """A .tflite, opened to be corrected: a `correction.Correctable`."""
 
     def __init__(self, content: bytes) -> None:
         self._model = flatbuffer.opened(content)
         self._graph = self._model.subgraphs[0]
 
-    def waves(self) -> list[list[Layer]]:
+    def waves(self) -> list[list[BiasedLayer]]:
         """Its layers with biases, those that do not depend on each other together."""
         return in_waves(self._operations())
 
@@ -45,7 +45,7 @@ class TfliteLayers:
                 sums[each["name"]] = sums[each["name"]] + means / len(images)
         return sums
 
-    def _operations(self) -> Iterator[tuple[Sequence[int], Sequence[int], Layer | None]]:
+    def _operations(self) -> Iterator[tuple[Sequence[int], Sequence[int], BiasedLayer | None]]:
         rescaled = dict[int, int]()  # tensors that are others in other steps: none in float32
         for operation in self._graph.operators:
             inputs, outputs = list(operation.inputs), list(operation.outputs)
@@ -57,7 +57,7 @@ class TfliteLayers:
 
     def _layer(
         self, inputs: Sequence[int], output: int, kind: str, rescaled: Mapping[int, int]
-    ) -> Layer | None:
+    ) -> BiasedLayer | None:
         """The operation as a layer; None where it has no bias."""
         if len(inputs) < 3 or inputs[2] < 0:
             return None
@@ -72,7 +72,7 @@ class TfliteLayers:
         else:  # (O, ..., I)
             weights = numbers.reshape(len(numbers), -1, numbers.shape[-1]).sum(axis=1)
             weights = weights.reshape(channels // weights.shape[-1], -1, weights.shape[-1])
-        return Layer(
+        return BiasedLayer(
             name=tensors[output].name.decode(),
             source=source.name.decode(),
             weights=weights,

@@ -360,6 +360,8 @@ def _tell(account: PruneFile) -> None:
         print(f"{label}{lacking}: {before.of(name):,} to {after.of(name):,} ({share:.1f}%)")
     if not any(account.removed.values()):
         print("no filter was removed")
+    for why in account.kept_whole:
+        print(f"left whole: {why}")
     for measure, budget in account.budgets.items():
         print(f"budget of {budget.asked:,} ({measure}): undershot by {budget.under:,}")
     claim = "on every possible image" if certificate.proven else "on these images"

@@ -57,7 +57,7 @@ def _widths(graph: Dependencies, removed: Chosen) -> dict[str, dict[str, Any]]:
             raise UserError(
                 f"the width of {path or 'the outermost module'} cannot be set: "
                 f"{kind} has no field 'features'; "
-                "pass rebuild=, a function from widths by layer to your module"
+                "in Python pass rebuild=, a function from widths by layer to your module"
             )
         if path in gone or (layer and issubclass(layer.module, _FLAX)):
             widths[path] = {"features": _left(filters.channels, removed)}

@@ -59,7 +59,8 @@ def unplaced(graph: Dependencies, removed: Chosen) -> UserError | None:
             if np.setdiff1d(meant, np.concatenate([[], *seen])).size:
                 return UserError(
                     f"channels are picked by their place, and {path or 'the outermost module'} "
-                    f"{told}, or in a loop, or by another method than __call__; pass rebuild="
+                    f"{told}, or in a loop, or by another method than __call__; "
+                    "in Python pass rebuild="
                 )
     return None
 

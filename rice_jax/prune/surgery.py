@@ -101,7 +101,8 @@ def remove(
     if found and not agree(graph, removed, constants, variables, traced, smaller):
         raise UserError(
             f"the smaller module computes something else than the whole one without those filters: "
-            f"{found}; remove other filters, or pass rebuild= with a module that keeps that number"
+            f"{found}; remove other filters, or in Python pass rebuild= with a module that keeps "
+            "that number"
         )
     return Cut(fit.net, smaller, gone, kept, traced, found)
 
@@ -367,7 +368,7 @@ def _fit(
             raise UserError(
                 f"the smaller module does not fit: {path} should be "
                 f"{given.get(path, 'left out')}, the module asks for "
-                f"{expected.get(path, 'no such variable')}; pass rebuild="
+                f"{expected.get(path, 'no such variable')}; in Python pass rebuild="
             )
     return Fit(net, traced, held)
 

@@ -112,6 +112,12 @@ class PruneFile(FileRecord):
     probes: list[ProbeTold] | None = left_out()
     started_anew: list[str] | None = left_out()
 
+    @property
+    def kept_whole(self) -> list[str]:
+        """'LAYER: why', of each layer that could lose no filter of its own accord."""
+        told = (str(why) for step in self.steps for why in step.get("kept_whole") or ())
+        return list(dict.fromkeys(told))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mean:

@@ -1,5 +1,7 @@
 """What was removed from a net, what that cost, and how sure that is."""
 
+from collections.abc import Sequence
+
 from rice_jax.records import (
     CertificateTold,
     Left,
@@ -37,6 +39,7 @@ def pruning(run: Run, record: Record) -> Section:
     parent = markdown.code(account.request.parent)
     parts: Section = ["## Pruning", f"Made out of {parent}.", _totals(account)]
     parts += [_budgets(account), _certificate(account.certificate), _removed(account)]
+    parts += [_kept_whole(account.kept_whole)]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
     pictures += [
@@ -96,6 +99,11 @@ def _certificate(certificate: CertificateTold | None) -> str:
         f"the whole net's, and {numbers.count(certificate.changed_predictions)} predictions "
         f"change. This holds {where}."
     )
+
+
+def _kept_whole(reasons: Sequence[str]) -> str:
+    lines = [f"- {markdown.escape(each)}" for each in reasons]
+    return "\n".join(["Layers that had to stay whole, and why:\n", *lines]) if lines else ""
 
 
 def _variants(variants: VariantsFile) -> str:
