@@ -83,10 +83,12 @@ def _about_weights(config: ml_collections.ConfigDict) -> WeightsTold | None:
             f"and gets {side} x {side}: --config.data.image_size={theirs} suits it better",
             file=sys.stderr,
         )
+    from_zoo = config.model.weights.startswith(zoo.PREFIX)
     if others := train.used_otherwise(config):
         print(
-            f"WARNING: {config.model.weights} was trained with {', '.join(others)}: the same "
-            "config.model suits it better",
+            f"WARNING: {config.model.weights} was trained with {', '.join(others)}: "
+            f"{'--config=' + config.model.weights if from_zoo else 'the same config.model'} "
+            "suits it better",
             file=sys.stderr,
         )
     return about

@@ -58,7 +58,7 @@ SMALL = {
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
     "rice-jax zoo": "",
-    "scripts/run.sh --config=configs/cnn_light.py --config.model.weights=zoo:cnn_light": (
+    "scripts/run.sh --config=zoo:vgg_custom_light": (
         f"--stages=evaluate {PHOTOGRAPHS} --config.data.cache_dir=cache"
     ),
     "rice-jax predict": "",

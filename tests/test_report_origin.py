@@ -115,3 +115,18 @@ def test_of_a_pruned_net_its_parents_weights_are_told(tmp_path, weights, history
 
 def test_what_trains_a_net_of_ones_own_on_all_images_names_its_file(tmp_path):
     assert "--config=YOUR_NET.py --config.data.path=" in told(tmp_path, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("source", "config"),
+    [
+        ("zoo:final", "final"),
+        ("zoo:final_grid56", "zoo:final_grid56"),
+        ("zoo:vgg_custom_light", "final"),  # another net's, for layers that do not learn
+        ("zoo:no_longer_there", "final"),
+        ("runs/final_grid56", "final"),
+    ],
+)
+def test_what_trains_a_net_of_other_widths_on_all_images_names_the_zoo(tmp_path, source, config):
+    line = told(tmp_path, ZOO | {"source": source})
+    assert f"--config={config} --config.data.path=rice-image-dataset.zip" in line

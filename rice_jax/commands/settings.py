@@ -187,11 +187,15 @@ def existing_run(workdir: str | None, config: str | None = None) -> "Run":
 
 
 def load(config: str) -> "ml_collections.ConfigDict":
-    """A built-in configuration by its name, or one out of a file: FILE, or FILE:ARGUMENT.
+    """A configuration by its name, of a net of the zoo (zoo:NAME), or out of a file.
+
+    Of a file it is what get_config() returns, called with ARGUMENT where FILE:ARGUMENT is given.
 
     Raises:
-        UserError: there is neither; or the file does not give a configuration.
+        UserError: there is no such one; or the file does not give a configuration.
     """
+    if config.startswith(zoo.PREFIX):
+        return _of_the_zoo(config)
     file, argument = _parts(config)
     if config in names():
         path = configs.FOLDER / f"{config}.py"
@@ -222,6 +226,18 @@ def load(config: str) -> "ml_collections.ConfigDict":
     if not isinstance(found.get("model"), ConfigDict):
         raise UserError(f"--config={config}: what its get_config() returns tells no model")
     return ConfigDict(found).lock()  # a frozen one takes no fields
+
+
+def _of_the_zoo(config: str) -> "ml_collections.ConfigDict":
+    """That of a trained net: its widths, image size and weights, and whether it saw augmented."""
+    card = zoo.card(config.removeprefix(zoo.PREFIX))
+    theirs = configuration.from_json(configuration.completed(card.config))
+    found = configuration.default(theirs.model.name)
+    found.model.update(theirs.model)
+    found.model.weights = config
+    found.data.image_size = theirs.data.image_size
+    found.train.augment = theirs.train.augment
+    return found
 
 
 def _parts(config: str) -> tuple[str, str | None]:
@@ -374,8 +390,13 @@ def _missing(config: str) -> str:
     if os.sep not in config and file.suffix != ".py":
         near = nearest(config, names())
         meant = f"; give --config={near}" if near else ""
+        if config in zoo.names():
+            meant = f"; give --config={zoo.PREFIX}{config}"
         known = ", ".join(names())
-        return f"--config={config}: there is no such configuration{meant} (there are {known})"
+        return (
+            f"--config={config}: there is no such configuration{meant} (there are {known}, and "
+            f"zoo:NAME for those of `rice-jax zoo`)"
+        )
     beside = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
     near = nearest(file.name, beside)
     if near:

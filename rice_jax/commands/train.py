@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from rice_jax import config as configuration
-from rice_jax import nets
+from rice_jax import nets, zoo
 from rice_jax.bounds import Several, Switch, Text, Word
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
@@ -18,7 +18,7 @@ STAGES = ("train", "evaluate", "profile", "inspect")
 @click.command(cls=Command, fields=settings.of_all_nets)
 @option(
     "--config",
-    Text(f"{', '.join(settings.names())}, or a file"),
+    Text(f"{', '.join(settings.names())}, zoo:NAME, or a file"),
     "Which net and recipe",
     completion="file",
     words=settings.names(),
@@ -38,16 +38,19 @@ def train(
     \b
     rice-jax train --config=final
     rice-jax train --config=final --config.data.path=FOLDER --config.train.epochs=10
+    rice-jax train --config=zoo:vgg_custom_light --stages=evaluate
 
     Without --config.data.path and without RICE_IMAGE_DATASET the images are the 1,000 photographs
     that come with the package, and the run starts from the zoo's net where there is one of that
-    name. The same command given again goes on where the run in --workdir stands; then --config
-    may be left out.
+    name. --config=zoo:NAME is a net of the zoo with its own widths and weights. The same command
+    given again goes on where the run in --workdir stands; then --config may be left out.
 
     The defaults below are the study's recipe. micro and nano have one of their own, and vgg16 and
     vgg_light layers that do not learn: config.json in the run's folder tells it all.
     """
     found, given = settings.chosen(config, workdir, fields)
+    if config and config.startswith(zoo.PREFIX):
+        workdir = workdir or f"runs/{config.removeprefix(zoo.PREFIX)}"
     if config and "train" in stages and settings.lacks_weights(found):
         raise UserError(nets.weights_wanted(found.model.name))
     if "train" in stages and (idle := configuration.idle(found, given)):

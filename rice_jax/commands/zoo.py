@@ -13,7 +13,10 @@ from rice_jax.commands.options import Command
 def zoo() -> None:
     """Print the trained nets that come with the package.
 
-    `rice-jax train` takes one as --config.model.weights=zoo:NAME.
+    \b
+    rice-jax train --config=zoo:NAME --stages=evaluate    that net, as it is
+    rice-jax train --config=zoo:NAME                      trained further, on your images too
+    --config.model.weights=zoo:NAME                       its weights alone, for a net of its widths
     """
     table = catalogue.rows(map(catalogue.card, catalogue.names()))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None

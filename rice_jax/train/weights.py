@@ -224,9 +224,10 @@ def _fitted(given: Params, config: ml_collections.ConfigDict, params: Params) ->
     else:
         differing = _differences(frozen, theirs)
     if differing:
+        meant = f"; --config={source} is that net" if source.startswith(zoo.PREFIX) else ""
         raise UserError(
             f"config.model.weights={source!r} is of another net: "
-            f"{'; '.join(differing[:3])}{'; ...' if len(differing) > 3 else ''}"
+            f"{'; '.join(differing[:3])}{'; ...' if len(differing) > 3 else ''}{meant}"
         )
     layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen))
     print(f"{source} is of another net: {layers} are taken from it, the rest starts at random")

@@ -57,6 +57,14 @@ def _sample(record: Record) -> str:
 
 
 def _all_images(record: Record) -> str:
-    name = record.model if record.model in nets.NETS else "YOUR_NET.py"
-    command = f"rice-jax train --config={name} --config.data.path=rice-image-dataset.zip"
+    command = f"rice-jax train --config={_config(record)} --config.data.path=rice-image-dataset.zip"
     return f"To train on all 75,000: {markdown.code(data.DOWNLOAD)}, then {markdown.code(command)}."
+
+
+def _config(record: Record) -> str:
+    """What --config makes the net again: by its name the zoo's own, where it is of other widths."""
+    source = record.config.weights.source if record.config.weights else ""
+    name = source.removeprefix(zoo.PREFIX)
+    if source.startswith(zoo.PREFIX) and name in zoo.names() and name != record.model:
+        return source if zoo.card(name).model["name"] == record.model else record.model
+    return record.model if record.model in nets.NETS else "YOUR_NET.py"

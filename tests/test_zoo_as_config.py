@@ -1,0 +1,81 @@
+"""A net of the zoo as a configuration: --config=zoo:NAME."""
+
+import commands
+import jax
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import first_run, train, zoo
+from rice_jax.commands import settings
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_it_is_the_net_of_the_card_with_its_weights(name, capsys):
+    card, found = zoo.card(name), settings.load(f"zoo:{name}")
+    configuration.check(found)
+    assert found.model.weights == f"zoo:{name}"
+    assert found.data.image_size == card.image_size
+    assert found.train.augment == card.config["train"]["augment"]
+    assert train.used_otherwise(found) == []
+    params = train.initial_params(found, train.build(found))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == card.params
+    usual = configuration.default(card.model["name"])
+    for told in ("data.path", "data.cache_dir", "train.teacher", "seed"):
+        *section, last = told.split(".")
+        ours, theirs = (getattr(c, section[0]) if section else c for c in (found, usual))
+        assert ours[last] == theirs[last]
+
+
+@pytest.mark.parametrize("name", ["final_grid56_long", "vgg_custom_light"])
+def test_without_images_it_is_trained_on_a_little(name):
+    found = settings.load(f"zoo:{name}")
+    said = first_run.settle(found)
+    assert f"from zoo:{name} weights" in said
+    assert train.planned(found.train)[1] == first_run.FINE_TUNING["train.learning_rate"]
+
+
+def test_its_run_goes_where_its_name_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = commands.run(
+        "train",
+        "--config=zoo:nano",
+        "--stages=evaluate",
+        "--config.data.path=synthetic",
+        "--config.data.synthetic_per_class=10",
+        "--config.data.cache_dir=cache",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "suits it better" not in done.stderr
+    assert configuration.read(Run("runs/nano")).config["model"]["weights"] == "zoo:nano"
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("zoo:nan", "no net called 'nan'; it has .*; nearest is nano"),
+        ("zoo:", "no net called ''; it has "),
+        ("vgg_custom_light", "give --config=zoo:vgg_custom_light "),
+        ("finall", r"give --config=final \(there are .*, and zoo:NAME for those of `rice-jax zoo`"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(config, told):
+    with pytest.raises(UserError, match=told):
+        settings.load(config)
+
+
+@pytest.mark.parametrize("name", ["vgg_custom_light", "final_grid56_long"])
+def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
+    """vgg_custom's kernels are wider; final's are the same, of images that are not averaged."""
+    small = ("--config.data.path=synthetic", "--config.data.synthetic_per_class=10")
+    done = commands.run(
+        "train",
+        f"--config={zoo.card(name).model['name']}",
+        f"--config.model.weights=zoo:{name}",
+        "--stages=profile",
+        *small,
+        f"--config.data.cache_dir={tmp_path / 'cache'}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert f"--config=zoo:{name} " in done.stderr
