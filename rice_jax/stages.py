@@ -107,6 +107,7 @@ def run_stages(
         raise UserError("--restart trains anew: leave it out, or have train among the --stages")
     chosen = [name for name in STAGES if name in stages]
     identity.require_one_command(config, stages=chosen, restart=restart)
+    train.require_sound(config)
     job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last

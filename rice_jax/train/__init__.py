@@ -8,6 +8,7 @@ from rice_jax.train.schedule import fits, planned
 from rice_jax.train.speed import images_per_second
 from rice_jax.train.start import begin, forget
 from rice_jax.train.step import evaluation_inputs
+from rice_jax.train.trial import require_sound
 from rice_jax.train.weights import (
     RANDOM,
     Trained,
@@ -42,6 +43,7 @@ __all__ = [
     "load",
     "newest",
     "planned",
+    "require_sound",
     "train",
     "used_otherwise",
     "zoo_fits",
