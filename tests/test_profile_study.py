@@ -52,6 +52,25 @@ class TestTheEightNets:
         assert len({row.path for row in counted.rows}) == len(counted.rows)
 
 
+OTHERWISE = {"grid": 56, "strides": 2, "stem_stride": 4, "dense": 3}
+
+
+@pytest.mark.parametrize("name", profile.study.REPORTED)
+def test_the_studys_figures_stand_beside_its_own_net_alone(counts, name):
+    assert counts[name].to_json(name)["reported"] == profile.study.REPORTED[name]
+    whole = models.build(name).settings()
+    changed = {
+        field: value for field, value in OTHERWISE.items() if whole.get(field) not in (None, value)
+    }
+    assert "grid" in changed
+    for field, value in changed.items():
+        other = profile.count(models.build(name, **{field: value}), STUDY_IMAGE)
+        assert other.to_json(name)["reported"] is None, field
+    smaller = profile.count(models.build(name), (112, 112, 3))
+    assert smaller.to_json(name)["reported"] is None
+    assert counts[name].to_json("another")["reported"] is None
+
+
 def test_the_formula_of_final_by_hand(counts):
     convolutions = [(3, 224, 8), (8, 112, 16), (16, 112, 16), (16, 112, 16)]
     by_hand = sum(2 * cin * 9 * size * size * cout for cin, size, cout in convolutions)

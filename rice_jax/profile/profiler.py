@@ -108,13 +108,13 @@ class Profile:
         """The profile as plain JSON types, the study's figures beside it.
 
         Args:
-            name: the net's name. If it is one of the study's and the net has the study's widths
-                and input, 'reported' holds the study's figures and 'errata' what is wrong in
+            name: the net's name. If it is one of the study's and the net has the study's widths,
+                input and FLOPs, 'reported' holds the study's figures and 'errata' what is wrong in
                 them; else they are None and empty.
             device: whose roofline it is; each row then has 'bound' and 'seconds', and 'roofline'
                 the device's peaks and the seconds of all rows.
         """
-        reported = study.reported(name, self.params, self.input_shape)
+        reported = study.reported(name, self.params, self.flops.study, self.input_shape)
         layers = [row.to_json() for row in self.rows]
         roofline = None
         if device is not None:
