@@ -104,7 +104,7 @@ class Browser:
 
     def open(self, address, width=1280):
         """Load a page on a screen of that width, forgetting what the last one asked for."""
-        self("Emulation.setDeviceMetricsOverride", width=width, height=WIDTHS[width],
+        self("Emulation.setDeviceMetricsOverride", width=width, height=WIDTHS.get(width, 800),
              deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         self("Page.navigate", url="about:blank")
         self.requests, self.complaints = [], []
