@@ -72,11 +72,12 @@ def test_no_budget_that_another_beats_is_on_the_line_of_the_best(costs, accuraci
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
 def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
     rows = [replace(row, val_accuracy=accuracy) for row in history_rows(4)]
-    low, high = figures.curves(rows).axes[1].get_ylim()
+    learned = figures.curves(rows).axes[1]
+    low, high = learned.get_ylim()
     assert 0 <= low < 100 * accuracy <= high <= 100
     told = {"params": 1, "filters_removed": 0, "clean": accuracy, "augmented": accuracy / 2}
     costs = [Suggestion(cost=cost, **told) for cost in (1, 2)]
-    assert figures.budgets(costs, measure="FLOPs").axes[0].get_ylim()[1] <= 100
+    budgets = figures.budgets(costs, measure="FLOPs").axes[0]
     tried = [
         Candidate(
             name=name,
@@ -89,10 +90,14 @@ def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
         )
         for place, name in enumerate(("", "channels"))
     ]
-    drawn = figures.searched(
+    searched = figures.searched(
         tried, front=[""], chosen=None, measure="flops", floor=accuracy, title="net"
-    )
-    assert drawn.axes[0].get_ylim()[1] <= 100
+    ).axes[0]
+    assert max(axes.get_ylim()[1] for axes in (budgets, searched)) <= 100
+    for axes in (learned, budgets, searched):
+        points = [line for line in axes.get_lines() if line.get_marker() != "None"]
+        assert points
+        assert not any(point.get_clip_on() for point in points)  # whole at 100 too
 
 
 @pytest.mark.parametrize(

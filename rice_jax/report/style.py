@@ -199,6 +199,17 @@ def legend_above(figure: Figure, axes: Axes, columns: int = 1, *, right: bool = 
     )
 
 
+def end_at_100(axes: Axes, *, across: bool = False) -> None:
+    """End an axis of percentages at 100 at most; markers that stand on its end are drawn whole."""
+    if across:
+        axes.set_xlim(right=min(axes.get_xlim()[1], 100))
+    else:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100))
+    for line in axes.get_lines():
+        if line.get_marker() not in ("", " ", "None", None):
+            line.set_clip_on(False)
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     return drawn(figure)()

@@ -126,7 +126,7 @@ def accuracy_and_f1(nets: Sequence[NetRuns], *, title: str, synthetic: bool = Fa
     axes.set_xlabel("accuracy and macro F1,\naugmented test images (%)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.06)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 100))
+    style.end_at_100(axes, across=True)
     _legend(figure, axes)
     return figure
 
@@ -202,7 +202,7 @@ def _once(axes: Axes, name: str) -> str | None:
 
 def _beside(axes: Axes, place: float, text: str) -> None:
     axes.text(
-        1.02,
+        1.04,
         place,
         text,
         transform=axes.get_yaxis_transform(),
@@ -258,7 +258,7 @@ def scatter(nets: Sequence[NetRuns], axis: _Axis, *, title: str, synthetic: bool
     axes.set_xlabel(f"{axis.label} (log axis)")
     axes.set_ylabel("accuracy, augmented test images (%)")
     axes.margins(x=0.16, y=0.12)
-    axes.set_ylim(top=min(axes.get_ylim()[1], 100))
+    style.end_at_100(axes)
     _legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout
     labels = [_name(net, axis.measure) for net in nets]

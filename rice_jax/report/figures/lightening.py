@@ -99,4 +99,4 @@ def _axes(axes: Any, measure: str) -> None:
     axes.set_xlabel(f"{named[measure]} (log axis)")
     axes.set_ylabel("accuracy (%), augmented validation images")
     axes.margins(x=0.1, y=0.12)
-    axes.set_ylim(top=min(axes.get_ylim()[1], 100))
+    style.end_at_100(axes)

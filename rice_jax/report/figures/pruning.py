@@ -140,7 +140,7 @@ def budgets(
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda amount, _: ""))
     axes.set_xlabel(f"{measure} for one image (logarithmic axis)")
     axes.set_ylabel("accuracy (%)")
-    axes.set_ylim(top=min(axes.get_ylim()[1], 100))
+    style.end_at_100(axes)
     style.legend_above(figure, axes, columns=2)
     return figure
 

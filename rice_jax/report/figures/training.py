@@ -47,6 +47,7 @@ def curves(
     accuracy.set_ylabel("accuracy (%)")
     every = np.concatenate(shares)
     accuracy.set_ylim(scales.percent_limits(every[np.isfinite(every)].tolist()))
+    style.end_at_100(accuracy)
     if changes:
         log = histories.rate_in_steps(history)
         _learning_rate(panels[2], epochs, _numbers(r.learning_rate for r in history), log=log)
