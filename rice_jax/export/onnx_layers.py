@@ -47,10 +47,8 @@ class OnnxLayers:
         read = {name: self._integers_of(name) for name in sources}
         names = sorted({name if node is None else node.output[0] for name, node in read.items()})
         shown = self._onnx.load_from_string(self.content())
-        told = {each.name for each in (*shown.graph.input, *shown.graph.output)}
-        shown.graph.output.extend(
-            self._onnx.ValueInfoProto(name=name) for name in names if name not in told
-        )
+        del shown.graph.output[:]  # what these do not need is not computed
+        shown.graph.output.extend(self._onnx.ValueInfoProto(name=name) for name in names)
         session = onnx_session(shown.SerializeToString())
         sums: dict[str, Any] = dict.fromkeys(read, 0.0)
         for start in range(0, len(images), _BATCH):
