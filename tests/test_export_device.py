@@ -1,6 +1,8 @@
 """What it takes to put an exported net on a device: its operators, a program in C++."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,17 @@ def test_operators_of_a_tflite_are_those_that_litert_calls(net, quantized):
     }
     assert flatbuffer.operators(content) == sorted(called)
     assert "CONV_2D" in called
+
+
+def test_converting_says_nothing_of_the_converters_own():
+    """Which kernels it has, as it is loaded: once in a process, so in one of its own."""
+    pytest.importorskip("litert_converter")
+    code = (
+        "from rice_jax import export, zoo; found = zoo.load('nano');"
+        "export.to_tflite(found.module, found.variables['params'], found.card.image_size)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def the_program():

@@ -164,8 +164,9 @@ def _converted(
     outputs: Sequence[str],
 ) -> bytes:
     try:
-        from litert_converter import converter_api_ext as converter
-        from litert_converter.mlir import ir, passmanager
+        with stderr_kept_back():  # it says which of its kernels are on
+            from litert_converter import converter_api_ext as converter
+            from litert_converter.mlir import ir, passmanager
     except ImportError as error:
         raise missing(error) from error
     text = export.export(jax.jit(function), platforms=("cpu",))(*arguments).mlir_module()

@@ -13,6 +13,9 @@ from rice_jax.errors import UserError
 from rice_jax.export.native import quiet
 from rice_jax.export.sample import Batches, some
 
+_NARROWEST = 1e-6
+"""Range of a tensor that is always zero, after a ReLU: the tool's own would let negatives by."""
+
 
 def prepared_onnx(content: bytes) -> bytes:
     """The ONNX model in float32 as the quantiser wants it: shapes told, biases in their layers."""
@@ -21,11 +24,14 @@ def prepared_onnx(content: bytes) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         given, whole = Path(folder, "given.onnx"), Path(folder, "float32.onnx")
-        given.write_bytes(content)
+        model = onnx.load_from_string(content)
+        _write_products_plainly(model.graph)
+        onnx.save(model, given)
         # Its symbolic shapes know no ReduceMax of today's ONNX; ONNX's own suffice.
         quantization.quant_pre_process(given, whole, skip_symbolic_shape=True)
         model = onnx.load(whole)
     _move_biases_into_convolutions(model.graph)
+    _give_biases(model.graph)
     _flatten_biases(model.graph)
     return bytes(model.SerializeToString())
 
@@ -45,6 +51,7 @@ def rounded_onnx(content: bytes, images: Batches) -> bytes:
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QInt8,
             reduce_range=True,
+            extra_options={"MinimumRealRange": _NARROWEST},
         )
         return out.read_bytes()
 
@@ -71,6 +78,8 @@ def _move_biases_into_convolutions(graph: Any) -> None:
             readers[name].append(node)
     for node in [each for each in graph.node if each.op_type == "Conv" and len(each.input) == 2]:
         moved = _only(readers[node.output[0]], "Transpose")
+        if moved and moved.attribute[0].ints[-1] != 1:
+            continue  # what is last are no channels
         added = _only(readers[moved.output[0]], "Add") if moved else None
         bias = next((constants[n] for n in added.input if n in constants), None) if added else None
         kernel = constants.get(node.input[1])
@@ -84,6 +93,39 @@ def _move_biases_into_convolutions(graph: Any) -> None:
     read = {name for node in graph.node for name in node.input}
     for name in constants.keys() - read:
         graph.initializer.remove(constants[name])
+
+
+def _write_products_plainly(graph: Any) -> None:
+    """Make dense layers of whole maps, which the tool would leave in float32, matrix products."""
+    for node in [each for each in graph.node if each.op_type == "Einsum"]:
+        given, _, out = node.attribute[0].s.decode().partition("->")
+        left, _, right = given.partition(",")
+        if len(right) == 2 and left[-1:] == right[0] and out == left[:-1] + right[1]:
+            node.op_type = "MatMul"
+            del node.attribute[:]
+
+
+def _give_biases(graph: Any) -> None:
+    """Zeros to convolutions and dense layers without a bias, which can be corrected then."""
+    from onnx import numpy_helper
+
+    constants = {each.name: each for each in graph.initializer}
+    known = (*graph.value_info, *graph.input, *graph.output)
+    ranks = {each.name: len(each.type.tensor_type.shape.dim) for each in known}
+    for node in graph.node:
+        kernel = constants.get(node.input[1]) if len(node.input) == 2 else None
+        if kernel is None:
+            continue
+        if node.op_type == "MatMul" and ranks.get(node.input[0]) == len(kernel.dims) == 2:
+            node.op_type = "Gemm"
+            outputs = kernel.dims[1]
+        elif node.op_type == "Conv":
+            outputs = kernel.dims[0]
+        else:
+            continue
+        node.input.append(f"{node.output[0]}_bias")
+        zeros = np.zeros(outputs, np.float32)
+        graph.initializer.append(numpy_helper.from_array(zeros, node.input[2]))
 
 
 def _for_each_output(outputs: int, shape: Sequence[int]) -> bool:

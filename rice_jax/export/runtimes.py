@@ -48,7 +48,9 @@ def onnx_session(content: bytes) -> Any:
         raise UserError(
             f".onnx needs a package that is not installed ({error}): pip install 'rice_jax[onnx]'"
         ) from error
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: a warning of shapes is for who made the converter
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def onnx(session: Any) -> Runnable:

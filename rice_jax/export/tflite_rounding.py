@@ -5,17 +5,32 @@ from typing import Any
 
 import numpy as np
 
-from rice_jax.export.litert import DENSE, SIGNATURE, missing
+from rice_jax.errors import UserError
+from rice_jax.export.litert import DENSE, SIGNATURE, interpreter, missing
 from rice_jax.export.native import quiet
 from rice_jax.export.sample import Batches, some
 
 Range = dict[str, Any]
 """'min' and 'max' of a tensor."""
+_TO_ONE: Range = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
+"""Of pixels; of a tensor that is always zero, to which the tool gives steps too fine for LiteRT."""
 
 
 def rounded_tflite(content: bytes, images: Batches) -> bytes:
-    """As `quantized_tflite`, the biases as the tool makes them."""
-    return _with_ranges(content, _ranges(content, images))
+    """As `quantized_tflite`, the biases as the tool makes them.
+
+    Raises:
+        UserError: as there; or a tensor hardly moves on the images, so that no step fits it.
+    """
+    made = _with_ranges(content, _ranges(content, images))
+    try:
+        interpreter(made)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            "LiteRT cannot compute the net in the steps that fit the images that int8 is "
+            f"calibrated on: give others, or more ({' '.join(str(error).split())})"
+        ) from error
+    return made
 
 
 def _quantizer(content: bytes) -> Any:
@@ -40,17 +55,20 @@ def _ranges(content: bytes, images: Batches) -> dict[str, Range]:
             with quiet():
                 found = tool.calibrate({SIGNATURE: [{"images": image[None]}]}, num_threads=1)
             widest = {name: _holding(widest.get(name, seen), seen) for name, seen in found.items()}
-    return widest
+    return {name: seen if _moves(seen) else _TO_ONE for name, seen in widest.items()}
 
 
 def _with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
     """A .tflite in int8, its tensors in such ranges."""
     # All pixels there can be, not those that happened to be there: 1/255 and -128 exactly.
-    pixels: Range = {"min": np.zeros((1, 1, 1, 1)), "max": np.ones((1, 1, 1, 1))}
-    ranges = {**ranges, f"{SIGNATURE}_images": pixels}
+    ranges = {**ranges, f"{SIGNATURE}_images": _TO_ONE}
     with quiet():
         made = _quantizer(content).quantize(ranges, enable_progress_report=False)
     return bytes(made.quantized_model)
+
+
+def _moves(seen: Range) -> bool:
+    return bool(np.any(seen["min"]) or np.any(seen["max"]))
 
 
 def _holding(one: Range, other: Range) -> Range:

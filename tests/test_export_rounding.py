@@ -1,0 +1,136 @@
+"""Nets as the tools of int8 are given them, and what the tools make of them."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rice_jax import export
+from rice_jax.errors import UserError
+from rice_jax.export import int8, runtimes
+from rice_jax.export.onnx_rounding import prepared_onnx
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
+QUANTIZED = {
+    ".onnx": ("jax2onnx", export.to_onnx, int8.quantized_onnx),
+    ".tflite": ("litert_converter", export.to_tflite, int8.quantized_tflite),
+}
+
+
+@pytest.fixture(params=QUANTIZED)
+def suffix(request):
+    pytest.importorskip(QUANTIZED[request.param][0])
+    return request.param
+
+
+def _conv(x):
+    return nn.Conv(6, (3, 3), use_bias=False)(x)
+
+
+ADDED = {
+    "its bias": (lambda x: nn.relu(nn.Conv(6, (3, 3))(x)), 0),
+    "a bias of ones": (lambda x: nn.relu(_conv(x) + jnp.ones(6)), 0),
+    "a number": (lambda x: nn.relu(_conv(x) + 0.5), 1),
+    "numbers of each column": (lambda x: nn.relu(_conv(x).swapaxes(2, 3) + jnp.arange(6.0)), 1),
+    "numbers of each pixel": (lambda x: nn.relu(_conv(x) + jnp.arange(36.0).reshape(6, 6, 1)), 1),
+    "of sums that go elsewhere too": (lambda x: (y := _conv(x)) * (y + jnp.ones(6)), 1),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_a_bias_is_its_convolutions_in_the_onnx_that_is_rounded(what):
+    """And what is none stays where it is."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("jax2onnx")
+    add, left = ADDED[what]
+
+    class Ending(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return add(x).mean((1, 2))
+
+    images = np.random.default_rng(0).random((3, 6, 6, 3), dtype=np.float32)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1, Ending().init(jax.random.key(0), images)["params"]
+    )
+    content = prepared_onnx(export.to_onnx(Ending(), params, 6))
+    found = runtimes.opened(".onnx", content)(images)
+    np.testing.assert_allclose(found, Ending().apply({"params": params}, images), atol=1e-5)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert kinds.count("Add") == left
+
+
+def test_a_dense_layer_of_maps_is_int8_in_an_onnx():
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("jax2onnx")
+
+    class Mixing(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(4)(nn.relu(nn.Dense(16)(x))).mean((1, 2))
+
+    images = np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32)
+    params = Mixing().init(jax.random.key(0), images)["params"]
+    content = int8.quantized_onnx(export.to_onnx(Mixing(), params, 6), [images])
+    exact = np.asarray(Mixing().apply({"params": params}, images))
+    found = runtimes.opened(".onnx", content)(images)
+    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+    stored = onnx.load_from_string(content).graph.initializer
+    kernels = [each for each in stored if sorted(each.dims) in ([3, 16], [4, 16])]
+    assert [each.data_type for each in kernels] == 2 * [onnx.TensorProto.INT8]
+
+
+class Chain(nn.Module):
+    """Two layers, the second of what the first leaves."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (1, 1), name="first")(x))
+        return nn.Dense(3, name="head")(nn.relu(nn.Conv(4, (1, 1), name="second")(x)).mean((1, 2)))
+
+
+def chain(kernel, bias):
+    """Its parameters, of such numbers in the first layer."""
+    params = Chain().init(jax.random.key(0), np.zeros((1, 6, 6, 3)))["params"]
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, params)
+    first = {"kernel": np.full((1, 1, 3, 4), kernel), "bias": np.full(4, bias)}
+    return params | {"first": jax.tree.map(np.float32, first)}
+
+
+def test_a_layer_that_is_zero_on_every_image_is_rounded(suffix):
+    _, make, quantize = QUANTIZED[suffix]
+    images = np.random.default_rng(0).random((5, 6, 6, 3), dtype=np.float32)
+    params = chain(1, -4)
+    found = runtimes.opened(suffix, quantize(make(Chain(), params, 6), [images]))(images)
+    exact = np.asarray(Chain().apply({"params": params}, images))
+    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
+def test_a_layer_that_hardly_moves_on_the_images_is_refused_where_no_step_fits():
+    """Of grey pixels the differences of colours are a ten-millionth of what they may be."""
+    pytest.importorskip("litert_converter")
+    images = np.tile(np.random.default_rng(0).random((5, 6, 6, 1), dtype=np.float32), (1, 1, 1, 3))
+    whole = export.to_tflite(Chain(), chain([[1], [-1], [0]], 1e-7), 6, to_be_quantized=True)
+    with pytest.raises(UserError, match="the images that int8 is calibrated on: give others"):
+        int8.quantized_tflite(whole, [images])
+
+
+def test_an_onnx_whose_shapes_are_wrong_is_computed_without_a_word(capfd):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("jax2onnx")
+    model = onnx.load_from_string(export.to_onnx(Chain(), chain(1, 0), 6))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    del model.graph.value_info[:]
+    told = onnx.helper.make_tensor_value_info(conv.output[0], onnx.TensorProto.FLOAT, (9, 4, 7, 7))
+    model.graph.value_info.append(told)
+    runtimes.opened(".onnx", model.SerializeToString())(np.zeros((9, 6, 6, 3), np.float32))
+    assert capfd.readouterr() == ("", "")
