@@ -135,7 +135,8 @@ def _refuse_strangers(job: Job) -> None:
 def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
-    if job.restart and _irreplaceable(run):
+    goes_on = _irreplaceable(run)
+    if job.restart and goes_on:
         raise UserError(
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "
             "make it of that one again, in another folder"
@@ -144,7 +145,7 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
         identity.refuse_own_weights(run, config)
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
     said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
-    if said and "train" in stages:
+    if said and "train" in stages and not goes_on:  # it names no weights that are there alone
         print(said, flush=True)
     if saved:
         config.model.classes = saved.config["model"]["classes"]

@@ -156,3 +156,18 @@ def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache
     with pytest.raises(UserError, match="its checkpoints alone hold"):
         run_stages(settings, str(run), ["train"], restart=True)
     jax.tree.map(np.testing.assert_array_equal, train.load(run).params, whole.params)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_what_is_left_of_another_net_is_not_called_random(
+    left, finished, cache, tmp_path, monkeypatch, capsys
+):
+    """`prune` has what remains trained: its weights are in the run's checkpoints alone."""
+    monkeypatch.setattr(stages.first_run, "settle", lambda *_: "from random weights")
+    run, settings = Run(tmp_path / "run"), small("cnn_light", cache, **{"train.epochs": 1})
+    if left:
+        dataset = stages.Job(Run(finished), settings).dataset
+        train.begin(settings, run, dataset, train.load(Run(finished)).params)
+        shutil.copy(finished / "config.json", tmp_path / "run")
+    run_stages(settings, str(run), ["train"])
+    assert ("from random weights" in capsys.readouterr().out) != left

@@ -1,7 +1,10 @@
 """A net of the zoo as a configuration: --config=zoo:NAME."""
 
+import re
+
 import commands
 import jax
+import numpy as np
 import pytest
 
 from rice_jax import config as configuration
@@ -79,3 +82,24 @@ def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
         f"--workdir={tmp_path / 'run'}",
     )
     assert f"--config=zoo:{name} " in done.stderr
+
+
+def test_images_of_other_classes_are_told_what_to_do_and_that_does():
+    found = settings.load("zoo:nano")
+    found.model.classes = 3
+    with pytest.raises(UserError, match="is a net of 5 classes, and there are 3 here: ") as refused:
+        train.initial_params(found, train.build(found))
+    frozen, random = re.findall(r"--config\.\S+=\S+", str(refused.value))
+    assert random == "--config.model.weights=random"
+    settings.set_fields(found, [frozen], configuration.fields("nano"))
+    begun = train.initial_params(found, train.build(found))
+    theirs = zoo.load("nano").variables["params"]
+    assert begun.pop("head")["kernel"].shape == (32, 3)
+    jax.tree.map(np.testing.assert_array_equal, begun, {name: theirs[name] for name in begun})
+
+
+def test_weights_of_other_widths_and_classes_are_of_another_net():
+    found = configuration.default("micro")
+    found.model.update(weights="zoo:nano", classes=3)
+    with pytest.raises(UserError, match="is of another net: "):
+        train.initial_params(found, train.build(found))

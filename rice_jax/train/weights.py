@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -184,7 +184,8 @@ def _given(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
     if path in ("", RANDOM):
         return params
     if path.startswith(zoo.PREFIX):
-        return _fitted(zoo.load(path.removeprefix(zoo.PREFIX)).variables["params"], config, params)
+        found = zoo.load(path.removeprefix(zoo.PREFIX))
+        return _fitted(found.variables["params"], found.card.data.classes, config, params)
     source = files.reached(path)
     if not source.exists():
         hint = f"; {nets.weights_wanted(config.model.name)}" if "vgg16" in source.name else ""
@@ -203,11 +204,20 @@ def _given(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
         from rice_jax.models import keras_h5
 
         return keras_h5.load_h5(os.fspath(source), module, params, input_shape(config))
-    return _fitted(load(Run(source)).params, config, params)
+    trained = load(Run(source))
+    return _fitted(trained.params, trained.classes, config, params)
 
 
-def _fitted(given: Params, config: ml_collections.ConfigDict, params: Params) -> Params:
+def _fitted(
+    given: Params, classes: Sequence[str], config: ml_collections.ConfigDict, params: Params
+) -> Params:
     """The parameters given, where they are of the same net as `params`, or what is of use of them.
+
+    Args:
+        given: those of a net that tells `classes`.
+        classes: their names.
+        config: which layers do not learn.
+        params: shapes of the net that is wanted.
 
     Raises:
         UserError: they are of another net.
@@ -224,6 +234,12 @@ def _fitted(given: Params, config: ml_collections.ConfigDict, params: Params) ->
     else:
         differing = _differences(frozen, theirs)
     if differing:
+        if not frozen and (other := _other_layers(ours, theirs, len(classes))):
+            raise UserError(
+                f"config.model.weights={source!r} is a net of {len(classes)} classes, and there "
+                f"are {config.model.classes} here: --config.train.frozen={','.join(other)} trains "
+                f"a new head on its other layers, --config.model.weights={RANDOM} all anew"
+            )
         meant = f"; --config={source} is that net" if source.startswith(zoo.PREFIX) else ""
         raise UserError(
             f"config.model.weights={source!r} is of another net: "
@@ -232,6 +248,23 @@ def _fitted(given: Params, config: ml_collections.ConfigDict, params: Params) ->
     layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen))
     print(f"{source} is of another net: {layers} are taken from it, the rest starts at random")
     return traverse_util.unflatten_dict({**ours, **{n: theirs[n] for n in frozen}}, sep="/")
+
+
+def _other_layers(ours: dict[str, Any], theirs: dict[str, Any], classes: int) -> list[str]:
+    """The outermost modules without the head, where another number of classes is all that differs.
+
+    Args:
+        ours: by path the arrays that are wanted.
+        theirs: those of a net of so many classes.
+    """
+    heads = {name for name in ours if name in theirs and theirs[name].shape != ours[name].shape}
+    if ours.keys() != theirs.keys() or any(
+        theirs[name].shape != (*ours[name].shape[:-1], classes) for name in heads
+    ):
+        return []
+    outermost = dict.fromkeys(name.partition("/")[0] for name in ours)
+    head = {name.partition("/")[0] for name in heads}
+    return [name for name in outermost if name not in head]
 
 
 def _differences(wanted: dict[str, Any], given: dict[str, Any]) -> list[str]:
