@@ -11,7 +11,7 @@ import pytest
 from rice_jax import export
 from rice_jax.errors import UserError
 from rice_jax.export import int8, runtimes
-from rice_jax.export.onnx_rounding import prepared_onnx
+from rice_jax.export.onnx_rounding import prepared_onnx, rounded_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 QUANTIZED = {
@@ -134,3 +134,25 @@ def test_an_onnx_whose_shapes_are_wrong_is_computed_without_a_word(capfd):
     model.graph.value_info.append(told)
     runtimes.opened(".onnx", model.SerializeToString())(np.zeros((9, 6, 6, 3), np.float32))
     assert capfd.readouterr() == ("", "")
+
+
+def test_images_are_calibrated_few_at_a_time_however_they_come(monkeypatch):
+    """onnxruntime keeps all maps of those that it is given together."""
+    pytest.importorskip("jax2onnx")
+    calibrate = pytest.importorskip("onnxruntime.quantization.calibrate")
+    shown, collect = [], calibrate.MinMaxCalibrater.collect_data
+
+    def collected(self, reader):
+        batches = list(iter(reader.get_next, None))
+        shown.extend(len(batch["images"]) for batch in batches)
+        left = iter(batches)
+        reader.get_next = lambda: next(left, None)
+        collect(self, reader)
+
+    monkeypatch.setattr(calibrate.MinMaxCalibrater, "collect_data", collected)
+    images = np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32)
+    whole = prepared_onnx(export.to_onnx(Chain(), chain(1, 0), 6))
+    together, by_one = (rounded_onnx(whole, each) for each in ([images], np.split(images, 20)))
+    assert together == by_one
+    assert sum(shown) == 40
+    assert max(shown) < 20

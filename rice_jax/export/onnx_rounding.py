@@ -13,6 +13,7 @@ from rice_jax.errors import UserError
 from rice_jax.export.native import quiet
 from rice_jax.export.sample import Batches, some
 
+_BATCH = 8
 _NARROWEST = 1e-6
 """Range of a tensor that is always zero, after a ReLU: the tool's own would let negatives by."""
 
@@ -149,10 +150,11 @@ def _flatten_biases(graph: Any) -> None:
 
 
 class _Reader:
-    """Images as onnxruntime's calibration asks for them."""
+    """Images as onnxruntime's calibration asks for them: few at a time, as it keeps all maps."""
 
-    def __init__(self, images: Iterator[np.ndarray]) -> None:
-        self._images = images
+    def __init__(self, batches: Iterator[np.ndarray]) -> None:
+        starts = ((batch, first) for batch in batches for first in range(0, len(batch), _BATCH))
+        self._images = (batch[first : first + _BATCH] for batch, first in starts)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._images, None)
