@@ -8,7 +8,7 @@ import tiny_training
 from etils import epath
 
 from rice_jax import files, lock, train
-from rice_jax.commands import settings
+from rice_jax.commands import named
 from rice_jax.data.archive import open_archive
 from rice_jax.errors import UserError
 from rice_jax.export import artifact
@@ -57,7 +57,7 @@ def initial(path):
     [
         *((f"net{suffix}", artifact.read) for suffix in artifact.RUNTIMES),
         *((f"net{suffix}", initial) for suffix in (".h5", ".msgpack", ".safetensors")),
-        ("net.py", settings.load),
+        ("net.py", named.load),
         ("net.json", lambda path: Run(".").read_json(path)),
     ],
 )

@@ -16,7 +16,7 @@ from flax import nnx
 
 from rice_jax import config as configuration
 from rice_jax import data, identity, nets, ops, own_net, profile, train
-from rice_jax.commands import settings
+from rice_jax.commands import named, settings
 from rice_jax.errors import UserError
 from rice_jax.models.own import Own
 from rice_jax.models.own_nnx import OwnNNX
@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
     cache = str(tmp_path_factory.mktemp("cache"))
 
     def trained(path, **widths):
-        config = settings.load(str(path))
+        config = named.load(str(path))
         config.update_from_flattened_dict(SMALL | {"data.cache_dir": cache})
         config.model.update(widths)
         folder = str(tmp_path_factory.mktemp(path.stem) / "run")
@@ -76,7 +76,7 @@ EXAMPLE_COSTS = [("resnet18", 1.81), ("resnet18_nnx", 1.81), ("mobilenetv2", 0.3
 def test_an_example_is_the_published_net(name, billions):
     """Multiply-adds at 224 x 224, of 1,000 classes, as the papers have them, in a short file."""
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
-    config = settings.load(str(EXAMPLES / f"{name}.py"))
+    config = named.load(str(EXAMPLES / f"{name}.py"))
     config.model.classes = 1000
     counted = profile.count(train.build(config), (224, 224, 3))
     assert counted.flops.formula / 2e9 == pytest.approx(billions, abs=0.005)
@@ -255,7 +255,7 @@ def first_maps(folder):
 def test_a_norms_statistics_and_what_is_frozen_are_not_trainable(kind, frozen, still, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(SOURCE.format(kind))
-    config = settings.load(str(mine))
+    config = named.load(str(mine))
     config.update_from_flattened_dict(SMALL | {"train.frozen": frozen})
     run_stages(config, str(tmp_path / "run"), ["profile"])
     totals = json.loads((tmp_path / "run" / "profile.json").read_text())["totals"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax.commands import settings
+from rice_jax.commands import named, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,7 +17,7 @@ def test_a_file_s_name_may_have_colons(tmp_path):
     source = (ROOT / "configs" / "final.py").read_text()
     (folder / "a:b.py").write_text(source.replace("get_config(", "get_config(name='x:y', more=''"))
     for argument in ("", ":z", ":1:2"):
-        assert settings.load(f"{folder / 'a:b.py'}{argument}").model.name == "final"
+        assert named.load(f"{folder / 'a:b.py'}{argument}").model.name == "final"
 
 
 def test_a_file_s_dataclasses_may_have_annotations_as_text(tmp_path):
@@ -33,7 +33,7 @@ def test_a_file_s_dataclasses_may_have_annotations_as_text(tmp_path):
         "def get_config():\n"
         "    return default(Mine().net)\n"
     )
-    assert settings.load(str(file)).model.name == "cnn"
+    assert named.load(str(file)).model.name == "cnn"
 
 
 @pytest.mark.parametrize("beside", ["my_widths.py", "my_widths/__init__.py"])
@@ -56,7 +56,7 @@ def test_a_file_imports_what_lies_beside_it(beside, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "optax", raising=False)
     try:
-        assert settings.load("nets/mine.py").model.dense == 3
+        assert named.load("nets/mine.py").model.dense == 3
     finally:
         sys.modules.pop("my_widths", None)
 

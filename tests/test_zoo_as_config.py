@@ -9,14 +9,14 @@ import pytest
 
 from rice_jax import config as configuration
 from rice_jax import first_run, train, zoo
-from rice_jax.commands import settings
+from rice_jax.commands import named, settings
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_it_is_the_net_of_the_card_with_its_weights(name, capsys):
-    card, found = zoo.card(name), settings.load(f"zoo:{name}")
+    card, found = zoo.card(name), named.load(f"zoo:{name}")
     configuration.check(found)
     assert found.model.weights == f"zoo:{name}"
     assert found.data.image_size == card.image_size
@@ -33,7 +33,7 @@ def test_it_is_the_net_of_the_card_with_its_weights(name, capsys):
 
 @pytest.mark.parametrize("name", ["final_grid56_long", "vgg_custom_light"])
 def test_without_images_it_is_trained_on_a_little(name):
-    found = settings.load(f"zoo:{name}")
+    found = named.load(f"zoo:{name}")
     said = first_run.settle(found)
     assert f"from zoo:{name} weights" in said
     assert train.planned(found.train)[1] == first_run.FINE_TUNING["train.learning_rate"]
@@ -65,7 +65,7 @@ def test_its_run_goes_where_its_name_says(tmp_path, monkeypatch):
 )
 def test_what_is_not_there_is_named_with_what_is(config, told):
     with pytest.raises(UserError, match=told):
-        settings.load(config)
+        named.load(config)
 
 
 @pytest.mark.parametrize("name", ["vgg_custom_light", "final_grid56_long"])
@@ -85,7 +85,7 @@ def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
 
 
 def test_images_of_other_classes_are_told_what_to_do_and_that_does():
-    found = settings.load("zoo:nano")
+    found = named.load("zoo:nano")
     found.model.classes = 3
     with pytest.raises(UserError, match="is a net of 5 classes, and there are 3 here: ") as refused:
         train.initial_params(found, train.build(found))

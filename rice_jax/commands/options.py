@@ -7,7 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rice_jax.bounds import Bounds, Field, Real, Several, Switch, Whole, Word, nearest, read
-from rice_jax.commands import settings
+from rice_jax.commands import named, settings
 from rice_jax.errors import UserError
 
 _SETTINGS = {
@@ -146,7 +146,7 @@ class Command(click.Command):
     def _stray(self, argument: str) -> str:
         """What to say of an argument that belongs to no option."""
         options = [opt for param in self.params for opt in param.opts]
-        if "--config" in options and argument in settings.names():
+        if "--config" in options and argument in named.names():
             return f"{argument!r} belongs to no option; give --config={argument}"
         for name in ("workdir", "workdirs", "out"):
             if f"--{name}" in options:

@@ -8,7 +8,7 @@ import click
 from rice_jax import config as configuration
 from rice_jax import nets, zoo
 from rice_jax.bounds import Several, Switch, Text, Word
-from rice_jax.commands import settings
+from rice_jax.commands import named, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
@@ -18,10 +18,10 @@ STAGES = ("train", "evaluate", "profile", "inspect")
 @click.command(cls=Command, fields=settings.of_all_nets)
 @option(
     "--config",
-    Text(f"{', '.join(settings.names())}, zoo:NAME, or a file"),
+    Text(f"{', '.join(named.names())}, zoo:NAME, or a file"),
     "Which net and recipe",
     completion="file",
-    words=settings.names(),
+    words=named.names(),
 )
 @option("--workdir", Text("a folder"), "Where the run goes; runs/NAME without it", completion="dir")
 @option("--stages", Several(Word(STAGES), 1), "What to do", STAGES)
