@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Where there is a GPU, all processes of the tests share it.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+import browser
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -147,3 +148,12 @@ def drawn_small():
 
     with mock.patch.dict(style._settings(), {"figure.dpi": 40, "savefig.dpi": 40}):
         yield
+
+
+@pytest.fixture(scope="module")
+def tab():
+    """A tab of Chromium, for a module."""
+    if browser.PROGRAM is None:
+        pytest.skip("no Chromium is installed")
+    with browser.started() as found:
+        yield found

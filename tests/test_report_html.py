@@ -301,14 +301,6 @@ def test_data_in_a_page_ends_no_element():
 
 
 @pytest.fixture(scope="module")
-def tab():
-    if browser.PROGRAM is None:
-        pytest.skip("no Chromium is installed")
-    with browser.started() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     kernel = np.zeros((3, 3, 3, 4))
     kernel[1, 1, 0] = 1

@@ -1,6 +1,5 @@
 """report.html on screens of any width: what a page tells first is not cut off."""
 
-import browser
 import pytest
 from report_runs import make_run, result
 
@@ -13,14 +12,6 @@ CUT_OFF = """
   .filter(each => each.clientWidth && each.scrollWidth > each.clientWidth)
   .map(each => each.innerText.slice(0, 40))
 """
-
-
-@pytest.fixture(scope="module")
-def tab():
-    if browser.PROGRAM is None:
-        pytest.skip("no Chromium is installed")
-    with browser.started() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ class OnnxLayers:
         graph = self._model.graph
         self._constants = {each.name: each for each in graph.initializer}
         self._maker = {name: node for node in graph.node for name in node.output}
+        rounding = (node for node in graph.node if node.op_type == _TO_INTEGERS)
+        self._rounded_by = {node.input[0]: node for node in rounding}
         self._readers = collections.Counter(name for node in graph.node for name in node.input)
         self._biases = dict[str, np.ndarray]()
 
@@ -44,7 +46,7 @@ class OnnxLayers:
 
     def means(self, sources: Iterable[str], images: np.ndarray) -> dict[str, np.ndarray]:
         """Of each tensor the mean of each channel, over its places and over images (N, H, W, 3)."""
-        read = {name: self._integers_of(name) for name in sources}
+        read = {name: self._rounded_by.get(name) for name in sources}
         names = sorted({name if node is None else node.output[0] for name, node in read.items()})
         shown = self._onnx.load_from_string(self.content())
         del shown.graph.output[:]  # what these do not need is not computed
@@ -95,11 +97,6 @@ class OnnxLayers:
         """The operation that makes a tensor of integers; None where none does."""
         node = self._maker.get(name)
         return node if node is not None and node.op_type == _TO_NUMBERS else None
-
-    def _integers_of(self, name: str) -> Any:
-        """The operation that makes integers of a tensor; None where none does."""
-        nodes = self._model.graph.node
-        return next((n for n in nodes if n.op_type == _TO_INTEGERS and n.input[0] == name), None)
 
     def _integers(self, bias: Any) -> np.ndarray | None:
         """The integers of a bias, to be changed in place; None where two layers have it."""

@@ -1,5 +1,6 @@
 """The layers of a .tflite, whose biases may be corrected, and what they read."""
 
+import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ class TfliteLayers:
     def __init__(self, content: bytes) -> None:
         self._model = flatbuffer.opened(content)
         self._graph = self._model.subgraphs[0]
+        read = (index for each in self._graph.operators for index in each.inputs)
+        self._readers = collections.Counter(self._graph.tensors[index].buffer for index in read)
 
     def waves(self) -> list[list[BiasedLayer]]:
         """Its layers with biases, those that do not depend on each other together."""
@@ -82,9 +85,7 @@ class TfliteLayers:
 
     def _integers(self, bias: Any) -> np.ndarray | None:
         """The numbers of a bias, to be changed in place; None of floats, or where two have it."""
-        tensors = self._graph.tensors
-        read = [tensors[index].buffer for each in self._graph.operators for index in each.inputs]
-        if not flatbuffer.steps(bias).size or read.count(bias.buffer) > 1:
+        if not flatbuffer.steps(bias).size or self._readers[bias.buffer] > 1:
             return None
         buffer = self._model.buffers[bias.buffer]
         buffer.data = np.array(buffer.data, np.uint8)
