@@ -124,7 +124,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             Several(Whole(1, 4096), 1, 100),
         ),
         "train.quick.epochs": Field(
-            (4, 4), "epochs at each of these sizes", Several(_EPOCHS, 1, 100)
+            (4, 4), "epochs at each of these; more where images are few", Several(_EPOCHS, 1, 100)
         ),
         "train.quick.peak_rate": Field(
             4e-3, "the rate rises to it and falls to 0 as half a cosine", _RATE

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, first_run, models, profile, records, report, train
+from rice_jax import data, first_run, models, own_images, profile, records, report, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison
 from rice_jax.run import Run
@@ -107,6 +107,8 @@ def plan(
     if idle := configuration.idle(config, fields):
         raise UserError(f"{name}: --config.{idle}")
     first_run.settle(config, fields)
+    if said := own_images.settle(config, len(dataset.splits["train"]), fields):
+        print(f"{name}: {said}")
     run = Run(f"{out}/{name}")
     return Plan(config, list(fields), run, finished=_finished(run, config, dataset))
 

@@ -19,6 +19,7 @@ from rice_jax import (
     identity,
     inspection,
     lock,
+    own_images,
     profile_stage,
     records,
     specimens,
@@ -50,6 +51,8 @@ class Job:
 
     run: Run
     config: ml_collections.ConfigDict
+    given: Collection[str] = ()
+    """Fields of it that the user has set, as 'train.epochs'."""
     restart: bool = False
     """Whether the training begins anew, and what the folder has of the one before goes."""
 
@@ -90,7 +93,7 @@ def run_stages(
     """Do the `stages` in their own order and write the report.
 
     Args:
-        config: the run's; what it leaves open is settled by `first_run`.
+        config: the run's; what it leaves open is settled by `first_run` and `own_images`.
         workdir: the run's folder, by default runs/NAME.
         stages: keys of `STAGES`.
         given: fields of the configuration that the user has set, as 'train.epochs'.
@@ -108,10 +111,10 @@ def run_stages(
     chosen = [name for name in STAGES if name in stages]
     identity.require_one_command(config, stages=chosen, restart=restart)
     train.require_sound(config)
-    job = Job(Run(workdir or f"runs/{config.model.name}"), config, restart)
+    job = Job(Run(workdir or f"runs/{config.model.name}"), config, given, restart)
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
-        _settle(job, stages, given)
+        _settle(job, stages)
         try:
             for name in chosen:
                 print(f"== {name} ==", flush=True)
@@ -132,7 +135,7 @@ def _refuse_strangers(job: Job) -> None:
         identity.refuse_strangers(run, but=("checkpoints",))
 
 
-def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
+def _settle(job: Job, stages: Sequence[str]) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
     goes_on = _irreplaceable(run)
@@ -144,11 +147,14 @@ def _settle(job: Job, stages: Sequence[str], given: Collection[str]) -> None:
     if job.restart:
         identity.refuse_own_weights(run, config)
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
-    said = first_run.settle(config, {*given, *identity.unchanged(saved, config)})
+    given = {*job.given, *identity.unchanged(saved, config)}
+    said = first_run.settle(config, given)
     if said and "train" in stages and not goes_on:  # it names no weights that are there alone
         print(said, flush=True)
     if saved:
         config.model.classes = saved.config["model"]["classes"]
+        images = saved.data.images.get("train", 0) if saved.data else 0
+        own_images.settle(config, images, given)
         wanted = records.ConfigFile(config=configuration.to_json(config))
         identity.refuse_another(run, saved, wanted)
 
@@ -205,6 +211,10 @@ def _take_weights(job: Job) -> None:
 
 def _train(job: Job) -> None:
     dataset = job.dataset
+    if job.restart or not _trained_here(job.run):
+        said = own_images.settle(job.config, len(dataset.splits["train"]), job.given)
+        for line in filter(None, (said, own_images.advice(job.config, dataset))):
+            print(line, flush=True)
     train.check(job.config, dataset, job.run)
     watch = functools.partial(_watch, job.run, "train")
     train.train(job.config, job.run, dataset, watch, given=_begun(job, dataset))

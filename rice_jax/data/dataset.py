@@ -1,7 +1,9 @@
 """Images by split, ready to be read at random: photographs, or grains drawn in their stead."""
 
 import dataclasses
+import functools
 import os
+import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
 
@@ -9,6 +11,7 @@ from rice_jax import files, zoo
 from rice_jax.data.archive import Archive, classes, open_archive
 from rice_jax.data.cache import prepare
 from rice_jax.data.grains import Grains
+from rice_jax.data.images import size
 from rice_jax.data.sources import Files, Records, Source, tell_skipped
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError
@@ -17,6 +20,7 @@ VARIABLE = "RICE_IMAGE_DATASET"
 DOWNLOAD = "kaggle datasets download -d muratkokludataset/rice-image-dataset"
 SAMPLE, SYNTHETIC = "sample", "synthetic"
 """Paths of what comes with the package: its photographs, and its drawn grains."""
+_MEASURED = 100  # images whose size is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,15 @@ class Dataset:
     splits: Mapping[str, Source]
     fingerprint: str
     skipped: Sequence[Mapping[str, str]]
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images as they come, in pixels: medians of training images."""
+        source = self.splits["train"]
+        number = min(_MEASURED, len(source))
+        places = (place * len(source) // number for place in range(number))
+        heights, widths = zip(*(size(source[place]["image"]) for place in places), strict=True)
+        return statistics.median_low(heights), statistics.median_low(widths)
 
 
 def load(

@@ -22,6 +22,8 @@ class ImagesTold:
     """How many, by split."""
     skipped: int = 0
     """Files that could not be used."""
+    size: tuple[int, int] | None = left_out()
+    """Height and width as they come, in pixels: medians."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -239,6 +239,7 @@ def data(run: Run, record: Record) -> Section:
         )
         + f". {numbers.count(len(classes))} classes: {names}"
         + (", ...: all are in config.json." if len(named) < len(classes) else ".")
+        + _sized(record)
         + _skipped(record.data.skipped),
     ]
     numbered = [
@@ -256,6 +257,19 @@ def data(run: Run, record: Record) -> Section:
     if run.has("classes.png"):
         parts.append(picture("Images of each class", "classes.png"))
     return parts
+
+
+def _sized(record: Record) -> str:
+    """How large they come, and what a net gets of that."""
+    side = (record.config.config.get("data") or {}).get("image_size")
+    if record.data is None or record.data.size is None or not side:
+        return ""
+    height, width = record.data.size
+    if height == width == side:
+        return f" They are of {width} x {height} pixels."
+    made = "enlarged" if max(height, width) < side else "resized"
+    shape = "" if height == width else ", whatever their shape"
+    return f" Of {width} x {height} pixels (medians), {made} to {side} x {side}{shape}."
 
 
 def _skipped(skipped: int) -> str:

@@ -1,0 +1,81 @@
+"""What a training takes up of images that are the user's own: how many they are, and how large."""
+
+from collections.abc import Collection
+
+import ml_collections
+
+from rice_jax import config as configuration
+from rice_jax import data, train
+from rice_jax.errors import UserError
+from rice_jax.train import schedule
+
+LEAST_STEPS = 4_000
+"""Of a training by the quick schedule that is left its epochs."""
+MOST_EPOCHS = 200
+"""That it gets of few images."""
+_EPOCHS = "train.quick.epochs"
+_WORTH_TELLING = 1.5  # times the pixels
+
+
+def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str] = ()) -> str:
+    """Let the quick schedule have more epochs where images are few, and the user has set none.
+
+    Its epochs are for tens of thousands of images: of 2,000 they are 250 steps, in which a net
+    learns little. They become as many times more as make `LEAST_STEPS`, up to `MOST_EPOCHS`.
+
+    Args:
+        config: changed in place.
+        images: that the training split has; 0 where that is not known.
+        given: fields that the user has set, as 'train.epochs'.
+
+    Returns:
+        What was decided, in a line; empty where there was nothing to decide.
+    """
+    quick, usual = config.train.quick, configuration.default(config.model.name).train.quick
+    is_open = quick.epochs == usual.epochs and quick.shrink == usual.shrink
+    if config.train.schedule != schedule.QUICK or not is_open or _EPOCHS in given:
+        return ""
+    if config.data.path in (data.SAMPLE, data.SYNTHETIC) or not images:
+        return ""
+    images = schedule.images(config.train, images)
+    epochs, steps = sum(quick.epochs), -(-images // config.train.batch_size)
+    times = min(-(-LEAST_STEPS // (epochs * steps)), MOST_EPOCHS // epochs)
+    if times <= 1:
+        return ""
+    quick.epochs = tuple(each * times for each in quick.epochs)
+    return (
+        f"{images:,} images are few: {epochs * times} epochs instead of {epochs}, so that there "
+        f"are {epochs * times * steps:,} steps (--config.{_EPOCHS}="
+        f"{','.join(map(str, quick.epochs))})"
+    )
+
+
+def advice(config: ml_collections.ConfigDict, dataset: data.Dataset) -> str:
+    """What to tell, in a line, where a net learns from images that were enlarged; else empty."""
+    grid = config.model.get("grid", 0)
+    if grid or config.model.weights not in ("", train.RANDOM):
+        return ""  # it averages them anyway, or is for images of the size that it was trained on
+    whole, (height, width) = config.data.image_size, dataset.size
+    side = _taken(config, max(height, width))
+    times = (whole / side) ** 2
+    if times < _WORTH_TELLING:
+        return ""
+    return (
+        f"{dataset.name}: images of {width} x {height} pixels are enlarged to {whole} x {whole}; "
+        f"--config.data.image_size={side} takes {times:.2g} times less compute"
+    )
+
+
+def _taken(config: ml_collections.ConfigDict, side: int) -> int:
+    """The smallest of `side`, twice that and so on that the net and its schedule take."""
+    tried = configuration.from_json(configuration.to_json(config))
+    while side < config.data.image_size:
+        tried.data.image_size = side
+        try:
+            if not schedule.vanishes(train.build(tried), side):
+                train.image_sizes(tried)
+                return side
+        except UserError:  # the quick schedule halves it
+            pass
+        side *= 2
+    return config.data.image_size

@@ -1,0 +1,223 @@
+"""Images that are the user's own: more epochs where they are few, a word where they are small."""
+
+import cv2
+import data_files
+import numpy as np
+import pytest
+from hypothesis import given, strategies
+from report_runs import make_run, text_of
+from small_run import read, small
+
+from rice_jax import config as configuration
+from rice_jax import data, models, nets, own_images, stages, train
+from rice_jax.train import schedule
+
+FOLDER = "photographs"
+
+
+def quick(name="final", **fields):
+    made = configuration.default(name)
+    wanted = {"data.path": FOLDER, "train.schedule": "quick"} | fields
+    made.update_from_flattened_dict(wanted)
+    return made
+
+
+def steps(config, images):
+    return schedule.epochs(config.train) * -(-images // config.train.batch_size)
+
+
+@pytest.mark.parametrize("name", sorted(models.NETS))
+@given(images=strategies.integers(1, 100_000), batch=strategies.integers(1, 300))
+def test_few_images_get_as_many_epochs_as_they_need_and_many_the_usual(name, images, batch):
+    config = quick(name, **{"train.batch_size": batch})
+    usual = config.train.quick.epochs
+    said = own_images.settle(config, images)
+    found = config.train.quick.epochs
+    times = sum(found) // sum(usual)
+    assert found == tuple(each * times for each in usual)
+    assert bool(said) == (times > 1)
+    needed = steps(quick(name, **{"train.batch_size": batch}), images)
+    if needed >= own_images.LEAST_STEPS:
+        assert times == 1
+    else:
+        full = sum(usual) * (times + 1) > own_images.MOST_EPOCHS
+        assert full or steps(config, images) >= own_images.LEAST_STEPS
+        assert (times - 1) * needed < own_images.LEAST_STEPS
+    if times > 1:
+        assert sum(found) <= own_images.MOST_EPOCHS
+
+
+def test_it_says_what_it_decided_in_a_line():
+    config = quick()
+    # 32 batches of 64, and 8 epochs: 256 steps, of which 16 times as many are 4,096.
+    assert own_images.settle(config, 2_023) == (
+        "2,023 images are few: 128 epochs instead of 8, so that there are 4,096 steps "
+        "(--config.train.quick.epochs=64,64)"
+    )
+    assert config.train.quick.epochs == (64, 64)
+
+
+LEFT = {
+    "the study's recipe": ({"train.schedule": "study"}, ()),
+    "epochs of the user's": ({"train.quick.epochs": (3, 2)}, ()),
+    "epochs that the user gave as they are": ({}, ("train.quick.epochs",)),
+    "sizes of the user's": ({"train.quick.shrink": (4, 1)}, ()),
+    "the sample": ({"data.path": "sample"}, ()),
+    "drawn grains": ({"data.path": "synthetic"}, ()),
+}
+
+
+@pytest.mark.parametrize(("fields", "settled"), LEFT.values(), ids=LEFT)
+def test_what_is_not_left_open_stays(fields, settled):
+    config = quick(**fields)
+    before = configuration.to_json(config)
+    assert own_images.settle(config, 100, settled) == ""
+    assert configuration.to_json(config) == before
+
+
+def test_an_epoch_of_some_of_the_images_counts_these():
+    some, few = quick(**{"train.images": 640}), quick()
+    own_images.settle(some, 60_000)
+    own_images.settle(few, 640)
+    assert some.train.quick.epochs == few.train.quick.epochs != quick().train.quick.epochs
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Pictures of 12 pixels a side, twenty of each class."""
+    return data_files.write_folder(tmp_path_factory.mktemp("images"), data_files.pictures(20))
+
+
+@pytest.fixture
+def job(images, tmp_path, monkeypatch):
+    """What makes a run on them: eight times as many epochs as usual, of five steps each."""
+    monkeypatch.setattr(own_images, "LEAST_STEPS", 80)
+    fields = {
+        "data.path": str(images),
+        "data.image_size": 32,
+        "model.stages": ((2,),),
+        "model.dense": 4,
+        "train.schedule": "quick",
+        "train.quick.epochs": (1, 1),
+        "train.on_collapse": "warn",
+    }
+
+    def make(*given, restart=False, **more):
+        usual = configuration.default
+
+        def default(name):
+            made = usual(name)
+            made.train.quick.epochs = (1, 1)
+            return made
+
+        monkeypatch.setattr(configuration, "default", default)
+        config = small("final", tmp_path / "cache", **fields | more)
+        stages.run_stages(config, str(tmp_path / "run"), ["train"], given, restart=restart)
+        return read(tmp_path / "run", "config.json")
+
+    return make
+
+
+def test_a_run_has_them_and_goes_on_and_begins_again(job, capsys):
+    made = job()
+    said = capsys.readouterr().out
+    assert "80 images are few: 16 epochs instead of 2" in said
+    assert "images of 12 x 12 pixels are enlarged to 32 x 32" in said
+    assert made["config"]["train"]["quick"]["epochs"] == [8, 8]
+    assert made["data"]["size"] == [12, 12]
+    assert job() == made
+    again = capsys.readouterr().out
+    assert "few" not in again
+    assert "enlarged" not in again
+    anew = job("train.quick.epochs", restart=True)
+    assert "few" not in capsys.readouterr().out
+    assert anew["config"]["train"]["quick"]["epochs"] == [1, 1]
+    assert job() == anew
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_the_size_of_images_is_the_median_of_both_sides(tmp_path, suffix):
+    files = {}
+    for label in "ab":
+        for number, (height, width) in enumerate([(8, 30), (20, 10), (9, 31)] * 8):
+            image = np.full((height, width, 3), 10 * number, np.uint8)
+            files[f"{label}/{number}{suffix}"] = cv2.imencode(suffix, image)[1].tobytes()
+    dataset = data.load(data_files.write_folder(tmp_path / "images", files), tmp_path / "cache")
+    sizes = [
+        cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR).shape
+        for record in dataset.splits["train"]
+    ]
+    middle = (len(sizes) - 1) // 2
+    heights, widths, _ = (sorted(sides) for sides in zip(*sizes, strict=True))
+    assert dataset.size == (heights[middle], widths[middle])
+
+
+class Sized:
+    """Images of a size, as far as advice asks."""
+
+    name = "photographs"
+
+    def __init__(self, height, width):
+        self.size = height, width
+
+
+def advised(name, size, **fields):
+    config = configuration.default(name)
+    config.update_from_flattened_dict(fields)
+    before = configuration.to_json(config)
+    said = own_images.advice(config, Sized(*size))
+    assert configuration.to_json(config) == before
+    return said
+
+
+def test_images_that_are_enlarged_are_told_with_what_they_cost():
+    assert advised("final", (84, 112)) == (
+        "photographs: images of 112 x 84 pixels are enlarged to 224 x 224; "
+        "--config.data.image_size=112 takes 4 times less compute"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(name for name in models.NETS if not nets.NETS[name].frozen))
+@pytest.mark.parametrize("side", [1, 3, 7, 20, 32, 100])
+@pytest.mark.parametrize("recipe", ["study", "quick"])
+def test_the_size_that_is_advised_is_one_that_can_be_trained(name, side, recipe):
+    config = configuration.default(name)
+    said = advised(name, (side, side), **{"train.schedule": recipe})
+    if config.model.get("grid", 0):
+        assert said == ""  # they are averaged whatever they come as
+        return
+    advice = int(said.partition("--config.data.image_size=")[2].split()[0])
+    assert side <= advice < 224
+    config.update_from_flattened_dict({"train.schedule": recipe, "data.image_size": advice})
+    assert train.image_sizes(config)
+    assert not schedule.vanishes(train.build(config), advice)
+
+
+UNTOLD = {
+    "as large": ((224, 224), {}),
+    "larger": ((3000, 4000), {}),
+    "larger in one side": ((100, 300), {}),
+    "hardly smaller": ((200, 200), {}),
+    "from weights, whose size it is": ((100, 100), {"model.weights": "zoo:final"}),
+}
+
+
+@pytest.mark.parametrize(("size", "fields"), UNTOLD.values(), ids=UNTOLD)
+def test_of_other_images_nothing_is_told(size, fields):
+    assert advised("final", size, **fields) == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((6, 7), "Of 7 x 6 pixels (medians), enlarged to 8 x 8, whatever their shape."),
+        ((300, 300), "Of 300 x 300 pixels (medians), resized to 8 x 8."),
+        ((8, 8), "They are of 8 x 8 pixels."),
+    ],
+)
+def test_a_report_tells_their_size(size, told, tmp_path):
+    run = make_run(tmp_path)
+    written = run.read_json("config.json")
+    assert "pixels" not in text_of(run).partition("## The images")[2].partition("##")[0]
+    run.write_json("config.json", written | {"data": written["data"] | {"size": size}})
+    assert told in text_of(run)
