@@ -37,7 +37,6 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
         return ""
     if config.data.path in (data.SAMPLE, data.SYNTHETIC) or not images:
         return ""
-    images = schedule.images(config.train, images)
     epochs, steps = sum(quick.epochs), -(-images // config.train.batch_size)
     times = min(-(-LEAST_STEPS // (epochs * steps)), MOST_EPOCHS // epochs)
     if times <= 1:

@@ -81,9 +81,12 @@ def test_lighten_asks_for_what_is_given(tmp_path, monkeypatch):
     for teacher in ("", "--config.train.teacher=zoo:micro"):
         done = commands.run("lighten", f"--workdir={tmp_path}", *given, *filter(None, [teacher]))
         assert done.returncode == 0, done.stderr
-    (first, config, parent, out, more), (_, taught, *_) = asked
+    (first, config, parent, out, said, more), (_, taught, *_) = asked
     assert first == SearchRequest(at_least=0.9, steps=("stem", "layer"), epochs=3)
     assert (str(parent), str(out), more) == (str(tmp_path), "x", {"estimate_only": True})
+    assert (
+        {"epochs", "steps", "at_least"} <= {*said} <= {*vars(first), "workdir", "out", "estimate"}
+    )
     assert (config.train.teacher, taught.train.teacher) == (str(tmp_path), "zoo:micro")
 
 

@@ -59,11 +59,17 @@ def _fields() -> dict[str, Field]:
     "How far below what is wanted a net may be and still be gone on with",
     0.02,
 )
-@option("--finetune_epochs", Whole(1, MOST_EPOCHS), "Epochs of training after each step", 1)
+@option(
+    "--finetune_epochs",
+    Whole(1, MOST_EPOCHS),
+    "Epochs of training after each step; more where images are few",
+    1,
+)
 @option(
     "--final_epochs",
     Whole(0, MOST_EPOCHS),
-    "Epochs of more training for those near to what is wanted; 0 for none",
+    "Epochs of more training for those near to what is wanted, and more where images are few; "
+    "0 for none",
     4,
 )
 @option("--criterion", Word(CRITERIA), "By which channels go", "taylor")
@@ -106,6 +112,7 @@ def lighten(
     settings.refuse_decided(given, _ITS_OWN)
     if "train.teacher" not in given:
         chosen.train.teacher = str(parent)
+    said = ["epochs" if name == "finetune_epochs" else name for name in options.given()]
 
     def job() -> None:
         from rice_jax.lighten.search import search
@@ -113,6 +120,6 @@ def lighten(
         from rice_jax.run import Run
 
         request = SearchRequest(**asked, epochs=finetune_epochs)
-        search(request, chosen, parent, Run(out), estimate_only=estimate)
+        search(request, chosen, parent, Run(out), said, estimate_only=estimate)
 
     return job

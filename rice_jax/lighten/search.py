@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import ml_collections
 
@@ -12,6 +12,7 @@ from rice_jax.errors import UserError
 from rice_jax.lighten import outcome, weighing
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.child import for_the_net_of
+from rice_jax.lighten.few_images import settled
 from rice_jax.lighten.forecast import forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
 from rice_jax.records import (
@@ -35,6 +36,7 @@ def search(
     config: ml_collections.ConfigDict,
     parent: Run,
     out: Run,
+    given: Collection[str] = (),
     *,
     estimate_only: bool = False,
 ) -> None:
@@ -49,6 +51,7 @@ def search(
         config: the run's, with the settings of its candidates' training.
         parent: the trained run.
         out: the lighter run's folder.
+        given: fields of the request that the user has set: few images change the other epochs.
         estimate_only: only say what it will take.
 
     Raises:
@@ -64,6 +67,7 @@ def search(
     trained = train.load(parent)
     config = for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
+    request, said = settled(request, dataset, config.train.batch_size, given)
     workshop = Workshop(out, parent, config, dataset, request.measure)
     saved = _own_search(request, workshop)
     train.check(workshop.recipe(config, request.epochs), dataset, out)
@@ -73,6 +77,8 @@ def search(
                 outcome.show(workshop, saved)
         print(f"{out} is finished: {saved.chosen} was chosen; read {out.path / 'report.md'}")
         return
+    if said:
+        print(said, flush=True)
     expected = forecast(request, workshop, saved.forecast if saved else None)
     print(expected, flush=True)
     if estimate_only:
