@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -68,14 +68,23 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
         now = dataclasses.replace(now, data=now.data or saved.data, weights=saved.weights)
     if now.weights is None:
         # Told once, at the beginning: the run or file that they are from may be gone later.
-        now = dataclasses.replace(now, weights=_about_weights(config))
+        now = dataclasses.replace(now, weights=_about_weights(config, now.data))
     run.create()
     records.write(run, now)
 
 
-def _about_weights(config: ml_collections.ConfigDict) -> WeightsTold | None:
+def _about_weights(
+    config: ml_collections.ConfigDict, images: ImagesTold | None
+) -> WeightsTold | None:
     """`train.about`, with a warning where the weights are used to other images or another net."""
     about, side = train.about(config), config.data.image_size
+    known = about.classes if about else None
+    if images and known and len(known) == len(images.classes) and known != images.classes:
+        print(
+            f"WARNING: {config.model.weights} tells {_few(known)} apart: from these its head "
+            f"learns to tell {_few(images.classes)}",
+            file=sys.stderr,
+        )
     theirs = about.image_size if about else None
     if theirs not in (None, side):
         print(
@@ -176,10 +185,12 @@ def load_own(config: ml_collections.ConfigDict, run: Run) -> data.Dataset:
 
 def _told(images: ImagesTold) -> str:
     """What config.json says of images, in a few words."""
-    classes = images.classes
-    few = ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-    number = sum(images.images.values())
-    return f"{images.name} ({number:,} images in {len(classes)} classes: {few})"
+    number, classes = sum(images.images.values()), images.classes
+    return f"{images.name} ({number:,} images in {len(classes)} classes: {_few(classes)})"
+
+
+def _few(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -49,6 +49,19 @@ def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
     )
 
 
+@pytest.mark.parametrize("classes", [data_files.CLASSES, tuple("abcde")])
+def test_a_head_that_learns_other_classes_is_told(classes, finished, cache, tmp_path, capsys):
+    folder = data_files.write_folder(tmp_path / "images", data_files.pictures(10, classes))
+    fields = {"model.weights": str(finished), "data.path": str(folder), "train.epochs": 1}
+    run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["train"])
+    warned = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    other = (
+        f"WARNING: {finished} tells {', '.join(data_files.CLASSES)} apart: from these its head "
+        "learns to tell a, b, c, d, e"
+    )
+    assert warned == ([] if classes == data_files.CLASSES else [other])
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_weights_of_other_classes_are_not_evaluated(told, finished, cache, tmp_path):
     """The checkpoint knows them too, where config.json does not tell."""

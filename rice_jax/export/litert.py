@@ -67,7 +67,8 @@ def to_tflite(
     except (ValueError, RuntimeError) as error:
         if found := lacking(traced, _converts):
             raise UserError(
-                f"{found.layer or 'the net'}: {found.name} has no LiteRT form"
+                f"{found.layer or 'the net'}: {found.name} has no LiteRT form; a .stablehlo takes "
+                "more"
             ) from error
         said = next(iter(str(error).split("\n")), "") or "litert-converter does not say why"
         raise UserError(f"the net has no LiteRT form: {said}") from error

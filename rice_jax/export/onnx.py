@@ -67,7 +67,9 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
         found = lacking(_for_batch(alone, one), _converts)
         if found is None:
             raise UserError(f"the net has no ONNX form: {reason(error)}") from error
-        raise UserError(f"{found.layer or 'the net'}: {found.name} has no ONNX form") from error
+        raise UserError(
+            f"{found.layer or 'the net'}: {found.name} has no ONNX form; a .stablehlo takes more"
+        ) from error
     _drop_null_biases(model.graph)
     return model.SerializeToString()
 
