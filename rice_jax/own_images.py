@@ -51,17 +51,16 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
 
 def advice(config: ml_collections.ConfigDict, dataset: data.Dataset) -> str:
     """What to tell, in a line, where a net learns from images that were enlarged; else empty."""
-    grid = config.model.get("grid", 0)
-    if grid or config.model.weights not in ("", train.RANDOM):
-        return ""  # it averages them anyway, or is for images of the size that it was trained on
+    if config.model.weights not in ("", train.RANDOM):
+        return ""  # it is for images of the size that it was trained on
     whole, (height, width) = config.data.image_size, dataset.size
-    side = _taken(config, max(height, width))
+    side = _taken(config, max(height, width, config.model.get("grid", 0)))
     times = (whole / side) ** 2
     if times < _WORTH_TELLING:
         return ""
     return (
         f"{dataset.name}: images of {width} x {height} pixels are enlarged to {whole} x {whole}; "
-        f"--config.data.image_size={side} takes {times:.2g} times less compute"
+        f"--config.data.image_size={side} computes with {times:.2g} times fewer pixels"
     )
 
 

@@ -73,6 +73,24 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "grid", "side", "sizes"),
+    [
+        ("micro", 56, 224, {56, 112}),  # a quarter and half, as its recipe has it
+        ("micro", 56, 112, {56}),  # would be 28 and 56
+        ("micro", 56, 40, {40}),  # it averages none
+        ("nano", 32, 32, {32}),  # would be 4
+        ("final", 100, 224, {112, 224}),
+        ("googlenet_light", 150, 224, {150, 224}),  # would be 112
+    ],
+)
+def test_a_net_that_averages_images_learns_from_none_smaller_than_that(name, grid, side, sizes):
+    made = configuration.default(name)
+    made.train.schedule = "quick"
+    made.model.grid, made.data.image_size = grid, side
+    assert set(train.image_sizes(made)) == sizes
+
+
+@pytest.mark.parametrize(
     ("sizes", "grid", "images", "new"),
     [
         ((112,) * 4 + (224,), 0, "of 112 x 112 in epochs 1 to 4, of 224 x 224 in epoch 5", True),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -102,14 +103,15 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
     """Height and width of the images that each epoch learns from.
 
     Smaller ones come first by the quick schedule, where the module's parameters do not depend on
-    the size: a net that averages its maps. One that flattens them learns at `image_size` always.
+    the size: a net that averages its maps. One that flattens them learns at `image_size` always,
+    one that averages the image from none that is smaller than what it makes of it.
 
     Raises:
         UserError: images that the net would pool away.
     """
     if recipe.schedule == STUDY:
         return (image_size,) * recipe.epochs
-    sizes = [image_size // shrink for shrink in recipe.quick.shrink]
+    sizes = quick_sizes(recipe.quick.shrink, image_size, getattr(module, "grid", 0))
     for size in sizes:
         if size < 1 or _shapes(module, size)[1]:
             raise _refused(
@@ -122,6 +124,11 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
         sizes = [image_size] * len(sizes)
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
+
+
+def quick_sizes(shrink: Sequence[int], image_size: int, grid: int) -> list[int]:
+    """`image_size` / each of `shrink`, none below the `grid` that images are averaged to."""
+    return [max(image_size // each, min(grid, image_size)) for each in shrink]
 
 
 def fits(module: nn.Module, params: Any, size: int) -> bool:

@@ -111,9 +111,9 @@ def refuse_itself(config: ml_collections.ConfigDict, run: Run) -> None:
 def _seen(config: Mapping[str, Any]) -> set[int]:
     """Height and width of what a net of this configuration saw of the images it learnt from."""
     whole, recipe = config["data"]["image_size"], config["train"]
-    quick = recipe.get("schedule") == schedule.QUICK
-    sizes = {whole // shrink for shrink in (recipe["quick"]["shrink"] if quick else ())}
-    return {_sees(config, size) for size in sizes | {whole}}
+    shrink = recipe["quick"]["shrink"] if recipe.get("schedule") == schedule.QUICK else ()
+    sizes = schedule.quick_sizes(shrink, whole, config["model"].get("grid", 0))
+    return {_sees(config, size) for size in (*sizes, whole)}
 
 
 def _sees(config: Mapping[str, Any], size: int) -> int:
