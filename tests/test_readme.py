@@ -12,7 +12,7 @@ from pathlib import Path
 
 import commands
 import pytest
-from data_files import picture, pictures, write_zip
+from data_files import picture, pictures, write_folder, write_zip
 from markdown_it import MarkdownIt
 
 from rice_jax import config as configuration
@@ -22,7 +22,13 @@ pytestmark = pytest.mark.usefixtures("drawn_small")
 ROOT = Path(__file__).parents[1]
 PAGES = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "docs/settings.md", "docs/running.md", "docs/flops.md")
+    for name in (
+        "README.md",
+        "docs/settings.md",
+        "docs/own_images.md",
+        "docs/running.md",
+        "docs/flops.md",
+    )
 }
 TOKENS = {name: MarkdownIt().parse(text) for name, text in PAGES.items()}
 COMMANDS = dict.fromkeys(
@@ -57,6 +63,10 @@ SMALL = {
     "scripts/run.sh --config=configs/cnn_light.py --config.data.path=rice-image-dataset.zip": (
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
+    "--config.data.path=my_images": (
+        f"{TINY.replace('train.epochs=1', 'train.quick.epochs=1,1')} {ONE_LAYER} --stages=train "
+        "--workdir=runs/mine"
+    ),
     "rice-jax zoo": "",
     "scripts/run.sh --config=zoo:vgg_custom_light": (
         f"--stages=evaluate {PHOTOGRAPHS} --config.data.cache_dir=cache"
@@ -71,6 +81,7 @@ SMALL = {
 LEFT_BEHIND = (
     "runs/final/report.md",
     "runs/cnn_light/history.csv",
+    "runs/mine/history.csv",
     "runs/zoo/evaluation.json",
     "final.stablehlo",
     "runs/half/prune.json",
@@ -96,6 +107,7 @@ def checkout(tmp_path):
     (tmp_path / ".venv" / ".installed-base").write_bytes(stamp)
     (tmp_path / "photo.jpg").write_bytes(picture(suffix=".jpg"))
     write_zip(tmp_path / "rice-image-dataset.zip", pictures())
+    write_folder(tmp_path / "my_images", pictures(10, ("glass", "metal", "paper")))
     return tmp_path
 
 

@@ -156,15 +156,19 @@ def dead_filters(run: Run, record: Record) -> Section:
     images = numbers.count(record.dead_filters.images)
     parts: Section = [
         "## Dead filters",
-        f"Of {numbers.count(filters)} filters {numbers.count(clean)} are zero on every pixel of "
+        f"Of {numbers.count(filters)} filters {_are(clean)} zero on every pixel of "
         f"all {images} clean images and {numbers.count(augmented)} on the augmented ones; "
-        f"{numbers.count(proven)} are proven to be zero for every image there can be. "
+        f"{_are(proven)} proven to be zero for every image there can be. "
         "Removing a dead filter changes no answer on these images, removing a proven one changes "
         "none at all.",
         *_unseen(record.dead_filters.unseen),
         Shown("dead_filters", "\n\n".join(_deadest(layers))),
     ]
     return parts
+
+
+def _are(number: int) -> str:
+    return f"{numbers.count(number)} {'is' if number == 1 else 'are'}"
 
 
 def _unseen(paths: Sequence[str]) -> list[str]:
