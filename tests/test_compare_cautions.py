@@ -199,6 +199,18 @@ def test_what_a_run_lacks_to_be_weighed_is_named_with_its_command(tmp_path):
     assert "there is nothing to weigh yet" in told(read(bare))
 
 
+def test_a_run_that_is_not_weighed_is_told_on_the_terminal_too(tmp_path, capsys):
+    whole = run_of(tmp_path / "whole", "cnn", 900, 100)
+    bare = make_run(tmp_path / "bare", "final", evaluation=None)
+    assert comparing.compare([str(whole.path), str(bare.path)], str(tmp_path / "out")) == "cnn"
+    assert capsys.readouterr().err == (
+        f"{bare} is not weighed, it lacks evaluation: "
+        f"rice-jax train --workdir={bare} --stages=evaluate\n"
+    )
+    comparing.compare([str(whole.path)], str(tmp_path / "alone"))
+    assert capsys.readouterr().err == ""
+
+
 def test_images_of_no_test_split_are_said(tmp_path):
     """Whose figures stand beside the study's, though all nets were evaluated on the same ones."""
     runs = [run_of(tmp_path / name, name, 900, 100) for name in ("cnn", "final")]

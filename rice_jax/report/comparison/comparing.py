@@ -1,5 +1,6 @@
 """From the folders of runs to the folder of their comparison."""
 
+import sys
 from collections.abc import Sequence
 
 from rice_jax import records
@@ -8,7 +9,7 @@ from rice_jax.report import style
 from rice_jax.report.comparison import choice, compared, tables
 from rice_jax.report.comparison.cautions import incomparable
 from rice_jax.report.comparison.figures import WITHOUT_FINAL, pictures
-from rice_jax.report.comparison.page import FIGURES, page
+from rice_jax.report.comparison.page import FIGURES, page, unweighed
 from rice_jax.report.html import rendering
 from rice_jax.report.page import to_markdown
 from rice_jax.run import Run
@@ -66,6 +67,8 @@ def compare(
     blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")
     target.write_text("report.html", rendering.page(title, sections, blocks))
+    for run, lacking, mend in unweighed(found):
+        print(f"{run} is not weighed, it lacks {lacking}: {mend}", file=sys.stderr)
     return chosen.net.label if chosen else ""
 
 

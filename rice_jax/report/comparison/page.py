@@ -94,7 +94,12 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
     why_not = incomparable(nets)
     if why_not:
         return [f"**No net is recommended:** {why_not}"]
-    lacking = _lacking(nets)
+    lacking = [
+        "\n".join(
+            f"- {markdown.code(run)} lacks {what}: {markdown.code(mend)}"
+            for run, what, mend in unweighed(nets)
+        )
+    ]
     if choice is None:
         return ["**No net is recommended:** there is nothing to weigh yet.", *lacking]
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
@@ -125,12 +130,12 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
     else:
         header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
         margins = ["What other margins choose:", markdown.table(header, rows, left=2)]
-    return [*paragraphs, *margins, *(["Not weighed:", *lacking] if lacking else [])]
+    return [*paragraphs, *margins, *(["Not weighed:", *lacking] if any(lacking) else [])]
 
 
-def _lacking(nets: Sequence[NetRuns]) -> list[str]:
-    """What keeps a net from being weighed, and the command that mends it."""
-    lines = []
+def unweighed(nets: Sequence[NetRuns]) -> list[tuple[str, str, str]]:
+    """Each run that cannot be weighed, what it lacks, and the command that mends it."""
+    found = []
     for entry in (entry for net in nets for entry in net.entries):
         missing = [
             stage
@@ -148,8 +153,8 @@ def _lacking(nets: Sequence[NetRuns]) -> list[str]:
             if entry.record.file is not None
             else stage_command(entry.run, entry.record, ",".join(missing))
         )
-        lines.append(f"- {markdown.code(str(entry.run))} lacks {words}: {markdown.code(mend)}")
-    return ["\n".join(lines)] if lines else []
+        found.append((str(entry.run), words, mend))
+    return found
 
 
 def _why(choice: Recommended) -> str:
