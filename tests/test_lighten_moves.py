@@ -169,7 +169,12 @@ def trained(tmp_path, monkeypatch):
     whole = net("final", tiny_training.SIZE)
     splits = tiny_training.dataset().splits
     dataset = types.SimpleNamespace(
-        name="tiny", classes=whole.classes, splits=splits, fingerprint="tiny", synthetic=True
+        name="tiny",
+        classes=whole.classes,
+        splits=splits,
+        fingerprint="tiny",
+        synthetic=True,
+        size=(16, 16),
     )
     dataset.skipped = ()
     run = Run(tmp_path / "run")
@@ -224,6 +229,26 @@ def test_what_a_search_leaves_is_a_run_and_the_account_of_it(trained):
     assert not run.has("evaluation.json")
     page = to_markdown([lightening.lightening(out, record.load(out))])
     assert f"`{content['chosen']}` (chosen)" in page
+
+
+@pytest.mark.parametrize(
+    ("images", "points"),
+    [
+        (20, "9.4"),  # 16 right, and one more of 22: sqrt(17 * 5 / 22**2 / 20)
+        (100, "4"),  # 80 right: sqrt(81 * 21 / 102**2 / 100) is 0.0404
+        (10_000, ""),  # 0.004, and the margin is 0.02
+    ],
+)
+def test_a_margin_that_is_less_than_chance_is_told(trained, images, points):
+    _, out, _ = trained(steps=("resolution",), within=0.1)
+    content = out.read_json("lighten.json")
+    content["images"]["validation"], content["floor"] = images, 0.78
+    for each in content["candidates"]:
+        each["accuracy"] = 0.8
+    out.write_json("lighten.json", content)
+    page = to_markdown([lightening.lightening(out, record.load(out))])
+    assert ("one binomial standard error" in page) == bool(points)
+    assert f"{images:,} images tell an accuracy to within {points} points" in page or not points
 
 
 def test_the_run_s_own_folder_is_only_read_and_images_are_those_of_now(

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from rice_jax.report import chance
 from rice_jax.report.comparison.compared import NetRuns, listed
 
 ACCURACY = "augmented_accuracy"
@@ -107,14 +108,7 @@ def choose(nets: Sequence[NetRuns], margin: float) -> Recommended | None:
 
 
 def standard_error(net: NetRuns) -> float | None:
-    """How far a net's augmented accuracy may be off by the chance of which images are in the test.
-
-    The binomial standard error sqrt(p (1 - p) / n) over the n images of one run's test, with one
-    right and one wrong answer added, so that all right is not taken for certain.
-    """
+    """That of a net's augmented accuracy, of the images of one run's test; None without one."""
     accuracy = net.mean(ACCURACY)
     images = net.summary.augmented.images if net.summary.augmented else None
-    if accuracy is None or not images:
-        return None
-    share = (accuracy * images + 1) / (images + 2)
-    return math.sqrt(share * (1 - share) / images)
+    return chance.standard_error(accuracy, images) if accuracy is not None and images else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rice_jax.records import Candidate, LightenFile, OnTest, Taken
-from rice_jax.report import figures, markdown, numbers
+from rice_jax.report import chance, figures, markdown, numbers
 from rice_jax.report.page.blocks import Section, picture
 from rice_jax.report.record import PARTS, Record
 from rice_jax.run import Run
@@ -26,7 +26,8 @@ def lightening(run: Run, record: Record) -> Section:
     if told is None or not told.finished or told.chosen is None:
         return []
     candidates = {candidate.name: candidate for candidate in told.candidates}
-    parts: Section = ["## Lightening", _opening(told, candidates), "### The front"]
+    opening = [_opening(told, candidates), *_by_chance(told, candidates)]
+    parts: Section = ["## Lightening", *opening, "### The front"]
     parts += [
         "Nets that no other beats in cost and accuracy. Test images were looked at for these "
         "alone, and not for those far below what was wanted.",
@@ -49,6 +50,19 @@ def _opening(told: LightenFile, candidates: Candidates) -> str:
         f"epoch, this is the one with the least {_UNITS[measure]} that has them: "
         f"{numbers.percent(chosen.accuracy)} with {numbers.percent(left, 1)} of the cost."
     )
+
+
+def _by_chance(told: LightenFile, candidates: Candidates) -> list[str]:
+    """What to say where the images tell less than what was asked of them."""
+    images, whole = told.images.validation, candidates[""].accuracy
+    error = chance.standard_error(whole, images) if images else 0.0
+    if error <= abs(whole - told.floor):
+        return []
+    return [
+        f"{numbers.count(images)} images tell an accuracy to within {100 * error:.2g} points or so "
+        "(one binomial standard error), which is more than the margin: which of two near nets is "
+        "the better one may be chance."
+    ]
 
 
 def _front(told: LightenFile, candidates: Candidates) -> str:
