@@ -70,7 +70,7 @@ def _taken(config: ml_collections.ConfigDict, side: int) -> int:
     while side < config.data.image_size:
         tried.data.image_size = side
         try:
-            if not schedule.vanishes(train.build(tried), side):
+            if schedule.takes(train.build(tried), side):
                 train.image_sizes(tried)
                 return side
         except UserError:  # the quick schedule halves it

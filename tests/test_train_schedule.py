@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -88,6 +89,20 @@ def test_a_net_that_averages_images_learns_from_none_smaller_than_that(name, gri
     made.train.schedule = "quick"
     made.model.grid, made.data.image_size = grid, side
     assert set(train.image_sizes(made)) == sizes
+
+
+@pytest.mark.parametrize("error", [AssertionError, KeyError, RuntimeError, ValueError])
+def test_a_net_that_asks_for_one_size_learns_at_that(error):
+    class OfOneSize(nn.Module):
+        @nn.compact
+        def __call__(self, images):
+            if images.shape[1] != 16:
+                raise error(images.shape)
+            return nn.Dense(2)(images.mean((1, 2)))
+
+    quick = config(schedule="quick").train
+    assert schedule.image_sizes(quick, OfOneSize(), 16) == (16,) * 8
+    assert [size for size in (8, 12, 16, 32) if schedule.takes(OfOneSize(), size)] == [16]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,12 @@ def fits(module: nn.Module, params: Any, size: int) -> bool:
     return not vanishes and wanted == jax.tree.map(np.shape, params)
 
 
+def takes(module: nn.Module, size: int) -> bool:
+    """Whether the net runs on images of `size` x `size` pixels, and pools none of them away."""
+    shapes, vanished = _shapes(module, size)
+    return bool(shapes["params"]) and not vanished
+
+
 def vanishes(module: nn.Module, size: int) -> bool:
     """Whether a layer of the net pools images of `size` x `size` pixels away."""
     return _shapes(module, size)[1]
@@ -160,11 +166,11 @@ def _shapes(module: nn.Module, size: int) -> tuple[Any, bool]:
 
     try:
         found = dict(jax.eval_shape(init))
-    except (TypeError, ValueError):
-        # An NNX net that flattens its maps has one size, as does code that writes it out.
-        return {"params": {}}, False
     except ZeroDivisionError:
         # Older JAX divides by a dense layer's inputs, of which a map pooled away leaves none.
         return {"params": {}}, True
+    except Exception:
+        # An NNX net that flattens its maps has one size, as does code that asks for it.
+        return {"params": {}}, False
     outputs = jax.tree.leaves(found.pop("intermediates"))
     return found, any(leaf.size == 0 for leaf in outputs)
