@@ -5,7 +5,7 @@ from collections.abc import Collection
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, train
+from rice_jax import data, nets, train
 from rice_jax.errors import UserError
 from rice_jax.train import schedule
 
@@ -49,19 +49,47 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
     )
 
 
-def advice(config: ml_collections.ConfigDict, dataset: data.Dataset) -> str:
-    """What to tell, in a line, where a net learns from images that were enlarged; else empty."""
+def advice(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, given: Collection[str] = ()
+) -> list[str]:
+    """Lines to tell before a net learns from random weights: of images that are small, or few.
+
+    Args:
+        config: as `settle` left it.
+        dataset: what is learned from.
+        given: fields that the user has set.
+    """
     if config.model.weights not in ("", train.RANDOM):
-        return ""  # it is for images of the size that it was trained on
+        return []  # it is for images of the size that it was trained on, and needs few steps
+    return [*_enlarged(config, dataset), *_slowly_learned(config, dataset, given)]
+
+
+def _enlarged(config: ml_collections.ConfigDict, dataset: data.Dataset) -> list[str]:
     whole, (height, width) = config.data.image_size, dataset.size
     side = _taken(config, max(height, width, config.model.get("grid", 0)))
     times = (whole / side) ** 2
     if times < _WORTH_TELLING:
-        return ""
-    return (
+        return []
+    return [
         f"{dataset.name}: images of {width} x {height} pixels are enlarged to {whole} x {whole}; "
         f"--config.data.image_size={side} computes with {times:.2g} times fewer pixels"
-    )
+    ]
+
+
+def _slowly_learned(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, given: Collection[str]
+) -> list[str]:
+    """Of few images the study's recipe makes few steps, at a small rate."""
+    recipe, images = config.train, len(dataset.splits["train"])
+    by_choice = "train.schedule" in given or config.data.path in (data.SAMPLE, data.SYNTHETIC)
+    if recipe.schedule != schedule.STUDY or by_choice or config.model.name not in nets.NETS:
+        return []
+    if recipe.epochs * -(-images // recipe.batch_size) >= LEAST_STEPS:
+        return []
+    return [
+        f"{images:,} images are few for the study's recipe: --config.train.schedule=quick learns "
+        "more from such, with --config.train.augment=true more yet (docs/own_images.md)"
+    ]
 
 
 def _taken(config: ml_collections.ConfigDict, side: int) -> int:

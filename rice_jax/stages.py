@@ -70,7 +70,7 @@ class Job:
         return dataset
 
     @functools.cached_property
-    def own_images(self) -> data.Dataset:
+    def trained_on(self) -> data.Dataset:
         """The images that the run was trained on; UserError where they are others now."""
         return identity.require_own(self.run, self.dataset)
 
@@ -213,7 +213,7 @@ def _train(job: Job) -> None:
     dataset = job.dataset
     if job.restart or not _trained_here(job.run):
         said = own_images.settle(job.config, len(dataset.splits["train"]), job.given)
-        for line in filter(None, (said, own_images.advice(job.config, dataset))):
+        for line in filter(None, [said, *own_images.advice(job.config, dataset, job.given)]):
             print(line, flush=True)
     train.check(job.config, dataset, job.run)
     watch = functools.partial(_watch, job.run, "train")
@@ -249,7 +249,7 @@ def _evaluate(job: Job) -> None:
     source = (
         data.folder(config.eval.path, classes)
         if config.eval.path
-        else job.own_images.splits["test"]
+        else job.trained_on.splits["test"]
     )
     results = {
         kind: evaluate.evaluate(
@@ -279,7 +279,7 @@ def _profile(job: Job) -> None:
 
 
 def _inspect(job: Job) -> None:
-    trained, source = job.trained, job.own_images.splits["test"]
+    trained, source = job.trained, job.trained_on.splits["test"]
     kinds = _kinds(job.config)
     found = inspection.censuses(
         trained.module,
@@ -303,7 +303,7 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
             unproven = inspection.to_json(clean, augmented, {path: [] for path in clean.layers})
             marks = fates.marked(records.made(records.DeadFiltersFile, unproven))
             _draw_feature_maps(job, see, marks)
-            shown = specimens.of_test_images(see, trained, job.own_images, _kinds(job.config))
+            shown = specimens.of_test_images(see, trained, job.trained_on, _kinds(job.config))
             records.write(job.run, shown)
         with Bar("proving filters dead"):
             proven = proof.result()
@@ -341,7 +341,7 @@ def _rows(job: Job, source: data.Source, kind: str) -> Iterator[tuple[Any, Any]]
 
 def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> None:
     """A picture for each convolution: what it makes of the first image of the test split."""
-    dataset, trained = job.own_images, job.trained
+    dataset, trained = job.trained_on, job.trained
     record = dataset.splits["test"][0]
     image = data.decode(record["image"], job.config.data.image_size)
     maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)

@@ -151,29 +151,30 @@ def test_the_size_of_images_is_the_median_of_both_sides(tmp_path, suffix):
     assert dataset.size == (heights[middle], widths[middle])
 
 
-class Sized:
+class Photographs:
     """Images of a size, as far as advice asks."""
 
     name = "photographs"
 
-    def __init__(self, height, width):
+    def __init__(self, height, width, images=60_000):
         self.size = height, width
+        self.splits = {"train": range(images)}
 
 
-def advised(name, size, **fields):
+def advised(name, size=(250, 250), images=60_000, given=(), **fields):
     config = configuration.default(name)
-    config.update_from_flattened_dict(fields)
+    config.update_from_flattened_dict({"data.path": FOLDER} | fields)
     before = configuration.to_json(config)
-    said = own_images.advice(config, Sized(*size))
+    said = own_images.advice(config, Photographs(*size, images), given)
     assert configuration.to_json(config) == before
     return said
 
 
 def test_images_that_are_enlarged_are_told_with_what_they_cost():
-    assert advised("final", (84, 112)) == (
+    assert advised("final", (84, 112)) == [
         "photographs: images of 112 x 84 pixels are enlarged to 224 x 224; "
         "--config.data.image_size=112 computes with 4 times fewer pixels"
-    )
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(name for name in models.NETS if not nets.NETS[name].frozen))
@@ -181,7 +182,7 @@ def test_images_that_are_enlarged_are_told_with_what_they_cost():
 @pytest.mark.parametrize("recipe", ["study", "quick"])
 def test_the_size_that_is_advised_is_one_that_can_be_trained(name, side, recipe):
     config = configuration.default(name)
-    said = advised(name, (side, side), **{"train.schedule": recipe})
+    [said] = advised(name, (side, side), **{"train.schedule": recipe})
     advice = int(said.partition("--config.data.image_size=")[2].split()[0])
     assert max(side, config.model.get("grid", 0)) <= advice < 224
     config.update_from_flattened_dict({"train.schedule": recipe, "data.image_size": advice})
@@ -200,7 +201,33 @@ UNTOLD = {
 
 @pytest.mark.parametrize(("size", "fields"), UNTOLD.values(), ids=UNTOLD)
 def test_of_other_images_nothing_is_told(size, fields):
-    assert advised("final", size, **fields) == ""
+    assert advised("final", size, **fields) == []
+
+
+def test_few_images_are_told_where_the_recipe_is_the_study_s():
+    # 50 epochs of 32 batches are 1,600 steps.
+    assert advised("final", images=2_023) == [
+        "2,023 images are few for the study's recipe: --config.train.schedule=quick learns more "
+        "from such, with --config.train.augment=true more yet (docs/own_images.md)"
+    ]
+    both = advised("cnn", (32, 32), images=2_023)
+    assert [line.split()[0] for line in both] == ["photographs:", "2,023"]
+
+
+ENOUGH = {
+    "many": {"images": 5_100},  # 50 epochs of 80 batches are 4,000 steps
+    "many in small batches": {"images": 2_023, "train.batch_size": 16},
+    "a recipe that was chosen": {"images": 100, "given": ("train.schedule",)},
+    "quick": {"images": 100, "train.schedule": "quick"},
+    "from weights": {"images": 100, "model.weights": "zoo:final"},
+    "the sample": {"images": 100, "data.path": "sample"},
+    "drawn grains": {"images": 100, "data.path": "synthetic"},
+}
+
+
+@pytest.mark.parametrize("asked", ENOUGH.values(), ids=ENOUGH)
+def test_nothing_is_told_of_images_that_are_enough(asked):
+    assert advised("final", **asked) == []
 
 
 @pytest.mark.parametrize(
