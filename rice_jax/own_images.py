@@ -35,7 +35,7 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
     is_open = quick.epochs == usual.epochs and quick.shrink == usual.shrink
     if config.train.schedule != schedule.QUICK or not is_open or _EPOCHS in given:
         return ""
-    if config.data.path in (data.SAMPLE, data.SYNTHETIC) or not images:
+    if not (_of_the_users(config) and images):
         return ""
     epochs, steps = sum(quick.epochs), -(-images // config.train.batch_size)
     times = min(-(-LEAST_STEPS // (epochs * steps)), MOST_EPOCHS // epochs)
@@ -49,6 +49,10 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
     )
 
 
+def _of_the_users(config: ml_collections.ConfigDict) -> bool:
+    return config.data.path not in (data.SAMPLE, data.SYNTHETIC)
+
+
 def advice(
     config: ml_collections.ConfigDict, dataset: data.Dataset, given: Collection[str] = ()
 ) -> list[str]:
@@ -60,7 +64,7 @@ def advice(
         given: fields that the user has set.
     """
     if config.model.weights not in ("", train.RANDOM):
-        return []  # it is for images of the size that it was trained on, and needs few steps
+        return []  # which have learned already, from images of a size of their own
     return [*_enlarged(config, dataset), *_slowly_learned(config, dataset, given)]
 
 
@@ -81,8 +85,9 @@ def _slowly_learned(
 ) -> list[str]:
     """Of few images the study's recipe makes few steps, at a small rate."""
     recipe, images = config.train, len(dataset.splits["train"])
-    by_choice = "train.schedule" in given or config.data.path in (data.SAMPLE, data.SYNTHETIC)
-    if recipe.schedule != schedule.STUDY or by_choice or config.model.name not in nets.NETS:
+    if recipe.schedule != schedule.STUDY or "train.schedule" in given:
+        return []
+    if not _of_the_users(config) or config.model.name not in nets.NETS:
         return []
     if recipe.epochs * -(-images // recipe.batch_size) >= LEAST_STEPS:
         return []
