@@ -233,9 +233,12 @@ def test_nothing_is_told_of_images_that_are_enough(asked):
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        ((6, 7), "Of 7 x 6 pixels (medians), enlarged to 8 x 8, whatever their shape."),
-        ((300, 300), "Of 300 x 300 pixels (medians), resized to 8 x 8."),
-        ((8, 8), "They are of 8 x 8 pixels."),
+        (
+            (6, 7),
+            "They come at 7 x 6 pixels (medians) and are enlarged to 8 x 8, whatever their shape.",
+        ),
+        ((300, 300), "They come at 300 x 300 pixels (medians) and are resized to 8 x 8."),
+        ((8, 8), "They come at 8 x 8 pixels."),
     ],
 )
 def test_a_report_tells_their_size(size, told, tmp_path):

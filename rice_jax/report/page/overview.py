@@ -266,10 +266,10 @@ def _sized(record: Record) -> str:
         return ""
     height, width = record.data.size
     if height == width == side:
-        return f" They are of {width} x {height} pixels."
+        return f" They come at {width} x {height} pixels."
     made = "enlarged" if max(height, width) < side else "resized"
     shape = "" if height == width else ", whatever their shape"
-    return f" Of {width} x {height} pixels (medians), {made} to {side} x {side}{shape}."
+    return f" They come at {width} x {height} pixels (medians) and are {made} to {side} x {side}{shape}."
 
 
 def _skipped(skipped: int) -> str:
