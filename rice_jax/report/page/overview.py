@@ -269,7 +269,8 @@ def _sized(record: Record) -> str:
         return f" They come at {width} x {height} pixels."
     made = "enlarged" if max(height, width) < side else "resized"
     shape = "" if height == width else ", whatever their shape"
-    return f" They come at {width} x {height} pixels (medians) and are {made} to {side} x {side}{shape}."
+    resized = f"{made} to {side} x {side}{shape}"
+    return f" They come at {width} x {height} pixels (medians) and are {resized}."
 
 
 def _skipped(skipped: int) -> str:
