@@ -60,7 +60,7 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
         config=configuration.to_json(config),
         versions=_versions(),
         seed=config.seed,
-        data=_describe(dataset) if dataset else None,
+        data=dataclasses.replace(_describe(dataset), size=dataset.size) if dataset else None,
     )
     saved = configuration.read(run) if run.has(ConfigFile.FILE) else None
     if saved:
@@ -209,7 +209,6 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
         classes=tuple(dataset.classes),
         images={name: len(source) for name, source in dataset.splits.items()},
         skipped=len(dataset.skipped),
-        size=dataset.size,
     )
 
 

@@ -169,12 +169,7 @@ def trained(tmp_path, monkeypatch):
     whole = net("final", tiny_training.SIZE)
     splits = tiny_training.dataset().splits
     dataset = types.SimpleNamespace(
-        name="tiny",
-        classes=whole.classes,
-        splits=splits,
-        fingerprint="tiny",
-        synthetic=True,
-        size=(16, 16),
+        name="tiny", classes=whole.classes, splits=splits, fingerprint="tiny", synthetic=True
     )
     dataset.skipped = ()
     run = Run(tmp_path / "run")

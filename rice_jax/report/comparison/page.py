@@ -94,14 +94,12 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
     why_not = incomparable(nets)
     if why_not:
         return [f"**No net is recommended:** {why_not}"]
-    lacking = [
-        "\n".join(
-            f"- {markdown.code(run)} lacks {what}: {markdown.code(mend)}"
-            for run, what, mend in unweighed(nets)
-        )
-    ]
+    lacking = "\n".join(
+        f"- {markdown.code(run)} lacks {what}: {markdown.code(mend)}"
+        for run, what, mend in unweighed(nets)
+    )
     if choice is None:
-        return ["**No net is recommended:** there is nothing to weigh yet.", *lacking]
+        return ["**No net is recommended:** there is nothing to weigh yet.", lacking]
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
     error = choosing.standard_error(choice.best)
     if error is not None:
@@ -130,7 +128,7 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
     else:
         header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
         margins = ["What other margins choose:", markdown.table(header, rows, left=2)]
-    return [*paragraphs, *margins, *(["Not weighed:", *lacking] if any(lacking) else [])]
+    return [*paragraphs, *margins, *(["Not weighed:", lacking] if lacking else [])]
 
 
 def unweighed(nets: Sequence[NetRuns]) -> list[tuple[str, str, str]]:
