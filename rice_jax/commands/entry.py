@@ -10,10 +10,18 @@ from rice_jax import launch
 
 _COMPUTE = ("evaluate", "export", "lighten", "predict", "prune", "reproduce", "train")
 """Commands that are faster with large pages."""
+_WINDOWS = (
+    "error: rice_jax's commands run on Linux and macOS, and on Windows in WSL "
+    "(https://learn.microsoft.com/windows/wsl); in Python rice_jax.profile, inspection, prune, "
+    "export, models and zoo.load do without"
+)
 
 
 def enter(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process, which may first begin again."""
+    if sys.platform == "win32":  # array_record, which images are kept in, has no files for it
+        print(_WINDOWS, file=sys.stderr)
+        _end(1)
     try:
         launch.hear()
         launch.open_streams()
