@@ -179,6 +179,7 @@ def _about(trained: train.Trained, suffix: str, size: int, quantized: bool) -> d
         "seed": config.seed,
         "split_seed": configuration.split_seed(config),
         "input": f"images: {images[0]} ({number}, {side}, {side}, 3), {values}, {batch}",
+        "resizing": "bilinear at half-pixel centres, no antialiasing, as cv2.resize",
         "output": f"logits: {logits} ({number}, {len(classes)}); softmax gives probabilities",
         "params": counted.params,
         "flops": counted.flops.to_json(),

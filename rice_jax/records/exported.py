@@ -50,6 +50,8 @@ class ExportFile(FileRecord):
     seed: int
     split_seed: int | None = left_out()
     input: str = ""
+    resizing: str = ""
+    """How a photograph becomes one of `image_size`."""
     output: str = ""
     params: int | None = left_out()
     flops: FlopCounts | None = left_out()
