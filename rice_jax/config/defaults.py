@@ -1,11 +1,6 @@
-"""Configurations: every field's default, meaning and bounds; to JSON and back.
+"""Every field's default, meaning and bounds."""
 
-The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
-"""
-
-import dataclasses
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +15,11 @@ from rice_jax.bounds import (
     Text,
     Whole,
     Word,
-    checked,
-    nearest,
 )
-from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
     import ml_collections
 
-    from rice_jax.records import ConfigFile
-    from rice_jax.run import Run
 
 _COUNT = Whole(1, 1_000_000)
 _EPOCHS = Whole(1, MOST_EPOCHS)
@@ -206,82 +196,6 @@ def default(name: str) -> "ml_collections.ConfigDict":
     return ml_collections.ConfigDict(nested).lock()
 
 
-def check(config: "ml_collections.ConfigDict") -> None:
-    """Hold every field against its bounds, and fields that depend on each other.
-
-    Raises:
-        UserError: a field that is missing, unknown or out of its bounds, by name, with what is
-            allowed.
-    """
-    given = dict(_flat(config.to_dict()))
-    known = fields(checked("config.model.name", given.get("model.name"), Word(nets.names())))
-    for name in given.keys() - known.keys():
-        near = nearest(name, known)
-        raise UserError(
-            f"config.{name}: there is no such field"
-            + (f"; nearest is config.{near}" if near else "")
-        )
-    for name, field in known.items():
-        if name not in given:
-            raise UserError(f"config.{name} is missing: give {field.bounds}")
-        checked(f"config.{name}", given[name], field.bounds)
-    quick = config.train.quick
-    if len(quick.shrink) != len(quick.epochs):
-        raise UserError(
-            f"config.train.quick.shrink={quick.shrink} and config.train.quick.epochs="
-            f"{quick.epochs} differ in length: give each size its epochs, as "
-            f"--config.train.quick.epochs={_one_for_each(quick.epochs, len(quick.shrink))}"
-        )
-    if (together := sum(quick.epochs)) > MOST_EPOCHS:
-        raise UserError(
-            f"config.train.quick.epochs are {together:,} together: give {MOST_EPOCHS:,} at most"
-        )
-
-
-def _one_for_each(epochs: Sequence[int], sizes: int) -> str:
-    """So many of the epochs as there are sizes, the last of them again where they are too few."""
-    return ",".join(str(number) for number in [*epochs, *[epochs[-1]] * sizes][:sizes])
-
-
-def mistake(content: Mapping[str, Any]) -> str:
-    """Which field of a configuration in JSON cannot be; '' for none.
-
-    It may be of any version, which had other fields, and of a net that is not known here.
-    """
-    given = dict(_flat(_tuples(content)))
-    for section in {name.rpartition(".")[0] for name in FIELDS}:
-        if given.get(section) is not None:
-            return f"config.{section} has no fields"
-    if not isinstance(given.get("model.name"), str):
-        return "config.model.name is missing"
-    for name, field in FIELDS.items():
-        if name in given and not name.startswith("model.") and not field.bounds.allows(given[name]):
-            return f"config.{name} is not {field.bounds}"
-    return ""
-
-
-def idle(config: "ml_collections.ConfigDict", given: Iterable[str]) -> str:
-    """Which of the fields given changes nothing in a training, and why; '' for none."""
-    study = ("epochs", "learning_rate", "stop_patience")
-    for name in given:
-        part, _, last = name.partition(".")
-        if part != "train":
-            continue
-        if config.train.schedule == "quick" and (last in study or last.startswith("plateau_")):
-            instead = {"epochs": "quick.epochs", "learning_rate": "quick.peak_rate"}.get(last)
-            other = f"--config.train.{instead}, or " if instead else ""
-            return f"{name} changes nothing in the quick schedule: give {other}{_by('study')}"
-        if config.train.schedule == "study" and last.startswith("quick."):
-            return f"{name} changes nothing in the study's schedule: give {_by('quick')}"
-        if not config.train.teacher and last.startswith("distill."):
-            return f"{name} changes nothing without a teacher: give --config.train.teacher"
-    return ""
-
-
-def _by(schedule: str) -> str:
-    return f"--config.train.schedule={schedule}"
-
-
 def split_seed(config: "ml_collections.ConfigDict") -> int:
     """What decides the splits: runs that differ in config.seed alone may share their images."""
     chosen = config.data.split_seed
@@ -292,109 +206,3 @@ def set_epochs(config: "ml_collections.ConfigDict", epochs: int) -> None:
     """Let training take so many epochs by either schedule, all on images of the whole size."""
     config.train.epochs = epochs
     config.train.quick.update(shrink=(1,), epochs=(epochs,))
-
-
-def to_json(config: "ml_collections.ConfigDict") -> dict[str, Any]:
-    """The configuration as plain JSON types."""
-    return json.loads(config.to_json())
-
-
-def from_json(content: Mapping[str, Any]) -> "ml_collections.ConfigDict":
-    """The configuration that `to_json` wrote, lists turned back into tuples."""
-    import ml_collections
-
-    return ml_collections.ConfigDict(_tuples(content)).lock()
-
-
-def read(run: "Run") -> "ConfigFile":
-    """config.json of a run, its configuration as `to_json` gives it.
-
-    Fields that an older version did not have get their defaults.
-
-    Raises:
-        UserError: there is no such file, or it is damaged.
-    """
-    from rice_jax.records import ConfigFile, made  # what only reads options need not wait
-
-    content = run.read_json("config.json")
-    _net_is_known(run, content)
-    try:
-        told = made(ConfigFile, content)
-        full = completed(told.config)
-        check(from_json(full))
-        return dataclasses.replace(told, config=full)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{run.path / 'config.json'} is damaged: it is incomplete") from error
-    except (UserError, ValueError) as error:
-        raise UserError(f"{run.path / 'config.json'} is damaged: {error}") from error
-
-
-def _net_is_known(run: "Run", content: Any) -> None:
-    """UserError where the net has a name and is not known: the file need not be damaged."""
-    try:
-        name = content["config"]["model"]["name"]
-    except (KeyError, TypeError):
-        return
-    if isinstance(name, str) and name not in nets.names():
-        wanted = ": give the file of your own net, --config=FILE"
-        if own := nets.names()[len(nets.NETS) :]:
-            wanted = (
-                f", nor {', '.join(own)}, which --config's file makes: that file has to call "
-                "own_net.configuration for this net too, whichever it returns"
-            )
-        raise UserError(
-            f"{run.path / 'config.json'}: config.model.name={name!r} is none of the package's"
-            f"{wanted}; if it is none, this is damaged"
-        )
-
-
-def completed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in JSON with all fields of this version: new ones have their defaults.
-
-    Raises:
-        ValueError: a field that there is not, or one of another kind.
-    """
-    given = _of_today(given)
-    return _completed(given, to_json(default(given["model"]["name"])))
-
-
-def _of_today(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What older versions called otherwise, or did without asking, in the fields of today."""
-    train = {"initializer": nets.AS_THE_NET_SAYS, **given["train"]}
-    if "stop_on_collapse" in train:
-        train["on_collapse"] = "stop" if train.pop("stop_on_collapse") else "warn"
-    return {**given, "train": train}
-
-
-def _completed(
-    given: Mapping[str, Any], known: Mapping[str, Any], place: str = "config"
-) -> dict[str, Any]:
-    """All fields that are known, with the values given; ValueError where one cannot be."""
-    if unknown := sorted(given.keys() - known.keys()):
-        raise ValueError(f"there is no {place}.{unknown[0]}")
-    completed = {}
-    for name, usual in known.items():
-        value = given.get(name, usual)
-        kinds = (float, int) if isinstance(usual, float) else (type(usual),)
-        if isinstance(usual, Mapping):
-            value = _completed(value, usual, f"{place}.{name}")
-        elif type(value) not in kinds:
-            raise ValueError(f"{place}.{name} is {value!r}")
-        completed[name] = value
-    return completed
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _tuples(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _tuples(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return tuple(_tuples(value) for value in content)
-    return content

@@ -1,0 +1,23 @@
+"""Configurations: every field's default, meaning and bounds; to JSON and back.
+
+The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
+"""
+
+from rice_jax.config.checks import check, idle
+from rice_jax.config.defaults import FIELDS, default, fields, set_epochs, split_seed
+from rice_jax.config.stored import completed, from_json, mistake, read, to_json
+
+__all__ = [
+    "FIELDS",
+    "check",
+    "completed",
+    "default",
+    "fields",
+    "from_json",
+    "idle",
+    "mistake",
+    "read",
+    "set_epochs",
+    "split_seed",
+    "to_json",
+]

@@ -1,0 +1,80 @@
+"""A configuration held against what its fields may be, and against what they change."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rice_jax import nets
+from rice_jax.bounds import MOST_EPOCHS, Word, checked, nearest
+from rice_jax.config.defaults import fields
+from rice_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
+
+
+def check(config: "ml_collections.ConfigDict") -> None:
+    """Hold every field against its bounds, and fields that depend on each other.
+
+    Raises:
+        UserError: a field that is missing, unknown or out of its bounds, by name, with what is
+            allowed.
+    """
+    given = dict(flat(config.to_dict()))
+    known = fields(checked("config.model.name", given.get("model.name"), Word(nets.names())))
+    for name in given.keys() - known.keys():
+        near = nearest(name, known)
+        raise UserError(
+            f"config.{name}: there is no such field"
+            + (f"; nearest is config.{near}" if near else "")
+        )
+    for name, field in known.items():
+        if name not in given:
+            raise UserError(f"config.{name} is missing: give {field.bounds}")
+        checked(f"config.{name}", given[name], field.bounds)
+    quick = config.train.quick
+    if len(quick.shrink) != len(quick.epochs):
+        raise UserError(
+            f"config.train.quick.shrink={quick.shrink} and config.train.quick.epochs="
+            f"{quick.epochs} differ in length: give each size its epochs, as "
+            f"--config.train.quick.epochs={_one_for_each(quick.epochs, len(quick.shrink))}"
+        )
+    if (together := sum(quick.epochs)) > MOST_EPOCHS:
+        raise UserError(
+            f"config.train.quick.epochs are {together:,} together: give {MOST_EPOCHS:,} at most"
+        )
+
+
+def _one_for_each(epochs: Sequence[int], sizes: int) -> str:
+    """So many of the epochs as there are sizes, the last of them again where they are too few."""
+    return ",".join(str(number) for number in [*epochs, *[epochs[-1]] * sizes][:sizes])
+
+
+def idle(config: "ml_collections.ConfigDict", given: Iterable[str]) -> str:
+    """Which of the fields given changes nothing in a training, and why; '' for none."""
+    study = ("epochs", "learning_rate", "stop_patience")
+    for name in given:
+        part, _, last = name.partition(".")
+        if part != "train":
+            continue
+        if config.train.schedule == "quick" and (last in study or last.startswith("plateau_")):
+            instead = {"epochs": "quick.epochs", "learning_rate": "quick.peak_rate"}.get(last)
+            other = f"--config.train.{instead}, or " if instead else ""
+            return f"{name} changes nothing in the quick schedule: give {other}{_by('study')}"
+        if config.train.schedule == "study" and last.startswith("quick."):
+            return f"{name} changes nothing in the study's schedule: give {_by('quick')}"
+        if not config.train.teacher and last.startswith("distill."):
+            return f"{name} changes nothing without a teacher: give --config.train.teacher"
+    return ""
+
+
+def _by(schedule: str) -> str:
+    return f"--config.train.schedule={schedule}"
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each field with its name, as 'train.epochs'."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
