@@ -192,10 +192,12 @@ def test_what_is_told_wrong_is_refused(file):
         beside.write_text(good)
 
 
-def test_a_file_from_before_there_was_a_choice_takes_whole_images(file):
+@pytest.mark.parametrize(("field", "taken"), [("averaged", 1), ("resizing", "")])
+def test_a_file_of_an_older_version_is_read(field, taken, file):
+    """One took whole images, and did not tell how they are resized."""
     told = about(file("net.stablehlo"))
-    del told["averaged"]
-    assert passport.checked(told)["averaged"] == 1
+    del told[field]
+    assert passport.checked(told)[field] == taken
 
 
 def test_the_command_says_for_which_nets_it_is(tmp_path, run):

@@ -24,6 +24,7 @@ _FIELDS = {
     "seed": int,
     "split_seed": int,
     "input": str,
+    "resizing": str,
     "output": str,
 }
 
@@ -55,7 +56,8 @@ def checked(told: Any) -> dict[str, Any]:
     Raises:
         UserError: a field is missing or of another kind.
     """
-    told = {"averaged": 1} | (told if isinstance(told, dict) else {})  # older files lack it
+    lacking = {"averaged": 1, "resizing": ""}  # in older files
+    told = lacking | (told if isinstance(told, dict) else {})
     for name, kind in _FIELDS.items():
         if type(told.get(name)) is not kind:
             raise UserError(f"it does not tell its {name}")
