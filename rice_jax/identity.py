@@ -209,6 +209,7 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
         classes=tuple(dataset.classes),
         images={name: len(source) for name, source in dataset.splits.items()},
         skipped=len(dataset.skipped),
+        copies=dataset.copies,
     )
 
 

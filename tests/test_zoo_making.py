@@ -25,8 +25,13 @@ SAMPLE, ZOO = (commands.imported(SCRIPTS / f"{name}.py") for name in ("make_samp
 
 
 class Archive:
-    def __init__(self, members):
-        self.members = members
+    """Members whose content is their name, but for some that have another's."""
+
+    def __init__(self, members, same_as=()):
+        self.members, self._same_as = members, dict(same_as)
+
+    def read(self, member):
+        return self._same_as.get(member.name, member.name).encode()
 
 
 def test_the_sample_is_of_the_test_split_and_the_same_whatever_the_order():
@@ -44,6 +49,17 @@ def test_the_sample_is_of_the_test_split_and_the_same_whatever_the_order():
             assert sum(name.startswith(f"{part}/{label}/") for name, _ in chosen) == each
     random.Random(0).shuffle(members)
     assert list(SAMPLE.chosen(Archive(members))) == chosen
+
+
+@pytest.mark.parametrize("of", ["train", "validation", "test"])
+def test_the_sample_has_no_photograph_that_the_data_set_holds_twice(of):
+    members = [Member("a", f"a/{number}.jpg", "", 0, "") for number in range(3500)]
+    parts = split(members, 0)
+    first = [member.name for member in parts["test"]][:100:3]
+    others = [member.name for member in parts[of]][-len(first) :]
+    chosen = list(SAMPLE.chosen(Archive(members, zip(first, others, strict=True))))
+    assert not {member.name for _, member in chosen} & {*first, *others}
+    assert len(chosen) == sum(SAMPLE.EACH.values())
 
 
 def test_the_packages_sample_is_as_the_script_makes_it():

@@ -1,5 +1,7 @@
 """The TFDS builder `rice_image_dataset`: an archive's images as array_record, in three splits."""
 
+import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,12 +9,14 @@ from typing import Any, cast
 
 import tensorflow_datasets as tfds
 
+from rice_jax.data import copies
 from rice_jax.data.archive import Archive, classes
 from rice_jax.data.layout import Member
 from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.split import SPLITS, split
 from rice_jax.data.usable import checked, fingerprint, refuse_too_many, tell_made
 from rice_jax.errors import UserError
+from rice_jax.records import Copies
 
 _SHARD_BYTES = 64 << 20
 _AHEAD = 256  # images read before they are written
@@ -32,7 +36,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     """
 
     # Raised whenever what is kept of an image changes: older prepared sets are then made anew.
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     # TFDS would look beside the code for checksums of downloads, by a package it does not require.
     code_path = None
 
@@ -43,7 +47,10 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
         self._skipped: list[dict[str, str]] = []
         self._contents: dict[str, int] = {}  # checksum of each image as it was found, by name
         self._made_of: list[tuple[str, ...]] = []  # of images that are kept as others
-        self._kept: set[tuple[str, str]] = set()  # split and class
+        # Of each content that there is, by its digest.
+        self._places: collections.defaultdict[bytes, list[copies.Place]] = collections.defaultdict(
+            list
+        )
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -66,10 +73,15 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
+        kept = set(itertools.chain.from_iterable(self._places.values()))
         for wanted in itertools.product(SPLITS, classes(self._archive)):
-            if wanted not in self._kept:
+            if wanted not in kept:
                 raise UserError(f"the {wanted[0]} split has no usable image of class {wanted[1]!r}")
-        self._metadata.update(fingerprint=fingerprint(self._contents), skipped=self._skipped)
+        self._metadata.update(
+            fingerprint=fingerprint(self._contents),
+            skipped=self._skipped,
+            copies=dataclasses.asdict(copies.count(self._places.values())),
+        )
         tell_made(self._made_of)
 
     @property
@@ -90,6 +102,11 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     def skipped(self) -> list[dict[str, str]]:
         """Name and reason of each image left out."""
         return self._metadata["skipped"]
+
+    @property
+    def copies(self) -> Copies:
+        """The images that are there more than once."""
+        return Copies(**self._metadata["copies"])
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -117,7 +134,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
                 self._skipped.append({"name": member.name, "reason": str(image)})
                 refuse_too_many(self._skipped, len(self._archive.members))
                 continue
-            self._kept.add((split_name, member.label))
+            self._places[image.digest].append((split_name, member.label))
             self._contents[member.name] = image.checksum
             self._made_of.append(image.plain.made_of)
             example = {"image": image.plain.content, "label": labels[member.label]}

@@ -10,11 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from rice_jax import files, zoo
 from rice_jax.data.archive import Archive, classes, open_archive
 from rice_jax.data.cache import prepare
+from rice_jax.data.copies import tell
 from rice_jax.data.grains import Grains
 from rice_jax.data.images import size
 from rice_jax.data.sources import Files, Records, Source, tell_skipped
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError
+from rice_jax.records import Copies
 
 VARIABLE = "RICE_IMAGE_DATASET"
 DOWNLOAD = "kaggle datasets download -d muratkokludataset/rice-image-dataset"
@@ -29,7 +31,7 @@ class Dataset:
 
     `fingerprint` is of the images' names and contents, and the same whether they came from a zip
     or a folder, on any machine. `skipped` names the images that could not be used, with the
-    reason of each.
+    reason of each; `copies` counts those that are there more than once.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Dataset:
     splits: Mapping[str, Source]
     fingerprint: str
     skipped: Sequence[Mapping[str, str]]
+    copies: Copies
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
@@ -79,6 +82,7 @@ def load(
         _tell_own_split({member.split for member in archive.members}, name)
     builder = prepare(archive, cache_dir, seed)
     tell_skipped(builder.skipped, len(archive.members), name)
+    tell(builder.copies, name)
     return Dataset(
         name=name,
         synthetic=path == SYNTHETIC,
@@ -86,6 +90,7 @@ def load(
         splits={split: Records(builder, split, keep_decoded) for split in SPLITS},
         fingerprint=builder.fingerprint,
         skipped=builder.skipped,
+        copies=builder.copies,
     )
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from rice_jax.data import images
+from rice_jax.data import copies, images
 from rice_jax.data.archive import Archive
 from rice_jax.data.layout import Member
 from rice_jax.errors import UserError
@@ -29,13 +29,15 @@ class Usable(NamedTuple):
     plain: images.Plain
     checksum: int
     """CRC-32 of its bytes as they were found."""
+    digest: bytes
+    """Of the same bytes, as `copies.digest`."""
 
 
 def checked(archive: Archive, member: Member) -> Usable | UserError:
     """The image, or what is wrong with it."""
     try:
         data = archive.read(member)
-        return Usable(images.plain(data), zlib.crc32(data))
+        return Usable(images.plain(data), zlib.crc32(data), copies.digest(data))
     except UserError as error:
         return error
 

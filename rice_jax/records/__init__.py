@@ -5,7 +5,7 @@ A field with a default is one that files of older versions lack.
 
 from rice_jax.records.cards import CardAccuracy, Share, ZooCard
 from rice_jax.records.comparison import ComparisonFile, FrontTold, Recommendation
-from rice_jax.records.configuration import ConfigFile, ImagesTold, WeightsTold
+from rice_jax.records.configuration import ConfigFile, Copies, ImagesTold, WeightsTold
 from rice_jax.records.costs import (
     Errata,
     FlopCounts,
@@ -83,6 +83,7 @@ __all__ = [
     "CertificateTold",
     "ComparisonFile",
     "ConfigFile",
+    "Copies",
     "DeadFiltersFile",
     "DeadTold",
     "EpochRow",

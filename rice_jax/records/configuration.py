@@ -11,6 +11,17 @@ Classes = Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_CLASSES)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Images that are there more than once, byte for byte."""
+
+    in_training: dict[str, int]
+    """By split, how many of its images are training images too: of these no accuracy is one of
+    images that a net has not seen."""
+    in_two_classes: int
+    """How many another class has too: what their class is cannot be learned."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesTold:
     """The images that a run learns from."""
 
@@ -24,6 +35,7 @@ class ImagesTold:
     """Files that could not be used."""
     size: tuple[int, int] | None = left_out()
     """Height and width as they come, in pixels: medians."""
+    copies: Copies | None = left_out()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Callable
 
 from rice_jax import nets
+from rice_jax.data import copies as held_twice
 from rice_jax.profile.study import TEST_IMAGES
-from rice_jax.records import FlopCounts, SummaryFile
+from rice_jax.records import Copies, FlopCounts, SummaryFile
 from rice_jax.report import markdown, numbers, reported, style
 from rice_jax.report.page.blocks import Section, picture
 from rice_jax.report.page.provenance import origin
@@ -240,7 +241,8 @@ def data(run: Run, record: Record) -> Section:
         + f". {numbers.count(len(classes))} classes: {names}"
         + (", ...: all are in config.json." if len(named) < len(classes) else ".")
         + _sized(record)
-        + _skipped(record.data.skipped),
+        + _skipped(record.data.skipped)
+        + _copies(record.data.copies),
     ]
     numbered = [
         f"{label} is {markdown.escape(name)}"
@@ -278,6 +280,11 @@ def _skipped(skipped: int) -> str:
         return ""
     return f" {_plural(skipped, 'file')} could not be used and {'was' if skipped == 1 else 'were'}\
  left out."
+
+
+def _copies(copies: Copies | None) -> str:
+    told = held_twice.told(copies) if copies else ""
+    return f" {told[0].upper()}{told[1:]}." if told else ""
 
 
 def how_to_go_on(run: Run, record: Record) -> Section:

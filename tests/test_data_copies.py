@@ -1,0 +1,106 @@
+"""Images that a data set holds more than once, byte for byte."""
+
+import itertools
+import random
+
+import data_files
+import pytest
+from report_runs import make_run, text_of
+
+from rice_jax import data
+
+CLASSES = ("a", "b")
+OWN = {
+    "test images of training images": (
+        {"train/a/1": 1, "train/a/2": 2, "train/b/1": 3, "validation/a/1": 4, "validation/b/1": 5}
+        | {"test/a/1": 1, "test/a/2": 1, "test/a/3": 6, "test/b/1": 7},
+        ({"validation": 0, "test": 2}, 0),
+        "the same as training images, byte for byte: 2 of the test images",
+    ),
+    "validation images of training images, and two classes": (
+        {"train/a/1": 1, "train/b/1": 3, "train/b/2": 8, "validation/a/1": 8, "validation/b/1": 3}
+        | {"test/a/1": 4, "test/b/1": 5},
+        ({"validation": 2, "test": 0}, 2),
+        "the same as training images, byte for byte: 2 of the validation images; "
+        "the same in two classes, byte for byte: 2 images",
+    ),
+    "within a split, and between the others": (
+        {"train/a/1": 1, "train/a/2": 1, "train/b/1": 3, "validation/a/1": 4, "validation/b/1": 5}
+        | {"test/a/1": 4, "test/b/1": 6, "test/b/2": 6},
+        ({"validation": 0, "test": 0}, 0),
+        "",
+    ),
+}
+
+
+def write(folder, shades):
+    """An image for each name, of the shade that it has."""
+    return data_files.write_folder(
+        folder, {f"{name}.png": data_files.picture(shade) for name, shade in shades.items()}
+    )
+
+
+@pytest.mark.parametrize(("shades", "expected", "line"), OWN.values(), ids=OWN)
+def test_what_is_there_twice_is_counted_and_told(shades, expected, line, tmp_path, capfd):
+    folder = write(tmp_path / "mine", shades)
+    for _ in ("prepared", "out of the cache"):
+        found = data.load(folder, tmp_path / "cache").copies
+        assert (found.in_training, found.in_two_classes) == expected
+        said = [each for each in capfd.readouterr().err.splitlines() if "byte for byte" in each]
+        assert said == ([f"mine: {line}"] if line else [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_counts_are_those_of_pairs(seed, tmp_path):
+    """Of images that are cut into splits by their names; each pair is looked at by itself."""
+    dice = random.Random(seed)
+    names = [f"{label}/{number}" for label in CLASSES for number in range(30)]
+    folder = write(tmp_path / "mine", {name: dice.randrange(40) for name in names})
+    dataset = data.load(folder, tmp_path / "cache", seed=seed)
+    images = [
+        (split, record["label"], record["image"])
+        for split, source in dataset.splits.items()
+        for record in source
+    ]
+    in_training = {"validation": set(), "test": set()}
+    in_two_classes = set()
+    for (i, one), (j, other) in itertools.permutations(enumerate(images), 2):
+        if one[2] == other[2] and (one[0], other[0]) in {
+            ("test", "train"),
+            ("validation", "train"),
+        }:
+            in_training[one[0]].add(i)
+        if one[2] == other[2] and one[1] != other[1]:
+            in_two_classes.update((i, j))
+    assert dataset.copies.in_training == {name: len(each) for name, each in in_training.items()}
+    assert dataset.copies.in_two_classes == len(in_two_classes) > 0
+
+
+def test_of_images_that_are_made_others_the_bytes_are_those_found(tmp_path):
+    """Two files of one picture are two: what made them differ is not known."""
+    same, other = (data_files.picture(9, suffix=suffix) for suffix in (".bmp", ".png"))
+    files = {"train/a/1.bmp": same, "validation/a/1.png": other, "test/a/1.bmp": same}
+    for split in ("train", "validation", "test"):
+        files[f"{split}/b/1.png"] = data_files.picture(len(split))
+    folder = data_files.write_folder(tmp_path / "mine", files)
+    assert data.load(folder, tmp_path / "cache").copies.in_training == {"validation": 0, "test": 1}
+
+
+@pytest.mark.parametrize("path", ["sample", "synthetic"])
+def test_the_package_s_own_are_there_once(path, tmp_path):
+    found = data.load(path, tmp_path, synthetic_per_class=20).copies
+    assert not any(found.in_training.values())
+    assert not found.in_two_classes
+
+
+@pytest.mark.parametrize(("shades", "expected", "line"), OWN.values(), ids=OWN)
+def test_a_report_tells_them(shades, expected, line, tmp_path):
+    run = make_run(tmp_path)
+    written = run.read_json("config.json")
+    assert "byte for byte" not in text_of(run)
+    copies = dict(zip(("in_training", "in_two_classes"), expected, strict=True))
+    run.write_json("config.json", written | {"data": written["data"] | {"copies": copies}})
+    if line:
+        assert f". {line.capitalize()}." in text_of(run)
+    else:
+        assert "byte for byte" not in text_of(run)
