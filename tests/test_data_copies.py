@@ -14,20 +14,25 @@ OWN = {
     "test images of training images": (
         {"train/a/1": 1, "train/a/2": 2, "train/b/1": 3, "validation/a/1": 4, "validation/b/1": 5}
         | {"test/a/1": 1, "test/a/2": 1, "test/a/3": 6, "test/b/1": 7},
-        ({"validation": 0, "test": 2}, 0),
+        ({"validation": 0, "test": 2}, 0, {("test/a/1", "train/a/1"), ("test/a/2", "train/a/1")}),
         "the same as training images, byte for byte: 2 of the test images",
     ),
     "validation images of training images, and two classes": (
         {"train/a/1": 1, "train/b/1": 3, "train/b/2": 8, "validation/a/1": 8, "validation/b/1": 3}
         | {"test/a/1": 4, "test/b/1": 5},
-        ({"validation": 2, "test": 0}, 2),
+        (
+            {"validation": 2, "test": 0},
+            2,
+            {("train/b/2", "validation/a/1"), ("validation/a/1", "train/b/2")}
+            | {("validation/b/1", "train/b/1")},
+        ),
         "the same as training images, byte for byte: 2 of the validation images; "
         "the same in two classes, byte for byte: 2 images",
     ),
     "within a split, and between the others": (
         {"train/a/1": 1, "train/a/2": 1, "train/b/1": 3, "validation/a/1": 4, "validation/b/1": 5}
         | {"test/a/1": 4, "test/b/1": 6, "test/b/2": 6},
-        ({"validation": 0, "test": 0}, 0),
+        ({"validation": 0, "test": 0}, 0, set()),
         "",
     ),
 }
@@ -45,9 +50,12 @@ def test_what_is_there_twice_is_counted_and_told(shades, expected, line, tmp_pat
     folder = write(tmp_path / "mine", shades)
     for _ in ("prepared", "out of the cache"):
         found = data.load(folder, tmp_path / "cache").copies
-        assert (found.in_training, found.in_two_classes) == expected
+        in_training, in_two_classes, pairs = expected
+        assert (found.in_training, found.in_two_classes) == (in_training, in_two_classes)
+        assert {tuple(name.removesuffix(".png") for name in pair) for pair in found.pairs} == pairs
         said = [each for each in capfd.readouterr().err.splitlines() if "byte for byte" in each]
-        assert said == ([f"mine: {line}"] if line else [])
+        shown = "; ".join(" and ".join(pair) for pair in found.pairs)
+        assert said == ([f"mine: {line} ({shown})"] if line else [])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -86,6 +94,16 @@ def test_of_images_that_are_made_others_the_bytes_are_those_found(tmp_path):
     assert data.load(folder, tmp_path / "cache").copies.in_training == {"validation": 0, "test": 1}
 
 
+def test_many_pairs_are_not_all_shown(tmp_path, capfd):
+    shades = {f"{split}/a/{n}": n for split in ("train", "test") for n in range(120)}
+    shades |= {f"{split}/b/1": 200 + len(split) for split in ("train", "validation", "test")}
+    folder = write(tmp_path / "mine", shades | {"validation/a/1": 210})
+    found = data.load(folder, tmp_path / "cache").copies
+    assert found.in_training == {"validation": 0, "test": 120}
+    assert len(set(found.pairs)) == len(found.pairs) == 100
+    assert "; 97 more pairs in config.json)" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("path", ["sample", "synthetic"])
 def test_the_package_s_own_are_there_once(path, tmp_path):
     found = data.load(path, tmp_path, synthetic_per_class=20).copies
@@ -98,7 +116,7 @@ def test_a_report_tells_them(shades, expected, line, tmp_path):
     run = make_run(tmp_path)
     written = run.read_json("config.json")
     assert "byte for byte" not in text_of(run)
-    copies = dict(zip(("in_training", "in_two_classes"), expected, strict=True))
+    copies = dict(zip(("in_training", "in_two_classes"), expected[:2], strict=True))
     run.write_json("config.json", written | {"data": written["data"] | {"copies": copies}})
     if line:
         assert f". {line.capitalize()}." in text_of(run)

@@ -124,7 +124,7 @@ def test_a_run_has_them_and_goes_on_and_begins_again(job, capsys):
     assert "images of 12 x 12 pixels are enlarged to 32 x 32" in said
     assert made["config"]["train"]["quick"]["epochs"] == [8, 8]
     assert made["data"]["size"] == [12, 12]
-    assert made["data"]["copies"].keys() == {"in_training", "in_two_classes"}
+    assert made["data"]["copies"].keys() == {"in_training", "in_two_classes", "pairs"}
     assert job() == made
     again = capsys.readouterr().out
     assert "are few" not in again

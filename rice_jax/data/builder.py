@@ -16,7 +16,7 @@ from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.split import SPLITS, split
 from rice_jax.data.usable import checked, fingerprint, refuse_too_many, tell_made
 from rice_jax.errors import UserError
-from rice_jax.records import Copies
+from rice_jax.records import Copies, made
 
 _SHARD_BYTES = 64 << 20
 _AHEAD = 256  # images read before they are written
@@ -48,7 +48,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
         self._contents: dict[str, int] = {}  # checksum of each image as it was found, by name
         self._made_of: list[tuple[str, ...]] = []  # of images that are kept as others
         # Of each content that there is, by its digest.
-        self._places: collections.defaultdict[bytes, list[copies.Place]] = collections.defaultdict(
+        self._kept: collections.defaultdict[bytes, list[copies.Kept]] = collections.defaultdict(
             list
         )
         super().__init__(file_format="array_record", **kwargs)
@@ -73,14 +73,14 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
-        kept = set(itertools.chain.from_iterable(self._places.values()))
+        have = {(image.split, image.label) for of_one in self._kept.values() for image in of_one}
         for wanted in itertools.product(SPLITS, classes(self._archive)):
-            if wanted not in kept:
+            if wanted not in have:
                 raise UserError(f"the {wanted[0]} split has no usable image of class {wanted[1]!r}")
         self._metadata.update(
             fingerprint=fingerprint(self._contents),
             skipped=self._skipped,
-            copies=dataclasses.asdict(copies.count(self._places.values())),
+            copies=dataclasses.asdict(copies.count(self._kept.values())),
         )
         tell_made(self._made_of)
 
@@ -106,7 +106,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
     @property
     def copies(self) -> Copies:
         """The images that are there more than once."""
-        return Copies(**self._metadata["copies"])
+        return made(Copies, self._metadata["copies"])
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -134,7 +134,8 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
                 self._skipped.append({"name": member.name, "reason": str(image)})
                 refuse_too_many(self._skipped, len(self._archive.members))
                 continue
-            self._places[image.digest].append((split_name, member.label))
+            kept = copies.Kept(split_name, member.label, member.name)
+            self._kept[image.digest].append(kept)
             self._contents[member.name] = image.checksum
             self._made_of.append(image.plain.made_of)
             example = {"image": image.plain.content, "label": labels[member.label]}

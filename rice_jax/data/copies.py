@@ -1,15 +1,25 @@
 """Images that a data set holds more than once, byte for byte."""
 
 import hashlib
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from rice_jax.data.split import SPLITS
 from rice_jax.records import Copies
 
-Place = tuple[str, str]
-"""The split and the class of an image."""
+_MOST_PAIRS = 100  # that are named
+_SHOWN = 3  # of them, on a terminal
+
+
+class Kept(NamedTuple):
+    """An image that is kept."""
+
+    split: str
+    label: str
+    name: str
 
 
 def digest(content: bytes) -> bytes:
@@ -17,20 +27,28 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def count(places: Iterable[Collection[Place]]) -> Copies:
-    """Count them, from the places of each content that there is."""
-    in_training: Counter[str] = Counter()
-    in_two_classes = 0
-    for of_one in places:
-        splits, labels = zip(*of_one, strict=True)
-        if SPLITS[0] in splits:
-            in_training.update(splits)
-        if len(set(labels)) > 1:
-            in_two_classes += len(of_one)
+def count(images: Collection[Sequence[Kept]]) -> Copies:
+    """Count them, from the images of each content that there is."""
+    learned = [pair for of_one in images for pair in _learned(of_one)]
+    mixed = [of_one for of_one in images if len({image.label for image in of_one}) > 1]
+    held_out = Counter(image.split for image, _ in learned)
+    pairs = itertools.islice([*map(_of_two_classes, mixed), *learned], _MOST_PAIRS)
     return Copies(
-        in_training={split: in_training[split] for split in SPLITS[1:]},
-        in_two_classes=in_two_classes,
+        in_training={split: held_out[split] for split in SPLITS[1:]},
+        in_two_classes=sum(map(len, mixed)),
+        pairs=tuple((one.name, other.name) for one, other in pairs),
     )
+
+
+def _learned(of_one: Sequence[Kept]) -> list[tuple[Kept, Kept]]:
+    """Those of one content that are held out, each with one that is for training."""
+    training = [image for image in of_one if image.split == SPLITS[0]]
+    return [(image, training[0]) for image in of_one if training and image.split != SPLITS[0]]
+
+
+def _of_two_classes(of_one: Sequence[Kept]) -> tuple[Kept, Kept]:
+    first = of_one[0]
+    return first, next(image for image in of_one if image.label != first.label)
 
 
 def told(copies: Copies) -> str:
@@ -49,6 +67,10 @@ def told(copies: Copies) -> str:
 
 
 def tell(copies: Copies, where: str) -> None:
-    """Say it on standard error."""
-    if said := told(copies):
-        print(f"{where}: {said}", file=sys.stderr)
+    """Say it on standard error, and which some of them are."""
+    if not (said := told(copies)):
+        return
+    named = [" and ".join(pair) for pair in copies.pairs[:_SHOWN]]
+    more = len(copies.pairs) - len(named)
+    rest = [f"{more} more pairs in config.json"] if more else []
+    print(f"{where}: {said} ({'; '.join(named + rest)})", file=sys.stderr)

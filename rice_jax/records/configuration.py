@@ -19,6 +19,9 @@ class Copies:
     images that a net has not seen."""
     in_two_classes: int
     """How many another class has too: what their class is cannot be learned."""
+    pairs: tuple[tuple[Name, Name], ...] = ()
+    """Names of two images that are the same: of two classes, then held out and for training. No
+    more than a hundred."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
