@@ -134,11 +134,12 @@ def test_kernels_of_theano_are_mirrored_and_so_refused(place, copy):
     assert "damaged" not in str(told.value)
 
 
-def test_an_archive_of_keras_says_what_is_in_it(tmp_path):
+@pytest.mark.parametrize("file", [name for name in STORED if name.endswith(".weights.h5")])
+def test_an_archive_of_keras_is_the_weights_in_it(file, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
-        archive.write(FIXTURES / "cnn_light.weights.h5", "model.weights.h5")
-    with pytest.raises(UserError, match=r"is an archive: give the model\.weights\.h5"):
-        fill(tmp_path / "x.keras")
+        archive.writestr("config.json", "{}")
+        archive.write(FIXTURES / file, "model.weights.h5")
+    assert equal(fill(tmp_path / "x.keras", file).params, fill(FIXTURES / file, file).params)
 
 
 class Other(nn.Module):

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -128,13 +129,74 @@ def nothing_listed(file, path):
         (nothing_listed, "no weights of layers"),
     ],
 )
+@pytest.mark.parametrize("is_archive", [False, True], ids=["h5", "keras"])
 @pytest.mark.one_in(4)
-def test_hostile_file(spoil, message, copy):
+def test_hostile_file(spoil, message, is_archive, copy):
     with h5py.File(copy, "r+") as file:
         spoil(file, copy)
+    path = archived(copy) if is_archive else copy
     with pytest.raises(UserError, match=message) as error:
-        fill(copy)
-    assert str(copy) in str(error.value)
+        fill(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def archived(file, name="model.weights.h5", **options):
+    """A .keras beside the file, with it inside."""
+    path = file.with_suffix(".keras")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(file, name, **options)
+    return path
+
+
+def without_weights(path):
+    return archived(path, "config.json")
+
+
+def deflated(path):
+    """A few kilobytes that unpack to 300 MB."""
+    path.write_bytes(bytes(300 << 20))
+    return archived(path, compress_type=zipfile.ZIP_DEFLATED)
+
+
+def encrypted(path):
+    found = archived(path)
+    content = bytearray(found.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(header) + flags] |= 1
+    found.write_bytes(content)
+    return found
+
+
+def cut_off(path):
+    found = archived(path)
+    found.write_bytes(found.read_bytes()[:-40])
+    return found
+
+
+def wrong_checksum(path):
+    found = archived(path)
+    content = bytearray(found.read_bytes())
+    content[len(content) // 2] ^= 1
+    found.write_bytes(content)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (without_weights, r"x\.keras: it is an archive without model\.weights\.h5"),
+        (deflated, "far larger than the archive"),
+        (encrypted, "cannot read .*encrypted"),
+        (cut_off, "cannot read .*not a zip file"),
+        (wrong_checksum, "cannot read .*CRC"),
+    ],
+)
+def test_hostile_archive(make, message, tmp_path):
+    path = make(Path(shutil.copy(FIXTURES / "final.h5", tmp_path / "x.h5")))
+    with pytest.raises(UserError, match=message) as error:
+        fill(path)
+    assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 

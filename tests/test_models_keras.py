@@ -17,7 +17,7 @@ keras = keras_nets.keras
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # inside Keras
 
 IMAGE = 32
-FORMATS = ("model.h5", "model.weights.h5", "legacy_weights.h5")
+FORMATS = ("model.h5", "model.keras", "model.weights.h5", "legacy_weights.h5")
 
 
 def save(model, path):

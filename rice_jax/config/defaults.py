@@ -30,7 +30,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "seed": Field(0, "decides weights, order, augmentation and splits", Whole(0, 2**31 - 1)),
         "model.weights": Field(
             "",
-            "a Keras .h5 (a whole model or weights alone), a Flax checkpoint (.msgpack, "
+            "a Keras .keras or .h5 (a whole model or weights alone), a Flax checkpoint (.msgpack, "
             ".safetensors, Orbax's folder: the layers that fit), a run's folder, zoo:NAME for a "
             "net that comes with the package, 'random', or empty for the net's own beginning "
             "(random but for vgg16 and vgg_light; on the sample the zoo's net of this name)",

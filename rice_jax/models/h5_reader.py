@@ -1,4 +1,4 @@
-"""Reads a Keras .h5 of untrusted origin, as a program of its own: `python h5_reader.py ...`.
+"""Reads a Keras .h5 or .keras of untrusted origin, as a program: `python h5_reader.py ...`.
 
 HDF5's C library loops, crashes or asks for any amount of memory on some damaged files, and no
 check from Python forestalls that. So `keras_h5` runs this file in a process with bounds on
@@ -7,15 +7,19 @@ memory and processor time, and takes nothing back but JSON and raw floats.
     h5_reader.py list FILE   prints [[group, layer, path, shape], ...] of the float weights
     h5_reader.py read FILE   reads [[path, shape], ...] on stdin, prints those arrays as '<f4'
 
-What is wrong goes to stderr on one line, with exit status 1, or `OF_NO_USE` where the file may be
-whole all the same. Only links within the file are followed, no data is taken from other files, and
-no dataset is read whose shape is not the one asked for.
+A .keras is a zip, whose .h5 is read in memory. What is wrong goes to stderr on one line, with exit
+status 1, or `OF_NO_USE` where the file may be whole all the same. Only links within the file are
+followed, no data is taken from other files, and no dataset is read whose shape is not the one asked
+for.
 """
 
+import contextlib
+import io
 import json
 import math
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,9 @@ _MEMORY = 256 << 20
 _SECONDS = 5
 """Processor time: some damaged files make HDF5 loop for ever."""
 _OBJECTS = 20_000
+_IN_ARCHIVE = "model.weights.h5"
+_DEFLATED = 4
+"""How many times the bytes of an archive its weights may take: Keras does not compress them."""
 _DEPTH = 16
 _NAME_BYTES = 1024
 # Groups of a weights file that are no layer's.
@@ -181,12 +188,36 @@ def _limit(extra: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+@contextlib.contextmanager
+def _opened(path: str, extra: int) -> Iterator[h5py.File]:
+    """The .h5, or the one in an archive of Keras; `extra` bytes are what its arrays may take."""
+    with open(path, "rb") as begin:
+        is_archive = begin.read(2) == b"PK"
+    if not is_archive:
+        _limit(extra)
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+        return
+    most = _DEFLATED * Path(path).stat().st_size
+    _limit(extra + 2 * most)
+    with zipfile.ZipFile(path) as archive:
+        if _IN_ARCHIVE not in archive.namelist():
+            raise OfNoUseError(
+                f"it is an archive without {_IN_ARCHIVE}, as Keras's model.save('x.keras') writes"
+            )
+        with archive.open(_IN_ARCHIVE) as member:
+            content = member.read(most + 1)
+    if len(content) > most:
+        raise RefusedError(f"its {_IN_ARCHIVE} is far larger than the archive")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        yield file
+
+
 def main(task: str, path: str) -> None:
     """Do one of the two tasks; see the module's text."""
     wanted = json.load(sys.stdin) if task == "read" else []
     largest = max((math.prod(shape) for _, shape in wanted), default=0)
-    _limit(extra=16 * largest)  # a float64 array, its float32 copy and HDF5's buffers
-    with h5py.File(path, "r", locking=False) as file:
+    with _opened(path, extra=16 * largest) as file:  # float64, its float32 copy, HDF5's buffers
         if task == "list":
             json.dump(weights(file), sys.stdout)
             return

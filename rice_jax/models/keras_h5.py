@@ -1,4 +1,4 @@
-"""Weights of the nets out of Keras's .h5 files, without Keras and without trust in the file."""
+"""Weights of the nets out of Keras's .h5 and .keras, without Keras and without trust in them."""
 
 import collections
 import dataclasses
@@ -85,13 +85,14 @@ def fill_from_h5(
     params: Any,
     input_shape: InputShape = _USUAL,
 ) -> Loaded:
-    """Fill `params` with the weights of a Keras .h5.
+    """Fill `params` with the weights of a Keras .h5 or .keras.
 
-    Reads what Keras writes with `model.save('x.h5')`, `model.save_weights('x.weights.h5')` and,
-    before Keras 3, `save_weights('x.h5')`. Layers are matched in order of computation, as Keras
-    lists them, and by the shapes of their kernels and biases; names do not matter. A model of a
-    class of its own is listed in the order in which it made its layers. A file of convolutions
-    alone ('notop') fills the convolutions, and may have more of them than the net.
+    Reads what Keras writes with `model.save('x.keras')`, `model.save('x.h5')`,
+    `model.save_weights('x.weights.h5')` and, before Keras 3, `save_weights('x.h5')`. Layers are
+    matched in order of computation, as Keras lists them, and by the shapes of their kernels and
+    biases; names do not matter. A model of a class of its own is listed in the order in which it
+    made its layers. A file of convolutions alone ('notop') fills the convolutions, and may have
+    more of them than the net.
 
     Args:
         path: the file.
@@ -110,11 +111,6 @@ def fill_from_h5(
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f"there is no weights file {path}")
-    if _begins(path, b"PK"):
-        raise UserError(
-            f"{path} is an archive: give the model.weights.h5 that is in it, or what Keras's "
-            "model.save('x.h5') writes"
-        )
     flat = traverse_util.flatten_dict(params, sep="/")
     layers = _file_layers(path)
     pairs = _match(path, layers, trace(module, input_shape, train=False), flat)
@@ -128,14 +124,6 @@ def fill_from_h5(
         kept=tuple(place for place in owners if place not in filled),
         by_order={place: layer.name for place, layer in pairs if alike[str(layer.shapes)] > 1},
     )
-
-
-def _begins(path: str, magic: bytes) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False  # the reader tells why
 
 
 def _file_layers(path: str) -> list[_FileLayer]:
@@ -215,7 +203,7 @@ def _require_known(
     ] + [place for place in shapes if _is_transposed(traced.layers[place])]
     if others:
         raise UserError(
-            f"{path} cannot fill {others[0]}: of a Keras .h5 convolutions and dense layers are "
+            f"{path} cannot fill {others[0]}: of Keras's files convolutions and dense layers are "
             "taken alone; give a Flax checkpoint"
         )
 

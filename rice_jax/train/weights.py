@@ -198,7 +198,7 @@ def _given(config: ml_collections.ConfigDict, module: nn.Module) -> Params:
     if not source.is_dir():
         if files.is_remote(source):
             raise UserError(
-                f"config.model.weights={path!r}: a Keras .h5 is read of this machine "
+                f"config.model.weights={path!r}: Keras's files are read of this machine "
                 "alone, copy it here"
             )
         from rice_jax.models import keras_h5
