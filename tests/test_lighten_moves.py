@@ -1,7 +1,6 @@
 """What a step takes from a net, and the run that a search of real steps leaves."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -12,12 +11,13 @@ from flax import traverse_util
 from report_runs import result
 
 from rice_jax import config as configuration
-from rice_jax import identity, profile, report, stages, train
+from rice_jax import data, identity, profile, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten import candidate, search, smaller
 from rice_jax.lighten.moves import MOVES, Judge
 from rice_jax.records import (
+    Copies,
     EvaluationFile,
     Result,
     SearchRequest,
@@ -168,10 +168,8 @@ def trained(tmp_path, monkeypatch):
     """The call of a search out of a run, with accuracies made up and no epoch trained."""
     whole = net("final", tiny_training.SIZE)
     splits = tiny_training.dataset().splits
-    dataset = types.SimpleNamespace(
-        name="tiny", classes=whole.classes, splits=splits, fingerprint="tiny", synthetic=True
-    )
-    dataset.skipped = ()
+    none = Copies(in_training={}, in_two_classes=0)
+    dataset = data.Dataset("tiny", True, whole.classes, splits, "tiny", skipped=(), copies=none)
     run = Run(tmp_path / "run")
     train.begin(whole.config, run, dataset, whole.params)
     content = {"config": configuration.to_json(whole.config), "seed": 0, "versions": {}}
