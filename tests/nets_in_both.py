@@ -182,6 +182,28 @@ class GroupsNNX(nnx.Module):
         return self.head(nnx.relu(self.layer(self.conv3(x))).mean((1, 2)))
 
 
+class TokensLinen(nn.Module):
+    """A group norm of places in a row, whose means have as many axes as its input has."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(6, (3, 3), strides=2, name="conv1")(x)
+        x = nn.GroupNorm(num_groups=3, name="groups")(x.reshape(len(x), -1, x.shape[-1]))
+        return nn.Dense(3, name="head")(nn.relu(x).mean(1))
+
+
+class TokensNNX(nnx.Module):
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 6, (3, 3), strides=2, rngs=rngs)
+        self.groups = nnx.GroupNorm(6, num_groups=3, rngs=rngs)
+        self.head = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.conv1(x)
+        x = self.groups(x.reshape(len(x), -1, x.shape[-1]))
+        return self.head(nnx.relu(x).mean(1))
+
+
 class ListedLinen(nn.Module):
     def setup(self):
         one, two = (nn.Conv(width, (3, 3), strides=2) for width in (4, 5))
@@ -266,6 +288,7 @@ NETS = {
     "depthwise": (DepthwiseLinen, DepthwiseNNX),
     "dense": (DenseLinen, DenseNNX),
     "group and layer norm": (GroupsLinen, GroupsNNX),
+    "groups of tokens": (TokensLinen, TokensNNX),
     "sequential and list": (ListedLinen, ListedNNX),
     "dropout": (DroppedLinen, DroppedNNX),
     "squeeze and excite": (ExcitedLinen, ExcitedNNX),

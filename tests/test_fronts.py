@@ -19,7 +19,7 @@ SHAPE = nets_in_both.SHAPE
 IMAGE = SHAPE[1:]
 built = functools.cache(nets_in_both.built)
 NETS = pytest.mark.parametrize("name", nets_in_both.NETS)
-NORMED = ("batch norm", "group and layer norm")
+NORMED = ("batch norm", "group and layer norm", "groups of tokens")
 """Flax writes the norms otherwise in NNX: these nets are compared by numbers."""
 
 
@@ -97,6 +97,7 @@ def test_the_same_net_in_linen_and_nnx_has_the_same_dead_filters_and_bounds():
 NORMS = {
     "batch norm": {"conv1": "norm1", "conv2": "norm2"},
     "group and layer norm": {"conv1": "groups"},
+    "groups of tokens": {"conv1": "groups"},
 }
 
 

@@ -224,7 +224,7 @@ def wide_layers(traced: Trace, axes: Mapping[Value, Labels]) -> set[str]:
 
 def among(channels: np.ndarray, chosen: Chosen) -> np.ndarray:
     """For each index of an axis whether its channel is `chosen` (bool, one a channel)."""
-    return np.isin(channels, np.flatnonzero(chosen))
+    return np.append(chosen, [False, False])[channels]  # where -1 and BROADCAST look
 
 
 def _whole_numbers(path: str, indices: Any) -> list[int]:

@@ -97,8 +97,9 @@ def groupings(graph: Dependencies, removed: Chosen, norm: type) -> dict[str, dic
             (x,), (split,) = equation.inputs, equation.outputs
             line = graph.axes[x][-1]
             if np.any(among(line, removed)) and split.shape[:-2] == x.shape[:-1]:
+                # The first is of the layer's input; those of its means may look the same.
                 groups = _left(line, removed) // split.shape[-1]
-                found.setdefault(equation.layer, {})["num_groups"] = groups
+                found.setdefault(equation.layer, {}).setdefault("num_groups", groups)
     return found
 
 
