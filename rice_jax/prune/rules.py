@@ -11,6 +11,7 @@ from rice_jax.prune import picking
 from rice_jax.prune.propagation import (
     ANY,
     FIXED,
+    UNSEEN,
     Contraction,
     Labels,
     Propagation,
@@ -185,6 +186,12 @@ def _windows(p: Propagation, equation: Equation) -> list[Labels]:
     return [tuple(result)] * len(equation.outputs)
 
 
+_TOGETHER = (
+    "is made of all channels together, as a layer norm's means are, and would be another without "
+    "some of them"
+)
+
+
 def _along(name: str, drop: bool) -> Rule:
     """A rule for what mixes the axes given by its parameter `name`, and drops them or not."""
 
@@ -198,7 +205,7 @@ def _along(name: str, drop: bool) -> Rule:
             if is_weight:
                 p.fix(labels[axis])
             else:
-                p.refuse(equation, labels[axis])
+                p.refuse(equation, labels[axis], _TOGETHER if drop else UNSEEN)
             labels[axis] = np.full_like(labels[axis], FIXED)
         kept = [line for axis, line in enumerate(labels) if not (drop and axis in mixed)]
         return [
