@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 
 from rice_jax import inspection, profile
 from rice_jax.errors import UserError
+from rice_jax.graph.fronts import front
 from rice_jax.graph.trace import trace
 from rice_jax.prune import certify, dependencies, prune
 
@@ -147,6 +148,29 @@ class Rough(nnx.Module):
         if self.fails:
             raise RuntimeError("as it was told")
         return self.drop(self.features(x)).mean((1, 2))
+
+
+def asks_for_rngs(x, *, rngs):
+    return x.mean((1, 2)) * (2 if rngs is None else 3)
+
+
+class Asking(nnx.Module):
+    """Asks for what it may draw from, and takes that there is nothing."""
+
+    def __call__(self, x, *, rngs):
+        return asks_for_rngs(x, rngs=rngs)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [(Asking(),), (lambda params, x, *, rngs: asks_for_rngs(x, rngs=rngs), {"a": jnp.ones(1)})],
+)
+@pytest.mark.parametrize("rngs", [None, 0], ids=["none", "some"])
+def test_a_call_that_asks_for_rngs_gets_what_is_given_also_none(net, rngs):
+    traced = trace(front(*net), SHAPE, rngs=rngs)
+    (result,) = traced.evaluate(front(*net).variables, jnp.ones(SHAPE), traced.outputs)
+    np.testing.assert_array_equal(result, 2 if rngs is None else 3)
+    assert profile.count(*net, IMAGE, rngs=rngs).complete
 
 
 @jax.jit

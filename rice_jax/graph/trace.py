@@ -151,7 +151,6 @@ def trace(
     dtype: Any = jnp.float32,
     *,
     output: call.Output = None,
-    rngs: Any = None,
     any_key: bool = False,
     shapes: Any = None,
     **kwargs: Any,
@@ -164,12 +163,12 @@ def trace(
         dtype: dtype of x.
         output: which of several outputs are the logits: a key, an attribute, an index, or a
             function of what the module returns.
-        rngs: keys by stream, as `module.apply` takes them.
         any_key: draw from a fixed key what has none in `rngs`: for counts, not for values.
         shapes: of the variables, where they are known: what `variable_shapes` gives takes as long
             as the trace itself.
-        **kwargs: what else the module's call needs, such as train=False. Arrays among them are
-            constants of the computation.
+        **kwargs: what else the module's call needs, such as train=False, or `rngs`, keys by
+            stream, as `module.apply` takes them. Arrays among them are constants of the
+            computation.
 
     Returns:
         The computation, with no weights and no arithmetic needed.
@@ -180,11 +179,11 @@ def trace(
     net = front(module)
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     if shapes is None:
-        shapes = net.shapes(x, rngs, **kwargs)
+        shapes = net.shapes(x, **kwargs)
     names, variables = zip(*call.by_path(shapes).items(), strict=True) if shapes else ((), ())
     layers: dict[str, Layer] = {}
     returned: list[str] = []
-    options = carried(net.options(rngs, any_key=any_key, **kwargs))
+    options = carried(net.options(any_key=any_key, **kwargs))
 
     def apply(variables: Any, x: jax.Array) -> tuple[list[Any], list[Any]]:
         with net.marked(layers):
@@ -225,7 +224,6 @@ def variable_shapes(
     dtype: Any = jnp.float32,
     *,
     output: call.Output = None,
-    rngs: Any = None,
     **kwargs: Any,
 ) -> Any:
     """Shapes of a net's variables, of a Linen module those that `module.init` would make.
@@ -235,7 +233,7 @@ def variable_shapes(
     """
     del output
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
-    return front(module).shapes(x, rngs, **kwargs)
+    return front(module).shapes(x, **kwargs)
 
 
 def _note_calls(layers: Mapping[str, Layer], inliner: Inliner) -> None:

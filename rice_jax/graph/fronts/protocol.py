@@ -39,16 +39,16 @@ class PureNet(abc.ABC):
     def like(self, module: Any, variables: Any) -> "PureNet":
         """The net of another module of the same kind, with `variables` as `apply` takes them."""
 
-    def options(self, rngs: Any = None, *, any_key: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def options(self, *, any_key: bool = False, **kwargs: Any) -> dict[str, Any]:
         """What `apply` takes beside variables and input.
 
         Args:
-            rngs: random keys, as the net's call takes them; None for none.
             any_key: draw from a fixed key where none was given.
-            **kwargs: what else the call takes.
+            **kwargs: what else the call takes, `rngs` too, as it takes them: None where that is
+                what it is to get.
         """
         del any_key
-        return kwargs if rngs is None else {**kwargs, "rngs": rngs}
+        return kwargs
 
     def marked(self, layers: dict[str, Layer]) -> contextlib.AbstractContextManager[None]:
         """While this lasts `apply` leaves marks in the jaxpr, and notes its modules in `layers`."""
