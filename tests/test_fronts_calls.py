@@ -150,6 +150,43 @@ class Rough(nnx.Module):
         return self.drop(self.features(x)).mean((1, 2))
 
 
+class Heads(nnx.Module):
+    """Two heads of a width that is written in the code, so that what they give keeps its places."""
+
+    def __init__(self, rngs):
+        self.value = nnx.Linear(24, 16, rngs=rngs)
+        self.out = nnx.Linear(16, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = x.reshape(len(x), 8, 24)
+        heads = self.value(x).reshape(len(x), -1, 2, 8)
+        mixed = jnp.einsum("npq,nqhd->nphd", nnx.softmax(x @ x.mT), heads)
+        return self.out(mixed.reshape(len(x), -1, 16)).mean(1)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.75])
+def test_a_budget_is_met_where_channels_that_go_leave_their_places(share):
+    module, x = Heads(nnx.Rngs(0)), nets_in_both.images()
+    most = int(profile.count(module, IMAGE).flops.formula * share)
+    cut = prune(module, [x], budgets={"formula": most}, criterion="l1")
+    mixing = (2 * 8 * 8 * 24) + (2 * 8 * 8 * 16)  # all of its places are left
+    left = len(cut.kept["value"])
+    assert cut.after["formula"] == mixing + 2 * 8 * left * (24 + 3) <= most
+    gone = jnp.array(cut.removed["value"])
+    for array in (module.value.kernel, module.value.bias):
+        array[...] = array[...].at[..., gone].set(0)
+    wanted, got = prunable.compiled(lambda x: (module(x), cut.module(x)), x)(x)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_a_budget_below_what_the_places_left_cost_says_what_was_reached():
+    module, x = Heads(nnx.Rngs(0)), nets_in_both.images()
+    least = (2 * 8 * 8 * 24) + (2 * 8 * 8 * 16) + 2 * 8 * 2 * (24 + 3)
+    with pytest.raises(UserError, match=f"counts {least:,}; ask for that or more"):
+        prune(module, [x], budgets={"formula": least - 1}, criterion="l1")
+    prune(module, [x], budgets={"formula": least}, criterion="l1")
+
+
 def asks_for_rngs(x, *, rngs):
     return x.mean((1, 2)) * (2 if rngs is None else 3)
 

@@ -1,5 +1,6 @@
 """The library's one call: a net in, a smaller net and the account of it out."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +10,7 @@ import numpy as np
 
 from rice_jax import profile
 from rice_jax.errors import UserError
-from rice_jax.graph.arrays import InputShape
+from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_variables
@@ -26,6 +27,10 @@ from rice_jax.prune.rules import Rule
 from rice_jax.prune.shapes import hold_shapes
 
 Drop = Literal["dead", "proven"]
+Limits = list[tuple[Cost, int]]
+"""For each budget what narrower nets cost in its measure, and the most that they may."""
+_TRIES = 8
+"""How often a budget is sought that the smaller net meets when it is counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,20 +149,34 @@ def prune(
     limits = _limits(graph, before, budgets, kept, round_to)
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = (found.removed & ~kept) | graph.select(filters or {})
-    if budgets:
-        scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
-        removed = _within(limits, graph, scores, removed, kept, round_to, allocation)
-    cut = surgery.remove(
-        module,
-        variables,
-        graph,
-        removed,
-        constants=found.constants,
-        rebuild=rebuild,
-        optional=optional,
-        **called,
-    )
+    judged = judged_on or batches
+    scores = importance(criterion, Evidence(graph, variables, judged, seed)) if budgets else None
+
+    def cut_to(limits: Limits) -> tuple[surgery.Cut, Chosen]:
+        gone = removed
+        if scores is not None:
+            gone = _within(limits, graph, scores, removed, kept, round_to, allocation)
+        made = surgery.remove(
+            module,
+            variables,
+            graph,
+            gone,
+            constants=found.constants,
+            rebuild=rebuild,
+            optional=optional,
+            **called,
+        )
+        return made, gone
+
+    cut, gone = cut_to(limits)
     after = _totals(cut.trace)
+    for _ in range(_TRIES):
+        lower = _lower(limits, budgets, after, graph.sizes(gone))
+        if lower == limits:
+            break
+        with contextlib.suppress(UserError):  # `_met` says it of the budget that was asked for
+            cut, gone = cut_to(limits := lower)
+            after = _totals(cut.trace)
     met = _met(after, budgets)
     exact = drop == "proven" and not filters and not budgets and cut.departure is None
     pairs = (module, variables), (cut.net, cut.variables)
@@ -209,7 +228,7 @@ def _limits(
     budgets: Mapping[Measure, int],
     kept: np.ndarray,
     round_to: int,
-) -> list[tuple[Cost, int]]:
+) -> Limits:
     """For each budget what narrower nets cost in its measure, and the most that they may.
 
     UserError where that can't be met, before anything is measured on images.
@@ -221,7 +240,7 @@ def _limits(
 
 
 def _within(
-    limits: Iterable[tuple[Cost, int]],
+    limits: Limits,
     graph: Dependencies,
     scores: np.ndarray,
     removed: np.ndarray,
@@ -244,13 +263,26 @@ def _within(
     return removed
 
 
+def _lower(
+    limits: Limits, budgets: Mapping[Measure, int], after: Mapping[str, int], sizes: np.ndarray
+) -> Limits:
+    """The limits, lower by what a net with groups of these sizes costs beyond its budgets.
+
+    Where channels keep their places between layers that net costs more than `Cost` says.
+    """
+    return [
+        (of, most if after[measure] <= budget else of(sizes) + budget - after[measure])
+        for (of, most), (measure, budget) in zip(limits, budgets.items(), strict=True)
+    ]
+
+
 def _met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> dict[str, dict[str, int]]:
     """The account of the budgets; UserError where the net, counted anew, costs more than one."""
     for measure, budget in budgets.items():
         if after[measure] > budget:
             raise UserError(
                 f"the budget of {budget:,} ({measure}) is not met: the smaller net counts "
-                f"{after[measure]:,}; name the filters to remove"
+                f"{after[measure]:,}; ask for that or more, or name the filters to remove"
             )
     return {
         measure: {"asked": most, "met": after[measure], "under": most - after[measure]}
