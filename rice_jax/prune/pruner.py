@@ -1,8 +1,8 @@
 """The library's one call: a net in, a smaller net and the account of it out."""
 
-import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -149,14 +149,9 @@ def prune(
     limits = _limits(graph, before, budgets, kept, round_to)
     found = _dead(graph, variables, batches, drop, optional, pixels)
     removed = (found.removed & ~kept) | graph.select(filters or {})
-    judged = judged_on or batches
-    scores = importance(criterion, Evidence(graph, variables, judged, seed)) if budgets else None
 
-    def cut_to(limits: Limits) -> tuple[surgery.Cut, Chosen]:
-        gone = removed
-        if scores is not None:
-            gone = _within(limits, graph, scores, removed, kept, round_to, allocation)
-        made = surgery.remove(
+    def remove(gone: Chosen) -> surgery.Cut:
+        return surgery.remove(
             module,
             variables,
             graph,
@@ -166,17 +161,22 @@ def prune(
             optional=optional,
             **called,
         )
-        return made, gone
 
-    cut, gone = cut_to(limits)
+    if budgets:
+        scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
+        chosen = functools.partial(
+            _within,
+            graph=graph,
+            scores=scores,
+            removed=removed,
+            kept=kept,
+            round_to=round_to,
+            allocation=allocation,
+        )
+        cut = _cut_within(limits, budgets, chosen, remove, graph)
+    else:
+        cut = remove(removed)
     after = _totals(cut.trace)
-    for _ in range(_TRIES):
-        lower = _lower(limits, budgets, after, graph.sizes(gone))
-        if lower == limits:
-            break
-        with contextlib.suppress(UserError):  # `_met` says it of the budget that was asked for
-            cut, gone = cut_to(limits := lower)
-            after = _totals(cut.trace)
     met = _met(after, budgets)
     exact = drop == "proven" and not filters and not budgets and cut.departure is None
     pairs = (module, variables), (cut.net, cut.variables)
@@ -261,6 +261,35 @@ def _within(
             allocation=allocation,
         )
     return removed
+
+
+def _cut_within(
+    limits: Limits,
+    budgets: Mapping[Measure, int],
+    chosen: Callable[[Limits], Chosen],
+    remove: Callable[[Chosen], surgery.Cut],
+    graph: Dependencies,
+) -> surgery.Cut:
+    """The net cut within its budgets; as near to them as it came where it is not in a few tries.
+
+    Args:
+        limits: what `budgets` come to, by what narrower nets are said to cost.
+        chosen: the channels that go within limits.
+        remove: the net without them.
+    """
+    gone = chosen(limits)
+    cut = remove(gone)
+    for _ in range(_TRIES):
+        lower = _lower(limits, budgets, _totals(cut.trace), graph.sizes(gone))
+        if lower == limits:
+            break
+        limits = lower
+        try:
+            gone = chosen(limits)
+            cut = remove(gone)
+        except UserError:  # `_met` says it of the budget that was asked for
+            break
+    return cut
 
 
 def _lower(
