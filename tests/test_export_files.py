@@ -21,14 +21,7 @@ from markdown_it import MarkdownIt
 from rice_jax import data, evaluate, export, models, train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
-from rice_jax.export import (
-    accuracy,
-    artifact,
-    exporting,
-    litert,
-    microcontroller,
-    runtimes,
-)
+from rice_jax.export import accuracy, artifact, exporting, litert, microcontroller, runtimes
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 

@@ -164,15 +164,7 @@ def prune(
 
     if budgets:
         scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
-        chosen = functools.partial(
-            _within,
-            graph=graph,
-            scores=scores,
-            removed=removed,
-            kept=kept,
-            round_to=round_to,
-            allocation=allocation,
-        )
+        chosen = functools.partial(_within, graph, scores, removed, kept, round_to, allocation)
         cut = _cut_within(limits, budgets, chosen, remove, graph)
     else:
         cut = remove(removed)
@@ -240,13 +232,13 @@ def _limits(
 
 
 def _within(
-    limits: Limits,
     graph: Dependencies,
     scores: np.ndarray,
     removed: np.ndarray,
     kept: np.ndarray,
     round_to: int,
     allocation: str,
+    limits: Limits,
 ) -> np.ndarray:
     """What has to go to be within all limits, one after the other, with what is removed already."""
     for of, most in limits:
