@@ -165,10 +165,10 @@ def prune(
     if budgets:
         scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
         chosen = functools.partial(_within, graph, scores, removed, kept, round_to, allocation)
-        cut = _cut_within(limits, budgets, chosen, remove, graph)
+        cut, after = _cut_within(limits, budgets, chosen, remove, graph)
     else:
         cut = remove(removed)
-    after = _totals(cut.trace)
+        after = _totals(cut.trace)
     met = _met(after, budgets)
     exact = drop == "proven" and not filters and not budgets and cut.departure is None
     pairs = (module, variables), (cut.net, cut.variables)
@@ -261,8 +261,8 @@ def _cut_within(
     chosen: Callable[[Limits], Chosen],
     remove: Callable[[Chosen], surgery.Cut],
     graph: Dependencies,
-) -> surgery.Cut:
-    """The net cut within its budgets; as near to them as it came where it is not in a few tries.
+) -> tuple[surgery.Cut, dict[str, int]]:
+    """The net cut within its budgets, and its totals; as near as it came where a few tries fail.
 
     Args:
         limits: what `budgets` come to, by what narrower nets are said to cost.
@@ -271,8 +271,9 @@ def _cut_within(
     """
     gone = chosen(limits)
     cut = remove(gone)
+    after = _totals(cut.trace)
     for _ in range(_TRIES):
-        lower = _lower(limits, budgets, _totals(cut.trace), graph.sizes(gone))
+        lower = _lower(limits, budgets, after, graph.sizes(gone))
         if lower == limits:
             break
         limits = lower
@@ -281,7 +282,8 @@ def _cut_within(
             cut = remove(gone)
         except UserError:  # `_met` says it of the budget that was asked for
             break
-    return cut
+        after = _totals(cut.trace)
+    return cut, after
 
 
 def _lower(
