@@ -115,13 +115,12 @@ def plan(
 
 def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> bool:
     """Whether all was done and told after the run was last begun, and with the same settings."""
-    made = (records.ConfigFile.FILE, records.FeatureMapsFile.FILE, _LAST)
-    if not all(run.has(name) for name in made):
+    begun, ended = records.ConfigFile.FILE, _LAST
+    if not all(run.has(name) for name in (begun, records.FeatureMapsFile.FILE, ended)):
         return False
     saved = records.read(run, records.ConfigFile)
-    begun, ended = ((run.path / name).stat().mtime for name in (made[0], _LAST))
     return (
-        begun <= ended
+        run.written(begun) <= run.written(ended)
         and report.is_current(run)
         and decided(saved.config) == decided(configuration.to_json(config))
         and saved.data is not None

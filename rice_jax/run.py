@@ -148,6 +148,16 @@ class Run:
         """Whether the file is there."""
         return (self.path / name).exists()
 
+    def written(self, name: str) -> int:
+        """When the file was last written, in ns since the epoch; of a remote one in whole seconds.
+
+        OSError where it is missing.
+        """
+        target = self.path / name
+        if files.is_remote(target):
+            return target.stat().mtime * 1_000_000_000
+        return os.stat(target).st_mtime_ns  # epath has whole seconds alone
+
     def read_bytes(self, name: str) -> bytes:
         """The content of a file.
 

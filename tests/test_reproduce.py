@@ -77,6 +77,22 @@ def test_a_net_whose_report_was_not_written_to_its_end_is_not_finished(made, fie
     os.utime(report, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
+@pytest.mark.parametrize("first", [0, 1_000_000, 999_000_000])
+def test_a_net_whose_files_are_of_one_moment_is_finished(first, made, fields, dataset):
+    """Small nets' are: a millisecond apart, within a second or over the end of one."""
+    folder = made / "cnn_light"
+    told = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    in_order = sorted(told, key=lambda path: told[path].st_mtime_ns)
+    try:
+        for place, path in enumerate(in_order):
+            moment = 1_700_000_000_000_000_000 + first + place * 1_000_000
+            os.utime(path, ns=(moment, moment))
+        assert reproduction.plan("cnn_light", str(made), fields, dataset).finished
+    finally:
+        for path, status in told.items():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def test_what_was_asked_for_is_not_settled_anew(tmp_path, dataset, monkeypatch):
     """Also where it is what the sample would replace: the recipe's own 50 epochs."""
     usual = configuration.default("cnn_light").train.epochs

@@ -53,6 +53,18 @@ def test_a_copy_that_is_not_installed_knows_its_version(tmp_path, monkeypatch):
     assert versions["jax"] == asked("jax")
 
 
+@pytest.mark.parametrize("moment", [1_700_000_000_000_000_000, 1_700_000_000_999_999_999, 1])
+def test_when_a_file_was_written_is_known_to_the_nanosecond(tmp_path, moment):
+    run = Run(tmp_path)
+    for name, at in (("config.json", moment), ("report.md", moment + 1)):
+        run.write_text(name, "")
+        os.utime(tmp_path / name, ns=(at, at))
+    assert run.written("config.json") == moment
+    assert run.written("report.md") - run.written("config.json") == 1
+    with pytest.raises(FileNotFoundError):
+        run.written("summary.json")
+
+
 def test_json_that_nobody_reads_by_eye_has_no_spaces(tmp_path):
     run, large = Run(tmp_path), {"matrix": [[0] * 1000] * 1000}
     run.write_json("small.json", {"matrix": [[0] * 2]})

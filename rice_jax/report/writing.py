@@ -39,9 +39,8 @@ def is_current(run: Run) -> bool:
     """
     if not (run.has(_PAGE) and run.has(_LAST)):
         return False
-    files = [run.path / name for name in TOLD if run.has(name)]
-    written = (run.path / _LAST).stat().mtime
-    return all(file.stat().mtime < written for file in files) and _agrees(run)
+    ended = run.written(_LAST)
+    return all(run.written(name) < ended for name in TOLD if run.has(name)) and _agrees(run)
 
 
 def _agrees(run: Run) -> bool:
