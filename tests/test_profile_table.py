@@ -42,6 +42,13 @@ def counted():
     return profile.count(Functional(), (16, 16, 3), frozen=("block",), measure_xla=True)
 
 
+def test_the_study_s_count_of_filters_is_named_where_it_is_another(counted):
+    """Of the stem's 4 filters and the block's twice 4 it counts the block's 4 channels once."""
+    assert "Filters: 12 (8 by the study's count: " in profile.summary(counted)
+    plain = profile.count(models.build("cnn_light"), (224, 224, 3))
+    assert f"\nFilters: {plain.filters}\n" in profile.summary(plain)
+
+
 def test_every_layer_and_every_free_operation_has_one_row(counted):
     assert [(row.path, row.type, row.output_shape) for row in counted.rows] == [
         ("div", "div", (1, 16, 16, 3)),

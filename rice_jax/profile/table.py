@@ -125,7 +125,7 @@ def _totals(profile: Profile) -> list[str]:
     return [
         f"Parameters: {profile.params:,} ({_megabytes(profile.param_bytes)}), "
         f"{profile.trainable_params:,} trainable, {still:,} not",
-        f"Filters: {profile.filters:,} ({profile.study_filters:,} as the study counts them)",
+        f"Filters: {profile.filters:,}{_as_studied(profile)}",
         f"FLOPs of {'one image' if batch == 1 else f'{batch} images'}: {flops}",
         f"A training step of that (forward and backward): formula {training}",
         f"Bytes read {_megabytes(profile.traffic.read)}, "
@@ -135,6 +135,12 @@ def _totals(profile: Profile) -> list[str]:
         f"activations {_megabytes(memory.activations)}{where}",
         *_measured(profile),
     ]
+
+
+def _as_studied(profile: Profile) -> str:
+    if profile.study_filters == profile.filters:
+        return ""
+    return f" ({profile.study_filters:,} by the study's count: of a block what leaves it)"
 
 
 def _bits(profile: Profile) -> str:
