@@ -264,7 +264,9 @@ def _evaluate(job: Job) -> None:
         )
         for kind, seed in _kinds(config).items()
     }
-    evaluation = records.EvaluationFile(**results, path=config.eval.path or "test split")
+    evaluation = records.EvaluationFile(
+        **results, path=config.eval.path or "test split", in_training=_learned(job, source)
+    )
     cluster.on_first(lambda: records.write(job.run, evaluation))
     for kind, result in results.items():
         print(
@@ -272,6 +274,18 @@ def _evaluate(job: Job) -> None:
             f"macro F1 {result.macro_avg.f1:.4f} on {result.images} images",
             flush=True,
         )
+
+
+def _learned(job: Job, source: data.Source) -> int | None:
+    """How many of another folder's images are training images of the run; None if not known."""
+    folder = job.config.eval.path
+    if not folder or cluster.joined():  # one process without them would keep the others waiting
+        return None
+    try:
+        training = job.trained_on.splits["train"]
+    except UserError:  # they need not be at hand
+        return None
+    return data.count_learned(source, training, folder)
 
 
 def _profile(job: Job) -> None:

@@ -283,6 +283,20 @@ def test_images_from_elsewhere_are_told_wherever_the_figures_stand(tmp_path):
     assert "accuracy, clean test images" not in rows
     assert "83.33 % of the clean images of `my_field`, and" in text
     assert text.count("They are those of `my_field`, not of the run's test split.") == 2
+    assert "of them" not in text
+
+
+@pytest.mark.parametrize(
+    ("learned", "said"),
+    [
+        (0, "None of them is a training image of the run, byte for byte."),
+        (1, "1 of them is a training image of the run, byte for byte."),
+        (1200, "1,200 of them are training images of the run, byte for byte."),
+    ],
+)
+def test_it_is_told_how_many_images_from_elsewhere_a_net_has_learned_from(learned, said, tmp_path):
+    evaluation = {"clean": result(), "path": "my_field", "in_training": learned}
+    assert f"run's test split. {said}" in text_of(make_run(tmp_path, evaluation=evaluation))
 
 
 @pytest.mark.parametrize(

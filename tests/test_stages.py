@@ -283,6 +283,47 @@ def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache,
         (finished / "evaluation.json").write_text(before)
 
 
+@pytest.mark.parametrize(("taken", "kept"), [("train", 3), ("train", 0), ("validation", 3)])
+def test_images_of_a_folder_that_a_run_has_learned_from_are_counted(
+    finished, cache, tmp_path, capfd, taken, kept
+):
+    """Not those that it was validated or tested on; that of another class folder too."""
+    run, where = tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(finished, run)
+    dataset = data.load("synthetic", str(cache), seed=0, synthetic_per_class=10, keep_decoded=False)
+    files = data_files.pictures(2, FIVE)
+    files |= {
+        f"{name}/own{number}.jpg": dataset.splits[taken][number]["image"]
+        for number, name in enumerate(FIVE[:kept])
+    }
+    data_files.write_folder(where, files)
+    run_stages(small("cnn_light", cache, **{"eval.path": str(where)}), str(run), ["evaluate"])
+    learned = kept if taken == "train" else 0
+    evaluation = read(run, "evaluation.json")
+    assert (evaluation["in_training"], evaluation["clean"]["images"]) == (learned, 10 + kept)
+    told = [
+        line for line in capfd.readouterr().err.splitlines() if "training images of the" in line
+    ]
+    assert len(told) == bool(learned)
+    if learned:
+        assert f"{where}: 3 of 13 images" in told[0]
+        assert f"own0.jpg and {dataset.splits['train'][0]['name']}; " in told[0]
+
+
+def test_where_a_run_s_own_images_are_gone_it_is_not_known_what_it_learned_from(
+    finished, cache, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("RICE_IMAGE_DATASET", raising=False)
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    saved = read(run, "config.json")
+    saved["data"] |= {"name": "rice.zip", "fingerprint": "0123"}
+    (run / "config.json").write_text(json.dumps(saved))
+    where = data_files.write_folder(tmp_path / "mine", data_files.pictures(2, FIVE))
+    run_stages(small("cnn_light", cache, **{"eval.path": str(where)}), str(run), ["evaluate"])
+    assert "in_training" not in read(run, "evaluation.json")
+
+
 def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
     taken = {"LiteRT": records.Seconds(median=0.001), "onnxruntime": records.Seconds(median=1000.0)}
     lacking = {"onnxruntime": ".onnx needs a package that is not installed"}

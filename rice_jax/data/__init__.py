@@ -13,6 +13,7 @@ from rice_jax.data.dataset import (
     load,
 )
 from rice_jax.data.images import decode
+from rice_jax.data.learned import count_learned
 from rice_jax.data.loader import Batch, batches, require_memory
 from rice_jax.data.sources import Source
 
@@ -27,6 +28,7 @@ __all__ = [
     "augment",
     "batches",
     "chosen",
+    "count_learned",
     "decode",
     "folder",
     "load",

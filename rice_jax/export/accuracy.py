@@ -142,17 +142,19 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     about = artifact.about
     settings = _of_its_run(config, about)
     source, dataset = _images(about["classes"], settings)
-    measured = {
-        kind: measure(
+    clean, augmented = (
+        measure(
             artifact.net,
             Images(settings, source, (kind,), task=f"evaluating {artifact.path}"),
             about["classes"],
         )
         for kind in KINDS
-    }
+    )
     seconds = runtimes.latency(artifact.alone, about["image_size"] // about["averaged"])
     found = Found(
-        evaluation=EvaluationFile(**measured, path=config.eval.path or "test split"),
+        evaluation=EvaluationFile(
+            clean=clean, augmented=augmented, path=config.eval.path or "test split"
+        ),
         dataset=dataset,
         bytes=len(artifact.content),
         latency_seconds={artifact.runtime: Seconds(**seconds)},

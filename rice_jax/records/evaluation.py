@@ -91,6 +91,9 @@ class EvaluationFile(FileRecord):
     augmented: Result | None = left_out()
     path: Name | None = None
     """Where the images are from: 'test split', or a folder."""
+    in_training: Annotated[int, msgspec.Meta(ge=0)] | None = left_out()
+    """How many of a folder's are training images of the run too, byte for byte; None where that is
+    not known."""
 
     def parts(self) -> dict[str, Result]:
         """Those of the two that there are, by name."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from rice_jax import nets
-from rice_jax.records import Result, Scores, SummaryFile
+from rice_jax.records import EvaluationFile, Result, Scores, SummaryFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
 from rice_jax.report.page.blocks import Section, picture
@@ -75,6 +75,7 @@ def _evaluated(record: Record, part: str, result: Result) -> Section:
     parts: Section = [
         f"## {part.capitalize()} test images",
         f"They are those of {markdown.code(folder)}, not of the run's test split."
+        f"{_learned(record.evaluation)}"
         if folder
         else "",
         f"Of {numbers.count(result.images)} images {numbers.percent(result.accuracy)} are right, "
@@ -84,6 +85,15 @@ def _evaluated(record: Record, part: str, result: Result) -> Section:
         _table(result),
     ]
     return [part for part in parts if part]
+
+
+def _learned(evaluation: EvaluationFile | None) -> str:
+    """How many images of a folder it has learned from, where that is known."""
+    learned = evaluation.in_training if evaluation else None
+    if learned is None:
+        return ""
+    those = "are training images of the run" if learned > 1 else "is a training image of the run"
+    return f" {numbers.count(learned) if learned else 'None'} of them {those}, byte for byte."
 
 
 def _worst(result: Result, most: int) -> list[tuple[str, str, str, str]]:
