@@ -47,6 +47,28 @@ def test_synthetic_runs_and_different_images_are_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("learned", "said"),
+    [
+        (((None,), (None,)), ""),
+        (((0,), (0,)), ""),
+        (((3,), (None,)), "cnn (3)"),
+        (((0, 1_200, 4), (7,)), "cnn (1,200); final (7)"),
+    ],
+)
+def test_nets_that_have_seen_what_they_are_tested_on_are_said(tmp_path, learned, said):
+    images = {"clean": scored(990), "augmented": scored(900), "path": "mine"}
+    runs = [
+        make_run(
+            tmp_path / f"{name}{seed}", name, seed=seed, evaluation=images | {"in_training": count}
+        )
+        for name, counts in zip(("cnn", "final"), learned, strict=True)
+        for seed, count in enumerate(counts)
+    ]
+    found = [each for each in cautions(read(*runs)) if "has learned from" in each]
+    assert [f"from:** {said}. " in each for each in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
     ("seeds", "said"),
     [
         (((0,), (1,)), "cnn by 0, final by 1"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from rice_jax.report import markdown
+from rice_jax.report import markdown, numbers
 from rice_jax.report.comparison.compared import Compared, NetRuns, listed
 
 
@@ -10,8 +10,8 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
     """What a reader must know before comparing: each a quoted paragraph of Markdown.
 
     Images that are drawn or not the same, FLOPs that lack something, other tests or test images,
-    nets that answer no better than chance, and nets whose epochs ran out before the recipe would
-    have stopped them.
+    nets that were tested on images that they learned from, nets that answer no better than chance,
+    and nets whose epochs ran out before the recipe would have stopped them.
     """
     entries = [entry for net in nets for entry in net.entries]
     found = []
@@ -45,6 +45,11 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
         found.append(
             f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: the "
             "study's figures beside are of other images."
+        )
+    if seen := [_with_learned(net) for net in nets if any(map(_learned, net.entries))]:
+        found.append(
+            f"> **Images that it has learned from:** {_listed(seen)}. So many of those that it was "
+            "evaluated on (in brackets) are, byte for byte, its training images."
         )
     by_chance = [net for net in nets if net.at_chance]
     if by_chance:
@@ -108,6 +113,16 @@ def _of_several_splits(nets: Sequence[NetRuns]) -> str:
     if len(set(map(tuple, known.values()))) < 2:
         return ""
     return _listed(f"{label} by {' and '.join(map(str, found))}" for label, found in known.items())
+
+
+def _learned(entry: Compared) -> int:
+    """How many of the images that it was evaluated on it has learned from, as far as is known."""
+    evaluation = entry.record.evaluation
+    return (evaluation.in_training if evaluation else None) or 0
+
+
+def _with_learned(net: NetRuns) -> str:
+    return f"{net.label} ({numbers.count(max(map(_learned, net.entries)))})"
 
 
 def _still_learning(entry: Compared) -> bool:
