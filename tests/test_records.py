@@ -126,6 +126,15 @@ def test_a_row_that_is_damaged_is_one_line(cells, tmp_path):
         records.read_history(run)
 
 
+@pytest.mark.parametrize("content", ["", "\n", OLDER.partition("\n")[0], "no table at all"])
+def test_a_history_of_no_epochs_is_damaged(content, tmp_path):
+    """It is written first when an epoch ends, with that one."""
+    run = Run(tmp_path)
+    run.write_text("history.csv", content)
+    with pytest.raises(UserError, match=r"history\.csv is damaged after row 0: give"):
+        records.read_history(run)
+
+
 def test_a_history_of_more_epochs_than_a_run_may_have_is_one_line(tmp_path):
     run = Run(tmp_path)
     most = FIELDS["train.epochs"].bounds.most

@@ -67,7 +67,8 @@ def read_history(run: "Run") -> list[EpochRow]:
     """The rows of a run; none where there is no file. Columns that are not known are passed over.
 
     Raises:
-        UserError: a row is cut short, or holds what is no number; or there are over 50,000.
+        UserError: a row is cut short, or holds what is no number; or there are none, or over
+            50,000.
     """
     if not run.has(HISTORY):
         return []
@@ -83,6 +84,8 @@ def read_history(run: "Run") -> list[EpochRow]:
                 raise ValueError("a cell too many, or too few")
             numbers = {name: float(text) for name, text in cells.items() if text}
             rows.append(_row(numbers))
+        if not rows:  # it is written first when an epoch ends
+            raise ValueError("no epoch")
     except (OSError, ValueError, TypeError, KeyError, OverflowError, csv.Error) as error:
         raise UserError(
             f"{run.path / HISTORY} is damaged after row {len(rows)}: give the training command "
