@@ -45,8 +45,18 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(np.float32(self.server.logits).tobytes())
 
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-store")  # a test writes them anew
+        super().end_headers()
+
     def log_message(self, *_):
         """Nothing."""
+
+
+def describe(site, averaged=1):
+    """The JSON beside the net."""
+    about = {"image_size": SIDE, "averaged": averaged, "classes": CLASSES}
+    Path(site.folder, "net.onnx.json").write_text(json.dumps(about))
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +67,10 @@ def site(tmp_path_factory):
     runtime.parent.mkdir(parents=True)
     runtime.write_text(RUNTIME)
     Path(folder, "index.html").write_text(the_page())
-    Path(folder, "net.onnx.json").write_text(json.dumps({"image_size": SIDE, "classes": CLASSES}))
     handler = functools.partial(Files, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.asked, server.logits = [], [0.0, 0.0, 0.0]
+        server.folder, server.asked, server.logits = folder, [], [0.0, 0.0, 0.0]
+        describe(server)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -93,6 +103,28 @@ def test_it_gives_the_net_the_pixels_that_it_learned_from(shape, site, tab, tmp_
     assert asked == f"/run?file=net.onnx&type=float32&dims=1%2C{SIDE}%2C{SIDE}%2C3"
     learned = data.decode(photograph, SIDE).astype(int)
     assert np.abs(255 * pixels.reshape(learned.shape) - learned).max() <= 1 + 1e-3
+
+
+@pytest.mark.parametrize("block", [2, 3, 5, 24])
+def test_it_averages_for_a_net_that_takes_averages(block, site, tab, tmp_path):
+    """Squares of pixels from the upper left; what is left over at the other edges goes."""
+    photograph = png(np.random.default_rng(1).integers(0, 256, (31, 47, 3), np.uint8))
+    tmp_path.joinpath("photo.png").write_bytes(photograph)
+    describe(site, averaged=block)
+    try:
+        lines(tab, site, tmp_path / "photo.png")
+    finally:
+        describe(site)
+    [(asked, pixels)] = site.asked
+    few = SIDE // block
+    assert asked == f"/run?file=net.onnx&type=float32&dims=1%2C{few}%2C{few}%2C3"
+    learned = data.decode(photograph, SIDE).astype(float)
+    wanted = [
+        [learned[y * block : (y + 1) * block, x * block : (x + 1) * block].mean((0, 1))]
+        for y in range(few)
+        for x in range(few)
+    ]
+    assert np.abs(255 * pixels - np.ravel(wanted)).max() <= 1 + 1e-3
 
 
 def test_a_photograph_is_turned_upright(site, tab, tmp_path):
