@@ -1,6 +1,7 @@
 """Each criterion against its definition, worked out another way."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import prunable
@@ -99,6 +100,14 @@ def test_taylor_is_what_the_weights_that_read_a_channel_say():
         by_image = products.reshape(len(IMAGES), -1, *products.shape[-2:]).sum((1, 3))
         wanted = np.abs(by_image).mean(0)
         np.testing.assert_allclose(found[path], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_taylor_of_short_activations_is_that_of_long_ones_but_for_rounding():
+    whole = scores("taylor")
+    short = scores("taylor", prune.dependencies(MODULE.clone(dtype=jnp.bfloat16), SHAPE))
+    assert short.keys() == whole.keys()
+    for path, wanted in whole.items():
+        np.testing.assert_allclose(short[path], wanted, atol=0.05 * wanted.max())
 
 
 def test_channels_of_a_residual_add_up_what_their_layers_score():

@@ -226,7 +226,9 @@ def _others(array: jax.Array, axis: int) -> tuple[int, ...]:
 
 def _scale(factor: jax.Array, axis: int, rank: int) -> Callable[[jax.Array], jax.Array]:
     line = factor.reshape([-1 if other == axis else 1 for other in range(rank)])
-    return lambda array: array * line
+    # In the factor's own precision, in which the gradient is then summed up; what reads the array
+    # takes it in its type alone.
+    return lambda array: (array * line).astype(array.dtype)
 
 
 def _then(first: Any, second: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
