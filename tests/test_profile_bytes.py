@@ -321,6 +321,29 @@ def test_what_is_read_later_stays(again, channels):
     assert result.memory.at == "mid"
 
 
+def test_arrays_that_are_renamed_together_stay_each_its_own():
+    """The image and a kernel, then two maps: what one needs is not what the other does."""
+
+    class Together(nn.Module):
+        rename: bool
+
+        @nn.compact
+        def __call__(self, x):
+            renamed = lax.optimization_barrier if self.rename else lambda pair: pair
+            kernel = self.param("kernel", nn.initializers.ones, (3, 3))
+            x, kernel = renamed((x, kernel))
+            x = x @ kernel
+            wide = nn.Conv(16, (1, 1), use_bias=False, name="wide")(x)
+            thin = nn.Conv(4, (1, 1), use_bias=False, name="thin")(x)
+            thin, wide = renamed((thin, wide))
+            return nn.Conv(8, (1, 1), use_bias=False, name="last")(thin).sum() + wide.sum()
+
+    (rows, result), (plain, wanted) = (counted(Together(rename)) for rename in (True, False))
+    assert rows == plain
+    assert rows[""].training_flops == 2 * rows[""].flops.formula  # none by the image
+    assert result.memory == wanted.memory == profile.Memory(404, 4 * 64 * (16 + 4 + 8), "last")
+
+
 @pytest.mark.parametrize(
     ("step", "channels"),
     [

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from rice_jax.graph.primitives import RENAMES
+
 
 @dataclasses.dataclass(eq=False)
 class Value:
@@ -81,6 +83,13 @@ class Choice:
     """Gives the number of the platform's operation."""
     whole: Equation
     """Runs the operation of that number; its inputs come after the number."""
+
+
+def sources(equation: Equation, output: Value) -> tuple[Value, ...]:
+    """What an output is made of: all that is read, of several arrays renamed at once its own."""
+    if equation.name in RENAMES:
+        return (equation.inputs[equation.outputs.index(output)],)
+    return equation.inputs
 
 
 def within(equation: Equation) -> Iterator[Equation]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from rice_jax.graph.equations import sources
 from rice_jax.graph.primitives import ALIASES, ARRANGES
 from rice_jax.graph.trace import Equation, Trace, Value
 
@@ -155,8 +156,8 @@ class Origins:
                 if value not in roots:
                     known = frozenset([value]) if value.constant is None else frozenset()
                     roots[value] = known
-            reached = frozenset().union(*(roots[value] for value in equation.inputs))
-            roots.update(dict.fromkeys(equation.outputs, reached))
+            for value in equation.outputs:
+                roots[value] = frozenset().union(*(roots[v] for v in sources(equation, value)))
         for value in (self._trace.input, *self._trace.variables.values()):
             roots[value] = frozenset([value])
         return roots

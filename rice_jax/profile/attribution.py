@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rice_jax.graph.equations import sources
 from rice_jax.graph.loops import LINKS
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -68,13 +69,21 @@ class Attribution:
             row = min(owners & self.types.keys())
         else:
             row = self._constants_row(equation.layer)
-        if makers:
-            free = only_maker if equation.name in MOVES and only_maker is not None else equation
-            made_by = free if row is None else row
-            self._makers.update(dict.fromkeys(equation.outputs, made_by))
-        elif owners:
-            self._owners.update(dict.fromkeys(equation.outputs, min(owners)))
+        for value in equation.outputs:
+            self._note(equation, value, row)
         return row
+
+    def _note(self, equation: Equation, value: Value, row: str | None) -> None:
+        """Remember what made an output of an equation of the row, or whose it is."""
+        read = sources(equation, value)
+        makers = {self._makers[each] for each in read if each in self._makers}
+        owners = {self._owners[each] for each in read if each in self._owners}
+        if makers:
+            only_maker = next(iter(makers)) if len(makers) == 1 else None
+            free = only_maker if equation.name in MOVES and only_maker is not None else equation
+            self._makers[value] = free if row is None else row
+        elif owners:
+            self._owners[value] = min(owners)
 
     def new_row(self, layer: str, operation: str) -> str:
         """A path that no row has yet: 'block/add', 'block/add_2', ..."""

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
+from rice_jax.graph.equations import sources
 from rice_jax.graph.loops import CARRY, ENTER, LEAVE, LINKS, Opened
 from rice_jax.graph.primitives import CASTS, ELEMENTWISE, MOVES
 from rice_jax.graph.trace import Equation, Value
@@ -120,7 +121,8 @@ class _Liveness:
             elif made is None or not _is_view(made):
                 self._held[value] = value
             else:
-                self._held[value] = self._array(made.inputs[0]) if made.inputs else None
+                viewed = sources(made, value)
+                self._held[value] = self._array(viewed[0]) if viewed else None
         return self._held[value]
 
 

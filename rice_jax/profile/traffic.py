@@ -12,6 +12,7 @@ where a row does not fit their caches, and better where several rows are fused.
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
+from rice_jax.graph.equations import sources
 from rice_jax.graph.loops import CARRY, ENTER, LEAVE, LINKS, Opened
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Equation, Value
@@ -124,7 +125,7 @@ class _Memory:
             is_number = value.constant is not None and value.size == 1
             found = {} if is_number else {value: value.bytes}
         else:
-            for operand in made.inputs:
+            for operand in sources(made, value):
                 for array, amount in self._sources(operand).items():
                     found[array] = found.get(array, 0) + amount
             needed = sum(found.values())

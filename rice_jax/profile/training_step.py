@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 
+from rice_jax.graph.equations import sources
 from rice_jax.graph.loops import Opened
 from rice_jax.graph.trace import Equation, Value
 from rice_jax.profile.rules import Flops
@@ -43,7 +44,11 @@ def _reached(equations: Sequence[Equation], learned: Iterable[Value]) -> set[Val
     reached = set(learned)
     for equation in equations:
         stops = equation.name in _STOPS and not equation.derived_from
-        sources = equation.derived_from or equation.inputs
-        if not stops and not reached.isdisjoint(sources):
-            reached.update(v for v in equation.outputs if jnp.issubdtype(v.dtype, jnp.inexact))
+        if not stops:
+            reached.update(
+                value
+                for value in equation.outputs
+                if jnp.issubdtype(value.dtype, jnp.inexact)
+                and not reached.isdisjoint(equation.derived_from or sources(equation, value))
+            )
     return reached
