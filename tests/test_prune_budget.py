@@ -37,6 +37,31 @@ GRAPH = prune.dependencies(models.build("final"), (1, 224, 224, 3))
 WHOLE = prune.totals(models.build("final"), (1, 224, 224, 3))
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_transposed_convolution_has_a_cost_though_it_is_no_whole_number_a_channel(measure):
+    """Three by three places to seven by seven with a stride of two: of 49 a quarter in `study`."""
+
+    class Up(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(6, (3, 3), strides=2, padding="VALID", name="down")(x))
+            x = nn.ConvTranspose(5, (3, 3), (2, 2), "VALID", name="up")(x)
+            return nn.Dense(3, name="head")(nn.relu(x).mean((1, 2)))
+
+    shape = (1, 8, 8, 3)
+    graph, whole = prune.dependencies(Up(), shape), prune.totals(Up(), shape)
+    of = cost(graph, measure, whole[measure])
+    assert of(graph.sizes()) == whole[measure]
+    for down, up in ((1, 1), (2, 3), (5, 4)):
+        left = {"down": down, "up": up}
+        removed = graph.select({path: range(left[path], n) for path, n in (("down", 6), ("up", 5))})
+        counted = prune.totals(narrow(Up(), graph, removed), shape)[measure]
+        assert of(graph.sizes(removed)) == counted
+        fewer = of(graph.sizes(removed)) - of.of_one(graph.sizes(removed))[0]
+        again = removed | graph.select({"down": [0]})
+        assert abs(fewer - of(graph.sizes(again))) < 1
+
+
 def test_one_channel_less_saves_what_the_difference_of_costs_says():
     of = cost(GRAPH, "study", WHOLE["study"])
     sizes = np.array([5, 9, 13, 16, 300])

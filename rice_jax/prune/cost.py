@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -34,11 +36,14 @@ class Cost:
     """For each length its factor."""
     quadratic: np.ndarray
     """For each pair of lengths its factor; upper triangle."""
+    parts: int = 1
+    """Of how many parts of a FLOP the factors tell."""
 
     def __call__(self, sizes: np.ndarray) -> int:
         """The cost of the net with groups of these sizes."""
         lengths = self.constant + self.slope @ sizes
-        return self.base + int(self.linear @ lengths + lengths @ self.quadratic @ lengths)
+        cost = int(self.linear @ lengths + lengths @ self.quadratic @ lengths)
+        return self.base + cost // self.parts
 
     def of_one(self, sizes: np.ndarray) -> np.ndarray:
         """For each group what one channel less saves."""
@@ -46,7 +51,8 @@ class Cost:
         both = self.quadratic + self.quadratic.T
         slopes = (self.linear + both @ lengths) @ self.slope
         curvature = np.einsum("lg,lm,mg->g", self.slope, self.quadratic, self.slope)
-        return slopes - curvature
+        saved = slopes - curvature
+        return saved if self.parts == 1 else saved / self.parts
 
 
 def cost(graph: Dependencies, measure: Measure, total: int) -> Cost:
@@ -59,9 +65,9 @@ def cost(graph: Dependencies, measure: Measure, total: int) -> Cost:
     """
     lengths: dict[bytes, int] = {}
     rows: list[np.ndarray] = []
-    linear: dict[int, int] = {}
-    quadratic: dict[tuple[int, int], int] = {}
-    for values, function in _countable(graph, measure):
+    linear: dict[int, Fraction] = {}
+    quadratic: dict[tuple[int, int], Fraction] = {}
+    for values, function, unit in _countable(graph, measure):
         lines = {
             line.tobytes(): line
             for value in values
@@ -74,12 +80,12 @@ def cost(graph: Dependencies, measure: Measure, total: int) -> Cost:
                 lengths[key] = len(rows)
                 rows.append(line)
             numbers.append(lengths[key])
-        one, two = _factors(list(lines), [len(line) for line in lines.values()], function)
+        one, two = _factors(list(lines), [len(line) for line in lines.values()], function, unit)
         for number, factor in zip(numbers, one, strict=True):
-            linear[number] = linear.get(number, 0) + factor
+            linear[number] = linear.get(number, Fraction()) + factor
         for (i, j), factor in two.items():
             pair = numbers[i], numbers[j]
-            quadratic[pair] = quadratic.get(pair, 0) + factor
+            quadratic[pair] = quadratic.get(pair, Fraction()) + factor
     return _assemble(graph, rows, linear, quadratic, total)
 
 
@@ -88,25 +94,28 @@ Function = Callable[[dict[bytes, int]], int]
 
 
 def _factors(
-    keys: Sequence[bytes], full: Sequence[int], function: Function
-) -> tuple[list[int], dict[tuple[int, int], int]]:
-    """The factors of a quadratic function without constant part, from its values at 0, 1 and 2."""
+    keys: Sequence[bytes], full: Sequence[int], function: Function, unit: int
+) -> tuple[list[Fraction], dict[tuple[int, int], Fraction]]:
+    """The factors of a quadratic function without constant part, rounded down between units.
+
+    They are found from its values at 0, 1 and 2 units.
+    """
 
     def at(*raised: int) -> int:
-        return function({key: raised.count(i) for i, key in enumerate(keys)})
+        return function({key: unit * raised.count(i) for i, key in enumerate(keys)})
 
     nothing = at()
-    two: dict[tuple[int, int], int] = {}
+    two: dict[tuple[int, int], Fraction] = {}
     one = []
     for i in range(len(keys)):
-        square = (at(i, i) - 2 * at(i) + nothing) // 2
+        square = Fraction(at(i, i) - 2 * at(i) + nothing, 2 * unit**2)
         two[i, i] = square
-        one.append(at(i) - nothing - square)
+        one.append(Fraction(at(i) - nothing, unit) - square * unit)
     for i, j in itertools.combinations(range(len(keys)), 2):
-        two[i, j] = at(i, j) - at(i) - at(j) + nothing
+        two[i, j] = Fraction(at(i, j) - at(i) - at(j) + nothing, unit**2)
     fitted = nothing + sum(a * n for a, n in zip(one, full, strict=True))
     fitted += sum(factor * full[i] * full[j] for (i, j), factor in two.items())
-    if fitted != function(dict(zip(keys, full, strict=True))):
+    if math.floor(fitted) != function(dict(zip(keys, full, strict=True))):
         raise UserError(
             "a budget is not possible for this net: an operation's cost is no quadratic function "
             "of its channels; name the filters to remove"
@@ -114,16 +123,23 @@ def _factors(
     return one, two
 
 
-def _countable(graph: Dependencies, measure: Measure) -> Sequence[tuple[Sequence[Value], Function]]:
-    """What is counted: the values whose lengths decide a count, and the function of the lengths."""
+def _countable(
+    graph: Dependencies, measure: Measure
+) -> Sequence[tuple[Sequence[Value], Function, int]]:
+    """What is counted: the values whose lengths decide a count, the function of the lengths, and
+    multiples of which it does not round: of a transposed convolution `study` has a share."""
     if measure == "params":
         paths = (path for path in graph.trace.variables if path.startswith("params/"))
         values = (graph.trace.variables[path] for path in paths)
-        return [([value], _sized(graph, value)) for value in values]
+        return [([value], _sized(graph, value), 1) for value in values]
     if measure == "filters":
-        return [([value], _rows(graph, value, axis)) for value, axis in _convolved(graph)]
+        return [([value], _rows(graph, value, axis), 1) for value, axis in _convolved(graph)]
     return [
-        ((*equation.inputs, *equation.outputs), _counted(graph, equation, measure))
+        (
+            (*equation.inputs, *equation.outputs),
+            _counted(graph, equation, measure),
+            math.prod(equation.params.get("lhs_dilation", ())),
+        )
         for equation in graph.trace.needed(graph.trace.outputs)
         if flops(equation) is not None
     ]
@@ -169,8 +185,8 @@ def _convolved(graph: Dependencies) -> list[tuple[Value, int]]:
 def _assemble(
     graph: Dependencies,
     rows: Sequence[np.ndarray],
-    linear: dict[int, int],
-    quadratic: dict[tuple[int, int], int],
+    linear: dict[int, Fraction],
+    quadratic: dict[tuple[int, int], Fraction],
     total: int,
 ) -> Cost:
     constant = np.array([np.sum(line < 0) for line in rows], np.int64)
@@ -180,10 +196,11 @@ def _assemble(
         entries = np.bincount(graph.group[line[line >= 0]], minlength=graph.groups)
         slope[number] = entries // np.maximum(sizes, 1)
     factors = np.zeros(len(rows), np.int64)
+    parts = math.lcm(*(each.denominator for each in (*linear.values(), *quadratic.values())))
     for number, factor in linear.items():
-        factors[number] = factor
+        factors[number] = int(factor * parts)
     products = np.zeros((len(rows), len(rows)), np.int64)
     for pair, factor in quadratic.items():
-        products[pair] += factor
-    shape = Cost(0, constant, slope, factors, products)
+        products[pair] += int(factor * parts)
+    shape = Cost(0, constant, slope, factors, products, parts)
     return dataclasses.replace(shape, base=total - shape(sizes))
