@@ -12,7 +12,9 @@ from flax.core import FrozenDict
 
 from rice_jax import train
 from rice_jax.graph.fronts import is_nnx
-from rice_jax.graph.trace import Layer, Trace, trace
+from rice_jax.graph.origins import Origins
+from rice_jax.graph.primitives import RENAMES
+from rice_jax.graph.trace import Layer, Trace, Value, trace
 from rice_jax.models.statistics import AFFINE, STATISTICS, norms
 
 
@@ -52,18 +54,41 @@ def folded(trained: train.Trained) -> train.Trained:
 
 def _layer_before(traced: Trace, norm: str) -> str | None:
     """The layer with a kernel whose output the norm takes, and nothing else does."""
-    value = traced.layers[norm].input
-    if value is None or value in traced.outputs:
+    layer = traced.layers[norm]
+    value = layer.input
+    if value is None or value in traced.outputs or layer.calls != 1:
         return None
     if any(reader.layer != norm for reader in traced.consumers(value)):
         return None
-    return next((path for path, each in traced.layers.items() if _makes(each, value)), None)
+    origins = Origins(traced)
+    return next(
+        (path for path, each in traced.layers.items() if _makes(origins, path, each, value)), None
+    )
 
 
-def _makes(layer: Layer, value: Any) -> bool:
+def _makes(origins: Origins, path: str, layer: Layer, value: Value) -> bool:
+    """Whether a value is a layer's product of its input and its kernel, and its bias if any.
+
+    A class derived from Flax's may do something else to either.
+    """
     kinds: tuple[type, ...] = (nn.Conv, nn.Dense)
     if is_nnx(layer.module):
         from flax import nnx  # importing it takes seconds
 
         kinds = (nnx.Conv, nnx.Linear)
-    return issubclass(layer.module, kinds) and layer.output is value and layer.calls == 1
+    if not issubclass(layer.module, kinds) or layer.output is not value or layer.calls != 1:
+        return False
+    made = origins.maker(value)
+    if "bias" in layer.params:
+        if made is None or made.name != "add":
+            return False
+        product, bias = made.inputs
+        if origins.origin(bias).path != f"params/{path}/bias":
+            return False
+        made = origins.maker(product)
+    products = ("conv_general_dilated", "dot_general")
+    return (
+        made is not None
+        and made.name in products
+        and origins.origin(made.inputs[1], RENAMES).path == f"params/{path}/kernel"
+    )
