@@ -94,3 +94,18 @@ def test_the_same_net_in_linen_and_nnx_says_the_same():
     x, classes = nets_in_both.images(), np.array([0, 1, 2, 0])
     expected = inspection.saliency(linen, variables, x, classes)
     np.testing.assert_allclose(inspection.saliency(module, x, classes), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [[4, 0, 5], [4, -1, 2], [4, 0], 4, [0.0, 1.0, 2.0]])
+def test_classes_that_are_none_of_the_logits_are_named(classes):
+    module, images = Averaging(), random.normal(random.key(0), (3, 8, 6, 2))
+    variables = {"params": module.init(random.key(1), images)["params"]}
+    with pytest.raises(UserError, match="classes are 3 numbers from 0 to 4, one an image, not"):
+        inspection.saliency(module, variables, images, classes)
+
+
+def test_logits_at_each_place_are_named():
+    module, images = nn.Conv(5, (3, 3)), random.normal(random.key(0), (3, 8, 6, 2))
+    variables = module.init(random.key(1), images)
+    with pytest.raises(UserError, match=r"gives logits \(3, 8, 6, 5\), where an image has one"):
+        inspection.saliency(module, variables, images, [0, 1, 2])

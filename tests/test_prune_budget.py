@@ -145,3 +145,11 @@ def test_totals_say_what_they_lack():
 
     assert prune.totals(Until(), (1, 8, 8, 3))["uncounted"] == 1
     assert WHOLE["uncounted"] == 0
+
+
+def test_a_budget_of_what_is_not_counted_is_named():
+    module = models.build("final", stages=((2,),), dense=2)
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    variables = module.init(jax.random.key(0), images)
+    with pytest.raises(UserError, match="budgets of 'flops': there are formula, study, xla, param"):
+        prune.prune(module, variables, [images], budgets={"flops": 100}, criterion="l1")

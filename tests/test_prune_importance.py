@@ -138,6 +138,13 @@ def test_labels_of_another_kind_are_named(labels):
         scores("taylor", batches=[batch])
 
 
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_is_no_class_is_named(label):
+    labels = np.array([0, 1, label])
+    with pytest.raises(UserError, match=f"numbers, from 0 to 4, and there is a {label}"):
+        scores("taylor", batches=[(IMAGES[:3], labels)])
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="criterion 'l3': there are taylor, l1, l2, batch_norm"):
         scores("l3")

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Images
@@ -37,12 +38,14 @@ def saliency(
         the maps are averaged and weighed, as in nets that end so.
 
     Raises:
-        UserError: the net has no convolution, or no map that all of the image goes through.
+        UserError: the net has no convolution, or no map that all of the image goes through; its
+            logits are not (N, classes), or `classes` are not N numbers of theirs.
     """
-    images, classes = jnp.asarray(images), jnp.asarray(classes)
+    images, classes = jnp.asarray(images), np.asarray(classes)
     traced = traced_for_images(module, images, **call_kwargs)
     conv, value = _last_maps(traced)
     logits = traced.the_logits()
+    _check_classes(classes, logits.shape)
 
     @jax.jit
     def run(variables: Any, images: jax.Array) -> jax.Array:
@@ -58,6 +61,17 @@ def saliency(
         return nn.relu((weights * maps).sum(axis=-1)).astype(jnp.float32)
 
     return run(variables, images)
+
+
+def _check_classes(classes: np.ndarray, logits: tuple[int, ...]) -> None:
+    if len(logits) != 2:
+        raise UserError(f"the net gives logits {logits}, where an image has one for each class")
+    numbers = np.issubdtype(classes.dtype, np.integer) and classes.shape == logits[:1]
+    if not numbers or np.any((classes < 0) | (classes >= logits[1])):
+        raise UserError(
+            f"classes are {logits[0]} numbers from 0 to {logits[1] - 1}, one an image, not "
+            f"{classes.tolist()}"
+        )
 
 
 def _last_maps(traced: Trace) -> tuple[ConvMap, Value]:

@@ -260,7 +260,9 @@ def _mean_over_images(
 
 
 def _check_labels(labels: np.ndarray, logits: Sequence[int]) -> None:
-    """UserError where labels are not a class's number for each image, or for each place of it."""
+    """UserError where labels are not a class's number for each image, or for each place of it.
+
+    Of another number JAX would take no logit, and the gradient of none."""
     places = tuple(logits[1:-1])
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape[1:] not in (
         places[:rank] for rank in range(len(places) + 1)
@@ -268,4 +270,10 @@ def _check_labels(labels: np.ndarray, logits: Sequence[int]) -> None:
         raise UserError(
             f"labels are the classes' numbers, one an image, not {labels.dtype} of shape "
             f"{labels.shape}"
+        )
+    strange = labels[(labels < 0) | (labels >= logits[-1])]
+    if strange.size:
+        raise UserError(
+            f"labels are the classes' numbers, from 0 to {logits[-1] - 1}, and there is a "
+            f"{strange.flat[0]}"
         )

@@ -135,7 +135,7 @@ def prune(
             can't be narrowed.
     """
     budgets = budgets or {}
-    _check_asked(allocation, round_to, something=bool(drop or filters or budgets))
+    _check_asked(allocation, round_to, budgets, something=bool(drop or filters or budgets))
     batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
@@ -203,8 +203,12 @@ def _totals(traced: Trace) -> dict[str, int]:
     }
 
 
-def _check_asked(allocation: str, round_to: int, *, something: bool) -> None:
+def _check_asked(
+    allocation: str, round_to: int, measures: Collection[str], *, something: bool
+) -> None:
     """UserError for what can't be done, or where nothing is asked for."""
+    if unknown := [each for each in measures if each not in get_args(Measure)]:
+        raise UserError(f"budgets of {unknown[0]!r}: there are {', '.join(get_args(Measure))}")
     if allocation not in ALLOCATIONS or round_to < 1:
         raise UserError(
             f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
