@@ -38,7 +38,8 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
         with a scale and a zero point.
 
     Raises:
-        UserError: there are no images, or the packages of the extra 'litert' are not installed.
+        UserError: there are no images, an operation has no int8, or the packages of the extra
+            'litert' are not installed.
     """
     judged = EvenSample(_JUDGED)
     rounded = rounded_tflite(content, judged.showing(images))

@@ -16,6 +16,7 @@ from jax import export
 
 from rice_jax import ops
 from rice_jax.errors import UserError
+from rice_jax.export import spreading
 from rice_jax.export.lacking import lacking
 from rice_jax.export.native import stderr_kept_back
 from rice_jax.graph.trace import Equation, trace
@@ -91,6 +92,8 @@ def _played(equation: Equation, *operands: Any, dense_as_convolution: bool) -> l
             return [nn.max_pool(maps, shapes[0][1:3])[:, 0, 0]]
         if equation.name == "dot_general" and dense_as_convolution and _is_dense(shapes, params):
             return [_of_one_pixel(*operands)]
+        if spreading.is_transposed(equation):
+            return [spreading.ZerosBetween(equation).bind(*operands, **params)]
         return equation.apply(*operands)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import export, lax
 
 from rice_jax.errors import UserError, reason
-from rice_jax.export import any_size
+from rice_jax.export import any_size, spreading
 from rice_jax.export.lacking import lacking
 from rice_jax.graph.trace import Equation, Trace, trace
 
@@ -147,6 +147,8 @@ def _stand_in(equation: Equation) -> Any:
     """The primitive, or what jax2onnx knows instead."""
     if _is_max_pool(equation):
         return _MaxPool(equation)
+    if spreading.is_transposed(equation):
+        return spreading.ZerosBetween(equation)
     return _Relu() if equation.name == "relu" else equation.primitive
 
 
@@ -191,6 +193,8 @@ class _MaxPool:
 def _padding_name(equation: Equation) -> str:
     """'VALID' or 'SAME', whichever the paddings of a max pool are."""
     params = equation.params
+    if {*params["base_dilation"], *params["window_dilation"]} != {1}:
+        raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
     for name in ("VALID", "SAME"):
         pads = lax.padtype_to_pads(
             equation.inputs[0].shape[1:3],

@@ -20,9 +20,17 @@ def rounded_tflite(content: bytes, images: Batches) -> bytes:
     """As `quantized_tflite`, the biases as the tool makes them.
 
     Raises:
-        UserError: as there; or a tensor hardly moves on the images, so that no step fits it.
+        UserError: as there; an operation that the tool has no int8 for; or a tensor hardly moves on
+            the images, so that no step fits it.
     """
-    made = _with_ranges(content, _ranges(content, images))
+    ranges = _ranges(content, images)
+    try:
+        made = _with_ranges(content, ranges)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            "ai-edge-quantizer has no int8 for one of the net's operations "
+            f"({' '.join(str(error).split())})"
+        ) from error
     try:
         interpreter(made)
     except (ValueError, RuntimeError) as error:
