@@ -7,6 +7,7 @@ import prunable
 import pytest
 import tiny_training
 from flax import nnx
+from jax import lax
 
 from rice_jax import inspection, nets, own_net, train
 from rice_jax.errors import UserError
@@ -160,3 +161,25 @@ def test_why_no_layer_can_go_is_said(net):
     assert "maps of one shape" in MOVES["layer"](whole, JUDGE)
     with pytest.raises(UserError, match="plain can drop none: no layer's input and output"):
         smaller.without(whole.config, whole.params, ["Conv_0"])
+
+
+class Steps(nn.Module):
+    """A convolution of one's own, whose steps are written in its call."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], 4))
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+
+class Written(nn.Module):
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.classes)(Steps()(x).mean((1, 2)))
+
+
+def test_a_stem_whose_stride_is_no_field_is_told(net):
+    assert MOVES["stem"](net(Written), JUDGE).startswith("its first convolution is no layer of Fl")

@@ -10,6 +10,7 @@ from flax.core import FrozenDict
 
 from rice_jax.graph import narrowed
 from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import is_nnx
 from rice_jax.graph.trace import Layer, trace
 from rice_jax.models.adjustable import Adjustable, Shape
 from rice_jax.models.statistics import Rows
@@ -67,7 +68,7 @@ class Traced(Adjustable):
         traced = trace(self, shape, train=False)
         first = next((e for e in traced.equations if e.name == "conv_general_dilated"), None)
         layer = traced.layers.get(first.layer) if first else None
-        if first is None or layer is None or "kernel" not in layer.params or layer.calls != 1:
+        if first is None or layer is None or not _has_strides(layer) or layer.calls != 1:
             return "its first convolution is no layer of Flax's that is called once"
         strides = {int(step) for step in first.params["window_strides"]}
         if len(strides) != 1:
@@ -78,6 +79,16 @@ class Traced(Adjustable):
         fields: Any = FrozenDict({**net.widths.get(layer.path, {}), "strides": longer})
         widths: Any = FrozenDict({**net.widths, layer.path: fields})
         return net.clone(widths=widths), stride, factor * stride
+
+
+def _has_strides(layer: Layer) -> bool:
+    """Whether a layer's kernel takes the steps that its field tells."""
+    if is_nnx(layer.module):
+        from flax import nnx  # importing it takes seconds
+
+        return issubclass(layer.module, nnx.Conv)
+    fields = getattr(layer.module, "__dataclass_fields__", {})
+    return "kernel" in layer.params and "strides" in fields
 
 
 def _keeps_shape(layer: Layer) -> bool:
