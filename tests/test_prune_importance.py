@@ -1,5 +1,6 @@
 """Each criterion against its definition, worked out another way."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +137,27 @@ def test_labels_of_another_kind_are_named(labels):
     batch = (prunable.images(0, (4, *prunable.SHAPE[1:])), labels)
     with pytest.raises(UserError, match=r"classes' numbers, one an image, not .* of shape \(4"):
         scores("taylor", batches=[batch])
+
+
+@pytest.mark.parametrize("void", [-1, -100, 3, 255])
+def test_places_without_a_class_have_no_part_in_what_taylor_finds(void):
+    """An image with one place that has a class, beside that place's own loss by hand."""
+    net, images = nn.Sequential([nn.Conv(4, (1, 1)), nn.relu, nn.Conv(3, (1, 1))]), IMAGES[:1]
+    variables = net.init(jax.random.key(0), images)
+    graph = prune.dependencies(net, images.shape)
+    labels = np.full(images.shape[:3], void)
+    labels[0, 2, 1] = 1
+    found = scores("taylor", graph, variables, [(images, labels)])["layers_0"]
+
+    def loss(factors):
+        first, second = (variables["params"][f"layers_{i}"] for i in (0, 2))
+        maps = nn.relu(images[0, 2, 1] @ first["kernel"][0, 0] + first["bias"])
+        return -nn.log_softmax((maps * factors) @ second["kernel"][0, 0] + second["bias"])[1]
+
+    expected = np.abs(jax.grad(loss)(np.ones(4, np.float32))) / labels.size
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(UserError, match="numbers, from 0 to 2, and there is a"):
+        scores("taylor", graph, variables, [(images, np.full_like(labels, void))])
 
 
 @pytest.mark.parametrize("label", [-1, 5])

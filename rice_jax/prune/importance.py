@@ -119,7 +119,8 @@ def taylor(evidence: Evidence) -> np.ndarray:
 
     |sum over the map of activation x gradient|, averaged over images (arXiv:1611.06440, without
     its normalisation by layer): the gradient of the loss by a factor on the channel. Where the net
-    gives classes at each place of a map, an image's label holds at all of them.
+    gives classes at each place of a map, an image's label holds at all of them; of labels for each
+    place those that are no class (255, -1) have no loss.
     """
     graph, wanted = evidence.graph, evidence.graph.trace.the_logits()
     places = list(_reading_places(graph))
@@ -134,7 +135,10 @@ def taylor(evidence: Evidence) -> np.ndarray:
             )
             labels = label.reshape(1, *label.shape, *(1,) * (logits.ndim - 2 - label.ndim))
             labels = jnp.broadcast_to(labels, logits.shape[:-1])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            known = _known(labels, logits.shape)
+            labels = jnp.where(known, labels, 0)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.where(known, losses, 0).mean()
 
         ones = [jnp.ones(value.shape[axis]) for value, axis in places]
         return jnp.abs(_gather(graph, places, jax.grad(loss)(ones)))
@@ -262,7 +266,8 @@ def _mean_over_images(
 def _check_labels(labels: np.ndarray, logits: Sequence[int]) -> None:
     """UserError where labels are not a class's number for each image, or for each place of it.
 
-    Of another number JAX would take no logit, and the gradient of none."""
+    Some places may have another, as segmented images have where nothing is said.
+    """
     places = tuple(logits[1:-1])
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape[1:] not in (
         places[:rank] for rank in range(len(places) + 1)
@@ -271,9 +276,15 @@ def _check_labels(labels: np.ndarray, logits: Sequence[int]) -> None:
             f"labels are the classes' numbers, one an image, not {labels.dtype} of shape "
             f"{labels.shape}"
         )
-    strange = labels[(labels < 0) | (labels >= logits[-1])]
-    if strange.size:
+    known = _known(labels, logits)
+    strange = labels[~known]
+    if strange.size and (labels.ndim == 1 or not known.any()):
         raise UserError(
             f"labels are the classes' numbers, from 0 to {logits[-1] - 1}, and there is a "
             f"{strange.flat[0]}"
         )
+
+
+def _known(labels: Any, logits: Sequence[int]) -> Any:
+    """Which labels are the number of a class of logits of this shape."""
+    return (labels >= 0) & (labels < logits[-1])
