@@ -57,8 +57,7 @@ class Job:
     """Whether the training begins anew, and what the folder has of the one before goes."""
 
     @functools.cached_property
-    def dataset(self) -> data.Dataset:
-        """The images, prepared on first use; the number of classes follows from them."""
+    def _images(self) -> data.Dataset:
         dataset = load_images(self.config)
         cluster.require_same("images", dataset.fingerprint)
         if len(dataset.classes) > records.MOST_CLASSES:
@@ -66,13 +65,18 @@ class Job:
                 f"{dataset.name} has {len(dataset.classes):,} classes: up to "
                 f"{records.MOST_CLASSES:,} are told of in a run's files"
             )
-        self.config.model.classes = len(dataset.classes)
         return dataset
+
+    @property
+    def dataset(self) -> data.Dataset:
+        """The images, prepared on first use; the number of classes follows from them."""
+        self.config.model.classes = len(self._images.classes)
+        return self._images
 
     @functools.cached_property
     def trained_on(self) -> data.Dataset:
         """The images that the run was trained on; UserError where they are others now."""
-        return identity.require_own(self.run, self.dataset)
+        return identity.require_own(self.run, self._images)
 
     @functools.cached_property
     def trained(self) -> train.Trained:

@@ -324,6 +324,22 @@ def test_where_a_run_s_own_images_are_gone_it_is_not_known_what_it_learned_from(
     assert "in_training" not in read(run, "evaluation.json")
 
 
+@pytest.mark.parametrize("classes", [3, 7])
+def test_images_that_are_not_the_run_s_own_leave_its_net_as_it_is(
+    classes, finished, cache, tmp_path
+):
+    """Those given beside a folder to be evaluated: they are only asked what the run learned of."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    where = data_files.write_folder(tmp_path / "mine", data_files.pictures(2, FIVE))
+    names = [f"class {number}" for number in range(classes)]
+    others = data_files.write_folder(tmp_path / "others", data_files.pictures(10, names))
+    paths = {"eval.path": str(where), "data.path": str(others)}
+    run_stages(small("cnn_light", cache, **paths), str(run), ["evaluate", "profile"])
+    assert "in_training" not in read(run, "evaluation.json")
+    assert read(run, "profile.json")["totals"] == read(finished, "profile.json")["totals"]
+
+
 def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
     taken = {"LiteRT": records.Seconds(median=0.001), "onnxruntime": records.Seconds(median=1000.0)}
     lacking = {"onnxruntime": ".onnx needs a package that is not installed"}
