@@ -138,7 +138,7 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
     print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
     for each in plans:
         whole = each.config.data.image_size
-        sizes = train.image_sizes(each.config)[len(records.read_history(each.run)) :]
+        sizes = train.image_sizes(each.config)[_epochs_done(each.run) :]
         epochs = len(sizes)
         if each.finished or not epochs:
             print(f"{each.name:<18}  {'finished' if each.finished else 'trained'}", flush=True)
@@ -151,6 +151,14 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
     print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
     print("Evaluation, profile and inspection come on top. Ctrl-C stops; the same command goes on.")
+
+
+def _epochs_done(run: Run) -> int:
+    """By its history; 0 where that is damaged, which the training writes anew."""
+    try:
+        return len(records.read_history(run))
+    except UserError:
+        return 0
 
 
 def make(plans: Sequence[Plan], out: str) -> None:

@@ -77,6 +77,22 @@ def test_a_net_whose_report_was_not_written_to_its_end_is_not_finished(made, fie
     os.utime(report, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
+@pytest.mark.parametrize("kept", [0, 0.5, 1])
+def test_a_net_whose_history_is_damaged_is_told_of_and_made_again(
+    kept, made, fields, dataset, monkeypatch, capsys
+):
+    history = made / "cnn_light" / "history.csv"
+    whole, told = history.read_text(), history.stat()
+    history.write_text(whole[: int(kept * len(whole))] + "[]")
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: 100.0)
+    try:
+        reproduction.estimate([reproduction.plan("cnn_light", str(made), fields, dataset)], dataset)
+    finally:
+        history.write_text(whole)
+        os.utime(history, ns=(told.st_atime_ns, told.st_mtime_ns))
+    assert re.search(r"cnn_light +100\.0 +1 ", capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("first", [0, 1_000_000, 999_000_000])
 def test_a_net_whose_files_are_of_one_moment_is_finished(first, made, fields, dataset):
     """Small nets' are: a millisecond apart, within a second or over the end of one."""
