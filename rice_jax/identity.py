@@ -28,6 +28,8 @@ _MAY_CHANGE = (
     "train.stop_patience",
     "train.tensorboard",
 )
+_OF_THE_IMAGES = ("train.quick.epochs",)
+"""What `own_images` settles: open in a run that has seen no images yet."""
 _OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
 """Fields of config.data that may differ among the processes of a job."""
 _NAMES = (
@@ -124,8 +126,9 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
     `data` of either is None where the images are not known (yet).
     """
     before, after = _flat(saved.config), _flat(wanted.config)
+    may_change = _MAY_CHANGE if saved.data else (*_MAY_CHANGE, *_OF_THE_IMAGES)
     for field in sorted(before.keys() | after.keys()):
-        same_run = not field.startswith(_IDENTITY) or field in _MAY_CHANGE
+        same_run = not field.startswith(_IDENTITY) or field in may_change
         if not same_run and before.get(field) != after.get(field):
             raise UserError(
                 f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "

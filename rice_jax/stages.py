@@ -159,6 +159,8 @@ def _settle(job: Job, stages: Sequence[str]) -> None:
         config.model.classes = saved.config["model"]["classes"]
         images = saved.data.images.get("train", 0) if saved.data else 0
         own_images.settle(config, images, given)
+        if images:  # what they decide is decided, also where it is the usual
+            job.given = given
         wanted = records.ConfigFile(config=configuration.to_json(config))
         identity.refuse_another(run, saved, wanted)
 

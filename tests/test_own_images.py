@@ -1,5 +1,7 @@
 """Images that are the user's own: more epochs where they are few, a word where they are small."""
 
+import shutil
+
 import cv2
 import data_files
 import numpy as np
@@ -101,7 +103,7 @@ def job(images, tmp_path, monkeypatch):
         "train.on_collapse": "warn",
     }
 
-    def make(*given, restart=False, **more):
+    def make(*given, restart=False, do=("train",), **more):
         usual = configuration.default
 
         def default(name):
@@ -111,7 +113,7 @@ def job(images, tmp_path, monkeypatch):
 
         monkeypatch.setattr(configuration, "default", default)
         config = small("final", tmp_path / "cache", **fields | more)
-        stages.run_stages(config, str(tmp_path / "run"), ["train"], given, restart=restart)
+        stages.run_stages(config, str(tmp_path / "run"), do, given, restart=restart)
         return read(tmp_path / "run", "config.json")
 
     return make
@@ -133,6 +135,17 @@ def test_a_run_has_them_and_goes_on_and_begins_again(job, capsys):
     assert "are few" not in capsys.readouterr().out
     assert anew["config"]["train"]["quick"]["epochs"] == [1, 1]
     assert job() == anew
+
+
+def test_a_run_has_them_whatever_was_done_before_its_images_were_known(job):
+    assert job(do=["profile"])["config"]["train"]["quick"]["epochs"] == [1, 1]
+    assert job()["config"]["train"]["quick"]["epochs"] == [8, 8]
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_those_that_it_began_with(job, tmp_path):
+    made = job("train.quick.epochs")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert job() == made
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
