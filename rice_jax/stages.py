@@ -288,10 +288,9 @@ def _learned(job: Job, source: data.Source) -> int | None:
     if not folder or cluster.joined():  # one process without them would keep the others waiting
         return None
     try:
-        training = job.trained_on.splits["train"]
-    except UserError:  # they need not be at hand
+        return data.count_learned(source, job.trained_on.splits["train"], folder)
+    except UserError:  # they need not be at hand, nor whole
         return None
-    return data.count_learned(source, training, folder)
 
 
 def _profile(job: Job) -> None:
