@@ -188,6 +188,26 @@ def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number, en
     assert closed
 
 
+def test_a_second_signal_is_the_usual_s_however_often_steps_end_after_the_first():
+    with pytest.raises(KeyboardInterrupt, match="at once"):
+        _stopped_twice()
+
+
+def _stopped_twice():
+    def usual(number, frame):
+        raise KeyboardInterrupt("at once")
+
+    before = signal.signal(signal.SIGINT, usual)
+    try:
+        with interrupt.interruptible() as wish:
+            wish.arm()
+            signal.raise_signal(signal.SIGINT)
+            wish.arm()  # at the end of the step
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_command_stopped_before_it_began_says_so(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt

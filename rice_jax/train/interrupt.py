@@ -18,8 +18,12 @@ class Interrupt:
         self._usual: dict[int, object] = {}
 
     def arm(self) -> None:
-        """Take the signals from now on; before there is anything to save they act as usual."""
-        if not self._usual and threading.current_thread() is threading.main_thread():
+        """Take a signal from now on; before there is anything to save it acts as usual."""
+        if (
+            not self._usual
+            and not self.signal
+            and threading.current_thread() is threading.main_thread()
+        ):
             self._usual = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def disarm(self) -> None:
