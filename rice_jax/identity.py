@@ -28,8 +28,8 @@ _MAY_CHANGE = (
     "train.stop_patience",
     "train.tensorboard",
 )
-_OF_THE_IMAGES = ("train.quick.epochs",)
-"""What `own_images` settles: open in a run that has seen no images yet."""
+_OF_THE_IMAGES = ("model.classes", "train.quick.epochs")
+"""What follows from them, the latter by `own_images`: open in a run that has seen none yet."""
 _OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
 """Fields of config.data that may differ among the processes of a job."""
 _NAMES = (
@@ -68,6 +68,8 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
     if saved:
         refuse_another(run, saved, now)
         now = dataclasses.replace(now, data=now.data or saved.data, weights=saved.weights)
+        if saved.config["model"]["classes"] != config.model.classes:
+            run.remove(records.ProfileFile.FILE)  # of a net of so many, before there were images
     if now.weights is None:
         # Told once, at the beginning: the run or file that they are from may be gone later.
         now = dataclasses.replace(now, weights=_about_weights(config, now.data))

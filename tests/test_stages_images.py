@@ -1,4 +1,4 @@
-"""A folder evaluated in the test split's place, where something is wrong with the run's images."""
+"""Runs whose own images are not known yet, or can no longer be read."""
 
 import data_files
 import pytest
@@ -24,3 +24,18 @@ def test_a_folder_s_accuracy_is_kept_where_the_run_s_own_images_cannot_be_read(t
     evaluation = read(run, "evaluation.json")
     assert evaluation["clean"]["images"] == 6
     assert "in_training" not in evaluation
+
+
+def test_a_net_counted_before_its_images_were_known_learns_to_tell_their_classes(tmp_path):
+    """Its profile, of another number of them, goes; one of the same number stays."""
+    for names in (("a", "b", "c"), ("a", "b", "c", "d", "e")):
+        where = data_files.write_folder(tmp_path / f"{len(names)}", data_files.pictures(4, names))
+        fields = {"data.path": str(where), "train.epochs": 1}
+        config, run = (
+            small("cnn_light", tmp_path / "cache", **fields),
+            tmp_path / f"run{len(names)}",
+        )
+        run_stages(config.copy_and_resolve_references(), str(run), ["profile"])
+        run_stages(config, str(run), ["train"])
+        assert read(run, "config.json")["config"]["model"]["classes"] == len(names)
+        assert (run / "profile.json").exists() == (len(names) == 5)
