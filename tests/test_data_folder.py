@@ -1,7 +1,10 @@
 """Folders that are evaluated as they are: classes by name, every image once."""
 
+import io
+
 import data_files
 import pytest
+from PIL import Image
 
 from rice_jax import data
 from rice_jax.errors import UserError
@@ -47,3 +50,21 @@ def test_a_folder_with_an_unknown_class_is_refused(tmp_path):
     folder = data_files.write_folder(tmp_path, data_files.pictures(1))
     with pytest.raises(UserError, match="does not know: Arborio; it knows Basmati"):
         data.folder(folder, data_files.CLASSES[1:])
+
+
+@pytest.mark.parametrize("kind", [".png", ".gif"])
+@pytest.mark.parametrize("change", [None, b"no image any more"])
+def test_an_image_that_is_removed_or_changed_while_it_is_evaluated_is_named(tmp_path, kind, change):
+    pixels = data_files.pictures(1, "ab")
+    files = {name.replace(".png", kind): _as(kind, image) for name, image in pixels.items()}
+    source = data.folder(data_files.write_folder(tmp_path, files), "ab")
+    first = tmp_path / source[0]["name"]
+    first.write_bytes(change) if change else first.unlink()
+    with pytest.raises(UserError, match=rf"^a/.*{kind}: "):
+        list(data.batches(source, 2, image_size=8))
+
+
+def _as(kind, image):
+    made = io.BytesIO()
+    Image.open(io.BytesIO(image)).save(made, kind[1:])
+    return made.getvalue()

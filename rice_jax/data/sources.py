@@ -131,12 +131,12 @@ class Files:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         member = self._members[index]
-        image = self._archive.read(member)
-        return {
-            "image": plain(image).content if member.name in self._others else image,
-            "label": self._labels[member.label],
-            "name": member.name,
-        }
+        try:
+            image = self._archive.read(member)
+            content = plain(image).content if member.name in self._others else image
+        except UserError as error:  # it was removed or written over meanwhile
+            raise UserError(f"{member.name}: {error}") from error
+        return {"image": content, "label": self._labels[member.label], "name": member.name}
 
 
 def tell_skipped(skipped: Sequence[Mapping[str, str]], total: int, where: str) -> None:
