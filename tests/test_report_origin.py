@@ -16,10 +16,11 @@ ZOO = {
 }
 
 
-def told(tmp_path, weights=None, path="sample", **parts):
+def told(tmp_path, weights=None, path="sample", lacking="", **parts):
     run = report_runs.make_run(tmp_path / "run", **parts)
     content = run.read_json("config.json")
     content["config"]["data"]["path"] = path
+    content["data"]["images"].pop(lacking, None)
     run.write_json("config.json", content | {"weights": weights})
     return origin(load(run))
 
@@ -41,6 +42,11 @@ def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):
     assert "240 for training, 30 for validation, 30 for the test" in line
     assert "--config=final --config.data.path=rice-image-dataset.zip" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_of_a_sample_without_one_of_its_splits_no_numbers_are_told(tmp_path, split):
+    assert "photographs" not in told(tmp_path, lacking=split)
 
 
 def test_weights_that_no_training_changed_are_said_to_be_so(tmp_path):

@@ -1,6 +1,7 @@
 """The page's second line: where the weights are from, and what the sample of photographs is."""
 
 from rice_jax import data, nets, zoo
+from rice_jax.data.split import SPLITS
 from rice_jax.records import WeightsTold
 from rice_jax.report import markdown, numbers
 from rice_jax.report.record import Record
@@ -45,9 +46,9 @@ def _drawn_by_he(record: Record) -> bool:
 
 def _sample(record: Record) -> str:
     images = record.data.images if record.data else {}
-    if not images:
+    if not images.keys() >= set(SPLITS):
         return ""
-    train, validation, test = (images[part] for part in ("train", "validation", "test"))
+    train, validation, test = (images[part] for part in SPLITS)
     return (
         "The images are the sample that comes with the package: "
         f"{numbers.count(train + validation + test)} photographs of the Kaggle 'Rice Image "
