@@ -42,6 +42,12 @@ def named(name: str | os.PathLike[str]) -> "epath.Path":
     return epath.Path(text)
 
 
+def spelled(name: str | os.PathLike[str]) -> str:
+    """The path as it is told, without a last slash and the like; of a bucket as it is named."""
+    path = os.fspath(name)
+    return path if is_remote(path) else os.path.normpath(path)
+
+
 def resolved(name: str | os.PathLike[str]) -> str:
     """The path without links in it, ~ and what leads back; of a bucket as it is named."""
     path = os.fspath(named(name))  # epath's own `resolve` follows no link

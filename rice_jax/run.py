@@ -34,8 +34,7 @@ class Run:
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
         """UserError for a remote folder that cannot be reached."""
-        given = os.fspath(workdir)
-        self._given = given if files.is_remote(given) else os.path.normpath(given)
+        self._given = files.spelled(workdir)
         path = files.named(workdir)
         # Absolute, for Orbax takes no other.
         self.path = path if files.is_remote(path) else epath.Path(os.path.abspath(path))

@@ -271,7 +271,7 @@ def _evaluate(job: Job) -> None:
         for kind, seed in _kinds(config).items()
     }
     evaluation = records.EvaluationFile(
-        **results, path=config.eval.path or "test split", in_training=_learned(job, source)
+        **results, path=records.tested_on(config.eval.path), in_training=_learned(job, source)
     )
     cluster.on_first(lambda: records.write(job.run, evaluation))
     for kind, result in results.items():

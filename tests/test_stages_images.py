@@ -4,6 +4,7 @@ import data_files
 import pytest
 from small_run import read, small
 
+from rice_jax import records
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -19,9 +20,10 @@ def test_a_folder_s_accuracy_is_kept_where_the_run_s_own_images_cannot_be_read(t
     shard.write_bytes(content)
     classes = ("Arborio", "Basmati")
     where = data_files.write_folder(tmp_path / "mine", data_files.pictures(3, classes))
-    fields = {"train.epochs": 1, "eval.path": str(where)}
+    fields = {"train.epochs": 1, "eval.path": f"{where}/"}
     run_stages(small("cnn_light", cache, **fields), str(run), ["evaluate"])
     evaluation = read(run, "evaluation.json")
+    assert evaluation["path"] == str(where)
     assert evaluation["clean"]["images"] == 6
     assert "in_training" not in evaluation
 
@@ -39,3 +41,13 @@ def test_a_net_counted_before_its_images_were_known_learns_to_tell_their_classes
         run_stages(config, str(run), ["train"])
         assert read(run, "config.json")["config"]["model"]["classes"] == len(names)
         assert (run / "profile.json").exists() == (len(names) == 5)
+
+
+@pytest.mark.parametrize("spelled", ["{}/", "{}//", "./{}", "other/../{}"])
+def test_a_folder_is_one_test_however_it_is_spelled(spelled):
+    assert records.tested_on(spelled.format("mine")) == "mine"
+
+
+@pytest.mark.parametrize("bucket", ["gs://images/mine/", "s3://images//mine"])
+def test_a_folder_in_a_bucket_is_told_as_it_is_named(bucket):
+    assert records.tested_on(bucket) == bucket

@@ -153,7 +153,7 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     seconds = runtimes.latency(artifact.alone, about["image_size"] // about["averaged"])
     found = Found(
         evaluation=EvaluationFile(
-            clean=clean, augmented=augmented, path=config.eval.path or "test split"
+            clean=clean, augmented=augmented, path=records.tested_on(config.eval.path)
         ),
         dataset=dataset,
         bytes=len(artifact.content),
@@ -197,7 +197,7 @@ def _images(
     """The images to evaluate on, and what there is to tell of them."""
     if config.eval.path:
         folder = data.folder(config.eval.path, classes)
-        return folder, EvaluatedOn(name=config.eval.path)
+        return folder, EvaluatedOn(name=records.tested_on(config.eval.path))
     dataset = load_images(config)
     if tuple(classes) != dataset.classes:
         raise UserError(

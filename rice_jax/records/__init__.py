@@ -25,7 +25,15 @@ from rice_jax.records.costs import (
     Uncountable,
 )
 from rice_jax.records.epochs import HISTORY, EpochRow, read_history, write_history
-from rice_jax.records.evaluation import MOST_ROWS, Cells, EvaluationFile, Result, Scores
+from rice_jax.records.evaluation import (
+    MOST_ROWS,
+    TEST_SPLIT,
+    Cells,
+    EvaluationFile,
+    Result,
+    Scores,
+    tested_on,
+)
 from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
 from rice_jax.records.feature_maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
@@ -75,6 +83,7 @@ __all__ = [
     "MOST_LAYERS",
     "MOST_ROWS",
     "STEPS",
+    "TEST_SPLIT",
     "BudgetTold",
     "Calibrated",
     "Candidate",
@@ -148,6 +157,7 @@ __all__ = [
     "read",
     "read_history",
     "read_if_there",
+    "tested_on",
     "write",
     "write_history",
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 
+from rice_jax.files import spelled
 from rice_jax.records.store import MOST_CLASSES, FileRecord, Name, left_out
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1_000
 """Classes of a confusion matrix that is written row by row: of 4,000 it has 32 MB of zeros."""
+
+TEST_SPLIT = "test split"
+"""What `EvaluationFile.path` is where the images are the run's own."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 """As every reader of JSON, and an array, can hold it."""
@@ -79,6 +83,11 @@ class Result:
         matrix = np.asarray(self.confusion_matrix)
         true, predicted = matrix.nonzero()
         return true, predicted, matrix[true, predicted]
+
+
+def tested_on(folder: str) -> str:
+    """`EvaluationFile.path` of a folder's images, by which tests are compared; '' for none."""
+    return spelled(folder) if folder else TEST_SPLIT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from rice_jax.run import Run
 
 PARTS = ("clean", "augmented")
 """The two halves of evaluation.json, and of the census."""
-_TEST_SPLIT = "test split"
 TOLD = (
     *(records.ConfigFile.FILE, "history.csv", records.EvaluationFile.FILE),
     *(records.ProfileFile.FILE, records.DeadFiltersFile.FILE, records.PruneFile.FILE),
@@ -73,12 +72,12 @@ class Record:
     def tested_elsewhere(self) -> str:
         """The folder that it was evaluated on; '' where that was its test split, or is unknown."""
         path = self.evaluation.path if self.evaluation else None
-        return path if path and path != _TEST_SPLIT else ""
+        return path if path and path != records.TEST_SPLIT else ""
 
     @property
     def split_seed(self) -> int | None:
         """What its test images were drawn by; None where it was tested on others, or not."""
-        if self.evaluation is None or self.evaluation.path != _TEST_SPLIT:
+        if self.evaluation is None or self.evaluation.path != records.TEST_SPLIT:
             return None
         if self.file is not None:
             return self.file.split_seed
