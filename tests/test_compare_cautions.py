@@ -138,7 +138,7 @@ def test_nets_whose_epochs_ran_out_are_said_with_them(tmp_path):
 @pytest.mark.parametrize("schedule", ["quick", "study"])
 def test_a_net_that_took_its_weights_as_they_are_is_not_learning(tmp_path, schedule):
     train = {"schedule": schedule, "quick": {"epochs": (4, 4)}, "stop_patience": 5}
-    run = run_of(tmp_path, "micro", 900, 100, history="", train=train)
+    run = run_of(tmp_path, "micro", 900, 100, history=None, train=train)
     assert not any("Still learning" in each for each in cautions(read(run)))
 
 
