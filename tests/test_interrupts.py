@@ -49,8 +49,12 @@ def in_what_catches_all(number):
 
 
 @pytest.fixture(params=interrupts._SIGNALS)
-def number(request):
-    """A signal of which nobody has decided anything; as it was again afterwards."""
+def number(request, monkeypatch):
+    """A signal of which nobody has decided anything; as it was again afterwards.
+
+    However slow a machine is, nobody has to be told to wait.
+    """
+    monkeypatch.setattr(interrupts, "_PATIENCE", 60.0)
     usual = {each: signal.signal(each, was) for each, was in interrupts._USUAL.items()}
     yield request.param
     found = {each: signal.getsignal(each) for each in usual}
