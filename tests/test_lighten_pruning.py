@@ -222,6 +222,19 @@ def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent
     assert train.load(out).config.model.stages == ((), (2,))
 
 
+def test_a_pruning_that_dropped_a_frozen_layer_s_neighbour_goes_on(settings, parent, monkeypatch):
+    """The layers that are left have other names, by which they are frozen as before."""
+    done = []
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda config, *_: done.append(config))
+    frozen = changed(settings, "train.frozen", ("conv1", "conv2"))
+    out, request = Run(parent.path.parent / "frozen"), PruneRequest(drop_layers=("conv1",))
+    for _ in ("at first", "given again"):
+        prune_run(request, frozen, parent, out)
+    assert [config.train.frozen for config in done] == [("conv1",)] * 2  # once conv2
+    with pytest.raises(UserError, match="was pruned with config.train.frozen"):
+        prune_run(request, changed(settings, "train.frozen", ("conv1",)), parent, out)
+
+
 @pytest.mark.parametrize(("budget", "said"), [(7, True), (700, True), (6, False)])
 def test_a_budget_that_takes_nothing_is_told(
     budget, said, settings, parent, tmp_path, monkeypatch, capsys
@@ -269,21 +282,41 @@ class WithItsOwn(nn.Module):
         return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
 
 
-def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(
-    settings, parent, tmp_path, monkeypatch
-):
+class CalledTwice(nn.Module):
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(6, (3, 3), name="block")(Convolving(name="own")(x)))
+        again = nn.Conv(6, (3, 3), name="again")
+        x = nn.relu(again(nn.relu(again(x))))
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+@pytest.fixture
+def own_run(settings, parent, tmp_path, monkeypatch):
+    """A run of a net of one's own class, with random weights: its configuration, and its folder."""
     monkeypatch.setattr(nets, "_OWN", {})
-    config = own_net.configuration(WithItsOwn, classes=5)
-    with config.unlocked():
-        config.data.update(settings.data)
-        config.train.update(epochs=1, batch_size=16)
-        config.eval.batch_size = 16
-    shapes = variable_shapes(train.build(config), (1, 24, 24, 3))
-    dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
-    run, out = Run(tmp_path / "own"), Run(tmp_path / "less")
-    train.begin(config, run, dataset, prunable.random_variables(shapes, 0)["params"])
-    content = parent.read_json("config.json") | {"config": configuration.to_json(config)}
-    run.write_json("config.json", content)
+
+    def made(module):
+        config = own_net.configuration(module, classes=5)
+        with config.unlocked():
+            config.data.update(settings.data)
+            config.train.update(epochs=1, batch_size=16)
+            config.eval.batch_size = 16
+        shapes = variable_shapes(train.build(config), (1, 24, 24, 3))
+        dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
+        run = Run(tmp_path / "own")
+        train.begin(config, run, dataset, prunable.random_variables(shapes, 0)["params"])
+        content = parent.read_json("config.json") | {"config": configuration.to_json(config)}
+        run.write_json("config.json", content)
+        return config, run
+
+    return made
+
+
+def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(own_run, tmp_path):
+    (config, run), out = own_run(WithItsOwn), Run(tmp_path / "less")
     prune_run(PruneRequest(budgets={"filters": 7}, criterion="l1"), config, run, out)
     account = out.read_json("prune.json")
     kept = {path: len(account["kept"][path]) for path in ("own", "conv")}
@@ -291,3 +324,16 @@ def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(
     assert train.load(out).params["own"]["w"].shape == (3, 3, 3, kept["own"])
     gone = {path: len(account["removed"].get(path, ())) for path in kept}
     assert {path: gone[path] + kept[path] for path in kept} == {"own": 6, "conv": 4}
+
+
+@pytest.mark.parametrize("ways", [{"budgets": {"filters": 9}}, {"drop_layers": ("block",)}])
+def test_layers_have_a_picture_each_but_for_those_whose_filters_no_account_tells(
+    ways, own_run, tmp_path
+):
+    """A layer's second call has none, nor kernels of other names where layers alone were dropped."""
+    (config, run), out = own_run(CalledTwice), Run(tmp_path / "less")
+    prune_run(PruneRequest(**ways, criterion="l1"), config, run, out)
+    kept = out.read_json("prune.json")["kept"]
+    drawn = {each.stem for each in (out.path / "pruned_maps").iterdir()}
+    assert drawn == {path for path, left in kept.items() if left} - {"head"}
+    assert "again" in drawn

@@ -63,6 +63,7 @@ def given(monkeypatch):
         scratch = "scratch" in workdir
         assert (config.model.weights == train.RANDOM) == scratch
         assert ("train.epochs" in settled) == scratch  # as many as the others have
+        assert not (scratch and config.train.frozen)  # what is random has to learn
 
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
     monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: {"median": 0.002})
@@ -101,7 +102,10 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     monkeypatch.setattr("rice_jax.report.write", lambda run: None)
     out = Run(parent.path.parent / "one_seed")
     request = PruneRequest(drop="proven", finetune_epochs=1)
-    with_baselines(request, settings, parent, out, ["scratch"], [3])
+    frozen = configuration.from_json(configuration.to_json(settings))
+    with frozen.unlocked():
+        frozen.train.frozen = ("conv1",)
+    with_baselines(request, frozen, parent, out, ["scratch"], [3])
     variants = out.read_json("variants.json")["variants"]
     assert list(variants) == ["proven", "scratch"]
     assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}

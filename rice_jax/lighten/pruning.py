@@ -72,15 +72,15 @@ def _prune_run(
     request = dataclasses.replace(request, parent=str(parent))
     config = child.for_the_net_of(parent, config)
     if out.has(PruneFile.FILE):
-        made = records.read(out, PruneFile).request
-        for field in dataclasses.fields(made):
-            before, now = (getattr(each, field.name) for each in (made, request))
+        account = records.read(out, PruneFile)
+        for field in dataclasses.fields(request):
+            before, now = (getattr(each, field.name) for each in (account.request, request))
             if before != now:
                 raise UserError(
                     f"{out} was pruned with {field.name}={before}, not {now}: give another "
                     "--out, or remove that folder"
                 )
-        saved = _resumed(request, config, out)
+        saved = _resumed(account, config, out)
         out.remove(_UNDER_WAY)  # a kill may have come between the one file and the other
         print(f"{out} is pruned already: going on from there", flush=True)
     else:
@@ -142,15 +142,16 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
 
 
 def _resumed(
-    request: PruneRequest, config: ml_collections.ConfigDict, out: Run
+    account: PruneFile, config: ml_collections.ConfigDict, out: Run
 ) -> ml_collections.ConfigDict:
     """The lighter run's configuration, with what is given now and may still change."""
     saved = configuration.from_json(configuration.read(out).config)
     given = configuration.from_json(configuration.to_json(config))
     with given.unlocked():
+        given.train.frozen = smaller.frozen_without(given, account.dropped_layers or ())
         given.model = saved.model
-        if request.finetune_epochs:
-            configuration.set_epochs(given, request.finetune_epochs)
+        if account.request.finetune_epochs:
+            configuration.set_epochs(given, account.request.finetune_epochs)
     for path, before, now in changes(configuration.to_json(saved), configuration.to_json(given)):
         raise UserError(
             f"{out} was pruned with config.{path}={before!r}, not {now!r}: give the same, or "
@@ -335,6 +336,8 @@ def _draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> 
     x = jnp.asarray(image[None], jnp.float32) / 255
     before, after = (inspection.feature_maps(*each.pair, x) for each in (whole, net))
     for path, maps in after.items():
+        if path not in net.kept:  # a layer's second call, whose filters are those of the first
+            continue
         old = net.origin[path]
         figure = figures.maps_side_by_side(
             old,

@@ -57,9 +57,8 @@ def without(
         raise UserError("--drop_layers names every block: keep at least one")
     net, names = whole.without(paths)
     smaller = configured(config, net)
-    frozen = [_renamed(path, names) for path in config.train.frozen if not _below(path, paths)]
     with smaller.unlocked():
-        smaller.train.frozen = tuple(frozen)
+        smaller.train.frozen = frozen_without(config, paths)
     kept = {
         path: array
         for path, array in traverse_util.flatten_dict(params, sep="/").items()
@@ -68,6 +67,12 @@ def without(
     origin = {_renamed(path, names).rpartition("/")[0]: path.rpartition("/")[0] for path in kept}
     given = {_renamed(path, names): array for path, array in kept.items()}
     return smaller, *_fitted(smaller, net, given), origin
+
+
+def frozen_without(config: ml_collections.ConfigDict, paths: Collection[str]) -> tuple[str, ...]:
+    """What does not learn of a net `without` some of its blocks, by the paths that are left."""
+    _, names = train.build(config).without(paths)
+    return tuple(_renamed(path, names) for path in config.train.frozen if not _below(path, paths))
 
 
 def _below(path: str, blocks: Collection[str]) -> bool:

@@ -112,6 +112,7 @@ def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
     """Train the shape of the run in `pruned` from random weights, for as many epochs."""
     config = _with_seed(configuration.from_json(configuration.read(pruned).config), seed)
     config.model.weights = train.RANDOM
+    config.train.frozen = ()  # what is random has to learn
     settled = configuration.fields(config.model.name)  # by the run whose budget it has
     stages.run_stages(config, str(run), list(stages.STAGES), settled)
 
