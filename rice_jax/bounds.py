@@ -263,8 +263,8 @@ def _meant(value: Any, bounds: Bounds) -> str:
             return ""
         return next(filter(None, (_meant(part, bounds.each) for part in parts)), "")
     if isinstance(bounds, Whole | Real) and isinstance(value, str):
-        number = _as_written(value)
         with contextlib.suppress(ValueError):
+            number = _as_written(value)
             return f"; nearest is {number}" if bounds.allows(bounds.read(number)) else ""
     if not isinstance(bounds, Word) or not isinstance(value, str) or value in bounds.words:
         return ""

@@ -76,7 +76,7 @@ def _enlarged(config: ml_collections.ConfigDict, dataset: data.Dataset) -> list[
         return []
     return [
         f"{dataset.name}: images of {width} x {height} pixels are enlarged to {whole} x {whole}; "
-        f"--config.data.image_size={side} computes with {times:.2g} times fewer pixels"
+        f"--config.data.image_size={side} computes with {round(times, 1):,g} times fewer pixels"
     ]
 
 

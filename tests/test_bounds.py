@@ -167,6 +167,19 @@ def test_what_can_be_no_such_number_is_told_no_nearest(text):
     assert "nearest" not in str(raised.value)
 
 
+@given(st.text("0123456789_.,%kmMgB fFlLoOpPsS+-eE\u0663", max_size=9))
+def test_whatever_is_written_for_a_number_is_one_or_refused_in_a_line(text):
+    for bounds in (Whole(1, 10**18), Real(0, 1), Several(Real(-1, 1))):
+        try:
+            value = read("--n", text, bounds)
+        except UserError as error:
+            told = str(error)
+        else:
+            assert bounds.allows(value)
+            continue
+        assert told.startswith(f"--n={text}: give ")
+
+
 def test_true_is_no_number_and_one_no_switch():
     assert not Whole(0, 5).allows(True)
     assert not Real(0, 5).allows(True)

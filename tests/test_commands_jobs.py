@@ -77,7 +77,13 @@ def test_lighten_asks_for_what_is_given(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"config": saved}))
     asked = []
     monkeypatch.setattr(search, "search", lambda *call, **more: asked.append((*call, more)))
-    given = ["--out=x", "--at-least=.9", "--steps=stem,layer", "--finetune_epochs=3", "--estimate"]
+    given = [
+        "--out=x",
+        "--at-least=.9",
+        "--steps=stem,layer,stem",
+        "--finetune_epochs=3",
+        "--estimate",
+    ]
     for teacher in ("", "--config.train.teacher=zoo:micro"):
         done = commands.run("lighten", f"--workdir={tmp_path}", *given, *filter(None, [teacher]))
         assert done.returncode == 0, done.stderr

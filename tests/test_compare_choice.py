@@ -66,6 +66,7 @@ def test_of_equal_flops_the_fewer_parameters_are_chosen_then_accuracy(tmp_path):
         (900, 500, "about as many, with 2 times fewer parameters"),
         (300, 999, "3 times fewer, with about as many parameters"),
         (300, 1001, "3 times fewer, with about as many parameters"),
+        (300, 31_063_500, "3 times fewer, with 31,064 times as many parameters"),
     ],
 )
 def test_what_a_net_costs_beside_the_best_is_told_as_more_or_fewer(tmp_path, flops, params, said):
@@ -106,6 +107,21 @@ def test_latency_is_left_out_where_it_cannot_be_compared(tmp_path):
     names = [picture.name for picture in pictures(read(first, other), synthetic=False)]
     assert "latency_accuracy" not in names
     assert "flops_accuracy" in names
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.005, 0.02, 0.03, 0.3, 0.5])
+def test_what_the_margin_that_was_given_chooses_is_told_among_the_others(tmp_path, margin):
+    """'best' up to a margin of 26 points, and 'tiny' from there on."""
+    found = read(run_of(tmp_path / "a", "best", 960, 9000), run_of(tmp_path / "b", "tiny", 700, 10))
+    chosen = choice.choose(found, margin)
+    assert chosen is not None
+    text = "\n".join(recommendation(found, chosen))
+    if margin < 0.26:
+        assert "Any margin from 0 points to 5 points chooses it." in text
+    else:
+        assert "Any margin" not in text
+        assert "| 5 points | best |" in text
+        assert f"| {100 * margin:g} points | tiny |" in text
 
 
 def test_the_standard_error_of_a_test(tmp_path):

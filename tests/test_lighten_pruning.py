@@ -231,7 +231,7 @@ def test_a_pruning_that_dropped_a_frozen_layer_s_neighbour_goes_on(settings, par
     for _ in ("at first", "given again"):
         prune_run(request, frozen, parent, out)
     assert [config.train.frozen for config in done] == [("conv1",)] * 2  # once conv2
-    with pytest.raises(UserError, match="was pruned with config.train.frozen"):
+    with pytest.raises(UserError, match=r"was pruned with config\.train\.frozen="):
         prune_run(request, changed(settings, "train.frozen", ("conv1",)), parent, out)
 
 
@@ -330,7 +330,7 @@ def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(own_run, tm
 def test_layers_have_a_picture_each_but_for_those_whose_filters_no_account_tells(
     ways, own_run, tmp_path
 ):
-    """A layer's second call has none, nor kernels of other names where layers alone were dropped."""
+    """A second call has none, nor have kernels of other names where layers alone were dropped."""
     (config, run), out = own_run(CalledTwice), Run(tmp_path / "less")
     prune_run(PruneRequest(**ways, criterion="l1"), config, run, out)
     kept = out.read_json("prune.json")["kept"]

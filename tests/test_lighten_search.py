@@ -230,6 +230,35 @@ def test_a_net_that_could_not_learn_is_neither_gone_on_with_nor_chosen(plain, fa
     assert names == ["", *trained], "they are told of"
 
 
+@pytest.mark.parametrize(
+    ("candidates", "said"),
+    [(1, "At most one candidate, which learns from 9"), (2, "At most 2 candidates, which learn")],
+)
+def test_a_single_candidate_is_forecast_as_one(candidates, said):
+    assert str(Forecast(candidates, 9, 1.0, 1.0)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("others", "nearest"),
+    [
+        ([("slower", 1.2, 0.99), ("light", 0.5, 0.8)], "light with 0.8000"),
+        ([("longer", 1.0, 0.99)], ""),
+        ([("light", 0.5, 0.8), ("lightest", 0.1, 0.85)], "lightest with 0.8500"),
+        ([], ""),
+    ],
+)
+def test_what_costs_as_much_as_the_whole_net_is_neither_chosen_nor_called_nearest(others, nearest):
+    """A net of fewer FLOPs may be slower, and the whole net itself may learn longer."""
+    workshop = types.SimpleNamespace(folder=lambda name: name)
+    points = list(itertools.starmap(Point, [("", 1.0, 0.89), *others]))
+    content = types.SimpleNamespace(request=SearchRequest(at_least=0.9))
+    with pytest.raises(UserError) as raised:
+        outcome.finish(workshop, content, points, 0.9)
+    told = str(raised.value).partition(";")[0].partition(": nearest is ")
+    assert told[0] == "nothing lighter has 0.9000 of the augmented validation images right"
+    assert told[2] == nearest
+
+
 @pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])
 def test_a_stopped_search_ends_as_if_it_never_had_been(plain, asked):
     run, trained, (_, content, points, floor) = plain(rounds=4, **asked)

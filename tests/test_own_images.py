@@ -184,10 +184,11 @@ def advised(name, size=(250, 250), images=60_000, given=(), **fields):
     return said
 
 
-def test_images_that_are_enlarged_are_told_with_what_they_cost():
-    assert advised("final", (84, 112)) == [
-        "photographs: images of 112 x 84 pixels are enlarged to 224 x 224; "
-        "--config.data.image_size=112 computes with 4 times fewer pixels"
+@pytest.mark.parametrize(("side", "times"), [(112, "4"), (28, "64"), (16, "196")])
+def test_images_that_are_enlarged_are_told_with_what_they_cost(side, times):
+    assert advised("vgg_custom" if side > 16 else "cnn_light", (side // 2, side)) == [
+        f"photographs: images of {side} x {side // 2} pixels are enlarged to 224 x 224; "
+        f"--config.data.image_size={side} computes with {times} times fewer pixels"
     ]
 
 

@@ -58,3 +58,26 @@ NAN = math.nan
 )
 def test_numbers_as_a_person_reads_them(text, expected):
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(0, "0 nets"), (1, "1 net"), (2, "2 nets"), (17_301, "17,301 nets"), (None, "— nets")],
+)
+def test_one_is_told_without_an_s(number, told):
+    assert numbers.counted(number, "net") == told
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (3, "3"),
+        (3.14159, "3.14"),
+        (1.0004, "1"),
+        (0.99961, "1"),
+        (999.4, "999"),
+        (31063.5, "31,064"),
+    ],
+)
+def test_how_many_times_as_much_has_no_exponent(ratio, told):
+    assert numbers.times(ratio) == told

@@ -14,6 +14,12 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "not proven for others." in text
 
 
+def test_a_single_change_is_told_as_one(tmp_path):
+    certificate = PRUNED["certificate"] | {"changed_predictions": 1}
+    text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
+    assert "and 1 prediction changes. This holds" in text
+
+
 def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
     certificate = PRUNED["certificate"] | {"departure": "sqrt in my_own_conv takes 8, 7"}
     text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))

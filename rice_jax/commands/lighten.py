@@ -119,7 +119,8 @@ def lighten(
         from rice_jax.records import SearchRequest
         from rice_jax.run import Run
 
-        request = SearchRequest(**asked, epochs=finetune_epochs)
+        each_once = tuple(dict.fromkeys(asked.pop("steps")))
+        request = SearchRequest(**asked, steps=each_once, epochs=finetune_epochs)
         search(request, chosen, parent, Run(out), said, estimate_only=estimate)
 
     return job

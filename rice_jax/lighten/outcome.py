@@ -37,9 +37,10 @@ def finish(
     Raises:
         UserError: nothing lighter has it; the candidates stay.
     """
-    whole, *lighter = points
+    whole, *others = points
+    lighter = [point for point in others if point.cost < whole.cost]  # measured ones may not be
     chosen = weighing.lightest(lighter, floor)
-    if chosen is None or chosen.cost >= whole.cost:
+    if chosen is None:
         raise UserError(_nothing(workshop, lighter, content.request, floor))
     on, least = weighing.front(points), floor - content.request.slack
     names = [point.name for point in on]

@@ -17,7 +17,7 @@ from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.records import PruneFile, PruneRequest
-from rice_jax.report import figures
+from rice_jax.report import figures, numbers
 from rice_jax.run import Run
 from rice_jax.train.origin import changes
 from rice_jax.train.prepared import Images
@@ -353,6 +353,7 @@ def _draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> 
 def _tell(account: PruneFile) -> None:
     before, after, certificate = account.before, account.after, account.certificate
     assert certificate is not None
+    changed = certificate.changed_predictions
     for name, label in (
         ("study", "FLOPs (study)"),
         ("params", "parameters"),
@@ -373,7 +374,7 @@ def _tell(account: PruneFile) -> None:
     print(
         f"logits differ by {certificate.max_abs_logit_difference:.2e} at most "
         f"({certificate.max_relative_logit_difference:.1e} of the largest logit) on "
-        f"{certificate.images:,} images, {certificate.changed_predictions:,} predictions "
-        f"change; this holds {claim}",
+        f"{numbers.counted(certificate.images, 'image')}, {numbers.counted(changed, 'prediction')} "
+        f"{'changes' if changed == 1 else 'change'}; this holds {claim}",
         flush=True,
     )

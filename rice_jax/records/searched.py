@@ -136,8 +136,12 @@ class Forecast:
     """Of one candidate."""
 
     def __str__(self) -> str:
+        one = self.candidates == 1
+        most = (
+            "one candidate, which learns" if one else f"{self.candidates} candidates, which learn"
+        )
         return (
-            f"At most {self.candidates} candidates, which learn from {self.images:,} images in "
+            f"At most {most} from {self.images:,} images in "
             f"all: about {self.minutes:.0f} min, at {self.images_per_second:.0f} images/s for the "
             "whole net and more for lighter ones. Ctrl-C stops; the same command goes on."
         )

@@ -46,6 +46,11 @@ def count(number: float | None) -> str:
     return f"{number:,.0f}" if number is not None and present(number) else MISSING
 
 
+def counted(number: float | None, noun: str) -> str:
+    """'1 net' and '17,301 nets'."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def decimal(number: float | None, digits: int = 4) -> str:
     """A plain number with `digits` decimals: 0.00002 as '< 0.0001', -0.00002 as '0.0000'."""
     if number is None or not present(number):
@@ -66,6 +71,11 @@ def short(number: float | None, digits: int = 4) -> str:
         if abs(number) >= scale * (1 - 0.5 * 10**-digits):
             return f"{_significant(number / scale, digits)} {prefix}"
     return _significant(number, digits)
+
+
+def times(ratio: float, digits: int = 3) -> str:
+    """How many times as much: 3.14159 as '3.14', 31063.5 as '31,064'."""
+    return count(ratio) if ratio >= 1000 else _significant(ratio, digits)
 
 
 def quantity(number: float | None, unit: str, digits: int = 4) -> str:

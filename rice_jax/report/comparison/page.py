@@ -110,7 +110,8 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
             f"{100 * error:.2g} points or so (one binomial standard error of the best net): "
             "smaller differences may be chance."
         )
-    others = [(margin, choosing.choose(nets, margin)) for margin in choosing.MARGINS]
+    margins = sorted({*choosing.MARGINS, choice.margin})
+    others = [(margin, choosing.choose(nets, margin)) for margin in margins]
     rows = [
         (
             _points(margin),
@@ -122,13 +123,11 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
         if other is not None
     ]
     if len({row[1:] for row in rows}) == 1:
-        margins = [
-            f"Any margin from {_points(others[0][0])} to {_points(others[-1][0])} chooses it."
-        ]
+        told = [f"Any margin from {_points(margins[0])} to {_points(margins[-1])} chooses it."]
     else:
         header = ("margin below the best", "net", "augmented accuracy", "FLOPs (`study`)")
-        margins = ["What other margins choose:", markdown.table(header, rows, left=2)]
-    return [*paragraphs, *margins, *(["Not weighed:", lacking] if lacking else [])]
+        told = ["What other margins choose:", markdown.table(header, rows, left=2)]
+    return [*paragraphs, *told, *(["Not weighed:", lacking] if lacking else [])]
 
 
 def unweighed(nets: Sequence[NetRuns]) -> list[tuple[str, str, str]]:
@@ -188,7 +187,7 @@ def _beside(best: NetRuns, net: NetRuns, measure: str) -> str:
     theirs, own = best.mean(measure), net.mean(measure)
     if not theirs or not own:
         return numbers.MISSING
-    fewer, more = f"{theirs / own:.3g}", f"{own / theirs:.3g}"
+    fewer, more = numbers.times(theirs / own), numbers.times(own / theirs)
     if fewer == more or "1" in (fewer, more):
         return "about as many"
     return f"{fewer} times fewer" if own < theirs else f"{more} times as many"

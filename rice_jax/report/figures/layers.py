@@ -136,7 +136,8 @@ def dead_filters(
     if len(shown) > _DEAD_ROWS:
         deadest = sorted(shown, key=lambda layer: _counts(layer)[fates.ALIVE] - layer.filters)
         shown = [layer for layer in shown if layer in deadest[:_DEAD_ROWS]]
-        note = f"{len(layers) - len(shown)} layers with fewer dead filters left out"
+        left_out = numbers.counted(len(layers) - len(shown), "layer")
+        note = f"{left_out} with fewer dead filters left out"
     counts = [_counts(layer) for layer in shown]
     met = sum(any(row[name] for row in counts) for name in _LOOKS)
     figure = style.canvas(

@@ -48,7 +48,9 @@ def searched(
     drawn = [(i, c) for i, c in enumerate(candidates) if c.accuracy >= lowest]
     below = len(candidates) - len(drawn)
     lie = "lies" if below == 1 else "lie"
-    note = f"{len(candidates) - 1} nets tried" + (f"; {below} {lie} below" if below else "")
+    note = f"{numbers.counted(len(candidates) - 1, 'net')} tried" + (
+        f"; {below} {lie} below" if below else ""
+    )
     rows = 2 if studied else 1
     figure = style.canvas(style.WIDTH, 4.4, title, note, legend_rows=rows, synthetic=synthetic)
     axes = figure.subplots()

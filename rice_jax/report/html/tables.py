@@ -113,4 +113,7 @@ def _fated(layer: LayerFilters, each: Sequence[str]) -> dict[str, Any]:
 
 
 def _left_out(number: int) -> str:
-    return f"{number:,} more layers are in the run's JSON." if number > 0 else ""
+    if number <= 0:
+        return ""
+    be = "is" if number == 1 else "are"
+    return f"{numbers.counted(number, 'more layer')} {be} in the run's JSON."

@@ -156,7 +156,7 @@ def dead_filters(run: Run, record: Record) -> Section:
     images = numbers.count(record.dead_filters.images)
     parts: Section = [
         "## Dead filters",
-        f"Of {numbers.count(filters)} filters {_are(clean)} zero on every pixel of "
+        f"Of {numbers.counted(filters, 'filter')} {_are(clean)} zero on every pixel of "
         f"all {images} clean images and {numbers.count(augmented)} on the augmented ones; "
         f"{_are(proven)} proven to be zero for every image there can be. "
         "Removing a dead filter changes no answer on these images, removing a proven one changes "
@@ -202,10 +202,11 @@ def _deadest(layers: Sequence[LayerFilters]) -> list[str]:
     if rows:
         header = ("layer", "filters", "clean", "augmented", "proven", "which, on clean images")
         parts.append(markdown.table(header, rows))
-    if len(shown) < len(affected):
+    if left_out := len(affected) - len(shown):
+        have = "has" if left_out == 1 else "have"
         parts.append(
-            f"{len(affected) - len(shown)} more layers have fewer; all are in "
-            "[dead_filters.json](dead_filters.json)."
+            f"{numbers.counted(left_out, 'more layer')} {have} as many "
+            "or fewer; all are in [dead_filters.json](dead_filters.json)."
         )
     return parts
 

@@ -46,8 +46,9 @@ def _opening(told: LightenFile, candidates: Candidates) -> str:
         f"Made out of {markdown.code(told.request.parent)}, which has "
         f"{numbers.percent(whole.accuracy)} of {told.images.validation:,} augmented "
         f"validation images right. Wanted were {numbers.percent(told.floor)} or more; of "
-        f"{len(candidates) - 1} nets tried, each trained on {told.images.train:,} images an "
-        f"epoch, this is the one with the least {_UNITS[measure]} that has them: "
+        f"{numbers.counted(len(candidates) - 1, 'net')} tried, trained on "
+        f"{told.images.train:,} images an epoch, this is the one with the least "
+        f"{_UNITS[measure]} that has them: "
         f"{numbers.percent(chosen.accuracy)} with {numbers.percent(left, 1)} of the cost."
     )
 

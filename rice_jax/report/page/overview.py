@@ -59,8 +59,8 @@ def _net(record: Record) -> str:
     convolutions = sum(1 for layer in record.profile.layers if layer.filters)
     size = " x ".join(str(side) for side in record.profile.input_shape[1:])
     return (
-        f"A net of {_plural(convolutions, 'convolution')} with "
-        f"{_plural(totals.filters or 0, 'filter')} and {numbers.count(totals.params)} "
+        f"A net of {numbers.counted(convolutions, 'convolution')} with "
+        f"{numbers.counted(totals.filters or 0, 'filter')} and {numbers.count(totals.params)} "
         f"parameters, for images of {size}. One image takes it "
         f"{'' if record.flops_complete else 'at least '}"
         f"{numbers.quantity(totals.flops.study, 'FLOPs')}."
@@ -71,11 +71,11 @@ def _learned(record: Record, summary: SummaryFile) -> str:
     if not record.history:
         return ""
     images = record.data.images if record.data else {}
-    text = f"It learned for {_plural(summary.epochs, 'epoch')}"
+    text = f"It learned for {numbers.counted(summary.epochs, 'epoch')}"
     if "train" in images:
         some = record.recipe.get("images") or images["train"]
         drawn = f"{numbers.count(some)} each of " if some < images["train"] else ""
-        text += f" from {drawn}{_plural(images['train'], 'image')}"
+        text += f" from {drawn}{numbers.counted(images['train'], 'image')}"
     best = summary.best_epoch
     return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
 
@@ -95,10 +95,6 @@ def _tested(record: Record) -> str:
     """What to call the images that it was evaluated on."""
     folder = record.tested_elsewhere
     return f"images of {markdown.code(folder)}" if folder else "test images"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{numbers.count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def headline(record: Record, summary: SummaryFile) -> Section:
@@ -278,8 +274,8 @@ def _sized(record: Record) -> str:
 def _skipped(skipped: int) -> str:
     if not skipped:
         return ""
-    return f" {_plural(skipped, 'file')} could not be used and {'was' if skipped == 1 else 'were'}\
- left out."
+    were = "was" if skipped == 1 else "were"
+    return f" {numbers.counted(skipped, 'file')} could not be used and {were} left out."
 
 
 def _copies(copies: Copies | None) -> str:

@@ -87,17 +87,18 @@ def _certificate(certificate: CertificateTold | None) -> str:
     )
     if certificate.departure:
         where += f", for {markdown.escape(certificate.departure)}"
-    most, relative = (
+    most, relative, changed = (
         certificate.max_abs_logit_difference,
         certificate.max_relative_logit_difference,
+        certificate.changed_predictions,
     )
     known = numbers.present(relative)
     share = f" ({numbers.at_most(relative, 1)} of the largest logit)" if known else ""
     return (
-        f"On {numbers.count(certificate.images)} images no logit of the net before training "
+        f"On {numbers.counted(certificate.images, 'image')} no logit of the net before training "
         f"went on differs by more than {numbers.at_most(most, 2)}{share} from "
-        f"the whole net's, and {numbers.count(certificate.changed_predictions)} predictions "
-        f"change. This holds {where}."
+        f"the whole net's, and {numbers.counted(changed, 'prediction')} "
+        f"{'changes' if changed == 1 else 'change'}. This holds {where}."
     )
 
 
