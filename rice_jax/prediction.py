@@ -246,7 +246,10 @@ class _Json:
             content["class"] = self._classes[best]
             content["probability"] = values[best]
             content["probabilities"] = dict(zip(self._classes, values, strict=True))
-        print(dumps(content, ensure_ascii=self._escaped, allow_nan=False), flush=True)
+        # Nor is a name that is no UTF-8 as it is, where Python would write its bytes.
+        of_bytes = any("\ud800" <= letter <= "\udfff" for letter in prediction.image)
+        escaped = self._escaped or of_bytes
+        print(dumps(content, ensure_ascii=escaped, allow_nan=False), flush=True)
 
 
 _ABOUT = ("image", "class", "probability")

@@ -146,6 +146,7 @@ MISTAKES = [
     ("evaluate x.onnx", "'x.onnx' is not understood"),
     ("evaluate --artifact=x.onnx --config.data.image_size=8", "there is no such field here"),
     ("reproduce --imagenet=nothing.h5", "--imagenet=nothing.h5: there is no such file"),
+    ("reproduce --imagenet=broken.py --nets=final", "--imagenet changes nothing without vgg16"),
     ("reproduce --nets=final,finel", "nearest is final"),
     ("reproduce --config.model.dense=2", "--config.model.dense=2: there is no such field"),
     ("reproduce --config.train.epochs=0", "epochs=0: give a whole number"),

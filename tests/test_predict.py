@@ -128,12 +128,18 @@ ODD = ("error", "image", "class", "probability", "né \U0001f33e\n", 'a,"b"')
 def answered(run, monkeypatch):
     """Prints what a net of odd classes, whose last is all but sure, says of an image: the bytes."""
 
-    def answer(form, encoding, probabilities=(0.0, 2e-9, 0.0, 0.0, 0.0, 0.9999)):
+    def answer(
+        form,
+        encoding,
+        probabilities=(0.0, 2e-9, 0.0, 0.0, 0.0, 0.9999),
+        image="é.png",
+        errors="backslashreplace",
+    ):
         net = dataclasses.replace(train.load(run), classes=ODD)
-        said = predicting.Prediction("é.png", np.array(probabilities, np.float32))
+        said = predicting.Prediction(image, np.array(probabilities, np.float32))
         monkeypatch.setattr(train, "load", lambda run: net)
         monkeypatch.setattr(predicting, "predict", lambda *args, **kwargs: iter([said]))
-        file = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="")
+        file = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline="")
         monkeypatch.setattr(predicting.sys, "stdout", file)
         predicting.answer(run, ["é.png"], [], form=form)
         file.flush()
@@ -150,6 +156,13 @@ def test_json_is_json_in_whatever_encoding(answered, encoding):
     assert tuple(told["probabilities"]) == ODD
     assert ("é" in line) == (encoding == "utf-8")
     assert told["probabilities"]["image"] == pytest.approx(2e-9)  # small, not nothing
+
+
+@pytest.mark.parametrize("errors", ["backslashreplace", "surrogateescape"])
+def test_json_of_a_name_that_is_no_utf_8_is_json(answered, errors):
+    """In the C locale Python writes such bytes as they came, which no reader of JSON takes."""
+    image = os.fsdecode(b"\xff.png")
+    assert json.loads(answered("json", "utf-8", image=image, errors=errors))["image"] == image
 
 
 def test_columns_of_csv_have_names_of_their_own(answered):

@@ -248,7 +248,21 @@ def test_maps_of_another_rank_are_refused():
     ],
 )
 def test_a_layers_picture_has_a_plain_file_name(path, file):
+    """As a link in Markdown takes it: no space, bracket or '#'."""
     assert figures.feature_maps_file(path) == file
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("inception3a/branch2/reduce", "pruned_maps/inception3a.branch2.reduce.png"),
+        ("blocks/first conv (a)", "pruned_maps/blocks.first_conv__a_.png"),
+        ("conv1#2", "pruned_maps/conv1-2.png"),
+        ("", "pruned_maps/root.png"),
+    ],
+)
+def test_a_pruned_layers_picture_has_a_plain_file_name(path, file):
+    assert figures.side_by_side_file(path) == file
 
 
 def test_no_two_layers_share_a_picture():

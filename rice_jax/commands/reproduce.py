@@ -48,6 +48,8 @@ def reproduce(
     imagenet = imagenet and os.path.expanduser(imagenet)
     if imagenet and not os.path.isfile(imagenet):
         raise UserError(f"--imagenet={imagenet}: there is no such file")
+    if imagenet and nets and not any(known.get(name).needs_weights for name in nets):
+        raise UserError("--imagenet changes nothing without vgg16 or vgg_light among the --nets")
     config, given = settings.for_all_nets(fields)
 
     def job() -> None:

@@ -4,14 +4,13 @@ from rice_jax.report.figures.benchmark import speeds
 from rice_jax.report.figures.growth import growth
 from rice_jax.report.figures.layers import dead_filters, flops
 from rice_jax.report.figures.lightening import SEARCHED, searched
-from rice_jax.report.figures.names import feature_maps_file, feature_maps_files
-from rice_jax.report.figures.pictures import classes, feature_maps, saliency
-from rice_jax.report.figures.pruning import (
-    budgets,
-    filters_left,
-    maps_side_by_side,
+from rice_jax.report.figures.names import (
+    feature_maps_file,
+    feature_maps_files,
     side_by_side_file,
 )
+from rice_jax.report.figures.pictures import classes, feature_maps, saliency
+from rice_jax.report.figures.pruning import budgets, filters_left, maps_side_by_side
 from rice_jax.report.figures.roofline import roofline
 from rice_jax.report.figures.training import confusion_matrix, curves
 from rice_jax.report.style import png, svg

@@ -11,8 +11,16 @@ def feature_maps_file(path: str) -> str:
     '/' and whatever a file name or a link had better not hold become '_'; '#', which counts the
     kernels of a layer, becomes '-'; the root module is 'root'.
     """
-    name = re.sub(r"[^\w.@-]", "_", path.replace("#", "-")) or "root"
-    return f"feature_maps/{name}.png"
+    return f"feature_maps/{_plain(path)}.png"
+
+
+def side_by_side_file(path: str) -> str:
+    """Name of a layer's `maps_side_by_side` in the run's folder, likewise; '/' becomes '.'."""
+    return f"pruned_maps/{_plain(path.replace('/', '.'))}.png"
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"[^\w.@-]", "_", path.replace("#", "-")) or "root"
 
 
 def feature_maps_files(paths: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:

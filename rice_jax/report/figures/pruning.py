@@ -103,11 +103,6 @@ def _common_scale(maps: Sequence[np.ndarray]) -> PowerNorm:
     return PowerNorm(0.5 if low >= 0 else 1.0, vmin=low, vmax=high if high > low else low + 1)
 
 
-def side_by_side_file(path: str) -> str:
-    """Name of a layer's `maps_side_by_side` in the run's folder."""
-    return f"pruned_maps/{path.replace('/', '.')}.png"
-
-
 @style.styled
 def budgets(
     rows: Sequence[Suggestion],
