@@ -78,6 +78,13 @@ def test_as_many_images_below_as_the_margin_says_are_within_it_and_one_more_is_n
         assert weighing.to_train([short], floor, floor - 1 / images) == [short]
 
 
+@pytest.mark.parametrize(
+    ("own", "within", "wanted"), [(0.2, 0.5, 0.0), (0.5, 0.5, 0.0), (0.75, 0.5, 0.25)]
+)
+def test_no_less_than_no_image_is_wanted(own, within, wanted):
+    assert SearchRequest(within=within).floor(own) == wanted
+
+
 class Workshop:
     """Nets that are a cost and an accuracy; their folders, and what was done to them."""
 

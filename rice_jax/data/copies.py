@@ -72,5 +72,5 @@ def tell(copies: Copies, where: str) -> None:
         return
     named = [" and ".join(pair) for pair in copies.pairs[:_SHOWN]]
     more = len(copies.pairs) - len(named)
-    rest = [f"{more} more pairs in config.json"] if more else []
+    rest = [f"{more} more {'pair' if more == 1 else 'pairs'} in config.json"] if more else []
     print(f"{where}: {said} ({'; '.join(named + rest)})", file=sys.stderr)

@@ -50,7 +50,7 @@ class SearchRequest:
 
     def floor(self, own: float) -> float:
         """The accuracy that is wanted, where the run itself has `own`."""
-        return own - self.within if self.at_least is None else self.at_least
+        return max(own - self.within, 0.0) if self.at_least is None else self.at_least
 
     def candidates(self) -> list[int]:
         """How many candidates there may be in each round."""
