@@ -329,18 +329,30 @@ def test_half_precision_nets_are_exported_in_float32():
     assert_equal(quick_jit(exported.call)(images(3)), logits("final"))
 
 
-class OddPool(nn.Module):
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        return nn.max_pool(x, (2, 2), (1, 1), ((2, 0), (0, 0)))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1),  # the 0 comes first, as an array
+        lambda x: x + jnp.maximum(jnp.zeros(4), x),
+        lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
+        lambda x: nn.max_pool(x - 9, (2, 3), (1, 2), ((1, 0), (0, 2))),
+        lambda x: nn.max_pool(x - 9, (9, 4), (3, 2), ((8, 8), (3, 3))),
+    ],
+)
+def test_onnx_of_operations_that_no_net_of_ours_has(operation, onnxruntime):
+    module, params = around(operation)
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(export.to_onnx(module, params, 8))
+    (logits,) = session.run(None, {"images": x})
+    assert_equal(logits, np.asarray(module.apply({"params": params}, x)))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_pool_that_onnx_cannot_say(onnxruntime):
-    with pytest.raises(UserError, match="has no ONNX form"):
-        export.to_onnx(OddPool(), {}, IMAGE)
+    module, params = around(lambda x: nn.max_pool(x, (2, 2), (1, 1), ((2, 0), (0, 0))))
+    with pytest.raises(UserError, match=r"^strange: a max pool padded by .* has no ONNX form"):
+        export.to_onnx(module, params, 8)
 
 
 def test_onnx_without_its_packages(monkeypatch):

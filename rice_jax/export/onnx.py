@@ -149,7 +149,19 @@ def _stand_in(equation: Equation) -> Any:
         return _MaxPool(equation)
     if spreading.is_transposed(equation):
         return spreading.ZerosBetween(equation)
-    return _Relu() if equation.name == "relu" else equation.primitive
+    if equation.name == "relu":
+        return _stand_in_of_relu(equation)
+    return equation.primitive
+
+
+def _stand_in_of_relu(equation: Equation) -> Any:
+    """ONNX's Relu of the operand that is not 0; the primitive where shapes do not tell which."""
+    whole = [
+        place
+        for place, value in enumerate(equation.inputs)
+        if value.constant is None and value.shape == equation.outputs[0].shape
+    ]
+    return _Relu(whole[0]) if len(whole) == 1 else equation.primitive
 
 
 def _is_max_pool(equation: Equation) -> bool:
@@ -161,8 +173,11 @@ class _Relu:
 
     multiple_results = False
 
+    def __init__(self, place: int) -> None:
+        self._place = place
+
     def bind(self, *operands: Any, **_: Any) -> jax.Array:
-        return nn.relu(next(each for each in operands if isinstance(each, jax.Array)))
+        return nn.relu(operands[self._place])
 
 
 class _MaxPool:
@@ -173,6 +188,7 @@ class _MaxPool:
 
     def __init__(self, equation: Equation) -> None:
         self._padding = _padding_name(equation)
+        self._pads = tuple(equation.params["padding"])
 
     def bind(
         self,
@@ -182,16 +198,28 @@ class _MaxPool:
         window_strides: Sequence[int],
         **_: Any,
     ) -> jax.Array:
+        if self._padding is None:
+            x = _repeated(x, self._pads)
         return nn.max_pool(
             x,
             window_shape=tuple(window_dimensions[1:3]),
             strides=tuple(window_strides[1:3]),
-            padding=self._padding,
+            padding=self._padding or "VALID",
         )
 
 
-def _padding_name(equation: Equation) -> str:
-    """'VALID' or 'SAME', whichever the paddings of a max pool are."""
+def _repeated(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """The maps with their edges repeated: each window that reaches out has those in it anyway."""
+    for axis, (before, after) in enumerate(pads):
+        if before or after:
+            first = lax.slice_in_dim(x, 0, 1, axis=axis)
+            last = lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
+            x = jnp.concatenate([first] * before + [x] + [last] * after, axis)
+    return x
+
+
+def _padding_name(equation: Equation) -> str | None:
+    """'VALID' or 'SAME', whichever the paddings of a max pool are; None for any other."""
     params = equation.params
     if {*params["base_dilation"], *params["window_dilation"]} != {1}:
         raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
@@ -204,4 +232,9 @@ def _padding_name(equation: Equation) -> str:
         )
         if [tuple(pad) for pad in params["padding"][1:3]] == [tuple(pad) for pad in pads]:
             return name
-    raise UserError(f"{equation.layer}: a max pool padded by {params['padding']} has no ONNX form")
+    pads = zip(params["padding"], params["window_dimensions"], strict=True)
+    if any(not 0 <= each < size for pad, size in pads for each in pad):
+        raise UserError(
+            f"{equation.layer}: a max pool padded by {params['padding']} has no ONNX form"
+        )
+    return None
