@@ -94,12 +94,19 @@ class Own(Traced, Narrowed):
 
     @nn.nowrap
     def _normalise(
-        self, layer: nn.BatchNorm, x: jax.Array, use_running_average: bool | None = None
+        self,
+        layer: nn.BatchNorm,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Any = None,
     ) -> jax.Array:
         running = nn.merge_param(
             "use_running_average", layer.use_running_average, use_running_average
         )
         path = "/".join(layer.path[len(self.path) :])
+        if mask is not None:
+            raise UserError(f"{path}: a batch norm is trained without mask=")
         if path not in self.folded:
             running = bool(running) or path in self.still
             return normalised(layer, x, running=running, rows=self.rows)
