@@ -182,13 +182,25 @@ class _Relu:
 
 class _MaxPool:
     """Stands in for XLA's windowed maximum, which jax2onnx would turn into a 4-dimensional pool
-    that onnxruntime refuses; of `nn.max_pool` it makes the usual one."""
+    that onnxruntime refuses; of `nn.max_pool` it makes the usual one, along the axes 1 and 2."""
 
     multiple_results = False
 
     def __init__(self, equation: Equation) -> None:
-        self._padding = _padding_name(equation)
-        self._pads = tuple(equation.params["padding"])
+        params = equation.params
+        if {*params["base_dilation"], *params["window_dilation"]} != {1}:
+            raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
+        windows = zip(
+            params["window_dimensions"], params["window_strides"], params["padding"], strict=True
+        )
+        pooled = [axis for axis, each in enumerate(windows) if each != (1, 1, (0, 0))]
+        if 0 in pooled or len(pooled) > 2:
+            raise UserError(f"{equation.layer}: a max pool along {pooled} has no ONNX form")
+        rest = [axis for axis in (1, 2, 3) if axis not in pooled]
+        first, second = self._axes = sorted([*pooled, *rest][:2])
+        self._order = (0, first, second, 6 - first - second)
+        self._padding = _padding_name(equation, self._axes)
+        self._pads = tuple(params["padding"])
 
     def bind(
         self,
@@ -200,12 +212,17 @@ class _MaxPool:
     ) -> jax.Array:
         if self._padding is None:
             x = _repeated(x, self._pads)
-        return nn.max_pool(
-            x,
-            window_shape=tuple(window_dimensions[1:3]),
-            strides=tuple(window_strides[1:3]),
+        pooled = nn.max_pool(
+            _transposed(x, self._order),
+            window_shape=tuple(window_dimensions[axis] for axis in self._axes),
+            strides=tuple(window_strides[axis] for axis in self._axes),
             padding=self._padding or "VALID",
         )
+        return _transposed(pooled, [self._order.index(axis) for axis in range(4)])
+
+
+def _transposed(x: jax.Array, order: Sequence[int]) -> jax.Array:
+    return x if [*order] == [0, 1, 2, 3] else x.transpose(order)
 
 
 def _repeated(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
@@ -218,23 +235,16 @@ def _repeated(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     return x
 
 
-def _padding_name(equation: Equation) -> str | None:
+def _padding_name(equation: Equation, axes: Sequence[int]) -> str | None:
     """'VALID' or 'SAME', whichever the paddings of a max pool are; None for any other."""
-    params = equation.params
-    if {*params["base_dilation"], *params["window_dilation"]} != {1}:
-        raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
+    windows, strides, pads = (
+        [equation.params[name][axis] for axis in axes]
+        for name in ("window_dimensions", "window_strides", "padding")
+    )
+    shape = [equation.inputs[0].shape[axis] for axis in axes]
     for name in ("VALID", "SAME"):
-        pads = lax.padtype_to_pads(
-            equation.inputs[0].shape[1:3],
-            params["window_dimensions"][1:3],
-            params["window_strides"][1:3],
-            name,
-        )
-        if [tuple(pad) for pad in params["padding"][1:3]] == [tuple(pad) for pad in pads]:
+        if pads == [tuple(pad) for pad in lax.padtype_to_pads(shape, windows, strides, name)]:
             return name
-    pads = zip(params["padding"], params["window_dimensions"], strict=True)
-    if any(not 0 <= each < size for pad, size in pads for each in pad):
-        raise UserError(
-            f"{equation.layer}: a max pool padded by {params['padding']} has no ONNX form"
-        )
+    if any(not 0 <= each < size for pad, size in zip(pads, windows, strict=True) for each in pad):
+        raise UserError(f"{equation.layer}: a max pool padded by {pads} has no ONNX form")
     return None
