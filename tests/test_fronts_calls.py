@@ -320,6 +320,12 @@ def test_a_net_given_otherwise_is_told_in_a_line(name):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("net", [(LINEN, VARIABLES), (NNX,)], ids=["linen", "nnx"])
+def test_with_its_variables_there_what_is_missing_is_named(net):
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'classes'"):
+        inspection.saliency(*net, IMAGES)
+
+
 DOCS = MarkdownIt().parse((Path(__file__).parents[1] / "docs" / "any_net.md").read_text())
 SNIPPETS = [token.content for token in DOCS if token.type == "fence"]
 PRINTED = ["(8, 32, 32, 16)", "(3, 3, 3, 14) (14, 3) (8, 3)"]

@@ -112,7 +112,8 @@ def takes_variables(function: Callable[Concatenate[Any, Any, P], R]) -> OfVariab
                 raise _too_many(front(module))
             net, variables = opened(module)
         else:
-            _check_number(signature, module, len(args), kwargs)
+            if not (isinstance(module, nn.Module) and args and _are_variables(args[0])):
+                _check_number(signature, module, len(args), kwargs)
             net, variables = opened(module, args[0])
             args = args[1:]
         return function(net, variables, *args, **kwargs)
