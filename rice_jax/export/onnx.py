@@ -165,7 +165,7 @@ def _stand_in_of_relu(equation: Equation) -> Any:
 
 
 def _is_max_pool(equation: Equation) -> bool:
-    return equation.name == "reduce_window_max" and len(equation.inputs[0].shape) == 4
+    return equation.name == "reduce_window_max" and len(equation.inputs[0].shape) > 2
 
 
 class _Relu:
@@ -181,8 +181,8 @@ class _Relu:
 
 
 class _MaxPool:
-    """Stands in for XLA's windowed maximum, which jax2onnx would turn into a 4-dimensional pool
-    that onnxruntime refuses; of `nn.max_pool` it makes the usual one, along the axes 1 and 2."""
+    """Stands in for XLA's windowed maximum, which jax2onnx would turn into a pool of all axes that
+    onnxruntime refuses; of `nn.max_pool` it makes the usual one, of all but the first and last."""
 
     multiple_results = False
 
@@ -194,11 +194,13 @@ class _MaxPool:
             params["window_dimensions"], params["window_strides"], params["padding"], strict=True
         )
         pooled = [axis for axis, each in enumerate(windows) if each != (1, 1, (0, 0))]
-        if 0 in pooled or len(pooled) > 2:
+        rank = len(equation.inputs[0].shape)
+        if 0 in pooled or len(pooled) > rank - 2:
             raise UserError(f"{equation.layer}: a max pool along {pooled} has no ONNX form")
-        rest = [axis for axis in (1, 2, 3) if axis not in pooled]
-        first, second = self._axes = sorted([*pooled, *rest][:2])
-        self._order = (0, first, second, 6 - first - second)
+        rest = [axis for axis in range(1, rank) if axis not in pooled]
+        in_order = [*pooled, *rest]
+        self._axes = sorted(in_order[:-1])
+        self._order = [0, *self._axes, in_order[-1]]
         self._padding = _padding_name(equation, self._axes)
         self._pads = tuple(params["padding"])
 
@@ -218,11 +220,11 @@ class _MaxPool:
             strides=tuple(window_strides[axis] for axis in self._axes),
             padding=self._padding or "VALID",
         )
-        return _transposed(pooled, [self._order.index(axis) for axis in range(4)])
+        return _transposed(pooled, [self._order.index(axis) for axis in range(x.ndim)])
 
 
 def _transposed(x: jax.Array, order: Sequence[int]) -> jax.Array:
-    return x if [*order] == [0, 1, 2, 3] else x.transpose(order)
+    return x if [*order] == [*range(x.ndim)] else x.transpose(order)
 
 
 def _repeated(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
