@@ -5,9 +5,10 @@ operations that differ by platform. So it is not given the module but the module
 a flat list of XLA's operations (`rice_jax.graph.trace`), played back one by one.
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,17 @@ from rice_jax.export.lacking import lacking
 from rice_jax.graph.trace import Equation, Trace, trace
 
 
+@contextlib.contextmanager
+def _cumsum_kept() -> Iterator[None]:
+    """jax2onnx leaves a cumsum of its own in jax.numpy, which takes the axis by its name alone."""
+    kept = jnp.cumsum
+    try:
+        yield
+    finally:
+        jnp.cumsum = kept
+
+
+@_cumsum_kept()
 def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
     """Serialise the net with its weights as an ONNX model, for a batch of any size.
 
