@@ -70,7 +70,12 @@ def tell(copies: Copies, where: str) -> None:
     """Say it on standard error, and which some of them are."""
     if not (said := told(copies)):
         return
-    named = [" and ".join(pair) for pair in copies.pairs[:_SHOWN]]
-    more = len(copies.pairs) - len(named)
-    rest = [f"{more} more {'pair' if more == 1 else 'pairs'} in config.json"] if more else []
-    print(f"{where}: {said} ({'; '.join(named + rest)})", file=sys.stderr)
+    print(f"{where}: {said} ({named(copies.pairs, ' in config.json')})", file=sys.stderr)
+
+
+def named(pairs: Sequence[tuple[str, str]], where: str = "") -> str:
+    """The first pairs of names, and how many more there are, and `where`."""
+    shown = [" and ".join(pair) for pair in pairs[:_SHOWN]]
+    more = len(pairs) - len(shown)
+    rest = [f"{more:,} more {'pair' if more == 1 else 'pairs'}{where}"] if more else []
+    return "; ".join(shown + rest)

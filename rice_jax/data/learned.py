@@ -3,11 +3,9 @@
 import sys
 from collections.abc import Iterator
 
-from rice_jax.data.copies import digest
+from rice_jax.data.copies import digest, named
 from rice_jax.data.parallel import progress
 from rice_jax.data.sources import Source
-
-_SHOWN = 3  # on a terminal
 
 
 def count_learned(source: Source, training: Source, where: str) -> int:
@@ -23,11 +21,9 @@ def count_learned(source: Source, training: Source, where: str) -> int:
     known = dict(progress(_contents(training), len(training), "reading training images"))
     pairs = [(name, known[content]) for content, name in _contents(source) if content in known]
     if pairs:
-        named = [" and ".join(pair) for pair in pairs[:_SHOWN]]
-        more = [f"{len(pairs) - _SHOWN:,} more"] if len(pairs) > _SHOWN else []
         print(
             f"{where}: {len(pairs):,} of {len(source):,} images are training images of the run "
-            f"too, byte for byte ({'; '.join(named + more)}): it has seen what it names",
+            f"too, byte for byte ({named(pairs)}): it has seen what it names",
             file=sys.stderr,
         )
     return len(pairs)

@@ -29,13 +29,14 @@ def folded(trained: train.Trained) -> train.Trained:
         return trained
     side = trained.config.data.image_size
     traced = trace(trained.module, (1, side, side, 3), train=False)
+    origins = Origins(traced)
     image = jnp.zeros((1, side, side, 3), jnp.float32)
     _, left = trained.module.apply({"params": trained.params}, image, mutable=[AFFINE])
     affine = traverse_util.flatten_dict(left[AFFINE], sep="/")
     flat: dict[str, Any] = traverse_util.flatten_dict(trained.params, sep="/")
     gone: dict[str, bool] = {}
     for norm in [path for path in traced.layers if f"{path}/factor" in affine]:
-        before = _layer_before(traced, norm)
+        before = _layer_before(traced, origins, norm)
         if before is None:
             continue
         factor, offset = (np.asarray(affine[f"{norm}/{name}"]) for name in ("factor", "offset"))
@@ -52,7 +53,7 @@ def folded(trained: train.Trained) -> train.Trained:
     return dataclasses.replace(trained, module=module, params=params)
 
 
-def _layer_before(traced: Trace, norm: str) -> str | None:
+def _layer_before(traced: Trace, origins: Origins, norm: str) -> str | None:
     """The layer with a kernel whose output the norm takes, and nothing else does."""
     layer = traced.layers[norm]
     value = layer.input
@@ -60,7 +61,6 @@ def _layer_before(traced: Trace, norm: str) -> str | None:
         return None
     if any(reader.layer != norm for reader in traced.consumers(value)):
         return None
-    origins = Origins(traced)
     return next(
         (path for path, each in traced.layers.items() if _makes(origins, path, each, value)), None
     )
