@@ -252,11 +252,8 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
 def _evaluate(job: Job) -> None:
     trained, config = job.trained, job.config
     classes = _classes(job)
-    source = (
-        data.folder(config.eval.path, classes)
-        if config.eval.path
-        else job.trained_on.splits["test"]
-    )
+    folder = data.folder(config.eval.path, classes) if config.eval.path else None
+    source = job.trained_on.splits["test"] if folder is None else folder
     results = {
         kind: evaluate.evaluate(
             trained.module,
@@ -271,7 +268,10 @@ def _evaluate(job: Job) -> None:
         for kind, seed in _kinds(config).items()
     }
     evaluation = records.EvaluationFile(
-        **results, path=records.tested_on(config.eval.path), in_training=_learned(job, source)
+        **results,
+        path=records.tested_on(config.eval.path),
+        fingerprint=None if folder is None else folder.fingerprint,
+        in_training=_learned(job, source),
     )
     cluster.on_first(lambda: records.write(job.run, evaluation))
     for kind, result in results.items():

@@ -186,6 +186,29 @@ def test_flops_that_lack_something_are_marked_wherever_they_are_compared(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("paths", "digests", "same"),
+    [
+        (("test", "/home/test"), ("a1", "a1"), True),  # one folder, by two names
+        (("test", "test"), ("a1", "b2"), False),  # as two machines may have
+        (("test", "test"), (None, None), True),  # evaluated by an older version
+        (("test", "other"), (None, None), False),
+    ],
+)
+def test_a_folder_is_one_test_by_what_lies_in_it(tmp_path, paths, digests, same):
+    runs = [
+        make_run(
+            tmp_path / f"{seed}",
+            "cnn",
+            seed=seed,
+            evaluation=EVALUATED | {"path": path} | ({"fingerprint": digest} if digest else {}),
+        )
+        for seed, (path, digest) in enumerate(zip(paths, digests, strict=True))
+    ]
+    assert len(read(*runs)) == (1 if same else 2)
+    assert any("Not the same test." in each for each in cautions(read(*runs))) != same
+
+
+@pytest.mark.parametrize(
     ("changed", "reason"),
     [
         ({"fingerprint": "beef"}, "did not learn from the same images"),

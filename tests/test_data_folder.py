@@ -37,6 +37,18 @@ def test_a_split_that_is_evaluated_as_a_whole_is_said(tmp_path, capsys, parts):
         assert "together" not in capsys.readouterr().err
 
 
+def test_a_folder_is_known_by_its_images_and_not_by_its_place(tmp_path):
+    classes = ("a", "b")
+    places = [tmp_path / name for name in ("one", "two", "less", "other")]
+    for place, number in zip(places, (3, 3, 2, 3), strict=True):
+        data_files.write_folder(place, data_files.pictures(number, classes))
+    image = next((places[-1] / "a").iterdir())
+    image.write_bytes(next((places[-1] / "b").iterdir()).read_bytes())
+    one, two, *others = (data.folder(place, classes).fingerprint for place in places)
+    assert one == two
+    assert len({one, *others}) == 3
+
+
 @pytest.mark.parametrize("some", [data_files.CLASSES, ("Jasmine", "Basmati"), ("Jasmine",)])
 def test_a_folder_to_evaluate_may_lack_classes(some, tmp_path):
     names = ("Bomba", *data_files.CLASSES[::-1])

@@ -4,7 +4,7 @@ import data_files
 import pytest
 from small_run import read, small
 
-from rice_jax import records
+from rice_jax import data, records
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -24,6 +24,7 @@ def test_a_folder_s_accuracy_is_kept_where_the_run_s_own_images_cannot_be_read(t
     run_stages(small("cnn_light", cache, **fields), str(run), ["evaluate"])
     evaluation = read(run, "evaluation.json")
     assert evaluation["path"] == str(where)
+    assert evaluation["fingerprint"] == data.folder(where, classes).fingerprint
     assert evaluation["clean"]["images"] == 6
     assert "in_training" not in evaluation
 

@@ -3,7 +3,7 @@
 The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
 """
 
-from rice_jax.config.checks import check, idle
+from rice_jax.config.checks import check, flat, idle
 from rice_jax.config.defaults import FIELDS, default, fields, set_epochs, split_seed
 from rice_jax.config.stored import completed, from_json, mistake, read, to_json
 
@@ -13,6 +13,7 @@ __all__ = [
     "completed",
     "default",
     "fields",
+    "flat",
     "from_json",
     "idle",
     "mistake",

@@ -14,7 +14,7 @@ from rice_jax.data.decoded import Decoded, open_decoded
 from rice_jax.data.images import decode_into, plain
 from rice_jax.data.layout import Member
 from rice_jax.data.parallel import AT_A_TIME, in_order, progress
-from rice_jax.data.usable import checked, refuse_too_many, tell_made
+from rice_jax.data.usable import checked, fingerprint, refuse_too_many, tell_made
 from rice_jax.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Files:
         check = functools.partial(checked, archive)
         read = in_order(check, members, ahead=_AHEAD, at_a_time=AT_A_TIME)
         self._members: list[Member] = []
+        checksums: dict[str, int] = {}
         made_of: dict[str, tuple[str, ...]] = {}
         self.skipped: list[dict[str, str]] = []
         for member, image in zip(
@@ -121,7 +122,10 @@ class Files:
                 refuse_too_many(self.skipped, len(members))
             else:
                 self._members.append(member)
+                checksums[member.name] = image.checksum
                 made_of[member.name] = image.plain.made_of
+        self.fingerprint = fingerprint(checksums)
+        """Of the images' names and contents, wherever they lie."""
         self._others = {name for name, kinds in made_of.items() if kinds}
         tell_made(made_of.values())
         tell_skipped(self.skipped, len(members), where)

@@ -141,7 +141,7 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     """
     about = artifact.about
     settings = _of_its_run(config, about)
-    source, dataset = _images(about["classes"], settings)
+    source, dataset, fingerprint = _images(about["classes"], settings)
     clean, augmented = (
         measure(
             artifact.net,
@@ -153,7 +153,10 @@ def evaluate(artifact: Artifact, config: ml_collections.ConfigDict) -> Found:
     seconds = runtimes.latency(artifact.alone, about["image_size"] // about["averaged"])
     found = Found(
         evaluation=EvaluationFile(
-            clean=clean, augmented=augmented, path=records.tested_on(config.eval.path)
+            clean=clean,
+            augmented=augmented,
+            path=records.tested_on(config.eval.path),
+            fingerprint=fingerprint,
         ),
         dataset=dataset,
         bytes=len(artifact.content),
@@ -193,11 +196,12 @@ def measure(
 
 def _images(
     classes: Sequence[str], config: ml_collections.ConfigDict
-) -> tuple[data.Source, EvaluatedOn]:
-    """The images to evaluate on, and what there is to tell of them."""
+) -> tuple[data.Source, EvaluatedOn, str | None]:
+    """The images to evaluate on, what there is to tell of them, and of a folder its digest."""
     if config.eval.path:
         folder = data.folder(config.eval.path, classes)
-        return folder, EvaluatedOn(name=records.tested_on(config.eval.path))
+        about = EvaluatedOn(name=records.tested_on(config.eval.path))
+        return folder, about, folder.fingerprint
     dataset = load_images(config)
     if tuple(classes) != dataset.classes:
         raise UserError(
@@ -207,4 +211,4 @@ def _images(
     told = EvaluatedOn(
         name=dataset.name, synthetic=dataset.synthetic, fingerprint=dataset.fingerprint
     )
-    return dataset.splits["test"], told
+    return dataset.splits["test"], told, None

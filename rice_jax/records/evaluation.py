@@ -86,7 +86,7 @@ class Result:
 
 
 def tested_on(folder: str) -> str:
-    """`EvaluationFile.path` of a folder's images, by which tests are compared; '' for none."""
+    """`EvaluationFile.path` of a folder's images; '' for none."""
     return spelled(folder) if folder else TEST_SPLIT
 
 
@@ -100,9 +100,16 @@ class EvaluationFile(FileRecord):
     augmented: Result | None = left_out()
     path: Name | None = None
     """Where the images are from: 'test split', or a folder."""
+    fingerprint: str | None = left_out()
+    """Of a folder's images, by their names and contents."""
     in_training: Annotated[int, msgspec.Meta(ge=0)] | None = left_out()
     """How many of a folder's are training images of the run too, byte for byte; None where that is
     not known."""
+
+    @property
+    def test(self) -> str | None:
+        """By which tests are compared: a folder, however it is named, is what lies in it."""
+        return self.fingerprint or self.path
 
     def parts(self) -> dict[str, Result]:
         """Those of the two that there are, by name."""

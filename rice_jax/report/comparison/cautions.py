@@ -99,7 +99,7 @@ def _of_several_sets(entries: Sequence[Compared]) -> bool:
 
 def _of_several_tests(entries: Sequence[Compared]) -> bool:
     images = {entry.summary.augmented and entry.summary.augmented.images for entry in entries}
-    tests = {entry.summary.evaluated_on for entry in entries}
+    tests = {entry.test for entry in entries}
     return len(images - {None}) > 1 or len(tests - {None}) > 1
 
 

@@ -6,13 +6,18 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.files import resolved
 from rice_jax.records import SummaryFile, plain
 from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
 from rice_jax.run import Run
+
+_NO_PART = ("on_collapse", "save_seconds", "tensorboard")
+"""Fields of config.train that change nothing in what a net learns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,11 @@ class Compared:
             kind = self.run.path.suffix
             return f"{self.record.model}, {self.record.file.precision} {kind}"
         return self.record.model + (", pruned" if self.record.prune is not None else "")
+
+    @property
+    def test(self) -> str | None:
+        """By which tests are compared; None where it was not evaluated."""
+        return self.record.evaluation and self.record.evaluation.test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +137,27 @@ def _recipe(entry: Compared) -> str:
     """What the runs of one net have in common: all but the seed and where things lie."""
     config, images = entry.record.config.config, entry.record.data
     pruned = entry.record.prune and dataclasses.replace(entry.record.prune.request, parent="")
-    common = [entry.name, config["model"], config.get("train"), images and images.fingerprint]
+    common = [entry.name, config["model"], _learning(entry.record), images and images.fingerprint]
     common += [entry.record.file and entry.record.file.file, pruned and plain(pruned)]
-    common += [(config.get("data") or {}).get("image_size"), entry.summary.evaluated_on]
+    common += [(config.get("data") or {}).get("image_size"), entry.test]
     return json.dumps(common, sort_keys=True)
+
+
+def _learning(record: Record) -> dict[str, Any]:
+    """The fields of config.train that have a part in what it learns, by their names.
+
+    The net that it was made out of is as little told by its folder as where it is the teacher.
+    """
+    recipe = dict(configuration.flat(record.recipe))
+    told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
+    whole = configuration.from_json({"train": told})
+    if record.prune and recipe.get("teacher") == record.prune.request.parent:
+        recipe["teacher"] = "the whole net"
+    return {
+        name: value
+        for name, value in recipe.items()
+        if name not in _NO_PART and not configuration.idle(whole, [f"train.{name}"])
+    }
 
 
 def _labels(groups: Sequence[Sequence[Compared]]) -> list[str]:

@@ -13,7 +13,7 @@ from rice_jax.report.comparison.measures import MEASURES
 
 
 def cell(net: NetRuns, measure: str) -> str:
-    """A net's figure as text: '95.33 %', or over several runs '95.33 ± 0.41 %'."""
+    """A net's figure as text: '95.33 %', or over several runs '95.33 % ± 0.41 %'."""
     spread, form = net.spread(measure), MEASURES[measure].form
     if spread is None:
         return numbers.MISSING
