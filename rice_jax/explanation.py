@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,9 @@ def into(folder: str, run: Run) -> Callable[[train.Trained, Prediction], None]:
 
     def explain(trained: train.Trained, prediction: Prediction) -> None:
         count = draw(trained, prediction, run, folder)
-        print(
-            f"saliency.png and the feature maps of {count} layers are in {folder}",
-            file=sys.stderr,
-        )
+        first = f"{_SALIENCY} and the" if Run(folder).has(_SALIENCY) else "The"
+        layers = numbers.counted(count, "layer")
+        print(f"{first} feature maps of {layers} are in {folder}", file=sys.stderr)
 
     return explain
 
@@ -35,11 +35,12 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
 
     saliency.png has what speaks for the class that was told, LAYER.png the feature maps. Dead
     filters are marked where `run`, from which the net was loaded, was inspected. Pictures of an
-    image before are written over.
+    image before are written over. Where the net has no maps that can be weighed by a class, it is
+    said why on standard error, and there is no saliency.png.
 
     Raises:
-        UserError: the folder has files of these names that are no such pictures, or cannot be
-            written.
+        UserError: the net has no convolution; or the folder has files of these names that are no
+            such pictures, or cannot be written.
     """
     assert prediction.probabilities is not None
     side = trained.config.data.image_size
@@ -57,17 +58,33 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     files = figures.feature_maps_files(maps, taken=[PurePath(_SALIENCY).stem])
     names = {path: PurePath(file).name for path, file in files.items()}
     _refuse_strangers(target, [_SALIENCY, *names.values()])
+    chosen = int(np.argmax(prediction.probabilities))
+    places = _spoken(trained.module, variables, inputs, chosen, needed=not maps)
     target.create()
     # First, so that whenever a kill comes the next image's pictures may go here too.
     target.write_json(_TOLD, {"image": prediction.image, "probabilities": dict(said)})
-    chosen = np.array([int(np.argmax(prediction.probabilities))])
-    places = inspection.saliency(trained.module, variables, inputs, chosen)
-    figure = figures.saliency(image, np.asarray(places)[0], said, title, synthetic=synthetic)
-    target.write_bytes(_SALIENCY, figures.png(figure))
+    if places is None:
+        target.remove(_SALIENCY)
+    else:
+        figure = figures.saliency(image, places, said, title, synthetic=synthetic)
+        target.write_bytes(_SALIENCY, figures.png(figure))
     saving.save_feature_maps(
         target, maps, names, marked, title=title, image=image, synthetic=synthetic
     )
     return len(maps)
+
+
+def _spoken(
+    module: Any, variables: Any, inputs: np.ndarray, chosen: int, *, needed: bool
+) -> np.ndarray | None:
+    """What speaks for a class; where nothing can be told, why not, unless that is `needed`."""
+    try:
+        return np.asarray(inspection.saliency(module, variables, inputs, np.array([chosen])))[0]
+    except UserError as error:
+        if needed:
+            raise
+        print(f"There is no {_SALIENCY}: {error}", file=sys.stderr)
+        return None
 
 
 def _refuse_strangers(target: Run, names: Sequence[str]) -> None:

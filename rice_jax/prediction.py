@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -253,11 +254,13 @@ class _Json:
 
 
 _ABOUT = ("image", "class", "probability")
+_NOT_A_CLASS_S = re.compile(rf"(class )*({'|'.join(_ABOUT)}|error)")
+"""Names of the other columns, and those that a class of such a name gets."""
 
 
 def _column(name: str) -> str:
-    """What the column of a class is called: by its name, but for those of the other columns."""
-    return f"class {name}" if name in (*_ABOUT, "error") else name
+    """What the column of a class is called: by its name, or one that no other column has."""
+    return f"class {name}" if _NOT_A_CLASS_S.fullmatch(name) else name
 
 
 class _Csv:

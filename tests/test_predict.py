@@ -8,12 +8,14 @@ import os
 
 import commands
 import cv2
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training
 
-from rice_jax import data, train
+from rice_jax import data, explanation, train
 from rice_jax import prediction as predicting
 from rice_jax.config import to_json
 from rice_jax.data import loader
@@ -120,7 +122,10 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
         find_images([str(tmp_path)])
 
 
-ODD = ("error", "image", "class", "probability", "né \U0001f33e\n", 'a,"b"')
+ODD = (
+    *("error", "image", "class", "probability", "né \U0001f33e\n", 'a,"b"'),
+    *("class image", "class class", "class class image", "classic", "class photo"),
+)
 """Classes called as columns are, and in letters that not all encodings have."""
 
 
@@ -131,7 +136,7 @@ def answered(run, monkeypatch):
     def answer(
         form,
         encoding,
-        probabilities=(0.0, 2e-9, 0.0, 0.0, 0.0, 0.9999),
+        probabilities=(0.0, 2e-9, 0.0, 0.0, 0.0, 0.9999, 0.01, 0.02, 0.03, 0.04, 0.05),
         image="é.png",
         errors="backslashreplace",
     ):
@@ -172,6 +177,9 @@ def test_columns_of_csv_have_names_of_their_own(answered):
     assert (row["image"], row["error"], row["class"]) == ("é.png", "", 'a,"b"')
     assert float(row["class image"]) == pytest.approx(2e-9)
     assert float(row["class error"]) == 0
+    assert float(row["class class image"]) == pytest.approx(0.01)
+    assert float(row["class class class image"]) == pytest.approx(0.03)
+    assert (float(row["classic"]), float(row["class photo"])) == (0.04, 0.05)
     assert float(row['a,"b"']) == pytest.approx(0.9999)
 
 
@@ -276,6 +284,63 @@ def test_table_and_feature_maps(run, trained, folder, tmp_path):
         "predict", f"--workdir={run}", folder / "a" / "1.png", f"--explain={tmp_path / 'maps'}"
     )
     assert again.returncode == 0, again.stderr
+
+
+class Twice(nn.Module):
+    """Its last convolution is called twice, and what the two calls give meets without maps."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        conv, last = nn.Conv(4, (3, 3), name="first"), nn.Conv(4, (3, 3), name="last")
+        wide = conv(images)
+        parts = [last(wide).mean((1, 2)), last(wide[:, ::2, ::2]).mean((1, 2))]
+        return nn.Dense(len(CLASSES))(jnp.concatenate(parts, axis=-1))
+
+
+class Apart(nn.Module):
+    """A way around the last convolution."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        maps = nn.Conv(4, (3, 3), name="conv")(images)
+        return nn.Dense(len(CLASSES))(jnp.concatenate([maps.mean((1, 2)), images.mean((1, 2))], -1))
+
+
+class NoMaps(nn.Module):
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(len(CLASSES))(images.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "layers"),
+    [(Twice(), {"first", "last", "last@2"}), (Apart(), {"conv"}), (NoMaps(), set())],
+)
+def test_maps_are_shown_where_none_can_be_weighed_by_a_class(
+    module, layers, run, trained, folder, tmp_path, capsys
+):
+    side = trained.config.data.image_size
+    params = module.init(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))["params"]
+    net = dataclasses.replace(trained, module=module, params=params)
+    said = predicting.Prediction(str(folder / "a" / "1.png"), np.eye(len(CLASSES))[0])
+    out = tmp_path / "maps"
+    if not layers:
+        with pytest.raises(UserError, match="no convolution"):
+            explanation.into(str(out), run)(net, said)
+        assert not out.exists()
+        return
+    out.mkdir()
+    for name in ("explained.json", "saliency.png"):  # of an image before
+        (out / name).write_text("{}")
+    explanation.into(str(out), run)(net, said)
+    assert {file.name for file in out.iterdir()} == {
+        "explained.json",
+        *(f"{name}.png" for name in layers),
+    }
+    heard = capsys.readouterr().err
+    assert "There is no saliency.png: not all that the net knows of an image passes" in heard
+    number = f"{len(layers)} layer{'s' * (len(layers) > 1)}"
+    assert f"The feature maps of {number} are in {out}\n" in heard
 
 
 @pytest.mark.parametrize("name", ["conv1.png", "saliency.png"])
