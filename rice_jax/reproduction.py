@@ -70,6 +70,7 @@ def reproduce(
         for each in plans:
             if not each.finished:
                 each.run.require_place()
+        comparison.require_place([str(each.run) for each in plans], _compared_in(out))
     estimate(plans, dataset)
     if not estimate_only:
         make(plans, out)
@@ -97,7 +98,8 @@ def plan(
         weights: Keras's .h5, for a net that starts from one.
 
     Raises:
-        UserError: an unknown net, or a field that changes nothing in its training.
+        UserError: an unknown net, a field that changes nothing in its training, or a net that
+            starts from trained weights and has none.
     """
     needs_weights = models.get(name).needs_weights
     config = configuration.default(name)
@@ -107,6 +109,10 @@ def plan(
     if idle := configuration.idle(config, fields):
         raise UserError(f"{name}: --config.{idle}")
     first_run.settle(config, fields)
+    if needs_weights and not config.model.weights:
+        raise UserError(
+            f"{name} starts from trained weights: give --imagenet=FILE, Keras's .h5 of VGG16"
+        )
     if said := own_images.settle(config, len(dataset.splits["train"]), fields):
         print(f"{name}: {said}")
     run = Run(f"{out}/{name}")
@@ -176,12 +182,16 @@ def make(plans: Sequence[Plan], out: str) -> None:
             failed.append(each.name)
     runs = [str(each.run) for each in plans if each.name not in failed]
     if runs:
-        target = f"{out}/comparison"
+        target = _compared_in(out)
         chosen = comparison.compare(runs, target)
         print(f"\nTake {chosen}." if chosen else "\nNo net is recommended: the page says why.")
         print(f"The comparison is in {target}: read report.md or report.html there.")
     if failed:
         raise UserError(f"{', '.join(failed)} failed: see above; the same command tries again")
+
+
+def _compared_in(out: str) -> str:
+    return f"{out}/comparison"
 
 
 def _made(plan: Plan) -> bool:

@@ -234,18 +234,27 @@ def test_a_net_that_is_named_twice_is_made_once(fields, monkeypatch, tmp_path, c
     assert said[:4] == ["net", "final", "cnn_light", "together"]
 
 
-@pytest.mark.parametrize("taken", ["runs", "runs/cnn_light"])
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(
-    taken, fields, monkeypatch, tmp_path
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        ("runs", "cannot make the folder"),
+        ("runs/cnn_light", "cannot make the folder"),
+        ("runs/comparison", "cannot make the folder"),
+        ("runs/comparison/config.json", "is a run's folder"),
+        ("runs/comparison/report.md", "no comparison made"),
+    ],
+)
+def test_a_place_that_is_taken_is_told_before_anything_is_measured(
+    taken, said, fields, monkeypatch, tmp_path
 ):
     settings = configuration.default("final")
     settings.update_from_flattened_dict(fields)
     monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: pytest.fail("measured"))
     place = tmp_path / taken
-    place.parent.mkdir(exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("a file")
     nets = ["final", "cnn_light"]
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match=said):
         reproduction.reproduce(settings, fields, nets, str(tmp_path / "runs"))
 
 
@@ -257,3 +266,15 @@ def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, c
     for name, weights in (("vgg_light", "weights.h5"), ("final", "")):
         plan = reproduction.plan(name, str(tmp_path), fields, dataset, weights="weights.h5")
         assert plan.config.model.weights == weights
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg_light"])
+def test_a_named_net_without_the_weights_that_it_starts_from_is_refused_at_once(
+    name, fields, monkeypatch, tmp_path
+):
+    """It was measured, had its hours told, and failed after all the others were trained."""
+    settings = configuration.default("final")
+    settings.update_from_flattened_dict(fields)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match=f"{name} starts from trained weights: give --imagenet"):
+        reproduction.reproduce(settings, fields, ["cnn_light", name], str(tmp_path / "runs"))

@@ -40,10 +40,8 @@ def compare(
     """
     if not 0 <= margin < 1:
         raise UserError(f"--margin={margin} is not in [0, 1): give 0.01 for one point of a hundred")
+    require_place(workdirs, out)
     target = Run(out)
-    if any(map(target.is_at, workdirs)):
-        raise UserError(f"--out={out} is one of the runs: give another folder")
-    _refuse_strangers(target, (*_PAGES, _TABLE))
     found = compared.read(workdirs, files)
     synthetic = any(entry.record.synthetic for net in found for entry in net.entries)
     front = choice.pareto_front(found)
@@ -70,6 +68,15 @@ def compare(
     for run, lacking, mend in unweighed(found):
         print(f"{run} is not weighed, it lacks {lacking}: {mend}", file=sys.stderr)
     return chosen.net.label if chosen else ""
+
+
+def require_place(workdirs: Sequence[str], out: str) -> None:
+    """UserError where `compare` of these would not write in `out`; nothing is made."""
+    target = Run(out)
+    if any(map(target.is_at, workdirs)):
+        raise UserError(f"--out={out} is one of the runs: give another folder")
+    _refuse_strangers(target, (*_PAGES, _TABLE))
+    target.require_place()
 
 
 def _refuse_strangers(target: Run, names: Sequence[str]) -> None:
