@@ -52,8 +52,17 @@ def unchanged(saved: ConfigFile | None, config: ml_collections.ConfigDict) -> se
     return {field for field in before if before[field] == now.get(field)}
 
 
-def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | None) -> None:
+def record(
+    run: Run,
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset | None,
+    *,
+    anew: bool = False,
+) -> None:
     """Write config.json, after making sure that the folder does not hold another run.
+
+    One that begins `anew` takes the place of whatever run is there, whose config.json stays until
+    then: without it the folder would be no run's.
 
     Raises:
         UserError: as `refuse_another`, or the weights that it names are not there.
@@ -64,7 +73,7 @@ def record(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset | 
         seed=config.seed,
         data=dataclasses.replace(_describe(dataset), size=dataset.size) if dataset else None,
     )
-    saved = configuration.read(run) if run.has(ConfigFile.FILE) else None
+    saved = configuration.read(run) if run.has(ConfigFile.FILE) and not anew else None
     if saved:
         refuse_another(run, saved, now)
         now = dataclasses.replace(now, data=now.data or saved.data, weights=saved.weights)

@@ -35,9 +35,9 @@ from rice_jax.train.prepared import load_images
 
 _TOLD = (
     *(records.EvaluationFile.FILE, records.ProfileFile.FILE, records.DeadFiltersFile.FILE),
-    *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE, records.ConfigFile.FILE),
+    *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE),
 )
-"""What the stages wrote of the net that the folder had; the run's own name last."""
+"""What the stages wrote of the net that the folder had."""
 _MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
 _EXAMPLES_SIDE = 512
 """Pixels of an image of the training that is shown: some hundred of them are drawn."""
@@ -135,7 +135,7 @@ def run_stages(
 def _refuse_strangers(job: Job) -> None:
     """UserError where a run that begins would write over what is another's."""
     run = job.run
-    if not (job.restart or run.has(records.ConfigFile.FILE) or _trained_here(run)):
+    if not (run.has(records.ConfigFile.FILE) or _trained_here(run)):
         identity.refuse_strangers(run, but=("checkpoints",))
 
 
@@ -237,7 +237,7 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
             train.forget(job.run)
             for name in _TOLD:
                 job.run.remove(name)
-        identity.record(job.run, job.config, dataset)
+        identity.record(job.run, job.config, dataset, anew=job.restart)
         shown = _examples(job, dataset)
         some = f": {len(shown)} of {len(dataset.classes):,} classes"
         title = "Images by class" + (some if len(shown) < len(dataset.classes) else "")

@@ -62,7 +62,10 @@ def test_every_file_of_a_run_is_there(finished):
     assert not list(finished.rglob("*.partial"))
 
 
-def test_what_a_run_leaves_is_not_written_over_where_another_made_it(finished, cache, tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_a_run_leaves_is_not_written_over_where_another_made_it(
+    restart, finished, cache, tmp_path
+):
     """In a folder without config.json, which a run has from its beginning to its end."""
     left = [path for path in finished.iterdir() if path.name not in ("checkpoints", ".lock")]
     for number, path in enumerate(path for path in left if path.name != "config.json"):
@@ -70,8 +73,9 @@ def test_what_a_run_leaves_is_not_written_over_where_another_made_it(finished, c
         (theirs if path.is_dir() else theirs.parent).mkdir(parents=True)
         if not path.is_dir():
             theirs.write_text("theirs")
+        settings = small("cnn_light", cache)
         with pytest.raises(UserError, match=f"has a {path.name} that no run made"):
-            run_stages(small("cnn_light", cache), str(theirs.parent), ["train"])
+            run_stages(settings, str(theirs.parent), ["train"], restart=restart)
         assert [path.name for path in theirs.parent.iterdir()] == [theirs.name]
         assert path.is_dir() or theirs.read_text() == "theirs"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_run import read, small
 
-from rice_jax import stages, train
+from rice_jax import identity, stages, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -113,6 +113,29 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     assert read(run, "config.json")["config"]["seed"] == 5
     assert len((run / "history.csv").read_text().splitlines()) == 2
     assert not (run / "evaluation.json").exists()
+    assert train.load(Run(run)).epoch == 1
+
+
+@pytest.mark.parametrize("killed", ["record", "_examples"])
+def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
+    killed, finished, cache, tmp_path, monkeypatch
+):
+    """Between what goes and what comes its folder is a run's all the same."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    other = {"seed": 5, "train.epochs": 1}
+
+    def begin():
+        run_stages(small("cnn_light", cache, **other), str(run), ["train"], restart=True)
+
+    with monkeypatch.context() as patch:
+        place = identity if killed == "record" else stages
+        patch.setattr(place, killed, lambda *args, **options: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            begin()
+    assert not (run / "history.csv").exists()
+    begin()
+    assert read(run, "config.json")["config"]["seed"] == 5
     assert train.load(Run(run)).epoch == 1
 
 
