@@ -6,6 +6,7 @@ import gc
 import importlib.machinery
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -254,6 +255,22 @@ def test_a_ctrl_c_while_python_begins_again_waits_until_it_is_answered(monkeypat
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["zoo"], ["train", "--help"]])
+def test_a_ctrl_c_after_all_is_done_changes_nothing(arguments):
+    """While Python takes leave: it was a traceback, or the end by the signal without a line."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from rice_jax.commands.entry import enter\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "enter(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["nonsense"], 1), (["--version"], None)])
 def test_a_command_that_failed_does_not_wait_for_threads(arguments, status, monkeypatch, capsys):
     """As Orbax's, which after a write that failed wait for ten minutes."""
@@ -264,7 +281,9 @@ def test_a_command_that_failed_does_not_wait_for_threads(arguments, status, monk
         raise SystemExit(status)
 
     monkeypatch.setattr(os, "_exit", end)
+    usual = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit):
         entry.enter(arguments)
+    signal.signal(signal.SIGINT, usual)  # a process that is done hears it no more
     assert ended == ([status] if status else [])
     capsys.readouterr()

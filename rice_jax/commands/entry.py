@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -36,6 +37,8 @@ def enter(arguments: Sequence[str]) -> NoReturn:
     except SystemExit as left:
         if left.code:
             _end(left.code)
+        # All is done: what comes while Python takes leave would be a traceback, or end it silently.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise
 
 
