@@ -291,6 +291,16 @@ def test_dead_filters_fall_into_disjoint_fates():
     assert any(text == "4 of 10" for text, _ in drawn_texts(figure))
 
 
+@pytest.mark.parametrize("known", [(0,), (1,), (0, 2), (1, 2), (0, 1, 2), ()])
+def test_the_key_to_zeros_is_there_whichever_layers_have_them(known):
+    layers = [
+        dead_layer(f"conv{i}", zero_fraction=[0.5] * 4 if i in known else []) for i in range(3)
+    ]
+    texts = [text for text, _ in drawn_texts(figures.dead_filters(layers))]
+    for word in ("all filters", "middle half", "median"):
+        assert texts.count(word) == (1 if known else 0)
+
+
 def test_flops_of_a_deep_net_are_added_up_by_module_and_lose_nothing():
     layers = [layer(f"block{i // 10}/conv{i}", 10 * i) for i in range(40)]
     figure = figures.flops(layers, convention="formula")

@@ -259,6 +259,22 @@ def test_what_goes_wrong_is_not_told_as_a_server_that_is_gone(tab, monkeypatch, 
         assert not [told for told in tab.complaints if "500" not in str(told)]
 
 
+def test_a_camera_that_is_asked_for_twice_is_put_away(tab, served):
+    """The first of two that were given stayed on, and no button ended it."""
+    tab.open(served)
+    tab.value(
+        "(() => { const cameras = navigator.mediaDevices, usual = cameras.getUserMedia;"
+        "window.tracks = []; window.asked_for = []; cameras.getUserMedia = (wanted) => {"
+        "const given = usual.call(cameras, wanted); asked_for.push("
+        "given.then((stream) => tracks.push(...stream.getTracks()))); return given; };"
+        "find('camera').click(); find('camera').click(); })()"
+    )
+    tab.value("Promise.all(asked_for)")
+    tab.until("find('video').srcObject !== null && !find('camera').disabled")
+    tab.click("#camera")
+    assert tab.value("tracks.map((track) => track.readyState)") == ["ended"]
+
+
 def test_the_camera_gives_a_picture(tab, served):
     tab.open(served)
     tab.click("#camera")

@@ -189,18 +189,19 @@ def _fate_bars(axes: Axes, by_layer: Sequence[Mapping[str, int]]) -> None:
 
 def _zero_spread(axes: Axes, layers: Sequence[LayerFilters]) -> None:
     """A line from least to most, a thick one over the middle half, a tick at the median."""
+    names: Sequence[str | None] = ("all filters", "middle half", "median")
     for place, layer in enumerate(layers):
         values = [100 * x for x in layer.zero_fraction if numbers.present(x)]
         if not values:
             continue
         low, first, median, third, high = np.percentile(values, (0, 25, 50, 75, 100))
-        names = ("all filters", "middle half", "median") if place == 0 else (None,) * 3
         axes.plot((low, high), (place, place), color=style.BLUE, lw=1, label=names[0])
         axes.plot(
             (first, third), (place, place),
             color=style.SKY, lw=6, solid_capstyle="butt", label=names[1],
         )  # fmt: skip
         axes.plot(median, place, "|", color=style.INK, ms=10, mew=2, label=names[2])
+        names = (None,) * 3  # the legend has each once
     axes.set_xlim(-4, 104)
     axes.grid(visible=False, axis="y")
 

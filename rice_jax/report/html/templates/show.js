@@ -67,6 +67,7 @@ document.onpaste = (event) => { const [file] = event.clipboardData?.files ?? [];
 
 find("camera").onclick = async () => {
   if (find("video").srcObject) return stop();
+  find("camera").disabled = true;  // of two that are asked for, one could not be put away
   try {
     find("video").srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     find("live").hidden = false;
@@ -74,6 +75,7 @@ find("camera").onclick = async () => {
   } catch (error) {
     find("said").textContent = `No camera: ${error.message}`;
   }
+  find("camera").disabled = false;
 };
 
 function stop() {
