@@ -147,6 +147,10 @@ MISTAKES = [
     ("evaluate --artifact=x.onnx --config.data.image_size=8", "there is no such field here"),
     ("reproduce --imagenet=nothing.h5", "--imagenet=nothing.h5: there is no such file"),
     ("reproduce --imagenet=broken.py --nets=final", "--imagenet changes nothing without vgg16"),
+    ("reproduce --out=", "--out=: give a folder"),  # a variable that is not set; it was the root
+    ("reproduce --imagenet=", "--imagenet=: give a file"),
+    ("train --config=final --workdir=", "--workdir=: give a folder"),
+    ("predict --workdir=run --explain= x.png", "--explain=: give a folder"),
     ("reproduce --nets=final,finel", "nearest is final"),
     ("reproduce --config.model.dense=2", "--config.model.dense=2: there is no such field"),
     ("reproduce --config.train.epochs=0", "epochs=0: give a whole number"),

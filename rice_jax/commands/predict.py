@@ -21,7 +21,7 @@ from rice_jax.errors import UserError
 @option("--csv", Switch(), "Print CSV, a row an image.")
 @option(
     "--explain",
-    Text("a folder"),
+    Text("a folder", may_be_empty=False),
     "Where pictures of what it sees in a single image go",
     completion="dir",
 )

@@ -17,10 +17,16 @@ from rice_jax.errors import UserError
 @option(
     "--nets", Several(Word(tuple(known.NETS))), "Which; the study's that can be trained without it"
 )
-@option("--out", Text("a folder"), "Where runs and comparison go", "runs", completion="dir")
+@option(
+    "--out",
+    Text("a folder", may_be_empty=False),  # else the root of all folders
+    "Where runs and comparison go",
+    "runs",
+    completion="dir",
+)
 @option(
     "--imagenet",
-    Text("a file"),
+    Text("a file", may_be_empty=False),
     "Keras's .h5 of VGG16, which two nets start from",
     completion="file",
 )

@@ -23,7 +23,12 @@ STAGES = ("train", "evaluate", "profile", "inspect")
     completion="file",
     words=named.names(),
 )
-@option("--workdir", Text("a folder"), "Where the run goes; runs/NAME without it", completion="dir")
+@option(
+    "--workdir",
+    Text("a folder", may_be_empty=False),
+    "Where the run goes; runs/NAME without it",
+    completion="dir",
+)
 @option("--stages", Several(Word(STAGES), 1), "What to do", STAGES)
 @option("--restart", Switch(), "Train anew; what the folder holds of a run before is removed")
 def train(
