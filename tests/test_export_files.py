@@ -164,6 +164,7 @@ def test_a_file_is_evaluated_as_its_run_is(name, file, photographs, expected):
         near = 1e-5 if name in WHOLE else 0.05
         assert found["loss"] == pytest.approx(expected[kind].loss, rel=near)
         assert f"  {found['accuracy']:.4f}" in done.stdout
+    assert len(told["evaluation"]["fingerprint"]) == 16  # by which it is one test with a run's
     assert told["evaluation"]["clean"]["loss"] != told["evaluation"]["augmented"]["loss"]
     assert told["params"] > 0  # what the export told stays
     assert told["latency_seconds"][artifact.RUNTIMES[path.suffix]]["median"] > 0
