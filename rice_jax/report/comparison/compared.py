@@ -56,7 +56,7 @@ class Compared:
     @property
     def test(self) -> str | None:
         """By which tests are compared; None where it was not evaluated."""
-        return self.record.evaluation and self.record.evaluation.test
+        return self.record.evaluation.test if self.record.evaluation else None
 
 
 @dataclasses.dataclass(frozen=True)
