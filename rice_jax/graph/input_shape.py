@@ -1,10 +1,13 @@
 """How a shape that a user gives is read: with its batch dimension or without."""
 
 import operator
+from typing import Any
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import InputShape
-from rice_jax.graph.trace import Trace
+from rice_jax.graph.failing import taking
+from rice_jax.graph.fronts import front
+from rice_jax.graph.trace import Trace, trace
 
 
 def whole_shape(shape: InputShape, batched: bool | None = None) -> tuple[int, ...]:
@@ -29,6 +32,13 @@ def whole_shape(shape: InputShape, batched: bool | None = None) -> tuple[int, ..
     return sizes if batched else (1, *sizes)
 
 
+def traced_for(module: Any, shape: InputShape, *args: Any, **kwargs: Any) -> Trace:
+    """`trace` for a shape that a user gave; UserError where the net does not run on such."""
+    net = front(module)
+    with taking(net.name, shape):
+        return trace(net, shape, *args, **kwargs)
+
+
 def check_reading(traced: Trace, shape: InputShape, batched: bool | None) -> None:
     """UserError where the net's convolutions show that `shape` was read wrongly.
 
@@ -47,6 +57,7 @@ def check_reading(traced: Trace, shape: InputShape, batched: bool | None) -> Non
     if batched is None and dimensions and len(read) != dimensions + 2:
         raise UserError(
             f"input shape {tuple(shape)} would be read as {read}, where convolution {layer!r} "
-            f"works along {dimensions} dimension{'s' * (dimensions > 1)}: say batched=True if the "
-            "first number is the batch, batched=False if there is none"
+            f"works along {dimensions} dimension{'s' * (dimensions > 1)}: give so many sizes and "
+            "the channels, and say batched=True if the first number is the batch, batched=False if "
+            "there is none"
         )

@@ -10,10 +10,11 @@ from rice_jax.errors import UserError
 from rice_jax.graph import once
 from rice_jax.graph.arrays import Images, Maps
 from rice_jax.graph.fronts import takes_variables
+from rice_jax.graph.input_shape import traced_for
 from rice_jax.graph.maps import ConvMap, convolutions
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import ARRANGES, RENAMES
-from rice_jax.graph.trace import Trace, trace
+from rice_jax.graph.trace import Trace
 
 
 @takes_variables
@@ -71,7 +72,7 @@ def traced_for_images(module: Any, images: Any, **call_kwargs: Any) -> Trace:
     UserError for pixels that are integers: a net trained on [0, 1] would see them 255 times as
     bright. Integers that are places in a table (`nn.Embed`) are no pixels.
     """
-    traced = trace(module, images.shape, images.dtype, **call_kwargs)
+    traced = traced_for(module, images.shape, images.dtype, **call_kwargs)
     whole = not jnp.issubdtype(images.dtype, jnp.floating)
     if whole and any(
         reader.name == "convert_element_type"
@@ -91,6 +92,13 @@ def image_maps(traced: Trace) -> list[ConvMap]:
     maps = convolutions(traced)
     for conv in maps:
         rows = conv.value.shape[conv.batch_axis]
+        if rows != images and len(conv.value.shape) != len(traced.input.shape):
+            dimensions = len(conv.value.shape) - 2
+            raise UserError(
+                f"images are {traced.input.shape}, where the convolution {conv.name!r} works along "
+                f"{dimensions} dimension{'s' * (dimensions > 1)}: give them in a batch, N first, "
+                f"then {dimensions} sizes and the channels"
+            )
         if rows != images:
             raise UserError(
                 f"the convolution {conv.name!r} works on {rows} rows where {images} images came "

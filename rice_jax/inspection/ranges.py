@@ -14,8 +14,8 @@ from rice_jax.graph import once
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.cpu import cpu
 from rice_jax.graph.fronts import takes_variables
-from rice_jax.graph.input_shape import check_reading, whole_shape
-from rice_jax.graph.trace import Equation, Trace, Value, trace
+from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
+from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import convolution, dot
@@ -97,7 +97,7 @@ def traced_map_bounds(
     **call_kwargs: Any,
 ) -> tuple[Trace, dict[str, Ends], tuple[str, ...]]:
     """The trace, and what `map_bounds` gives of it."""
-    traced = trace(module, whole_shape(input_shape, batched), **call_kwargs)
+    traced = traced_for(module, whole_shape(input_shape, batched), **call_kwargs)
     check_reading(traced, input_shape, batched)
     maps = image_maps(traced)
     bounds, without_rule = value_bounds(

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from rice_jax.errors import UserError
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_net
-from rice_jax.graph.input_shape import check_reading, whole_shape
+from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
 from rice_jax.graph.loops import opened
-from rice_jax.graph.trace import Trace, Value, trace
+from rice_jax.graph.trace import Trace, Value
 from rice_jax.profile import study
 from rice_jax.profile.bits import PRECISIONS, Precision, bit_operations
 from rice_jax.profile.memory import Memory, memory
@@ -196,7 +196,7 @@ def count(
             XLA has no count for.
     """
     shape = whole_shape(input_shape, batched)
-    traced = trace(module, shape, dtype, output=output, any_key=True, **call_kwargs)
+    traced = traced_for(module, shape, dtype, output=output, any_key=True, **call_kwargs)
     check_reading(traced, input_shape, batched)
     profile = of_trace(traced, frozen=frozen, softmax=softmax, rules=rules)
     if not measure_xla:

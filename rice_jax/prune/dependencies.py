@@ -13,10 +13,9 @@ from scipy.sparse.csgraph import connected_components
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.fronts import takes_net
-from rice_jax.graph.input_shape import check_reading, whole_shape
+from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
-from rice_jax.graph.trace import trace as trace_module
 from rice_jax.prune.propagation import ANY, FIXED, UNSEEN, Contraction, Labels, Propagation
 from rice_jax.prune.rules import Rule, propagate
 
@@ -190,7 +189,7 @@ def dependencies(
         UserError: for an operation without a rule, naming it and its layer.
     """
     whole = whole_shape(input_shape, batched)
-    traced = trace_module(module, (1, *whole[1:]), any_key=True, **kwargs)
+    traced = traced_for(module, (1, *whole[1:]), any_key=True, **kwargs)
     check_reading(traced, input_shape, batched)
     labelled = propagate(traced, rules)
     if on_unknown == "error":

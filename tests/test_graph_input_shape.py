@@ -1,0 +1,133 @@
+"""Shapes and images that a net does not run on: one line that says which, and where it fails."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rice_jax import inspection, profile
+from rice_jax.errors import UserError
+from rice_jax.prune import dependencies, prune
+
+
+class Flat(nn.Module):
+    """Of 8 x 8 pixels alone, as it says itself."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.Conv(4, (3, 3), name="conv")(x).reshape(len(x), 4 * 64))
+
+
+class FlatNNX(nnx.Module):
+    """The same by the size of its head."""
+
+    def __init__(self, *, rngs):
+        self.conv, self.head = (
+            nnx.Conv(3, 4, (3, 3), rngs=rngs),
+            nnx.Linear(256, 3, rngs=rngs),
+        )
+
+    def __call__(self, x):
+        return self.head(self.conv(x).reshape(len(x), -1))
+
+
+class Solid(nn.Module):
+    """Along three dimensions, and of 8 pixels deep at least."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3, 3), name="conv")(x)
+        return nn.Dense(3)(x.sum((1, 2, 3)) * (1 / (x.shape[3] // 8)))
+
+
+def flat(params, x):
+    with jax.named_scope("conv"):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, params[0], (1, 1), "SAME", dimension_numbers=numbers)
+    return x.reshape(len(x), -1) @ params[1]
+
+
+def linen(net, shape):
+    return net, net.init(jax.random.key(0), jnp.zeros(shape))
+
+
+NETS = {
+    "Flat": (linen(Flat(), (1, 8, 8, 3)), (8, 8, 3)),
+    "FlatNNX": ((FlatNNX(rngs=nnx.Rngs(0)),), (8, 8, 3)),
+    "flat": ((flat, (jnp.ones((3, 3, 3, 4)), jnp.ones((256, 3)))), (8, 8, 3)),
+    "Solid": (linen(Solid(), (1, 8, 8, 8, 3)), (1, 8, 8, 8, 3)),
+}
+FAILING = {
+    "Flat": [(4, 4, 3), (8, 8), (8,)],
+    "FlatNNX": [(4, 4, 3), (8, 8, 1), (3, 8, 8), (8, 8)],
+    "flat": [(4, 4, 3), (8, 8, 1), (3, 8, 8), (1, 8, 8, 8, 3)],
+    "Solid": [(4, 4, 3), (8, 8)],
+}
+CASES = [(name, shape) for name, shapes in FAILING.items() for shape in shapes]
+
+
+def told(call):
+    with pytest.raises(UserError) as caught:
+        call()
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_a_shape_that_a_net_does_not_run_on_is_told_with_the_line_of_its_code(name, shape):
+    given, _ = NETS[name]
+    net = given[:1] if name in ("Flat", "Solid") else given
+    for call in (
+        lambda: profile.count(*net, shape),
+        lambda: inspection.proven_dead(*given, shape),
+        lambda: dependencies(*net, shape),
+    ):
+        line = told(call)
+        assert f"{name} does not run on an input of shape" in line
+        assert "test_graph_input_shape.py, line " in line
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_images_likewise(name, shape):
+    given, _ = NETS[name]
+    images = np.ones((2, *shape) if len(shape) < 4 else shape, np.float32)
+    for call in (
+        lambda: inspection.feature_maps(*given, images),
+        lambda: inspection.census(*given, [images]),
+        lambda: prune(*given, [images], filters={"conv": [0]}),
+    ):
+        line = told(call)
+        assert f", {', '.join(map(str, images.shape[1:]))})" in line
+
+
+@pytest.mark.parametrize("name", ["Flat", "FlatNNX", "flat", "Solid"])
+def test_the_shape_that_a_net_is_for_is_taken(name):
+    given, shape = NETS[name]
+    images = np.ones(shape if len(shape) > 3 else (2, *shape), np.float32)
+    assert inspection.feature_maps(*given, images)["conv"].shape == (*images.shape[:-1], 4)
+    assert inspection.proven_dead(*given, shape)["conv"] == []
+
+
+def test_images_without_their_batch_are_told_so():
+    class Mean(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.Conv(4, (3, 3), name="conv")(x).mean((-3, -2)))
+
+    given = linen(Mean(), (1, 8, 8, 3))
+    image = np.ones((8, 8, 3), np.float32)
+    line = told(lambda: inspection.feature_maps(*given, image))
+    assert "images are (8, 8, 3)" in line
+    assert "'conv' works along 2 dimensions: give them in a batch" in line
+
+
+def test_what_else_fails_in_a_net_stays_what_it_is():
+    class Unknown(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return {"relu": nn.relu}["tanh"](x)
+
+    with pytest.raises(KeyError, match="tanh"):
+        profile.count(Unknown(), (8, 8, 3))
