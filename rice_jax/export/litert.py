@@ -6,7 +6,7 @@ The trace is played back operation by operation, as for ONNX.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ from rice_jax.errors import UserError
 from rice_jax.export import spreading
 from rice_jax.export.lacking import lacking
 from rice_jax.export.native import stderr_kept_back
+from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, trace
 
 SIGNATURE = "serving_default"
@@ -57,7 +58,9 @@ def to_tflite(
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
     with ops.plain():
         traced = trace(module.clone(dtype=jnp.float32), images.shape, train=False)
-    play = functools.partial(_played, dense_as_convolution=to_be_quantized)
+    origins = Origins(traced)
+    dense = {each for each in traced.equations if to_be_quantized and _is_dense(each, origins)}
+    play = functools.partial(_played, dense=dense)
 
     def logits(images: jax.Array) -> jax.Array:
         return traced.evaluate({"params": params}, images, traced.outputs, run=play)[0]
@@ -76,10 +79,11 @@ def to_tflite(
     return content
 
 
-def _played(equation: Equation, *operands: Any, dense_as_convolution: bool) -> list[Any]:
+def _played(equation: Equation, *operands: Any, dense: Container[Equation]) -> list[Any]:
     """What `Equation.apply` gives, under its layer's name, which LiteRT's tensors then have.
 
-    The maximum over whole maps becomes a max pool: of that the quantiser has an int8.
+    Those of `dense` become convolutions of one pixel, and the maximum over whole maps a max pool:
+    of that the quantiser has an int8.
     """
     shapes, params = [each.shape for each in equation.inputs], equation.params
     with jax.named_scope(equation.layer or ROOT):
@@ -90,34 +94,37 @@ def _played(equation: Equation, *operands: Any, dense_as_convolution: bool) -> l
         ):
             (maps,) = operands
             return [nn.max_pool(maps, shapes[0][1:3])[:, 0, 0]]
-        if equation.name == "dot_general" and dense_as_convolution and _is_dense(shapes, params):
+        if equation in dense:
             return [_of_one_pixel(*operands)]
         if spreading.is_transposed(equation):
             return [spreading.ZerosBetween(equation).bind(*operands, **params)]
         return equation.apply(*operands)
 
 
-def _is_dense(shapes: Sequence[tuple[int, ...]], params: Mapping[str, Any]) -> bool:
-    """Whether a product is of one row and a matrix."""
-    contracted, batched = params["dimension_numbers"]
-    row, matrix = shapes
-    return (
-        len(row) == len(matrix) == 2
-        and row[0] == 1
-        and (tuple(map(tuple, contracted)), tuple(map(tuple, batched))) == (((1,), (0,)), ((), ()))
-    )
+def _is_dense(equation: Equation, origins: Origins) -> bool:
+    """Whether it is a product of one row and a matrix, or of the pixels of maps and weights."""
+    if equation.name != "dot_general":
+        return False
+    rows, matrix = equation.inputs
+    last = len(rows.shape) - 1
+    contracted, batched = equation.params["dimension_numbers"]
+    if len(matrix.shape) != 2 or any(batched) or [*map(tuple, contracted)] != [(last,), (0,)]:
+        return False
+    return rows.shape[0] == 1 if last == 1 else last > 1 and origins.is_weight(matrix)
 
 
-def _of_one_pixel(row: jax.Array, matrix: jax.Array) -> jax.Array:
-    """row (1, K) times matrix (K, N) as a convolution of a map of one pixel, named DENSE."""
+def _of_one_pixel(rows: jax.Array, matrix: jax.Array) -> jax.Array:
+    """rows (..., K) times matrix (K, N) as a convolution of windows of one pixel, named DENSE."""
+    pixels = rows if rows.ndim == 4 else rows.reshape(len(rows), 1, -1, rows.shape[-1])
     with jax.named_scope(DENSE):
-        return jax.lax.conv_general_dilated(
-            row[None, None],
+        made = jax.lax.conv_general_dilated(
+            pixels,
             matrix[None, None],
             (1, 1),
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0, 0]
+        )
+    return made.reshape(*rows.shape[:-1], -1)
 
 
 def interpreter(

@@ -19,6 +19,7 @@ from jax import export, lax
 from rice_jax.errors import UserError, reason
 from rice_jax.export import any_size, spreading
 from rice_jax.export.lacking import lacking
+from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, trace
 
 
@@ -136,11 +137,12 @@ def _drop_null_biases(graph: Any) -> None:
 
 def _for_batch(traced: Trace, images: jax.Array) -> Trace:
     """The computation for the converter's own unknown batch size in place of ours."""
+    origins = Origins(traced)
     equations = [
         dataclasses.replace(
             equation,
             params=_with_batch(equation.params, images.shape[0]),
-            primitive=_stand_in(equation),
+            primitive=_stand_in(equation, origins),
         )
         for equation in traced.equations
     ]
@@ -155,8 +157,18 @@ def _with_batch(value: Any, batch: Any) -> Any:
     return batch if export.is_symbolic_dim(value) else value
 
 
-def _stand_in(equation: Equation) -> Any:
+def _stand_in(equation: Equation, origins: Origins) -> Any:
     """The primitive, or what jax2onnx knows instead."""
+    if equation.name in ("stack", "unstack"):
+        return _OfOnes(equation)
+    if equation.name == "reshape" and equation.params["dimensions"] is not None:
+        return _InOrder(equation)
+    if equation.name == "pad" and all(
+        before >= 0 and after >= 0 and not between
+        for before, after, between in equation.params["padding_config"]
+    ):
+        filling = origins.constant(equation.inputs[1])
+        return equation.primitive if filling is None else _Pad(filling.item())
     if _is_max_pool(equation):
         return _MaxPool(equation)
     if spreading.is_transposed(equation):
@@ -190,6 +202,45 @@ class _Relu:
 
     def bind(self, *operands: Any, **_: Any) -> jax.Array:
         return nn.relu(operands[self._place])
+
+
+class _OfOnes:
+    """Stands in for `stack` and `unstack`, which jax2onnx lacks: axes of one number each."""
+
+    def __init__(self, equation: Equation) -> None:
+        self.multiple_results = equation.name == "unstack"
+
+    def bind(self, *operands: jax.Array, axis: int, **_: Any) -> Any:
+        if not self.multiple_results:
+            return jnp.concatenate([jnp.expand_dims(each, axis) for each in operands], axis)
+        (whole,) = operands
+        size = whole.shape[axis]
+        return [lax.index_in_dim(whole, place, axis, keepdims=False) for place in range(size)]
+
+
+class _InOrder:
+    """Stands in for a reshape that takes the axes in another order, which jax2onnx does not see."""
+
+    multiple_results = False
+
+    def __init__(self, equation: Equation) -> None:
+        self._primitive = equation.primitive
+
+    def bind(self, x: jax.Array, *, dimensions: Sequence[int], **params: Any) -> jax.Array:
+        return self._primitive.bind(_transposed(x, dimensions), dimensions=None, **params)
+
+
+class _Pad:
+    """Stands in for a pad: of XLA's jax2onnx compares the shape with a batch of unknown size."""
+
+    multiple_results = False
+
+    def __init__(self, filling: Any) -> None:
+        self._filling = filling
+
+    def bind(self, x: jax.Array, _: jax.Array, *, padding_config: Sequence[Any]) -> jax.Array:
+        pads = [(int(before), int(after)) for before, after, _ in padding_config]
+        return jnp.pad(x, pads, constant_values=self._filling)
 
 
 class _MaxPool:

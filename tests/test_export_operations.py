@@ -1,0 +1,123 @@
+"""Operations that converters lack or get wrong, in nets whose files must give their logits."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rice_jax import export
+from rice_jax.export import int8, runtimes
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
+NEEDED = {".onnx": "jax2onnx", ".tflite": "litert_converter"}
+MADE = {".onnx": export.to_onnx, ".tflite": export.to_tflite}
+IMAGES = np.random.default_rng(0).random((5, 8, 8, 3), dtype=np.float32)
+
+
+class Between(nn.Module):
+    """An operation on the maps of a convolution, before a dense layer over all of them."""
+
+    operation: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = self.operation(nn.Conv(4, (3, 3), name="conv")(x))
+        return nn.Dense(3, name="head")(x.reshape(x.shape[0], -1))
+
+
+def rows(x):
+    return x.reshape(x.shape[0], 8, 32)
+
+
+def edged(x, *pads, **how):
+    return jnp.pad(x, ((0, 0), *pads), **how)
+
+
+OPERATIONS = {
+    "stack last": lambda x: jnp.stack([x, -x], -1),
+    "stack first": lambda x: jnp.stack([x, 2 * x, -x]).sum(0),
+    "stack one": lambda x: jnp.stack([x], 2),
+    "stack constants": lambda x: x * jnp.stack([jnp.arange(4.0)] * 8),
+    "unstack channels": lambda x: jnp.unstack(x, axis=-1)[1],
+    "unstack rows": lambda x: sum(each * n for n, each in enumerate(jnp.unstack(x, axis=1))),
+    "pad": lambda x: edged(x, (1, 2), (0, 1), (0, 0)),
+    "pad channels": lambda x: edged(x, (0, 0), (0, 0), (1, 3)),
+    "pad rows": lambda x: edged(rows(x), (2, 0), (0, 0)),
+    "pad with a number": lambda x: edged(x, (1, 1), (1, 1), (0, 0), constant_values=-0.5),
+    "pad with minus infinity": lambda x: nn.relu(
+        edged(x, (1, 1), (1, 1), (0, 0), constant_values=-jnp.inf)
+    ),
+    "pad with wholes": lambda x: edged((9 * x).astype(jnp.int32), (1, 0), (0, 0), (0, 0)) / 9.0,
+    "median": lambda x: jnp.median(x, axis=(1, 2)),
+    "reshape in another order": lambda x: jax.lax.reshape(x, (x.shape[0], 8, 32), (0, 3, 1, 2)),
+    "reshape of columns": lambda x: jax.lax.reshape(x, (x.shape[0], 4, 8, 8), (0, 2, 3, 1)),
+}
+NO_SORT = {".tflite": {"median"}, ".onnx": set[str]()}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("suffix", MADE)
+def test_a_file_gives_the_nets_logits(suffix, name):
+    pytest.importorskip(NEEDED[suffix])
+    if name in NO_SORT[suffix]:
+        pytest.skip("LiteRT has no sort")
+    net = Between(OPERATIONS[name])
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    found = runtimes.opened(suffix, MADE[suffix](net, params, 8))(IMAGES)
+    exact = net.apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4 * np.ptp(exact))
+
+
+def test_a_convolution_that_sees_no_later_rows_goes_into_onnx():
+    pytest.importorskip("jax2onnx")
+
+    class Causal(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = x.reshape(x.shape[0], 8, 24)
+            x = nn.relu(nn.Conv(5, (3,), padding="CAUSAL", name="first")(x))
+            x = nn.Conv(4, (3,), padding="CAUSAL", kernel_dilation=2, name="second")(x)
+            return nn.Dense(3, name="head")(x[:, -1])
+
+    params = Causal().init(jax.random.key(0), IMAGES)["params"]
+    found = runtimes.opened(".onnx", export.to_onnx(Causal(), params, 8))(IMAGES)
+    np.testing.assert_allclose(found, Causal().apply({"params": params}, IMAGES), atol=1e-5)
+
+
+class Block(nn.Module):
+    """ConvNeXt's: dense layers over the channels of maps, of as many axes as asked."""
+
+    sizes: tuple[int, ...]
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(8, (2, 2), strides=2, name="stem")(x)
+        y = nn.LayerNorm(name="norm")(nn.Conv(8, (3, 3), feature_group_count=8, name="deep")(x))
+        y = nn.Dense(16, name="wider")(y.reshape(x.shape[0], *self.sizes, 8))
+        y = nn.Dense(8, name="back")(nn.gelu(y)).reshape(x.shape)
+        scale = self.param("scale", nn.initializers.constant(0.5), (8,))
+        x = (x + y * scale).mean((1, 2))
+        return nn.Dense(3, name="head")(nn.LayerNorm(name="last")(x))
+
+
+@pytest.mark.parametrize("sizes", [(16,), (4, 4), (2, 2, 4)], ids=str)
+@pytest.mark.parametrize("suffix", MADE)
+def test_dense_layers_over_maps_go_into_int8(suffix, sizes):
+    pytest.importorskip(NEEDED[suffix])
+    net = Block(sizes)
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    if suffix == ".onnx":
+        content = int8.quantized_onnx(export.to_onnx(net, params, 8), [IMAGES])
+    else:
+        whole = export.to_tflite(net, params, 8, to_be_quantized=True)
+        content = int8.quantized_tflite(whole, [IMAGES])
+    exact = np.asarray(net.apply({"params": params}, IMAGES))
+    found = runtimes.opened(suffix, content)(IMAGES)
+    assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
