@@ -36,7 +36,8 @@ def rounded_tflite(content: bytes, images: Batches) -> bytes:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             "LiteRT cannot compute the net in the steps that fit the images that int8 is "
-            f"calibrated on: give others, or more ({' '.join(str(error).split())})"
+            "calibrated on: give others, or more, and if that is of no help an .onnx "
+            f"({' '.join(str(error).split())})"
         ) from error
     return made
 

@@ -25,7 +25,7 @@ _OF_SHAPES = (TypeError, ValueError, ArithmeticError, IndexError, AssertionError
 """What code raises that is given an array of another shape than it is written for."""
 
 
-def where_and_why(error: BaseException) -> str:
+def where_and_why(error: Exception) -> str:
     """'net.py, line 3: TypeError: ...', the last place in code that the user may have written."""
     why = textwrap.shorten(reason(error), _LONGEST)
     frames = traceback.extract_tb(error.__traceback__)
