@@ -91,6 +91,34 @@ def test_a_net_that_averages_images_learns_from_none_smaller_than_that(name, gri
     assert set(train.image_sizes(made)) == sizes
 
 
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("cnn", 8),  # 8, 4, 2, 1 by its pools
+        ("cnn_light", 11),  # 11, 6, 3, 2, 1 by strides, which round up, and pools, which round down
+        ("final", 4),  # 4, 2, 1
+        ("micro", 1),  # strides alone
+    ],
+)
+@pytest.mark.parametrize("recipe", ["study", "quick"])
+def test_images_that_a_net_pools_away_are_refused_by_any_recipe_and_no_larger_ones(
+    name, least, recipe
+):
+    """Quick's halves count where a net learns from them: not where it flattens its maps."""
+    made = configuration.default(name)
+    made.train.update(schedule=recipe, epochs=1)
+    halved = recipe == "quick" and name == "final"
+    made.train.quick.update(shrink=(2 if halved else 1,), epochs=(1,))
+    made.data.image_size = least * 2 if halved else least
+    assert train.image_sizes(made) == (least,)
+    made.train.quick.update(shrink=(2, 1), epochs=(1, 1))
+    assert set(train.image_sizes(made)) <= {least, made.data.image_size}
+    if least > 1:
+        made.data.image_size = least - 1
+        with pytest.raises(UserError, match=rf"config\.data\.image_size={least - 1} is too small"):
+            train.image_sizes(made)
+
+
 @pytest.mark.parametrize("error", [AssertionError, KeyError, RuntimeError, ValueError])
 def test_a_net_that_asks_for_one_size_learns_at_that(error):
     class OfOneSize(nn.Module):

@@ -109,19 +109,24 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
     Raises:
         UserError: images that the net would pool away.
     """
+    if _shapes(module, image_size)[1]:
+        raise UserError(
+            f"config.data.image_size={image_size} is too small for this net, whose layers pool all "
+            "of such an image away: give larger images"
+        )
     if recipe.schedule == STUDY:
         return (image_size,) * recipe.epochs
     sizes = quick_sizes(recipe.quick.shrink, image_size, getattr(module, "grid", 0))
+    whole, _ = _shapes(module, image_size)
+    if any(_shapes(module, max(size, 1))[0] != whole for size in sizes):
+        sizes = [image_size] * len(sizes)
     for size in sizes:
-        if size < 1 or _shapes(module, size)[1]:
+        if size < 1 or vanishes(module, size):
             raise _refused(
                 "quick.shrink",
                 recipe.quick.shrink,
                 f"makes images of {size} x {size} pixels, too small for this net",
             )
-    whole, _ = _shapes(module, image_size)
-    if any(_shapes(module, size)[0] != whole for size in sizes):
-        sizes = [image_size] * len(sizes)
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
 
