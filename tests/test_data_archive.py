@@ -40,6 +40,24 @@ def test_a_zip_whose_folders_are_parted_by_backslashes_holds_the_same(tmp_path, 
     assert {member.split for member in opened.members} == ({"train", "test"} if part else {""})
 
 
+@pytest.mark.parametrize("own", ["", "train/"])
+@pytest.mark.parametrize("written", ["./{}", "././{}", "rice//{}", "rice/./{}", ".\\{}"])
+def test_a_zip_whose_names_go_roundabout_ways_holds_the_same(tmp_path, written, own, capsys):
+    """As bsdtar writes './Arborio/1.jpg'."""
+    files = {own + name: content for name, content in FILES.items()}
+    files |= {name.replace("train", "test"): content for name, content in files.items()}
+    zipped = data_files.write_zip(
+        tmp_path / "rice.zip", {written.format(name): files[name] for name in files}
+    )
+    with zipfile.ZipFile(zipped, "a") as opened:
+        for folder in sorted({"./", written.format(""), written.format(f"{own}Arborio/")}):
+            opened.writestr(folder, b"")
+    opened = archive.open_archive(zipped)
+    assert read_all(opened) == files
+    assert {member.name for member in opened.members} == files.keys()
+    assert "without suffix" not in capsys.readouterr().err  # './' is no file
+
+
 def test_a_remote_folder_or_zip_is_read_through_epath(tmp_path, monkeypatch):
     """Local paths stand in for gs://, taken the way that remote ones take."""
     monkeypatch.setattr(archive.files, "is_remote", lambda path: True)

@@ -122,8 +122,7 @@ class Zip:
         infos = self._zip.infolist()
         for info in infos:
             _refuse_hostile(info, where)
-        # Some of Windows' own tools part folders by backslashes.
-        named = [(info.filename.replace("\\", "/"), info) for info in infos]
+        named = [(name, info) for info in infos if (name := _as_path(info.filename))]
         self._infos = dict(named)
         self.members = members(
             [Listed(n, i.file_size, f"{i.CRC:08x}") for n, i in named if not n.endswith("/")],
@@ -208,6 +207,16 @@ def _listing(folder: epath.Path) -> Iterator[Listed]:
                 yield Listed(entry.name, status.st_size, *times)
             else:  # a link to nothing, a pipe: whoever reads it is told
                 yield Listed(entry.name, 0, "")
+
+
+def _as_path(name: str) -> str:
+    """A member's name as a path within the archive; that of a folder ends in '/'.
+
+    Some of Windows' own tools part folders by backslashes, and bsdtar begins names by './', which
+    alone is none.
+    """
+    *folders, last = name.replace("\\", "/").split("/")
+    return "/".join([*(each for each in folders if each not in ("", ".")), last])
 
 
 def _refuse_hostile(info: zipfile.ZipInfo, where: str) -> None:
