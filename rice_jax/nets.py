@@ -21,6 +21,19 @@ GRID = Field(0, "height and width that the image is averaged to; 0 for as it is"
 """Of any net."""
 _CLASSES = Field(5, "classes that the head tells apart; the images decide", Whole(1, 100_000))
 
+
+@dataclasses.dataclass(frozen=True)
+class _Inception(Several):
+    """Its six widths, of which one that ends a branch is above 0."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, the first, third, fifth and sixth not all 0"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it has a branch."""
+        return super().allows(value) and any(value[width] for width in (0, 2, 4, 5))
+
+
 AUTO, AS_THE_NET_SAYS, HE = "auto", "own", "he"
 """Values of config.train.initializer."""
 
@@ -53,7 +66,7 @@ KINDS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
             "inceptions": Field(
                 (),
                 "six widths of each inception (0: no such branch), a tuple for each stage",
-                Several(Several(Several(Whole(0, 65_536), 6, 6), 0, 8), 1, 100),
+                Several(Several(_Inception(Whole(0, 65_536), 6, 6), 0, 8), 1, 100),
             ),
             "dropout": Field(0.4, "share of units dropped in training", Real(0, 1, below=True)),
             "classes": _CLASSES,

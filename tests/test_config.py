@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rice_jax import config, configs, models, nets
+from rice_jax import config, configs, models, nets, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train import state
 
 FOLDER = Path(__file__).parent.parent / "configs"
 
@@ -133,3 +134,28 @@ def test_a_run_of_an_unknown_net_says_what_its_file_has_to_do(tmp_path, monkeypa
         config.read(Run(tmp_path))
     asked, makes = "--config=FILE" in str(refused.value), "nor first, second" in str(refused.value)
     assert (asked, makes) == (not known, bool(known))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_light"])
+@pytest.mark.parametrize(
+    ("widths", "branches"),
+    [
+        ((0,) * 6, 0),
+        ((0, 4, 0, 4, 0, 0), 0),  # two branches begin, none ends
+        ((2, 0, 0, 0, 0, 0), 1),
+        ((0, 0, 3, 0, 0, 0), 1),
+        ((0, 4, 0, 0, 5, 0), 1),
+        ((1, 0, 0, 0, 0, 6), 2),
+    ],
+)
+def test_an_inception_has_a_branch(name, widths, branches):
+    made = config.default(name)
+    made.model.inceptions = (((1,) * 6,), (widths,))
+    made.data.image_size = 32
+    if not branches:
+        with pytest.raises(UserError, match=r"config\.model\.inceptions=.*fifth and sixth not all"):
+            config.check(made)
+        return
+    config.check(made)
+    shapes = state.shapes(train.build(made), train.input_shape(made), ()).params
+    assert len(shapes["inception4a"]) == branches
