@@ -212,6 +212,13 @@ def test_chance_is_the_entropy_of_the_classes():
     assert not diagnosis.rests_at(math.log(5), 1.6096, 1.55)
 
 
+@pytest.mark.parametrize("images", [[7, 0], [0, 1], [3]])
+def test_a_net_without_a_mistake_on_images_of_one_class_has_learned(images):
+    chance = diagnosis.chance(np.diag(images))
+    assert chance == 0
+    assert not diagnosis.rests_at(chance, 0.0, 0.0)
+
+
 def broken(params, path, leaf, value):
     params[path][leaf][..., 0] = value
     return params

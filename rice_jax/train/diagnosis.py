@@ -58,8 +58,11 @@ def chance(confusion: np.ndarray) -> float:
 
 
 def rests_at(chance: float, *losses: float) -> bool:
-    """Whether all the losses lie at chance."""
-    return all(abs(loss - chance) <= _NEAR * chance for loss in losses)
+    """Whether all the losses lie at chance.
+
+    Of images of one class alone chance is 0, which no net rests at but one that has learned.
+    """
+    return chance > 0 and all(abs(loss - chance) <= _NEAR * chance for loss in losses)
 
 
 def collapse(
