@@ -313,3 +313,27 @@ def test_bounds_hold_for_a_kernel_that_is_computed():
     bounds, unbounded = inspection.map_bounds(net, variables, SHAPE)
     assert unbounded == ()
     assert_contained(bounds, inspection.feature_maps(net, variables, images(8)))
+
+
+@pytest.mark.parametrize("target", ["bfloat16", "float32"])
+@pytest.mark.parametrize("source", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+def test_bounds_hold_for_weights_and_images_that_are_rounded_to_another_type(source, target):
+    def maps(params, x):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        kernel = params["kernel"].astype(target)
+        return lax.conv_general_dilated(
+            x.astype(target), kernel, (1, 1), "VALID", None, None, numbers
+        ).astype(jnp.float32)
+
+    rng = np.random.default_rng(0)
+    for pixel in np.asarray(rng.random(2), source):
+        params = {"kernel": np.asarray(rng.normal(size=(1, 1, 1, 16)), source)}
+        image = np.full((1, 1, 1, 1), pixel)
+        bounds, _ = inspection.map_bounds(
+            maps, params, image.shape, float(pixel), float(pixel), dtype=image.dtype
+        )
+        kept = params["kernel"].astype(target).astype(np.float64).ravel()
+        exact = (kept * np.float64(pixel.astype(target))).astype(target).astype(np.float64)
+        ((lo, hi),) = bounds.values()
+        assert np.all(lo.ravel() <= exact), pixel
+        assert np.all(exact <= hi.ravel()), pixel

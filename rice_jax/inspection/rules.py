@@ -17,7 +17,6 @@ from rice_jax.inspection.interval import (
     Interval,
     certain,
     gamma,
-    known_for,
     roundoff,
     unknown,
     widened,
@@ -216,7 +215,7 @@ def _convert(equation: Equation, a: Interval) -> Interval:
             known = a.lo.astype(jnp.float32)
             return widened(known, known, roundoff(target) * jnp.abs(known))
         return a
-    if not known_for(source) or jnp.finfo(target).eps <= jnp.finfo(source).eps:
+    if jnp.finfo(target).eps <= jnp.finfo(source).eps:
         return a
     return widened(a.lo, a.hi, roundoff(target) * a.magnitude)
 
