@@ -7,6 +7,7 @@ import numpy as np
 import prunable
 import pytest
 from flax import traverse_util
+from jax import lax
 
 from rice_jax import models, prune
 from rice_jax.errors import UserError
@@ -252,3 +253,39 @@ def test_what_an_image_changes_is_not_constant_however_faint_it_is(rectified, pi
     np.testing.assert_allclose(
         result.module.apply(result.variables, other), module.apply(variables, other), rtol=1e-5
     )
+
+
+MIX = np.float32([[0.6, -0.2, 0.1], [0.3, 0.5, -0.4], [-0.1, 0.2, 0.7]])
+NUMBERS = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        lambda x: x @ MIX,
+        lambda x: jnp.einsum("cd,nhwd->nhwc", MIX, x),
+        lambda x: lax.conv_general_dilated(
+            x, MIX[None, None], (1, 1), "SAME", dimension_numbers=NUMBERS
+        ),
+        jax.checkpoint(lambda x: jnp.tanh(x) @ MIX),
+    ],
+    ids=["matrix", "matrix first", "convolution", "remat"],
+)
+@pytest.mark.parametrize("drop", ["dead", "proven"])
+def test_dead_filters_are_found_beside_numbers_that_the_code_has_written_in(fixed, drop):
+    class Mixed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(5, (3, 3), name="conv")(fixed(x)))
+            return nn.Dense(2, name="head")(x.mean((1, 2)))
+
+    x = np.random.default_rng(0).random((4, 6, 6, 3), np.float32)
+    module = Mixed()
+    variables = module.init(jax.random.key(0), x)
+    conv = variables["params"]["conv"]
+    conv["kernel"] = conv["kernel"].at[..., [1, 3]].set(0)
+    conv["bias"] = jnp.float32([0.5, -1, 0.5, -2, 0.5])
+    pruned = prune.prune(module, variables, [x], drop=drop)
+    assert pruned.removed == {"conv": [1, 3]}
+    wanted = module.apply(variables, x)
+    np.testing.assert_allclose(pruned.module.apply(pruned.variables, x), wanted, rtol=1e-5)

@@ -148,7 +148,8 @@ def value_bounds(
             }
             intervals[traced.input] = widened(darkest, brightest, 0.0)
             without_rule.extend(_propagate(needed, intervals, all_rules))
-            return [(intervals[value].lo, intervals[value].hi) for value in wanted]
+            found = [_of(value, intervals) for value in wanted]
+            return [(interval.lo, interval.hi) for interval in found]
 
         ends = [(interval.lo, interval.hi) for interval in known.values()]
         bounds = jax.device_get(run(ends, *box))
@@ -161,10 +162,7 @@ def _propagate(
     """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
     without_rule = []
     for equation in equations:
-        operands = [
-            intervals[value] if value.constant is None else point(value.constant)
-            for value in equation.inputs
-        ]
+        operands = [_of(value, intervals) for value in equation.inputs]
         if _is_known(equation, operands):
             results = [Interval(x, x) for x in equation.apply(*(x.lo for x in operands))]
         elif equation.name in rules and all(map(_has_bounds, equation.outputs)):
@@ -179,6 +177,11 @@ def _propagate(
             assert result.lo.shape == value.shape, equation
             intervals[value] = result
     return without_rule
+
+
+def _of(value: Value, intervals: Mapping[Value, Interval]) -> Interval:
+    """What is known of a value; of one that the net's code has written in, all."""
+    return intervals[value] if value.constant is None else point(value.constant)
 
 
 def _linear(
