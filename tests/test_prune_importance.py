@@ -167,6 +167,30 @@ def test_a_label_that_is_no_class_is_named(label):
         scores("taylor", batches=[(IMAGES[:3], labels)])
 
 
+def loop(x):
+    return jax.lax.while_loop(lambda y: (y * y).sum() > 1e9, lambda y: y / 2, x)
+
+
+def callback(x):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(np.asarray, shape, x, vmap_method="sequential")
+
+
+@pytest.mark.parametrize("last", [loop, callback, lambda x: x.astype(int)])
+def test_a_net_without_a_gradient_is_named(last):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+            return last(nn.Dense(5, name="head")(x.mean((1, 2))))
+
+    graph = prune.dependencies(Net(), SHAPE, on_unknown="keep")
+    variables = prunable.random_variables(variable_shapes(Net(), SHAPE), 0)
+    with pytest.raises(UserError, match="gradient"):
+        scores("taylor", graph, variables)
+    assert scores("l1", graph, variables)["conv"].shape == (4,)
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="criterion 'l3': there are taylor, l1, l2, batch_norm"):
         scores("l3")

@@ -12,7 +12,7 @@ import optax
 from flax import traverse_util
 
 from rice_jax import ops
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.trace import Value
 from rice_jax.prune.dependencies import Dependencies
@@ -141,7 +141,14 @@ def taylor(evidence: Evidence) -> np.ndarray:
             return jnp.where(known, losses, 0).mean()
 
         ones = [jnp.ones(value.shape[axis]) for value, axis in places]
-        return jnp.abs(_gather(graph, places, jax.grad(loss)(ones)))
+        try:
+            slopes = jax.grad(loss)(ones)
+        except (ValueError, NotImplementedError, TypeError) as error:  # as JAX has them
+            raise UserError(
+                f"criterion 'taylor' needs the loss's gradient, which the net does not give: "
+                f"{reason(error)}; try criterion='l1'"
+            ) from error
+        return jnp.abs(_gather(graph, places, slopes))
 
     return _mean_over_images(evidence, influence, labelled=True)
 
