@@ -6,6 +6,7 @@ The run must have been trained and evaluated on its own test split, which seed 0
 sample's photographs are of that one. Paths are left out of the card.
 """
 
+import dataclasses
 import datetime
 import shlex
 from typing import Any
@@ -72,7 +73,7 @@ def card(
         epochs=len(rows),
         best_epoch=best.epoch,
         seed=config.seed,
-        data=images,
+        data=_without_names(images),
         accuracy=records.CardAccuracy(validation=_validated(run, trained, best), **tested),
         versions=versions,
         machine=machine or saved.versions["devices"],
@@ -81,6 +82,12 @@ def card(
         note=note or None,
         sha256="",
     )
+
+
+def _without_names(images: records.ImagesTold) -> records.ImagesTold:
+    """How many of the images are there twice, but not which."""
+    copies = images.copies and dataclasses.replace(images.copies, pairs=())
+    return dataclasses.replace(images, copies=copies)
 
 
 def _validated(run: Run, trained: train.Trained, best: records.EpochRow) -> records.Share:

@@ -24,6 +24,10 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 SAMPLE, ZOO = (commands.imported(SCRIPTS / f"{name}.py") for name in ("make_sample", "make_zoo"))
 
 
+TWICE = {"in_training": {"validation": 1, "test": 2}, "in_two_classes": 0}
+"""How many images of the fixture's run are there more than once."""
+
+
 class Archive:
     """Members whose content is their name, but for some that have another's."""
 
@@ -90,6 +94,7 @@ def run(tmp_path):
     result = report_runs.result() | {"images": 20, "accuracy": 0.9}
     images = {"train": 100, "validation": 20, "test": 20}
     about = {"name": "rice", "synthetic": False, "fingerprint": "tiny", "skipped": 0}
+    about["copies"] = {**TWICE, "pairs": [["a/1.jpg", "a/2.jpg"]] * 3}
     files = {
         "config.json": {
             "config": configuration.to_json(settings),
@@ -112,6 +117,7 @@ def test_a_run_becomes_a_net_of_the_zoo(run, tmp_path):
     entry = zoo.load("tiny", tmp_path)
     jax.tree.map(np.testing.assert_array_equal, entry.variables["params"], trained.params)
     card = entry.card
+    assert card.data.copies == records.Copies(**TWICE)
     assert card.params == (27 * 4 + 4) + (4 * 8 + 8) + (8 * 5 + 5)
     assert (card.epochs, card.best_epoch) == (3, 2)
     assert dataclasses.asdict(card.accuracy) == {
