@@ -213,6 +213,7 @@ def around(operation):
         ("cholesky", lambda x: jnp.linalg.cholesky(jnp.eye(8) + 0 * x[..., 0])[..., None]),
         ("fft", lambda x: jnp.fft.fft(x).real),  # the converter says nothing
         ("scan", lambda x: jax.lax.scan(lambda c, _: (c + c, None), x, None, length=2)[0]),
+        ("cumlogsumexp", lambda x: jax.lax.cumlogsumexp(x, 1)),  # is loaded, and not computed
     ],
 )
 def test_operation_that_litert_lacks_is_named_with_its_layer(primitive, operation, litert, capfd):
@@ -223,13 +224,26 @@ def test_operation_that_litert_lacks_is_named_with_its_layer(primitive, operatio
     assert not capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_operation_that_onnx_lacks_is_named_with_its_layer(onnxruntime):
-    def operation(x):
-        return jax.lax.reduce_window(x, jnp.inf, jax.lax.min, (1, 2, 2, 1), (1, 1, 1, 1), "VALID")
+def least(x):
+    return jax.lax.reduce_window(x, jnp.inf, jax.lax.min, (1, 2, 2, 1), (1, 1, 1, 1), "VALID")
 
+
+def ramped(x):
+    return jnp.pad(x, ((0, 0), (2, 1), (0, 0), (0, 0)), mode="linear_ramp")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("primitive", "operation"),
+    [
+        ("reduce_window_min", least),
+        ("squeeze", ramped),  # of one image it converts
+        ("dot_general", lambda x: jnp.einsum("nhwc,nhwd->nhwcd", x, x).mean(4)),  # as it is run
+    ],
+)
+def test_operation_that_onnx_lacks_is_named_with_its_layer(primitive, operation, onnxruntime):
     with pytest.raises(
-        UserError, match=r"^strange: reduce_window_min has no ONNX form; a .stablehlo takes more$"
+        UserError, match=f"^strange: {primitive} has no ONNX form; a .stablehlo takes more$"
     ):
         export.to_onnx(*around(operation), 8)
 

@@ -12,11 +12,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 
 from rice_jax import ops
 from rice_jax.errors import UserError
-from rice_jax.export import spreading
+from rice_jax.export import halves, spreading
 from rice_jax.export.lacking import lacking
 from rice_jax.export.native import stderr_kept_back
 from rice_jax.graph.origins import Origins
@@ -24,6 +25,8 @@ from rice_jax.graph.trace import Equation, trace
 
 SIGNATURE = "serving_default"
 """The name under which LiteRT finds the net; its input is 'images', its output 'logits'."""
+_OF_SIZES = ("rem", "cbrt")
+"""Odd functions that LiteRT has wrong of negative numbers: remainders of another sign, and NaN."""
 ROOT, DENSE = "net", "dot_general"
 """What names of tensors have for operations of no layer, and for dense layers in one of them."""
 
@@ -67,7 +70,7 @@ def to_tflite(
 
     try:
         content = _converted(logits, [images], ["images"], ["logits"])
-        interpreter(content)
+        _run_once(content)
     except (ValueError, RuntimeError) as error:
         if found := lacking(traced, _converts):
             raise UserError(
@@ -98,6 +101,11 @@ def _played(equation: Equation, *operands: Any, dense: Container[Equation]) -> l
             return [_of_one_pixel(*operands)]
         if spreading.is_transposed(equation):
             return [spreading.ZerosBetween(equation).bind(*operands, **params)]
+        if equation.name in _OF_SIZES:
+            (size,) = equation.apply(*map(jnp.abs, operands))
+            return [jnp.sign(operands[0]) * size]
+        if halves.go_away(equation):
+            return [halves.Away().bind(*operands)]
         return equation.apply(*operands)
 
 
@@ -192,12 +200,21 @@ def _converted(
         return bytes(converter.export_flatbuffer_to_bytes(net.operation))
 
 
+def _run_once(content: bytes) -> None:
+    """Whatever LiteRT raises where it cannot compute the file: tried on zeros."""
+    net = interpreter(content)
+    with stderr_kept_back():
+        for each in net.get_input_details():
+            net.set_tensor(each["index"], np.zeros(each["shape"], each["dtype"]))
+        net.invoke()
+
+
 def _converts(function: Callable[..., Any], arguments: Sequence[jax.ShapeDtypeStruct]) -> bool:
     """Whether an operation alone can be converted, and run."""
     outputs = [f"y{index}" for index, _ in enumerate(jax.eval_shape(function, *arguments))]
     inputs = [f"x{index}" for index, _ in enumerate(arguments)]
     try:
-        interpreter(_converted(function, arguments, inputs, outputs))
+        _run_once(_converted(function, arguments, inputs, outputs))
     except (ValueError, RuntimeError):
         return False
     return True

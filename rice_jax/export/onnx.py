@@ -5,6 +5,7 @@ operations that differ by platform. So it is not given the module but the module
 a flat list of XLA's operations (`rice_jax.graph.trace`), played back one by one.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import logging
@@ -14,11 +15,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import export, lax
+import numpy as np
+from jax import export
 
 from rice_jax.errors import UserError, reason
-from rice_jax.export import any_size, spreading
+from rice_jax.export import any_size
 from rice_jax.export.lacking import lacking
+from rice_jax.export.onnx_operations import stand_in
+from rice_jax.export.runtimes import onnx_session
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, trace
 
@@ -72,30 +76,67 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
             input_names=["images"],
             output_names=["logits"],
         )
+        _drop_null_biases(model.graph)
+        content = bytes(model.SerializeToString())
+        _run_once(content)
     except UserError:
         raise
     except Exception as error:  # each converter of an operation raises its own kinds
         one = jnp.zeros((1, *shape))
         alone = trace(net, one.shape, train=False)
-        found = lacking(_for_batch(alone, one), _converts)
+        found = lacking(_for_batch(alone, one), _converts) or _first_lacking(traced, params, shape)
         if found is None:
             raise UserError(f"the net has no ONNX form: {reason(error)}") from error
         raise UserError(
             f"{found.layer or 'the net'}: {found.name} has no ONNX form; a .stablehlo takes more"
         ) from error
-    _drop_null_biases(model.graph)
-    return model.SerializeToString()
+    return content
 
 
-def _converts(function: Callable[..., Any], arguments: Sequence[jax.ShapeDtypeStruct]) -> bool:
-    """Whether an operation alone can be converted."""
+def _converts(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    """Whether an operation alone, of arrays of known sizes, can be converted, and run."""
     import jax2onnx
 
     try:
-        jax2onnx.to_onnx(function, list(arguments))
+        _run_once(jax2onnx.to_onnx(function, list(arguments)).SerializeToString())
     except Exception:
         return False
     return True
+
+
+def _run_once(content: bytes) -> None:
+    """Whatever onnxruntime raises where it cannot compute the model: tried on zeros."""
+    session = onnx_session(content)
+    kinds = {"tensor(float)": np.float32, "tensor(bool)": np.bool_}
+    zeros = {
+        each.name: np.zeros(
+            [size if isinstance(size, int) else 1 for size in each.shape],
+            kinds.get(each.type) or each.type.removeprefix("tensor(").removesuffix(")"),
+        )
+        for each in session.get_inputs()
+    }
+    session.run(None, zeros)
+
+
+def _first_lacking(traced: Trace, params: Any, shape: Sequence[int]) -> Equation | None:
+    """The first operation that cannot be converted for a batch of unknown size; None: each can."""
+    import jax2onnx
+
+    def fails(number: int) -> bool:
+        def first(images: jax.Array) -> list[jax.Array]:
+            for_batch = _for_batch(traced, images)
+            some = dataclasses.replace(for_batch, equations=for_batch.equations[: number + 1])
+            return some.evaluate({"params": params}, images, some.equations[-1].outputs)
+
+        try:
+            jax2onnx.to_onnx(first, [("batch", *shape)])
+        except Exception:
+            return True
+        return False
+
+    numbers = range(len(traced.equations))
+    found = bisect.bisect_left(numbers, True, key=fails)
+    return traced.equations[found] if found < len(numbers) else None
 
 
 def with_note(content: bytes, name: str, text: str) -> bytes:
@@ -142,7 +183,7 @@ def _for_batch(traced: Trace, images: jax.Array) -> Trace:
         dataclasses.replace(
             equation,
             params=_with_batch(equation.params, images.shape[0]),
-            primitive=_stand_in(equation, origins),
+            primitive=stand_in(equation, origins),
         )
         for equation in traced.equations
     ]
@@ -155,161 +196,3 @@ def _with_batch(value: Any, batch: Any) -> Any:
     if type(value) is tuple:  # not the named ones, such as dimension numbers
         return tuple(_with_batch(item, batch) for item in value)
     return batch if export.is_symbolic_dim(value) else value
-
-
-def _stand_in(equation: Equation, origins: Origins) -> Any:
-    """The primitive, or what jax2onnx knows instead."""
-    if equation.name in ("stack", "unstack"):
-        return _OfOnes(equation)
-    if equation.name == "reshape" and equation.params["dimensions"] is not None:
-        return _InOrder(equation)
-    if equation.name == "pad" and all(
-        before >= 0 and after >= 0 and not between
-        for before, after, between in equation.params["padding_config"]
-    ):
-        filling = origins.constant(equation.inputs[1])
-        return equation.primitive if filling is None else _Pad(filling.item())
-    if _is_max_pool(equation):
-        return _MaxPool(equation)
-    if spreading.is_transposed(equation):
-        return spreading.ZerosBetween(equation)
-    if equation.name == "relu":
-        return _stand_in_of_relu(equation)
-    return equation.primitive
-
-
-def _stand_in_of_relu(equation: Equation) -> Any:
-    """ONNX's Relu of the operand that is not 0; the primitive where shapes do not tell which."""
-    whole = [
-        place
-        for place, value in enumerate(equation.inputs)
-        if value.constant is None and value.shape == equation.outputs[0].shape
-    ]
-    return _Relu(whole[0]) if len(whole) == 1 else equation.primitive
-
-
-def _is_max_pool(equation: Equation) -> bool:
-    return equation.name == "reduce_window_max" and len(equation.inputs[0].shape) > 2
-
-
-class _Relu:
-    """Stands in for the maximum with 0, so that it becomes ONNX's Relu, which runtimes fuse."""
-
-    multiple_results = False
-
-    def __init__(self, place: int) -> None:
-        self._place = place
-
-    def bind(self, *operands: Any, **_: Any) -> jax.Array:
-        return nn.relu(operands[self._place])
-
-
-class _OfOnes:
-    """Stands in for `stack` and `unstack`, which jax2onnx lacks: axes of one number each."""
-
-    def __init__(self, equation: Equation) -> None:
-        self.multiple_results = equation.name == "unstack"
-
-    def bind(self, *operands: jax.Array, axis: int, **_: Any) -> Any:
-        if not self.multiple_results:
-            return jnp.concatenate([jnp.expand_dims(each, axis) for each in operands], axis)
-        (whole,) = operands
-        size = whole.shape[axis]
-        return [lax.index_in_dim(whole, place, axis, keepdims=False) for place in range(size)]
-
-
-class _InOrder:
-    """Stands in for a reshape that takes the axes in another order, which jax2onnx does not see."""
-
-    multiple_results = False
-
-    def __init__(self, equation: Equation) -> None:
-        self._primitive = equation.primitive
-
-    def bind(self, x: jax.Array, *, dimensions: Sequence[int], **params: Any) -> jax.Array:
-        return self._primitive.bind(_transposed(x, dimensions), dimensions=None, **params)
-
-
-class _Pad:
-    """Stands in for a pad: of XLA's jax2onnx compares the shape with a batch of unknown size."""
-
-    multiple_results = False
-
-    def __init__(self, filling: Any) -> None:
-        self._filling = filling
-
-    def bind(self, x: jax.Array, _: jax.Array, *, padding_config: Sequence[Any]) -> jax.Array:
-        pads = [(int(before), int(after)) for before, after, _ in padding_config]
-        return jnp.pad(x, pads, constant_values=self._filling)
-
-
-class _MaxPool:
-    """Stands in for XLA's windowed maximum, which jax2onnx would turn into a pool of all axes that
-    onnxruntime refuses; of `nn.max_pool` it makes the usual one, of all but the first and last."""
-
-    multiple_results = False
-
-    def __init__(self, equation: Equation) -> None:
-        params = equation.params
-        if {*params["base_dilation"], *params["window_dilation"]} != {1}:
-            raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
-        windows = zip(
-            params["window_dimensions"], params["window_strides"], params["padding"], strict=True
-        )
-        pooled = [axis for axis, each in enumerate(windows) if each != (1, 1, (0, 0))]
-        rank = len(equation.inputs[0].shape)
-        if 0 in pooled or len(pooled) > rank - 2:
-            raise UserError(f"{equation.layer}: a max pool along {pooled} has no ONNX form")
-        rest = [axis for axis in range(1, rank) if axis not in pooled]
-        in_order = [*pooled, *rest]
-        self._axes = sorted(in_order[:-1])
-        self._order = [0, *self._axes, in_order[-1]]
-        self._padding = _padding_name(equation, self._axes)
-        self._pads = tuple(params["padding"])
-
-    def bind(
-        self,
-        x: jax.Array,
-        *,
-        window_dimensions: Sequence[int],
-        window_strides: Sequence[int],
-        **_: Any,
-    ) -> jax.Array:
-        if self._padding is None:
-            x = _repeated(x, self._pads)
-        pooled = nn.max_pool(
-            _transposed(x, self._order),
-            window_shape=tuple(window_dimensions[axis] for axis in self._axes),
-            strides=tuple(window_strides[axis] for axis in self._axes),
-            padding=self._padding or "VALID",
-        )
-        return _transposed(pooled, [self._order.index(axis) for axis in range(x.ndim)])
-
-
-def _transposed(x: jax.Array, order: Sequence[int]) -> jax.Array:
-    return x if [*order] == [*range(x.ndim)] else x.transpose(order)
-
-
-def _repeated(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """The maps with their edges repeated: each window that reaches out has those in it anyway."""
-    for axis, (before, after) in enumerate(pads):
-        if before or after:
-            first = lax.slice_in_dim(x, 0, 1, axis=axis)
-            last = lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
-            x = jnp.concatenate([first] * before + [x] + [last] * after, axis)
-    return x
-
-
-def _padding_name(equation: Equation, axes: Sequence[int]) -> str | None:
-    """'VALID' or 'SAME', whichever the paddings of a max pool are; None for any other."""
-    windows, strides, pads = (
-        [equation.params[name][axis] for axis in axes]
-        for name in ("window_dimensions", "window_strides", "padding")
-    )
-    shape = [equation.inputs[0].shape[axis] for axis in axes]
-    for name in ("VALID", "SAME"):
-        if pads == [tuple(pad) for pad in lax.padtype_to_pads(shape, windows, strides, name)]:
-            return name
-    if any(not 0 <= each < size for pad, size in zip(pads, windows, strict=True) for each in pad):
-        raise UserError(f"{equation.layer}: a max pool padded by {pads} has no ONNX form")
-    return None
