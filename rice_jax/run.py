@@ -87,13 +87,18 @@ class Run:
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"cannot write in the folder {os.fspath(there)}: it is not permitted")
 
-    def write_bytes(self, name: str, content: bytes) -> epath.Path:
+    def write_bytes(self, name: str, content: bytes, *, without: str = "") -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
 
         Of two processes that write the same one the later one's stands. What one that was killed
         left beside it goes.
 
         A link in the run's folder is not followed: what it points to is not the run's.
+
+        Args:
+            name: the file's, within the folder.
+            content: of the file.
+            without: a file beside it that tells of what is replaced, and goes with that.
 
         Raises:
             UserError: it cannot be written, as where the run's folder is not there (`create`).
@@ -108,6 +113,8 @@ class Run:
             if os.path.islink(partial):
                 partial.unlink()
             partial.write_bytes(content)
+            if without:
+                (self.path / without).unlink(missing_ok=True)
             partial.replace(target)
         except OSError as error:
             _remove(partial)

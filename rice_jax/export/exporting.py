@@ -76,8 +76,7 @@ def write(
     about["sha256"] = hashlib.sha256(content).hexdigest()
     about |= differences
     target.create()
-    target.remove(f"{name}.json")  # of what is replaced: no moment has a file with another's
-    target.write_bytes(name, content)
+    target.write_bytes(name, content, without=f"{name}.json")  # no moment has another's beside it
     told = records.made(ExportFile, about)
     records.write(target, told, f"{name}.json")
     return told

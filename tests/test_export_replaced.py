@@ -1,0 +1,51 @@
+"""A file that a new export was to replace, where the new one cannot be written."""
+
+import contextlib
+import resource
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny_training
+
+from rice_jax import train
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.export import artifact, exporting
+from rice_jax.run import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
+NEEDED = {".stablehlo": "jax", ".onnx": "jax2onnx", ".tflite": "litert_converter"}
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", NEEDED)
+def test_a_file_that_is_not_replaced_keeps_what_stands_beside_it(suffix, tmp_path):
+    pytest.importorskip(NEEDED[suffix])
+    run, config = Run(tmp_path / "run"), tiny_training.config()
+    run.create()
+    run.write_json("config.json", {"config": to_json(config), "data": None})
+    image = jnp.zeros((1, tiny_training.SIZE, tiny_training.SIZE, 3))
+    params = train.build(config).init(jax.random.key(0), image)["params"]
+    train.begin(config, run, tiny_training.dataset(), params)
+    out = tmp_path / f"net{suffix}"
+    exporting.write(run, str(out))
+    there = {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()}
+    size = max(len(content) for name, content in there.items() if name.endswith(".json"))
+    with files_of_at_most(size), pytest.raises(UserError, match=f"cannot write {out}: "):
+        exporting.write(run, str(out))
+    left = {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.is_file()}
+    assert left == there
+    assert artifact.read(str(out)).about["net"] == config.model.name
+    out.write_bytes(b"of another")
+    assert exporting.write(run, str(out)).bytes == len(Path(out).read_bytes())
