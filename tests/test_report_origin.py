@@ -34,6 +34,25 @@ def test_commands_of_a_net_of_ones_own_name_its_file(tmp_path, name):
     assert {"--config=YOUR_NET.py" in line for line in commands} == {name == "mine"}
 
 
+@pytest.mark.parametrize(
+    ("within", "told", "out"),
+    [
+        ("run", ".", "--out=./../run_pruned"),
+        ("run/checkpoints", "..", "--out=../../run_pruned"),
+        (".", "run", "--out=run_pruned"),
+        (".", "run/", "--out=run_pruned"),
+    ],
+)
+def test_a_lighter_run_is_put_beside_the_run_however_that_is_told(
+    within, told, out, tmp_path, monkeypatch
+):
+    run = report_runs.make_run(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / within)
+    lines = report_runs.text_of(type(run)(told)).splitlines()
+    assert any("rice-jax prune" in line and f" {out} " in line for line in lines)
+
+
 def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):
     line = told(tmp_path, ZOO)
     assert "the zoo's `final` (recipe study, epoch 7, 60,000 images" in line

@@ -1,6 +1,7 @@
 """What the page begins and ends with: the net, its headline figures, its images, what is next."""
 
 import functools
+import os
 import shlex
 from collections.abc import Callable
 
@@ -34,6 +35,14 @@ def _run(run: Run, record: Record) -> str:
 
 def _flag(name: str, value: str) -> str:
     return shlex.quote(f"--{name}={value}")
+
+
+def _named(run: Run) -> str:
+    """The run's folder by its name: '../final' where it is told as '.'."""
+    folder = str(run)
+    if os.path.basename(folder) not in ("", ".", ".."):
+        return folder
+    return os.path.join(folder, os.pardir, os.path.basename(os.path.abspath(folder)))
 
 
 def opening(record: Record, summary: SummaryFile) -> Section:
@@ -286,7 +295,7 @@ def _copies(copies: Copies | None) -> str:
 def how_to_go_on(run: Run, record: Record) -> Section:
     """Commands for what a person may want next."""
     folder = _run(run, record)
-    lighter = _flag("out", f"{run}_pruned")
+    lighter = _flag("out", f"{_named(run)}_pruned")
     lines = [
         "# the class of an image of your own",
         f"rice-jax predict {folder} IMAGE.jpg",
