@@ -58,6 +58,8 @@ try:
 except BlockingIOError:
     print("Waiting for another set-up in this folder ...", file=sys.stderr)
     fcntl.flock(9, fcntl.LOCK_EX)
+except OSError:
+    pass  # there are none here: NFS locks nothing that is open for reading alone
 '
 }
 

@@ -158,6 +158,22 @@ def test_two_at_once_take_turns(checkout):
     assert said.count("Set up in") == 1
 
 
+NO_LOCKS = """import errno, fcntl, os
+def flock(file, how):
+    raise OSError(errno.{0}, os.strerror(errno.{0}))
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("error", ["EBADF", "ENOLCK", "EOPNOTSUPP"])
+def test_where_the_file_system_has_no_locks_it_is_set_up_all_the_same(checkout, tmp_path, error):
+    (tmp_path / "sitecustomize.py").write_text(NO_LOCKS.format(error))
+    said, asked = checkout.set_up(PYTHONPATH=str(tmp_path))
+    assert "Traceback" not in said
+    assert asked
+    assert checkout.set_up() == ("", "")
+
+
 def by_pip(checkout):
     return f"install --no-compile --progress-bar off --constraint {checkout.root}"
 
