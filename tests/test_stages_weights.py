@@ -141,10 +141,7 @@ def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
 
 MISTAKES = {
     "a layer": ({"train.frozen": ("conv9",)}, "conv9"),
-    "sizes": (
-        {"train.schedule": "quick", "train.quick.shrink": (99,), "train.quick.epochs": (1,)},
-        "images of 0 x 0",
-    ),
+    "a size": ({"data.image_size": 3}, "image_size=3 is too small for this net"),
     "a teacher": ({"train.teacher": "RUN"}, "is the run itself"),
     "a teacher by a link": ({"train.teacher": "LINK"}, "is the run itself"),
     "no teacher": ({"train.teacher": "RUN/checkpoints"}, "config.json is missing"),
