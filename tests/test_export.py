@@ -343,42 +343,15 @@ def test_half_precision_nets_are_exported_in_float32():
     assert_equal(quick_jit(exported.call)(images(3)), logits("final"))
 
 
-def maxima(x, window, padding):
-    """Of windows along any axes but the images'."""
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *window), (1,) * 4, padding)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "operation",
-    [
-        lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1),  # the 0 comes first, as an array
-        lambda x: x + jnp.maximum(jnp.zeros(4), x),
-        lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
-        lambda x: nn.max_pool(x - 9, (2, 3), (1, 2), ((1, 0), (0, 2))),
-        lambda x: nn.max_pool(x - 9, (9, 4), (3, 2), ((8, 8), (3, 3))),
-        lambda x: maxima(x.transpose(0, 3, 1, 2), (1, 3, 3), "SAME").transpose(0, 2, 3, 1),
-        lambda x: maxima(x, (1, 1, 3), "SAME"),
-        lambda x: maxima(x, (1, 2, 3), "SAME"),
-        lambda x: nn.max_pool(x.reshape(-1, 4, 2, 8, 4), (2, 2, 2), (2, 1, 2)).mean(1),
-        lambda x: jnp.cumsum(x, 1),  # which the converter takes by the axis' name alone
-        lambda x: maxima(x - 9, (3, 1, 1), ((0, 0), (1, 1), (0, 0), (0, 0))),
-    ],
-)
-def test_onnx_of_operations_that_no_net_of_ours_has(operation, onnxruntime):
-    module, params = around(operation)
-    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    session = onnxruntime.InferenceSession(export.to_onnx(module, params, 8))
-    (logits,) = session.run(None, {"images": x})
-    assert_equal(logits, np.asarray(module.apply({"params": params}, x)))
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_pool_that_onnx_cannot_say(onnxruntime):
     module, params = around(lambda x: nn.max_pool(x, (2, 2), (1, 1), ((2, 0), (0, 0))))
     with pytest.raises(UserError, match=r"^strange: a max pool padded by .* has no ONNX form"):
         export.to_onnx(module, params, 8)
-    module, params = around(lambda x: maxima(x, (2, 2, 2), "SAME"))
+    sizes = (1, 2, 2, 2)
+    module, params = around(
+        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, sizes, (1,) * 4, "SAME")
+    )
     with pytest.raises(UserError, match=r"^strange: a max pool along \[1, 2, 3\] has no ONNX form"):
         export.to_onnx(module, params, 8)
 

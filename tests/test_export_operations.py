@@ -90,6 +90,36 @@ def test_a_file_gives_the_nets_logits(suffix, name):
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4 * np.ptp(exact))
 
 
+def maxima(x, window, padding):
+    """Of windows along any axes but the images'."""
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *window), (1,) * 4, padding)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x * jnp.clip(x / 6 + 0.5, 0, 1),  # the 0 comes first, as an array
+        lambda x: x + jnp.maximum(jnp.zeros(4), x),
+        lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
+        lambda x: nn.max_pool(x - 9, (2, 3), (1, 2), ((1, 0), (0, 2))),
+        lambda x: nn.max_pool(x - 9, (9, 4), (3, 2), ((8, 8), (3, 3))),
+        lambda x: maxima(x.transpose(0, 3, 1, 2), (1, 3, 3), "SAME").transpose(0, 2, 3, 1),
+        lambda x: maxima(x, (1, 1, 3), "SAME"),
+        lambda x: maxima(x, (1, 2, 3), "SAME"),
+        lambda x: nn.max_pool(x.reshape(-1, 4, 2, 8, 4), (2, 2, 2), (2, 1, 2)).mean(1),
+        lambda x: jnp.cumsum(x, 1),  # which the converter takes by the axis' name alone
+        lambda x: maxima(x - 9, (3, 1, 1), ((0, 0), (1, 1), (0, 0), (0, 0))),
+    ],
+)
+def test_maxima_and_sums_go_into_onnx_as_they_are(operation):
+    pytest.importorskip("jax2onnx")
+    net = Between(operation)
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    found = runtimes.opened(".onnx", export.to_onnx(net, params, 8))(IMAGES)
+    exact = np.asarray(net.apply({"params": params}, IMAGES))
+    np.testing.assert_allclose(found, exact, atol=1e-5 * max(1, np.abs(exact).max()))
+
+
 def test_a_convolution_that_sees_no_later_rows_goes_into_onnx():
     pytest.importorskip("jax2onnx")
 

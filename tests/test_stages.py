@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import types
 from pathlib import Path
 
 import data_files
@@ -16,7 +15,6 @@ from small_run import read, small
 from rice_jax import config, data, records, stages
 from rice_jax.data import loader
 from rice_jax.errors import UserError
-from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -391,13 +389,3 @@ def test_a_device_without_a_peak_is_refused_before_anything_is_done(field, cache
     with pytest.raises(UserError, match=rf"config\.profile\.{field}=0\.0: give a number above 0"):
         run_stages(config, str(tmp_path / "run"), ["train", "profile"])
     assert not (tmp_path / "run").exists()
-
-
-def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):
-    """Twenty of 4,096 pixels would take a gigabyte, and minutes to draw."""
-    settings = config.default("nano")
-    settings.data.image_size = 4096
-    images = [{"image": data_files.picture(i, 2), "label": i % 2, "name": ""} for i in range(8)]
-    dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
-    shown = stages._examples(stages.Job(Run(tmp_path), settings), dataset)
-    assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8

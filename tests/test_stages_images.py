@@ -1,10 +1,13 @@
-"""Runs whose own images are not known yet, or can no longer be read."""
+"""Images of a run that are not known yet, or can no longer be read; which of them are shown."""
+
+import types
 
 import data_files
 import pytest
 from small_run import read, small
 
-from rice_jax import data, records
+from rice_jax import config, data, records, stages
+from rice_jax.run import Run
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -34,12 +37,10 @@ def test_a_net_counted_before_its_images_were_known_learns_to_tell_their_classes
     for names in (("a", "b", "c"), ("a", "b", "c", "d", "e")):
         where = data_files.write_folder(tmp_path / f"{len(names)}", data_files.pictures(4, names))
         fields = {"data.path": str(where), "train.epochs": 1}
-        config, run = (
-            small("cnn_light", tmp_path / "cache", **fields),
-            tmp_path / f"run{len(names)}",
-        )
-        run_stages(config.copy_and_resolve_references(), str(run), ["profile"])
-        run_stages(config, str(run), ["train"])
+        settings = small("cnn_light", tmp_path / "cache", **fields)
+        run = tmp_path / f"run{len(names)}"
+        run_stages(settings.copy_and_resolve_references(), str(run), ["profile"])
+        run_stages(settings, str(run), ["train"])
         assert read(run, "config.json")["config"]["model"]["classes"] == len(names)
         assert (run / "profile.json").exists() == (len(names) == 5)
 
@@ -52,3 +53,13 @@ def test_a_folder_is_one_test_however_it_is_spelled(spelled):
 @pytest.mark.parametrize("bucket", ["gs://images/mine/", "s3://images//mine"])
 def test_a_folder_in_a_bucket_is_told_as_it_is_named(bucket):
     assert records.tested_on(bucket) == bucket
+
+
+def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):
+    """Twenty of 4,096 pixels would take a gigabyte, and minutes to draw."""
+    settings = config.default("nano")
+    settings.data.image_size = 4096
+    images = [{"image": data_files.picture(i, 2), "label": i % 2, "name": ""} for i in range(8)]
+    dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
+    shown = stages._examples(stages.Job(Run(tmp_path), settings), dataset)
+    assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8
