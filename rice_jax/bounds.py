@@ -167,7 +167,7 @@ class Place(Text):
         """Whether it is a path of this machine at which nothing is."""
         if value in ("", *self.words) or (self.prefix and value.startswith(self.prefix)):
             return False
-        return not files.is_remote(value) and not os.path.exists(os.path.expanduser(value))
+        return not files.is_remote(value) and not _is_here(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +197,30 @@ class Several:
     def read(self, text: str) -> tuple[Any, ...]:
         """Values with commas between."""
         return tuple(self.each.read(part.strip()) for part in text.split(",") if part.strip())
+
+
+@dataclasses.dataclass(frozen=True)
+class Places(Several):
+    """Paths of what is there; a comma may belong to the name of a local one."""
+
+    def read(self, text: str) -> tuple[Any, ...]:
+        """Paths with commas between: such that something is at each, if that can be."""
+        parts = text.split(",")
+        ends: dict[int, int] = {len(parts): 0}
+        """Of the name that begins at each part, where names can take all parts from there."""
+        for start in reversed(range(len(parts))):
+            for end in reversed(ends):  # the nearest first
+                name = ",".join(parts[start:end]).strip()
+                if not name or _is_here(name):
+                    ends[start] = end
+                    break
+        if 0 not in ends:
+            return super().read(text)
+        start, names = 0, []
+        while start < len(parts):
+            names.append(",".join(parts[start : ends[start]]).strip())
+            start = ends[start]
+        return tuple(filter(None, map(self.each.read, names)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +277,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     if len(word) > 3 * max(map(len, known), default=0):  # near to none, and long to be compared
         return ""
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
+
+
+def _is_here(path: str) -> bool:
+    """Whether anything is at a path of this machine."""
+    return os.path.exists(os.path.expanduser(path))
 
 
 def _meant(value: Any, bounds: Bounds) -> str:

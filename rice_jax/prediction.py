@@ -54,7 +54,8 @@ def find_images(places: Iterable[str], lines: Iterable[str] = ()) -> list[str]:
     found: list[str] = []
     for place in places:
         if place == "-":
-            found += find_images(path for path in map(str.strip, lines) if path not in ("", "-"))
+            paths = (line.removesuffix("\n").removesuffix("\r") for line in lines)
+            found += find_images(path for path in paths if path.strip() not in ("", "-"))
         elif (folder := files.reached(place)).is_dir():
             inside = within(folder)
             tell_others(inside, place)

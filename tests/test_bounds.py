@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rice_jax import config as configuration
 from rice_jax import nets
-from rice_jax.bounds import Place, Real, Several, Switch, Text, Whole, Word, nearest, read
+from rice_jax.bounds import Place, Places, Real, Several, Switch, Text, Whole, Word, nearest, read
 from rice_jax.errors import UserError
 
 WHOLE = st.integers(-(10**15), 10**15)
@@ -196,3 +196,32 @@ def test_a_text_longer_than_any_path_is_one_short_line(bounds):
     with pytest.raises(UserError, match=r"^--x=.{77}[.]{3}: give ") as error:
         read("--x", "final" * 200_000, bounds)
     assert len(str(error.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a", ["a"]),
+        ("a,b", ["a", "b"]),
+        ("a, b ,", ["a", "b"]),
+        ("x,y", ["x,y"]),
+        ("a,x,y,b", ["a", "x,y", "b"]),
+        ("x,y,x,y", ["x,y", "x,y"]),
+        ("one, two,a", ["one, two", "a"]),
+        (",x", [",x"]),
+        ("x,", ["x"]),  # which is not there, and is told so
+        ("p,q,r", ["p", "q,r"]),
+        ("a,b,c", ["a", "b", "c"]),  # though a,b is there too
+        ("a,nothing", ["a", "nothing"]),
+        ("gs://bucket/run,a", ["gs://bucket/run", "a"]),
+        (f"{'nothing,' * 30_000}a", ["nothing"] * 30_000 + ["a"]),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_comma_is_of_a_name_where_that_is_there_and_its_parts_are_not(
+    text, names, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "a,b", "x,y", "one, two", ",x", "p", "q,r"):
+        (tmp_path / name).mkdir()
+    assert list(read("--workdirs", text, Places(Text("a folder"), 1))) == names

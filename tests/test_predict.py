@@ -116,8 +116,9 @@ def test_images_of_folders_files_and_standard_input(folder, tmp_path):
     inside = sorted(str(path) for path in folder.glob("**/[0-9].png"))
     assert find_images([str(folder)]) == inside
     assert find_images(["x.gif", str(folder / "a")]) == ["x.gif", *inside[:5]]
-    lines = [f"{folder}\n", "\n", "-\n", " one image.jpg \n"]
-    assert find_images(["first.png", "-"], lines) == ["first.png", *inside, "one image.jpg"]
+    lines = [f"{folder}\n", "\n", "-\n", " \n", " one image.jpg \n", "a\r\n", "\tb"]
+    named = [" one image.jpg ", "a", "\tb"]  # blanks are of the name
+    assert find_images(["first.png", "-"], lines) == ["first.png", *inside, *named]
     with pytest.raises(UserError, match=r"holds no image \(\.jpg, "):
         find_images([str(tmp_path)])
 
