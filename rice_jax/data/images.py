@@ -66,7 +66,7 @@ def plain(data: bytes) -> Plain:
             if kept and jpeg:  # an eighth of the pixels tells what is damaged, and is sooner there
                 image.draft(None, (1, 1))
             image.load()
-            return Plain(data, tuple(kinds)) if kept else _converted(image, kinds)
+            return Plain(data, tuple(kinds)) if kept else _converted(image, kinds, data)
     except UserError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -124,10 +124,14 @@ def _turned_by_opencv(data: bytes) -> bool:
     return not np.array_equal(turned, cv2.imdecode(encoded, small | cv2.IMREAD_IGNORE_ORIENTATION))
 
 
-def _converted(image: Image.Image, kinds: list[str]) -> Plain:
+def _converted(image: Image.Image, kinds: list[str], data: bytes) -> Plain:
     """The image as a PNG that is as `Plain` says."""
+    keyed = _keyed(image, data)
+    if keyed:
+        del image.info["transparency"]
     if TURNED in kinds and image.format != "TIFF":  # which Pillow turns as it loads
         image = ImageOps.exif_transpose(image)
+        keyed = keyed and ImageOps.exif_transpose(keyed)
     if image.mode in ("I", *_SIXTEEN):
         high = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint16) >> 8
         if high.max() < 2**4:
@@ -135,6 +139,8 @@ def _converted(image: Image.Image, kinds: list[str]) -> Plain:
         image = Image.fromarray(high.astype(np.uint8))
     if ALPHA in kinds:
         above = image.convert("RGBA")
+        if keyed:
+            above.putalpha(keyed)
         image = Image.alpha_composite(Image.new("RGBA", above.size, (0, 0, 0, 255)), above)
         alpha = np.asarray(above.getchannel("A"))
         if alpha.min() < alpha.max() and not np.asarray(image.convert("L")).any():
@@ -142,6 +148,27 @@ def _converted(image: Image.Image, kinds: list[str]) -> Plain:
     file = io.BytesIO()
     image.convert("RGB").save(file, "PNG", compress_level=1, exif=b"", icc_profile=None)
     return Plain(file.getvalue(), tuple(kinds or [str(image.format)]))
+
+
+def _keyed(image: Image.Image, data: bytes) -> Image.Image | None:
+    """Alpha by the colour that a PNG tells as transparent; None where Pillow finds it by itself.
+
+    Of 16 bits a channel, or of fewer than 8, Pillow looks for it among pixels of 8.
+    """
+    depth, key = _bits(image, data), image.info.get("transparency")
+    if image.format != "PNG" or image.mode == "P" or depth == 8 or key is None:
+        return None
+    if depth == 16:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        colour = np.atleast_1d(key)[::-1]  # OpenCV has blue first
+    else:
+        most = 2**depth - 1
+        values = np.asarray(image.convert("L"))[..., np.newaxis]
+        colour = np.array([(key & most) * (255 // most)])
+    alpha = Image.fromarray((values != colour).any(-1) * np.uint8(255))
+    alpha.info.update(image.info)  # by which it is turned
+    return alpha
 
 
 def told(kinds: Iterable[str]) -> str:
