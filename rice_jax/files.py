@@ -54,6 +54,23 @@ def resolved(name: str | os.PathLike[str]) -> str:
     return path if is_remote(path) else os.path.realpath(path)
 
 
+def same_place(told: str, given: str) -> bool:
+    """Whether a path that a file tells can be of the place that one given now leads to.
+
+    A relative one began at a folder that no file tells: any does from which it leads there.
+    """
+    if told == given:
+        return True
+    if not (told and given) or is_remote(told) or is_remote(given):
+        return False
+    places = {resolved(given), os.path.abspath(os.path.expanduser(given))}
+    if resolved(told) in places:
+        return True
+    below = [part for part in os.path.normpath(told).split(os.sep) if part not in (".", "..")]
+    end = os.path.join(os.sep, *below)
+    return bool(below) and not os.path.isabs(told) and any(each.endswith(end) for each in places)
+
+
 def reached(name: str | os.PathLike[str]) -> "epath.Path":
     """As `named`, and where it is in a bucket that has been asked; UserError also if in vain."""
     path = named(name)

@@ -140,7 +140,7 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
     may_change = _MAY_CHANGE if saved.data else (*_MAY_CHANGE, *_OF_THE_IMAGES)
     for field in sorted(before.keys() | after.keys()):
         same_run = not field.startswith(_IDENTITY) or field in may_change
-        if not same_run and before.get(field) != after.get(field):
+        if not (same_run or configuration.same(field, before.get(field), after.get(field))):
             raise UserError(
                 f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
                 "give another --workdir, or --restart to train anew in that folder"

@@ -105,3 +105,42 @@ def test_a_pipe_among_a_run_s_files_is_refused(tmp_path):
 def test_what_is_longer_than_any_path_is_refused(name):
     with pytest.raises(UserError, match=r"\.\.\.: no path has [56],0"):
         files.named(name)
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "same"),
+    [
+        ("runs/a", "runs/a", True),
+        ("runs/a", "a", True),  # from runs, where it is runs/a of the folder above
+        ("runs/a", "{here}/a", True),
+        ("../runs/a", "a", True),
+        ("{here}/a", "a", True),
+        ("{here}/link", "a", True),
+        ("runs/link", "link", True),
+        ("link", "a", True),
+        ("{here}/b", "a", False),
+        ("runs/b", "a", False),
+        ("uns/a", "a", False),  # names, not letters
+        ("other/a", "a", False),
+        (".", "a", False),
+        ("..", "a", False),
+        ("", "a", False),
+        ("a", "", False),
+        ("", "", True),
+        ("zoo:final", "zoo:final", True),
+        ("zoo:final", "zoo:micro", False),
+        ("random", "a", False),
+        ("gs://bucket/runs/a", "gs://bucket/runs/a", True),
+        ("gs://bucket/runs/a", "gs://other/runs/a", False),
+        ("runs/a", "gs://bucket/runs/a", False),
+    ],
+)
+def test_a_path_that_a_file_tells_is_of_the_place_that_one_given_elsewhere_leads_to(
+    told, given, same, tmp_path, monkeypatch
+):
+    here = tmp_path / "runs"
+    for name in ("a", "b"):
+        (here / name).mkdir(parents=True)
+    (here / "link").symlink_to(here / "a")
+    monkeypatch.chdir(here)
+    assert files.same_place(told.format(here=here), given.format(here=here)) is same

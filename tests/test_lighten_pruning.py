@@ -1,5 +1,7 @@
 """From a trained run's folder to a lighter run's folder, and what leaves nothing behind."""
 
+import os
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -124,6 +126,30 @@ def pruned(settings, tmp_path):
 def test_settings_that_a_pruning_had_otherwise_are_refused(settings, pruned, field, value, said):
     with pytest.raises(UserError, match=said):
         prune_run(PruneRequest(drop="proven"), changed(settings, field, value), *pruned)
+
+
+@pytest.mark.parametrize("place", ["whole", "../whole", "{}/whole", "{}/link/whole"])
+def test_a_pruning_goes_on_however_its_folders_are_spelled(settings, pruned, place, monkeypatch):
+    run, out = pruned
+    folder = run.path.parent
+    told = {"request": plain(PruneRequest(drop="proven", parent=f"{folder.name}/whole"))}
+    out.write_json("prune.json", told)
+    narrow = configuration.from_json(out.read_json("config.json")["config"])
+    taught = changed(narrow, "train.teacher", f"{folder.name}/whole")
+    out.write_json("config.json", {"config": configuration.to_json(taught), "data": None})
+    os.symlink(folder, folder / "link")
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere" if place.startswith("..") else folder)
+    given, place = [], place.format(folder)
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: given.append(args[0]))
+    request, now = PruneRequest(drop="proven"), changed(settings, "train.teacher", place)
+    prune_run(request, now, Run(place), out)
+    assert given[0].train.teacher == place
+    other = folder / "elsewhere" / "another"
+    other.mkdir(parents=True)
+    (other / "config.json").write_bytes((run.path / "config.json").read_bytes())
+    with pytest.raises(UserError, match="was pruned with parent="):
+        prune_run(request, now, Run(other), out)
 
 
 @pytest.mark.parametrize(("field", "value"), [("eval.batch_size", 3), ("data.workers", 2)])

@@ -4,19 +4,22 @@ import dataclasses
 import itertools
 import types
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import config as configuration
-from rice_jax import identity, report, train
+from rice_jax import evaluate, identity, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import candidate, outcome, search, weighing
 from rice_jax.lighten.moves import Lighter
 from rice_jax.lighten.weighing import Point
 from rice_jax.records import (
     Candidate,
+    EvaluationFile,
     Forecast,
+    LightenFile,
     SearchRequest,
     StepFile,
     Taken,
@@ -27,6 +30,7 @@ from rice_jax.records import (
 from rice_jax.run import Run
 from rice_jax.train import schedule
 
+FINISH = outcome.finish  # which `plain` leaves out
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
     lambda pairs: [Point(str(i), cost, right / 10) for i, (cost, right) in enumerate(pairs)]
 )
@@ -131,6 +135,9 @@ class Workshop:
     def saves(self, lighter, before):
         return True
 
+    def here(self, run):
+        return self.whole
+
     def accuracy(self, net, split, kind):
         return worth("")[1]
 
@@ -176,13 +183,13 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
     monkeypatch.setattr(outcome, "finish", lambda *asked: ended.append(asked))
 
-    def call(out="out", stop_at=None, failing="", **asked):
+    def call(out="out", stop_at=None, failing="", parent=tmp_path / "run", **asked):
         made.clear()
         monkeypatch.setattr(Workshop, "stop_at", stop_at)
         monkeypatch.setattr(Workshop, "failing", failing)
         request = SearchRequest(steps=("channels", "resolution"), **asked)
-        run, parent = Run(tmp_path / out), Run(tmp_path / "run")
-        search.search(request, configuration.default("final"), parent, run)
+        run = Run(tmp_path / out)
+        search.search(request, configuration.default("final"), Run(parent), run)
         return run, made[0].trained, ended[-1]
 
     return call
@@ -295,7 +302,9 @@ def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, mo
     assert len(shown) == 1, "the report is there"
 
 
-def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidates(plain):
+def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidates(
+    plain, monkeypatch, tmp_path
+):
     run, trained, _ = plain(rounds=2, within=0.0)
     _, more, _ = plain(rounds=2, within=0.05)
     assert not set(trained) & set(more)
@@ -306,6 +315,10 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
     ):
         with pytest.raises(UserError, match=said):
             plain(**asked)
+    monkeypatch.chdir(tmp_path)
+    assert plain(rounds=2, within=0.05, parent="run")[1] == []
+    with pytest.raises(UserError, match="a search with parent=run, not another"):
+        plain(rounds=2, within=0.05, parent="another")
     content = run.read_json("lighten.json")
     for damage in ([], {"request": {}}, {"candidates": [{"name": ""}]}):
         run.write_json("lighten.json", content | damage if "candidates" in damage else damage)
@@ -314,6 +327,29 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
     run.write_json("lighten.json", content | {"finished": True})
     with pytest.raises(UserError, match=r"within=0\.05, not 0\.1"):
         plain(rounds=2, within=0.1)
+
+
+@pytest.mark.parametrize(("seed", "accuracy"), [(0, 0.5), (7, worth("")[1])])
+def test_the_whole_net_is_tested_on_what_the_search_s_seed_draws(
+    seed, accuracy, plain, monkeypatch
+):
+    """Its own evaluation is taken where that had the same augmented images, and else it is anew."""
+    run, trained, asked = plain(rounds=1, within=0.5)
+    result = evaluate.report(np.array([[1, 1], [0, 0]]), ["a", "b"])  # half of them right
+    for name in ("", *trained):
+        folder = asked[0].folder(name)
+        folder.create()
+        config = configuration.default("final")
+        config.seed = config.seed if name else seed
+        folder.write_json("config.json", {"config": configuration.to_json(config), "data": None})
+        write(folder, EvaluationFile(clean=result, augmented=result, path="test split"))
+    for owner, name in ((report, "is_current"), (stages, "run_stages"), (outcome, "show")):
+        monkeypatch.setattr(owner, name, lambda *_: True)
+    monkeypatch.setattr(outcome, "train", types.SimpleNamespace(load=lambda run: None))
+    FINISH(*asked)
+    tested = read(run, LightenFile).test
+    assert tested[""].augmented == accuracy
+    assert {tested[name].augmented for name in trained} == {0.5}
 
 
 @pytest.mark.parametrize(

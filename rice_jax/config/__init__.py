@@ -3,7 +3,7 @@
 The defaults are the study's recipe. A net's own fields, `config.model`, are in nets.py.
 """
 
-from rice_jax.config.checks import check, flat, idle
+from rice_jax.config.checks import check, flat, idle, same
 from rice_jax.config.defaults import FIELDS, default, fields, set_epochs, split_seed
 from rice_jax.config.stored import completed, from_json, mistake, read, to_json
 
@@ -18,6 +18,7 @@ __all__ = [
     "idle",
     "mistake",
     "read",
+    "same",
     "set_epochs",
     "split_seed",
     "to_json",

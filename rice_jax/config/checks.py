@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rice_jax import nets
-from rice_jax.bounds import MOST_EPOCHS, Word, checked, nearest
-from rice_jax.config.defaults import fields
+from rice_jax import files, nets
+from rice_jax.bounds import MOST_EPOCHS, Place, Word, checked, nearest
+from rice_jax.config.defaults import FIELDS, fields
 from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ def idle(config: "ml_collections.ConfigDict", given: Iterable[str]) -> str:
         if not config.train.teacher and last.startswith("distill."):
             return f"{name} changes nothing without a teacher: give --config.train.teacher"
     return ""
+
+
+def same(name: str, told: Any, given: Any) -> bool:
+    """Whether a field given now is what a file tells of it: equal, or a path of the same place."""
+    paths = name in FIELDS and isinstance(FIELDS[name].bounds, Place)
+    texts = isinstance(told, str) and isinstance(given, str)
+    return told == given or (paths and texts and files.same_place(told, given))
 
 
 def _by(schedule: str) -> str:

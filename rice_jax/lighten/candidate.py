@@ -58,7 +58,13 @@ class Workshop:
             for field in ("path", "cache_dir", "keep_decoded", "workers"):
                 config.data[field] = self.whole.data[field]
             config.eval.update(self.whole.eval, path="")
+            self._find_teacher(config)
         return config
+
+    def _find_teacher(self, config: ml_collections.ConfigDict) -> None:
+        """Name a candidate's teacher as it is named now, maybe from another folder."""
+        if configuration.same("train.teacher", config.train.teacher, self.whole.train.teacher):
+            config.train.teacher = self.whole.train.teacher
 
     def begin(self, name: str, out_of: str, step: str, lighter: Lighter, epochs: int) -> None:
         """Make a candidate's folder, before it learns; what is left of an earlier try goes."""
@@ -77,6 +83,8 @@ class Workshop:
         """Let a candidate learn, from where it stands, and measure it."""
         run = self.folder(name)
         config = configuration.from_json(configuration.read(run).config)
+        with config.unlocked():
+            self._find_teacher(config)
         trouble, accuracy = "", 0.0
         try:
             train.train(config, run, self.dataset)

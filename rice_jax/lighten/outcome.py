@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from rice_jax import config as configuration
 from rice_jax import records, report, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import weighing
@@ -88,10 +89,14 @@ def _nothing(
 
 
 def _tested(workshop: Workshop, name: str) -> OnTest:
-    """Accuracies on the test split; nothing is written to the folder of the whole net."""
+    """Accuracies on the test split; nothing is written to the folder of the whole net.
+
+    All are of the augmented images that the search's seed draws, which need not be the run's own.
+    """
     run = workshop.folder(name)
     done = records.read_if_there(run, EvaluationFile)
-    if done is None or done.path != "test split" or not report.is_current(run):
+    alike = configuration.read(run).config["seed"] == workshop.whole.seed
+    if done is None or not alike or done.path != "test split" or not report.is_current(run):
         if not name:
             net = train.load(run)
             clean, augmented = (workshop.accuracy(net, "test", part) for part in PARTS)

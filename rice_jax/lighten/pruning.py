@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, identity, inspection, lock, models, records, stages, train
+from rice_jax import data, files, identity, inspection, lock, models, records, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import child, smaller
 from rice_jax.models.statistics import norms
@@ -75,7 +75,8 @@ def _prune_run(
         account = records.read(out, PruneFile)
         for field in dataclasses.fields(request):
             before, now = (getattr(each, field.name) for each in (account.request, request))
-            if before != now:
+            same = field.name == "parent" and files.same_place(before, now)
+            if before != now and not same:
                 raise UserError(
                     f"{out} was pruned with {field.name}={before}, not {now}: give another "
                     "--out, or remove that folder"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from rice_jax.files import same_place
 from rice_jax.records.store import FileRecord, Name, left_out
 
 STEPS = ("channels", "layer", "resolution", "stem")
@@ -68,7 +69,8 @@ class SearchRequest:
         """
         every = [field.name for field in dataclasses.fields(self)]
         for name in every if finished else (*_OF_A_CANDIDATE, "parent"):
-            if getattr(self, name) != getattr(other, name):
+            now, told = getattr(self, name), getattr(other, name)
+            if now != told and not (name == "parent" and same_place(told, now)):
                 return name
         return ""
 

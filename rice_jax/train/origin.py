@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from rice_jax import nets
-from rice_jax.config import to_json
+from rice_jax.config import same, to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train.teacher import Teacher
@@ -81,7 +81,7 @@ def _changes(
     for key in sorted(before.keys() & now.keys()):  # fields come and go with versions
         path = f"{prefix}{key}"
         old, new = before[key], now[key]
-        if path in _FREE or old == new:
+        if path in _FREE or same(path, old, new):
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += _changes(old, new, f"{path}.")

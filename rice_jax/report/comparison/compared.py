@@ -10,7 +10,7 @@ from typing import Any
 
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
-from rice_jax.files import resolved
+from rice_jax.files import resolved, same_place
 from rice_jax.records import SummaryFile, plain
 from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
@@ -151,7 +151,7 @@ def _learning(record: Record) -> dict[str, Any]:
     recipe = dict(configuration.flat(record.recipe))
     told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
     whole = configuration.from_json({"train": told})
-    if record.prune and recipe.get("teacher") == record.prune.request.parent:
+    if record.prune and same_place(record.prune.request.parent, recipe.get("teacher", "")):
         recipe["teacher"] = "the whole net"
     return {
         name: value
