@@ -200,7 +200,7 @@ class Several:
 
 
 @dataclasses.dataclass(frozen=True)
-class Places(Several):
+class Paths(Several):
     """Paths of what is there; a comma may belong to the name of a local one."""
 
     def read(self, text: str) -> tuple[Any, ...]:

@@ -231,6 +231,7 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
     new = job.restart or not _trained_here(job.run)
     # Weights that do not fit are told while the old ones are there, or nothing is.
     given = train.given_params(job.config, train.build(job.config)) if new else None
+    train.refuse_idle_initializer(job.config, given, job.given)
 
     def begin() -> None:
         if job.restart:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rice_jax import config as configuration
 from rice_jax import nets
-from rice_jax.bounds import Place, Places, Real, Several, Switch, Text, Whole, Word, nearest, read
+from rice_jax.bounds import Paths, Place, Real, Several, Switch, Text, Whole, Word, nearest, read
 from rice_jax.errors import UserError
 
 WHOLE = st.integers(-(10**15), 10**15)
@@ -224,4 +224,4 @@ def test_a_comma_is_of_a_name_where_that_is_there_and_its_parts_are_not(
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b", "c", "a,b", "x,y", "one, two", ",x", "p", "q,r"):
         (tmp_path / name).mkdir()
-    assert list(read("--workdirs", text, Places(Text("a folder"), 1))) == names
+    assert list(read("--workdirs", text, Paths(Text("a folder"), 1))) == names

@@ -109,6 +109,9 @@ MISTAKES = [
         "prune --workdir=run --suggest --config.train.epochs=9 --config.train.quick.shrink=1,1",
         "leave out --config.train.epochs, --config.train.quick.shrink",
     ),
+    ("prune --workdir=run --suggest --config.train.teacher=run", "leave out --config.train.teac"),
+    ("prune --workdir=run --suggest --config.train.save_seconds=9", "leave out --config.train.sav"),
+    ("prune --workdir=run --out=x --drop=dead --config.train.initializer=he", "=scratch"),
     ("prune --workdir=run --suggest --config.train.epochs=0", "epochs=0: give a whole number"),
     ("prune --workdir=damaged --suggest", "config.json is damaged"),
     ("lighten", "--workdir is missing"),
@@ -125,6 +128,11 @@ MISTAKES = [
     ("lighten --workdir=run --out=x --steps=layer,stem --share=.4", "without channels among the"),
     ("lighten --workdir=run --out=x --steps=stem --criterion=l1", "--criterion changes nothing"),
     ("lighten --workdir=run --out=x --steps=stem --round_to=2", "--round_to changes nothing"),
+    ("lighten --workdir=run --out=x --config.train.initializer=he", "which decides it itself"),
+    (
+        "lighten --workdir=run --out=x --config.train.teacher= --config.train.distill.weight=.3",
+        "distill.weight changes nothing in this command: give --config.train.teacher",
+    ),
     ("compare --out=x", "--workdirs is missing"),
     ("compare --workdirs=run", "--out is missing"),
     ("compare --workdirs=run --out=x --margin=1", "--margin=1: give a number from 0 to below 1"),
@@ -260,7 +268,7 @@ def test_help_lists_every_field_with_meaning_and_bounds(answers):
         (
             "lighten",
             "epochs learning_rate schedule stop_patience plateau_factor plateau_patience "
-            "plateau_min_delta quick.epochs quick.shrink validation_augmented",
+            "plateau_min_delta quick.epochs quick.shrink validation_augmented initializer",
         ),
         ("reproduce", "frozen"),
     ],

@@ -49,6 +49,20 @@ def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
     )
 
 
+def test_how_kernels_are_drawn_is_refused_where_every_layer_is_given(finished, cache, tmp_path):
+    fields = {"model.weights": str(finished), "train.initializer": "he", "train.epochs": 1}
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"train.initializer changes nothing: .* has every layer"):
+        run_stages(small("cnn_light", cache, **fields), str(run), ["train"], ["train.initializer"])
+    assert not (run / "config.json").exists()
+    folder = data_files.write_folder(tmp_path / "two", data_files.pictures(10, ("a", "b")))
+    fields |= {
+        "data.path": str(folder),
+        "train.frozen": ("conv1", "conv2", "dense"),
+    }  # the head is drawn
+    run_stages(small("cnn_light", cache, **fields), str(run), ["train"], ["train.initializer"])
+
+
 @pytest.mark.parametrize("classes", [data_files.CLASSES, tuple("abcde")])
 def test_a_head_that_learns_other_classes_is_told(classes, finished, cache, tmp_path, capsys):
     folder = data_files.write_folder(tmp_path / "images", data_files.pictures(10, classes))

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Places, Real, Text
+from rice_jax.bounds import Paths, Real, Text
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
 
 
 @click.command(cls=Command)
-@option("--workdirs", Places(Text("a folder"), 1), "Folders of the runs", completion="dir")
-@option("--artifacts", Places(Text("a file"), 1), "Exported files, as rows", completion="file")
+@option("--workdirs", Paths(Text("a folder"), 1), "Folders of the runs", completion="dir")
+@option("--artifacts", Paths(Text("a file"), 1), "Exported files, as rows", completion="file")
 @option("--out", Text("a folder"), "Where the comparison goes", completion="dir")
 @option(
     "--margin",

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from rice_jax.bounds import Places, Text
+from rice_jax.bounds import Paths, Text
 from rice_jax.commands import settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
@@ -14,7 +14,7 @@ from rice_jax.errors import UserError
 @click.command(cls=Command, fields=settings.images)
 @option(
     "--artifact",
-    Places(Text("a file"), 1),
+    Paths(Text("a file"), 1),
     "What rice-jax export wrote, *.stablehlo, *.onnx or *.tflite",
     completion="file",
 )

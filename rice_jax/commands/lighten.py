@@ -19,9 +19,13 @@ _ITS_OWN = {
     "train.learning_rate": "--config.train.quick.peak_rate",
     **dict.fromkeys(("train.schedule", "train.stop_patience", "train.quick.shrink")),
     **dict.fromkeys(("train.plateau_factor", "train.plateau_patience", "train.plateau_min_delta")),
-    "train.validation_augmented": None,
+    **dict.fromkeys(("train.validation_augmented", "train.initializer")),
 }
 """Fields of training that the search decides itself, and what to give in their stead."""
+
+_OF_A_TEACHER = dict.fromkeys(
+    ("train.distill.temperature", "train.distill.weight"), "--config.train.teacher"
+)
 
 _JUDGED = {
     **dict.fromkeys(("share", "criterion", "round_to"), ("channels",)),
@@ -112,6 +116,8 @@ def lighten(
     settings.refuse_decided(given, _ITS_OWN)
     if "train.teacher" not in given:
         chosen.train.teacher = str(parent)
+    if not chosen.train.teacher:
+        settings.refuse_decided(given, _OF_A_TEACHER)
     said = ["epochs" if name == "finetune_epochs" else name for name in options.given()]
 
     def job() -> None:

@@ -21,6 +21,10 @@ _ITS_OWN = dict.fromkeys(
 )
 """Fields of training that --finetune_epochs decides."""
 _IDLE_IN_SUGGEST = ("convention", "split", "tail_margin", "teach")
+_OF_NORMS = tuple(
+    f"train.{name}" for name in ("augment", "batch_size", "dtype", "frozen", "images")
+)
+"""Fields of training by which batch norms are measured, also without any training."""
 
 
 @click.command(cls=Command, fields=lambda: settings.of_a_run(_ITS_OWN))
@@ -104,6 +108,10 @@ def prune(
         settings.refuse_decided(given, _ITS_OWN)
         if idle := configuration.idle(chosen, given):
             raise UserError(f"--config.{idle}")
+        if "train.initializer" in given and "scratch" not in (asked["baselines"] or ()):
+            raise UserError(
+                "--config.train.initializer changes nothing without --baselines=scratch"
+            )
 
     def job() -> None:
         from rice_jax.lighten.pruning import prune_run
@@ -130,7 +138,9 @@ def _leave_open(asked: Mapping[str, Any], fields: Iterable[str]) -> None:
     given = [f"--{name}" for name in (*others, "finetune_epochs") if asked[name]]
     given += ["--steps"] if asked["steps"] > 1 else []
     given += [f"--{name}" for name in options.given() if name in _IDLE_IN_SUGGEST]
-    given += [f"--config.{name}" for name in fields if name in _ITS_OWN]
+    given += [
+        f"--config.{name}" for name in fields if name.startswith("train.") and name not in _OF_NORMS
+    ]
     if given:
         raise UserError(
             "--suggest tries budgets of its own, without training: leave out " + ", ".join(given)

@@ -20,6 +20,7 @@ from rice_jax.train.weights import (
     input_shape,
     load,
     newest,
+    refuse_idle_initializer,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "newest",
     "planned",
+    "refuse_idle_initializer",
     "require_sound",
     "train",
     "used_otherwise",

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -163,6 +163,25 @@ def given_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params
                 "config.train.frozen keeps from learning: freeze what it has, or give other weights"
             )
     return given
+
+
+def refuse_idle_initializer(
+    config: ml_collections.ConfigDict, given: Params | None, asked: Collection[str]
+) -> None:
+    """UserError where the user has said how kernels are drawn, and all of them are given.
+
+    Args:
+        config: the run's.
+        given: what `given_params` returned; None for a training that goes on.
+        asked: the fields that the user has set.
+    """
+    open_ = config.train.initializer == configuration.FIELDS["train.initializer"].default
+    if given is None or open_ or "train.initializer" not in asked or at_random(given):
+        return
+    raise UserError(
+        "--config.train.initializer changes nothing: "
+        f"config.model.weights={config.model.weights!r} has every layer"
+    )
 
 
 def at_random(given: Params) -> list[str]:
