@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rice_jax import export
+from rice_jax.errors import UserError
 from rice_jax.export import int8, runtimes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
@@ -72,6 +73,10 @@ OPERATIONS = {
     "cubic root": jnp.cbrt,
     "halves rounded away from 0": lambda x: jax.lax.round(jnp.round(8 * x) / 2),
     "halves rounded to even numbers": lambda x: jnp.round(jnp.round(8 * x) / 2),
+    "the largest": lambda x: jax.lax.top_k(x, 3)[0],
+    "above the largest but one": lambda x: x * (x > jax.lax.top_k(x, 2)[0][..., 1:]),
+    "places of the largest": lambda x: jax.lax.top_k(x, 3)[1] / 4,
+    "the largest and their places": lambda x: sum(jax.lax.top_k(x, 3)),
     "reshape of columns": lambda x: jax.lax.reshape(x, (x.shape[0], 4, 8, 8), (0, 2, 3, 1)),
 }
 NO_SORT = {".tflite": {"median"}, ".onnx": set[str]()}
@@ -88,6 +93,15 @@ def test_a_file_gives_the_nets_logits(suffix, name):
     found = runtimes.opened(suffix, MADE[suffix](net, params, 8))(IMAGES)
     exact = net.apply({"params": params}, IMAGES)
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4 * np.ptp(exact))
+
+
+def test_what_litert_lacks_is_named_beside_what_is_written_otherwise_for_it():
+    """Also where only one of the arrays that an operation gives is read."""
+    pytest.importorskip(NEEDED[".tflite"])
+    net = Between(lambda x: jnp.fft.fft(OPERATIONS["above the largest but one"](x)).real)
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    with pytest.raises(UserError, match="^the net: fft has no LiteRT form"):
+        export.to_tflite(net, params, 8)
 
 
 def maxima(x, window, padding):

@@ -10,30 +10,43 @@ from rice_jax.graph.trace import Equation, Trace
 
 Converts = Callable[[Callable[..., Any], Sequence[jax.ShapeDtypeStruct]], bool]
 """Whether a function of arrays of these shapes, which returns a list of arrays, has a form."""
+Run = Callable[..., list[Any]]
+"""Does an equation with its operands, as `Equation.apply`."""
 
 
-def lacking(traced: Trace, converts: Converts) -> Equation | None:
-    """The first operation that cannot be converted by itself; None where each can."""
+def lacking(traced: Trace, converts: Converts, run: Run = Equation.apply) -> Equation | None:
+    """The first operation that cannot be converted by itself; None where each can.
+
+    Of what it gives that alone is asked for which the net reads: formats may have one of the two
+    arrays of an operation, and not the other. `run` does an operation as the format has it.
+    """
     tried = set()
+    read = {*traced.outputs, *(value for each in traced.equations for value in each.inputs)}
     for equation in traced.equations:
         given = [value for value in equation.inputs if value.constant is None]
         shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in given]
-        kind = (equation.name, str(equation.params), str(shapes))
+        places = [place for place, value in enumerate(equation.outputs) if value in read]
+        kind = (equation.name, str(equation.params), str(shapes), str(places))
         if not given or equation.name in RENAMES or kind in tried:
             continue
         tried.add(kind)
-        if not converts(_alone(equation), shapes):
+        if not converts(_alone(equation, places, run), shapes):
             return equation
     return None
 
 
-def _alone(equation: Equation) -> Callable[..., Any]:
-    """The operation as a function of those of its operands that are no constants."""
+def _alone(equation: Equation, places: Sequence[int], run: Run) -> Callable[..., Any]:
+    """The operation as a function of those of its operands that are no constants.
+
+    It gives those of its arrays that stand at these places.
+    """
 
     def function(*arrays: jax.Array) -> list[jax.Array]:
         left = iter(arrays)
-        return equation.apply(
-            *(next(left) if each.constant is None else each.constant for each in equation.inputs)
-        )
+        operands = [
+            next(left) if each.constant is None else each.constant for each in equation.inputs
+        ]
+        results = run(equation, *operands)
+        return [results[place] for place in places]
 
     return function

@@ -72,7 +72,7 @@ def to_tflite(
         content = _converted(logits, [images], ["images"], ["logits"])
         _run_once(content)
     except (ValueError, RuntimeError) as error:
-        if found := lacking(traced, _converts):
+        if found := lacking(traced, _converts, play):
             raise UserError(
                 f"{found.layer or 'the net'}: {found.name} has no LiteRT form; a .stablehlo takes "
                 "more"
@@ -106,6 +106,8 @@ def _played(equation: Equation, *operands: Any, dense: Container[Equation]) -> l
             return [jnp.sign(operands[0]) * size]
         if halves.go_away(equation):
             return [halves.Away().bind(*operands)]
+        if equation.name == "top_k":  # of its values alone the converter makes a sort
+            return jax.lax.optimization_barrier(equation.apply(*operands))
         return equation.apply(*operands)
 
 

@@ -171,14 +171,16 @@ class _MaxPool:
     def __init__(self, equation: Equation) -> None:
         params = equation.params
         if {*params["base_dilation"], *params["window_dilation"]} != {1}:
-            raise UserError(f"{equation.layer}: a dilated max pool has no ONNX form")
+            raise UserError(f"{equation.layer or 'the net'}: a dilated max pool has no ONNX form")
         windows = zip(
             params["window_dimensions"], params["window_strides"], params["padding"], strict=True
         )
         pooled = [axis for axis, each in enumerate(windows) if each != (1, 1, (0, 0))]
         rank = len(equation.inputs[0].shape)
         if 0 in pooled or len(pooled) > rank - 2:
-            raise UserError(f"{equation.layer}: a max pool along {pooled} has no ONNX form")
+            raise UserError(
+                f"{equation.layer or 'the net'}: a max pool along {pooled} has no ONNX form"
+            )
         rest = [axis for axis in range(1, rank) if axis not in pooled]
         in_order = [*pooled, *rest]
         self._axes = sorted(in_order[:-1])
@@ -230,5 +232,7 @@ def _padding_name(equation: Equation, axes: Sequence[int]) -> str | None:
         if pads == [tuple(pad) for pad in lax.padtype_to_pads(shape, windows, strides, name)]:
             return name
     if any(not 0 <= each < size for pad, size in zip(pads, windows, strict=True) for each in pad):
-        raise UserError(f"{equation.layer}: a max pool padded by {pads} has no ONNX form")
+        raise UserError(
+            f"{equation.layer or 'the net'}: a max pool padded by {pads} has no ONNX form"
+        )
     return None
