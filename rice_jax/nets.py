@@ -195,6 +195,8 @@ SUPPLIED = ("dtype", "first_image")
 LEARNS = ("train", "training", "is_training")
 STAYS = ("deterministic", "use_running_average")
 """By which a net of one's own is told that it learns now, and that it does not."""
+RNGS = "rngs"
+"""By which an NNX net of one's own is given what it draws from as it learns."""
 CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "num_outputs")
 """By which a net of one's own may call how many classes its head tells apart, the first it has."""
 OWN = "own"

@@ -34,9 +34,10 @@ def configuration(
     Args:
         module: its class, Linen's or NNX's. It is called with images (N, H, W, 3) in [0, 1], and
             what its call takes of `train`, `training`, `is_training`, `deterministic` and
-            `use_running_average`, and gives logits (N, classes). Its fields (of NNX what its class
-            is made with, beside rngs), but for dtype, first_image and those five, are the
-            configuration's under config.model: numbers, words, switches, or tuples of these.
+            `use_running_average`, of NNX of `rngs` too, and gives logits (N, classes). Its fields
+            (of NNX what its class is made with, beside rngs), but for dtype, first_image and those
+            five, are the configuration's under config.model: numbers, words, switches, or tuples of
+            these.
             `classes` has to be one, or another of `nets.CLASSES`, which config.model.classes then
             is: the images decide it.
         name: of the net; by default the class's, in small letters.
@@ -101,6 +102,7 @@ def _needed(module: Any) -> list[str]:
         if each.default is each.empty
         and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         and each.name not in _MODES
+        and not (each.name == nets.RNGS and _is_nnx(module))
     ]
 
 

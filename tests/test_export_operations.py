@@ -100,7 +100,7 @@ def test_what_litert_lacks_is_named_beside_what_is_written_otherwise_for_it():
     pytest.importorskip(NEEDED[".tflite"])
     net = Between(lambda x: jnp.fft.fft(OPERATIONS["above the largest but one"](x)).real)
     params = net.init(jax.random.key(0), IMAGES)["params"]
-    with pytest.raises(UserError, match="^the net: fft has no LiteRT form"):
+    with pytest.raises(UserError, match=r"^the net: fft has no LiteRT form"):
         export.to_tflite(net, params, 8)
 
 

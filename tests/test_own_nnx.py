@@ -159,6 +159,54 @@ def test_a_batch_is_computed_in_parts_that_go_by_the_maps():
     assert ops.part_size(net, variables, images, "gpu") == 4
 
 
+class Handed(nnx.Module):
+    """Draws from what its call is given, which tells it also whether it learns."""
+
+    def __init__(self, classes=3, *, rngs):
+        self.dropout = nnx.Dropout(0.5)
+        self.head = nnx.Linear(48, classes, rngs=rngs)
+
+    def __call__(self, x, *, rngs: nnx.Rngs | None):
+        x = self.dropout(x.reshape(len(x), -1), rngs=rngs)
+        if rngs is None:
+            return self.head(x)
+        return self.head(x) + jax.random.uniform(rngs.noise(), (1, 3)) * 0
+
+
+class HandedMaybe(Handed):
+    def __call__(self, x, rngs=None):
+        return super().__call__(x, rngs=rngs)
+
+
+class HandedAKey(Handed):
+    def __call__(self, x, rngs: jax.Array, train: bool = False):
+        if not train:
+            return super().__call__(x, rngs=None)
+        return super().__call__(x, rngs=nnx.Rngs(rngs))
+
+
+@pytest.mark.parametrize("kind", [Handed, HandedMaybe, HandedAKey])
+def test_a_call_is_handed_rngs_to_draw_from_as_it_learns(kind, monkeypatch):
+    monkeypatch.setattr(nets, "_OWN", {})
+    net = train.build(own_net.configuration(kind, "handed", classes=3))
+    x = jnp.ones((4, 4, 4, 3))
+    variables = net.init(jax.random.key(0), x)
+
+    @jax.jit
+    def learning(key):
+        return net.apply(variables, x, train=True, rngs={"dropout": key})
+
+    one, same, other = (learning(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 0.01
+    head = variables["params"]["head"]
+    plain = x.reshape(4, -1) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(net.apply(variables, x), plain, atol=1e-5)
+    assert np.abs(one - plain).max() > 0.01
+    counted = profile.count(net, (4, 4, 3), train=True)  # no stream is given where one counts
+    assert counted.params == 48 * 3 + 3
+
+
 class Wide(nnx.Module):
     def __init__(self, classes=3, *, rngs):
         self.conv = nnx.Conv(3, 8, (3, 3), rngs=rngs)

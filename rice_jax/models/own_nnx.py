@@ -31,7 +31,7 @@ from rice_jax.models.statistics import (
     require_last_axis,
 )
 from rice_jax.models.traced import Traced
-from rice_jax.nets import classes_field
+from rice_jax.nets import RNGS, classes_field
 
 _OF_NNX = ("mean", "var")
 """What NNX calls a norm's statistics; training's names are `STATISTICS`."""
@@ -101,7 +101,8 @@ class OwnNNX(Traced, Bridged):
         module: Any = net.with_variables(self._as_nnx_has_it(net, params), key)
         self._prepare(module, train=train)
         call: Any = self.made.cls.__call__
-        options = told(inspect.signature(call).parameters, train)
+        takes = inspect.signature(call).parameters
+        options = told(takes, train) | self._to_draw_from(takes, train)
         x = shrunk(x, self.grid)
         before = _CALLED.set(self)
         try:
@@ -111,6 +112,19 @@ class OwnNNX(Traced, Bridged):
         self._leave(module, train=train)
         classes = self.made.fields.get(classes_field(self.made.fields) or "")
         return as_logits(result, self.output, x, self.made.cls, classes)
+
+    def _to_draw_from(self, takes: Mapping[str, inspect.Parameter], train: bool) -> dict[str, Any]:
+        """The `rngs` of a call that takes such: None where nothing is to be drawn.
+
+        As a key where the class says that it takes an array.
+        """
+        if RNGS not in takes:
+            return {}
+        if not train:
+            return {RNGS: None} if takes[RNGS].default is inspect.Parameter.empty else {}
+        key = self.make_rng("dropout") if self.has_rng("dropout") else jax.random.key(0)
+        is_key = "Array" in str(takes[RNGS].annotation)
+        return {RNGS: key if is_key else nnx.Rngs(key)}
 
     @nn.nowrap
     def _prepare(self, module: Any, *, train: bool) -> None:
