@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
+from flax import traverse_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,8 +167,58 @@ class Handmade(nn.Module):
 
 
 def test_a_layer_that_cannot_be_narrowed_asks_for_a_rebuilt_module():
-    with pytest.raises(UserError, match="no field 'features'; in Python pass rebuild="):
+    told = (
+        r"no field 'features'; leave it whole with on_unknown='keep' .*or in Python pass rebuild="
+    )
+    with pytest.raises(UserError, match=told):
         remove(Handmade(), SMALL, {"": [1]})
+
+
+class Beside(nn.Module):
+    """Hand-made maps, alone or added to a layer's, and a layer that is cut by its field."""
+
+    inside: bool
+    added: bool
+
+    @nn.compact
+    def __call__(self, x):
+        if self.inside:
+            made = Product(name="made")(x)
+        else:
+            made = x @ self.param("weight", nn.initializers.normal(), (x.shape[-1], 4))
+        if self.added:
+            made += nn.Conv(4, (1, 1), name="tied")(x)
+        x = nn.relu(nn.Conv(4, (1, 1), name="free")(nn.relu(made)))
+        return nn.Dense(2, name="head")(x.mean((1, 2)))
+
+
+class Product(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x @ self.param("weight", nn.initializers.normal(), (x.shape[-1], 4))
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_layer_that_cannot_be_narrowed_is_left_whole_where_that_is_asked_for(inside, added):
+    module, x = Beside(inside, added), jax.random.uniform(jax.random.key(1), (4, *SMALL[1:]))
+    drawn = jax.tree.map(jnp.abs, module.init(jax.random.key(0), x))
+    flat = traverse_util.flatten_dict(drawn)
+    weight = ("params", "made", "weight") if inside else ("params", "weight")
+    flat[weight] = flat[weight].at[:, 1].set(0)  # dead, as filter 2 of the other
+    if added:
+        flat["params", "tied", "kernel"] = flat["params", "tied", "kernel"].at[..., 1].set(0)
+    flat["params", "free", "bias"] = flat["params", "free", "bias"].at[2].set(-1e3)
+    variables = traverse_util.unflatten_dict(flat)
+    with pytest.raises(UserError, match="cannot be set"):
+        prune.prune(module, variables, [x], drop="dead")
+    cut = prune.prune(module, variables, [x], drop="dead", on_unknown="keep")
+    assert cut.removed == {"free": [2]}
+    name = "made" if inside else "the outermost module"
+    assert cut.kept_whole == [f"{name}: its width cannot be set"]
+    np.testing.assert_allclose(
+        cut.module.apply(cut.variables, x), module.apply(variables, x), atol=1e-5
+    )
 
 
 def test_a_narrowed_net_initialises_and_trains_as_any_other():

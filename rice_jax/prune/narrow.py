@@ -56,8 +56,9 @@ def _widths(graph: Dependencies, removed: Chosen) -> dict[str, dict[str, Any]]:
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
                 f"the width of {path or 'the outermost module'} cannot be set: "
-                f"{kind} has no field 'features'; "
-                "in Python pass rebuild=, a function from widths by layer to your module"
+                f"{kind} has no field 'features'; leave it whole with on_unknown='keep' "
+                "(--on_unknown=keep), or in Python pass rebuild=, a function from widths by layer "
+                "to your module"
             )
         if path in gone or (layer and issubclass(layer.module, _FLAX)):
             widths[path] = {"features": _left(filters.channels, removed)}

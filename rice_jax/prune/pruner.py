@@ -24,7 +24,7 @@ from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
 from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
 from rice_jax.prune.importance import Evidence, importance
 from rice_jax.prune.rules import Rule
-from rice_jax.prune.shapes import hold_shapes
+from rice_jax.prune.shapes import hold_shapes, hold_widths
 
 Drop = Literal["dead", "proven"]
 Limits = list[tuple[Cost, int]]
@@ -119,7 +119,8 @@ def prune(
         output: which of several outputs are the logits: a key, an attribute, an index, or a
             function of what the module returns. The other outputs keep their shapes.
         seed: of the criterion 'random'.
-        on_unknown: what to do where an operation can't be seen through, 'error' or 'keep'.
+        on_unknown: what to do where an operation can't be seen through, or without `rebuild` a
+            layer that would be cut has no field for its width, 'error' or 'keep'.
         rules: more rules for the channels of operations, as `dependencies` takes them.
         rebuild: makes the smaller module out of the filters left by layer path; without it the
             module's own code runs with narrower layers.
@@ -142,6 +143,8 @@ def prune(
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
     graph.trace.arrays(variables)  # refuses what the module does not take
+    if rebuild is None and on_unknown == "keep":
+        graph = hold_widths(module, graph)
     if rebuild is None:
         graph = hold_shapes(module, variables, graph, **called)
     before = _totals(graph.trace)

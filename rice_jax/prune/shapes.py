@@ -9,7 +9,7 @@ import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
-from rice_jax.graph.fronts import PureNet, takes_variables
+from rice_jax.graph.fronts import PureNet, takes_net, takes_variables
 from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.prune.agreement import agree
@@ -52,6 +52,26 @@ def hold_shapes(module: Any, variables: Any, graph: Dependencies, **kwargs: Any)
     return graph.without(np.isin(graph.group, list(found)), reasons)
 
 
+@takes_net
+def hold_widths(module: Any, graph: Dependencies) -> Dependencies:
+    """Leave whole the layers whose width their own code says: `kept_whole` names them.
+
+    Args:
+        module: the net, narrowed by its own code.
+        graph: its `dependencies`.
+    """
+    stuck = [group for group in range(graph.groups) if not _has_widths(module, graph, group)]
+    if not stuck:
+        return graph
+    layers = [path for group in stuck for path in graph.layers(group)]
+    reasons = [
+        f"{path or 'the outermost module'}: its width cannot be set"
+        for path in layers
+        if not has_width(graph, path)
+    ]
+    return graph.without(np.isin(graph.group, stuck), list(dict.fromkeys(reasons)))
+
+
 def _lively(variables: Any) -> Any:
     """Other variables, of which no filter is dead: what a constant does shows in all of them."""
     rng = np.random.default_rng(0)
@@ -80,9 +100,13 @@ def _others_of(graph: Dependencies, groups: Sequence[int]) -> Chosen:
 def _can_be_tried(net: PureNet, graph: Dependencies, group: int) -> bool:
     """Whether one channel of a group can go: a Linen layer without a field for its width can't be
     narrowed, which is told when it is known what is to go."""
+    return _has_widths(net, graph, group) and bool(np.sum(graph.group == group) > 1)
+
+
+def _has_widths(net: PureNet, graph: Dependencies, group: int) -> bool:
+    """Whether the layers of a group have what tells their width, which is a matter of Linen."""
     linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
-    wide = not linen or all(has_width(graph, path) for path in graph.layers(group))
-    return wide and bool(np.sum(graph.group == group) > 1)
+    return not linen or all(has_width(graph, path) for path in graph.layers(group))
 
 
 def _other(
