@@ -186,6 +186,8 @@ def test_an_int8_tflite_takes_pixels_less_128(file):
     assert source["quantization"] == (pytest.approx(1 / 255), -128)
     assert about(path)["input"] == "images: int8 (1, 16, 16, 3), RGB - 128, one at a time"
     assert "the same class as in float32: " in said
+    path, said = file("int8.onnx")  # whose operators outweigh so small a net's weights
+    assert f"larger than in float32, {about(path)['float32_bytes']:,} bytes" in said
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net", ".onnx"])

@@ -147,6 +147,7 @@ def _made(
         content = export.to_tflite(*net, to_be_quantized=calibration is not None)
     with_cpu = cpu("an export is compared")  # where the runtimes are, and no product is rounded
     differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
+    annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
     if calibration is not None:
         quantized = int8.quantized_onnx if suffix == ".onnx" else int8.quantized_tflite
         looked_at = EvenSample(_JUDGED)
@@ -157,7 +158,7 @@ def _made(
         differences = _agreement(
             runtimes.opened(suffix, content), runtimes.opened(suffix, whole), looked_at.images()
         )
-    annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
+        differences["float32_bytes"] = len(annotated(whole, passport.NAME, told))
     return passport.sealed(annotated(content, passport.NAME, told)), differences
 
 
@@ -245,6 +246,11 @@ def tell(about: ExportFile) -> None:
         f"classes: {', '.join(about.classes)}",
     ]
     if about.calibrated:
+        if about.float32_bytes and about.bytes and about.bytes > about.float32_bytes:
+            lines.append(
+                f"larger than in float32, {about.float32_bytes:,} bytes: so small a net "
+                "gains nothing by 8 bits in this format"
+            )
         lines.append(
             f"the same class as in float32: {about.calibrated.same_class} of "
             f"{about.calibrated.compared} of the images that it was calibrated on"

@@ -62,6 +62,8 @@ class ExportFile(FileRecord):
     operators: tuple[str, ...] | None = left_out()
     """Kinds that a runtime has to have, as the format calls them; None of a .stablehlo."""
     bytes: int | None = left_out()
+    float32_bytes: int | None = left_out()
+    """Of the file of float32 that one of int8 was made of."""
     sha256: str | None = left_out()
     max_abs_logit_difference: float | None = left_out()
     calibrated: Calibrated | None = left_out()
