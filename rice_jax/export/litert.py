@@ -20,8 +20,12 @@ from rice_jax.errors import UserError
 from rice_jax.export import halves, spreading
 from rice_jax.export.lacking import lacking
 from rice_jax.export.native import stderr_kept_back
+from rice_jax.export.subject import subject
+from rice_jax.graph.arrays import InputShape
+from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.origins import Origins
-from rice_jax.graph.trace import Equation, trace
+from rice_jax.graph.trace import Equation
 
 SIGNATURE = "serving_default"
 """The name under which LiteRT finds the net; its input is 'images', its output 'logits'."""
@@ -31,42 +35,56 @@ ROOT, DENSE = "net", "dot_general"
 """What names of tensors have for operations of no layer, and for dense layers in one of them."""
 
 
+@takes_variables
 def to_tflite(
-    module: nn.Module,
-    params: Any,
-    image_size: int,
+    module: Any,
+    variables: Any,
+    input_shape: InputShape | int,
     *,
     batch: int = 1,
     to_be_quantized: bool = False,
+    output: Output = None,
+    **kwargs: Any,
 ) -> bytes:
-    """Convert the net with its weights, for so many images at a time.
+    """Convert a net with its weights, for so many images at a time.
 
     Args:
-        module: a net, called as `module.apply({'params': params}, images, train=False)`.
-        params: its parameters.
-        image_size: height and width of the images it will take.
+        module: a Linen module, an NNX module, or a function, as `profile.count` takes them; what
+            `prune` made too. It is called with images float32 (N, H, W, C), and gives logits
+            (N, classes), alone or among other outputs. A Linen module with a field `dtype` computes
+            in float32, any other as it does.
+        variables: of a Linen module what init returned, or its 'params' alone; of a function its
+            params. An NNX module is followed by none.
+        input_shape: of one image, (H, W, C); a whole number n is (n, n, 3).
         batch: images at a time; LiteRT knows no other number afterwards.
         to_be_quantized: whether int8 is made of it: dense layers are then convolutions of one
             pixel (CONV_2D), for of these all runtimes have the same int8. LiteRT's and
             tflite-micro's FULLY_CONNECTED differ in the last bit.
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the module returns.
+        **kwargs: what else the module's call needs. Of `train`, `training`, `is_training`,
+            `deterministic` and `use_running_average` it is given those that it takes, such that
+            it does not learn.
 
     Returns:
-        The flatbuffer: input 'images' float32 (batch, image_size, image_size, 3) in [0, 1], output
-        'logits' float32 (batch, classes). Computed in float32.
+        The flatbuffer: input 'images' float32 (batch, H, W, C), output 'logits'.
 
     Raises:
-        UserError: the packages of the extra 'litert' are not installed, or LiteRT lacks an
-            operation of the net, which is named with its layer.
+        UserError: the packages of the extra 'litert' are not installed; the net does not run on
+            such images, or not with these variables; LiteRT lacks an operation of it, which is
+            named with its layer; several outputs and none is named.
     """
-    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
     with ops.plain():
-        traced = trace(module.clone(dtype=jnp.float32), images.shape, train=False)
+        net = subject(module, variables, input_shape, output, **kwargs)
+        traced = net.alone if batch == 1 else net.traced(batch)
+    images = jax.ShapeDtypeStruct((batch, *net.image), jnp.float32)
+    wanted = [traced.the_logits()]
     origins = Origins(traced)
     dense = {each for each in traced.equations if to_be_quantized and _is_dense(each, origins)}
     play = functools.partial(_played, dense=dense)
 
     def logits(images: jax.Array) -> jax.Array:
-        return traced.evaluate({"params": params}, images, traced.outputs, run=play)[0]
+        return traced.evaluate(net.variables, images, wanted, run=play)[0]
 
     try:
         content = _converted(logits, [images], ["images"], ["logits"])

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +22,12 @@ from rice_jax.export import any_size
 from rice_jax.export.lacking import lacking
 from rice_jax.export.onnx_operations import stand_in
 from rice_jax.export.runtimes import onnx_session
+from rice_jax.export.subject import Subject, subject
+from rice_jax.graph.arrays import InputShape
+from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.origins import Origins
-from rice_jax.graph.trace import Equation, Trace, trace
+from rice_jax.graph.trace import Equation, Trace
 
 
 @contextlib.contextmanager
@@ -37,22 +40,39 @@ def _cumsum_kept() -> Iterator[None]:
         jnp.cumsum = kept
 
 
+@takes_variables
 @_cumsum_kept()
-def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
-    """Serialise the net with its weights as an ONNX model, for a batch of any size.
+def to_onnx(
+    module: Any,
+    variables: Any,
+    input_shape: InputShape | int,
+    *,
+    output: Output = None,
+    **kwargs: Any,
+) -> bytes:
+    """Serialise a net with its weights as an ONNX model, for a batch of any size.
 
     Args:
-        module: a net, called as `module.apply({'params': params}, images, train=False)`.
-        params: its parameters.
-        image_size: height and width of the images it will take.
+        module: a Linen module, an NNX module, or a function, as `profile.count` takes them; what
+            `prune` made too. It is called with images float32 (N, H, W, C), and gives logits
+            (N, classes), alone or among other outputs. A Linen module with a field `dtype` computes
+            in float32, any other as it does.
+        variables: of a Linen module what init returned, or its 'params' alone; of a function its
+            params. An NNX module is followed by none.
+        input_shape: of one image, (H, W, C); a whole number n is (n, n, 3).
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the module returns.
+        **kwargs: what else the module's call needs. Of `train`, `training`, `is_training`,
+            `deterministic` and `use_running_average` it is given those that it takes, such that
+            it does not learn.
 
     Returns:
-        The model: input 'images' float32 (batch, image_size, image_size, 3) in [0, 1], output
-        'logits' float32 (batch, classes). Computed in float32.
+        The model: input 'images' float32 (batch, H, W, C), output 'logits'.
 
     Raises:
-        UserError: the packages of the extra 'onnx' are not installed, or ONNX lacks an operation
-            of the net, which is named with its layer, or the net asks how many images there are.
+        UserError: the packages of the extra 'onnx' are not installed; the net does not run on such
+            images, or not with these variables; ONNX lacks an operation of it, which is named with
+            its layer, or the net asks how many images there are; several outputs and none is named.
     """
     for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -62,17 +82,18 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
         raise UserError(
             f"ONNX needs packages that are not installed ({error}): pip install 'rice_jax[onnx]'"
         ) from error
-    shape, net = (image_size, image_size, 3), module.clone(dtype=jnp.float32)
-    traced = trace(net, any_size.images_of(net, params, image_size).shape, train=False)
+    net = subject(module, variables, input_shape, output, **kwargs)
+    traced = net.traced_for_any(any_size.images_of(net))
+    wanted = [traced.the_logits()]
 
     def logits(images: jax.Array) -> jax.Array:
-        return _for_batch(traced, images).evaluate({"params": params}, images, traced.outputs)[0]
+        return _for_batch(traced, images).evaluate(net.variables, images, wanted)[0]
 
     try:
         model = jax2onnx.to_onnx(
             logits,
-            [("batch", *shape)],
-            model_name=type(module).__name__,
+            [("batch", *net.image)],
+            model_name=net.net.name,
             input_names=["images"],
             output_names=["logits"],
         )
@@ -82,9 +103,8 @@ def to_onnx(module: nn.Module, params: Any, image_size: int) -> bytes:
     except UserError:
         raise
     except Exception as error:  # each converter of an operation raises its own kinds
-        one = jnp.zeros((1, *shape))
-        alone = trace(net, one.shape, train=False)
-        found = lacking(_for_batch(alone, one), _converts) or _first_lacking(traced, params, shape)
+        one = jnp.zeros((1, *net.image))
+        found = lacking(_for_batch(net.alone, one), _converts) or _first_lacking(traced, net)
         if found is None:
             raise UserError(f"the net has no ONNX form: {reason(error)}") from error
         raise UserError(
@@ -118,7 +138,7 @@ def _run_once(content: bytes) -> None:
     session.run(None, zeros)
 
 
-def _first_lacking(traced: Trace, params: Any, shape: Sequence[int]) -> Equation | None:
+def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
     """The first operation that cannot be converted for a batch of unknown size; None: each can."""
     import jax2onnx
 
@@ -126,10 +146,10 @@ def _first_lacking(traced: Trace, params: Any, shape: Sequence[int]) -> Equation
         def first(images: jax.Array) -> list[jax.Array]:
             for_batch = _for_batch(traced, images)
             some = dataclasses.replace(for_batch, equations=for_batch.equations[: number + 1])
-            return some.evaluate({"params": params}, images, some.equations[-1].outputs)
+            return some.evaluate(net.variables, images, some.equations[-1].outputs)
 
         try:
-            jax2onnx.to_onnx(first, [("batch", *shape)])
+            jax2onnx.to_onnx(first, [("batch", *net.image)])
         except Exception:
             return True
         return False

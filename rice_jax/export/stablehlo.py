@@ -4,46 +4,62 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import export
 
 from rice_jax.errors import UserError, reason
 from rice_jax.export import any_size
 from rice_jax.export.lacking import lacking
-from rice_jax.graph.trace import trace
+from rice_jax.export.subject import subject
+from rice_jax.graph.arrays import InputShape
+from rice_jax.graph.call import Output
+from rice_jax.graph.fronts import takes_variables
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def to_stablehlo(module: nn.Module, params: Any, image_size: int) -> bytes:
-    """Serialise the net with its weights, for a batch of any size and every platform.
+@takes_variables
+def to_stablehlo(
+    module: Any,
+    variables: Any,
+    input_shape: InputShape | int,
+    *,
+    output: Output = None,
+    **kwargs: Any,
+) -> bytes:
+    """Serialise a net with its weights, for a batch of any size and every platform.
 
     Args:
-        module: a net, called as `module.apply({'params': params}, images, train=False)`.
-        params: its parameters.
-        image_size: height and width of the images it will take.
+        module: a Linen module, an NNX module, or a function, as `profile.count` takes them; what
+            `prune` made too. It is called with images float32 (N, H, W, C), and gives logits
+            (N, classes), alone or among other outputs. A Linen module with a field `dtype` computes
+            in float32, any other as it does.
+        variables: of a Linen module what init returned, or its 'params' alone; of a function its
+            params. An NNX module is followed by none.
+        input_shape: of one image, (H, W, C); a whole number n is (n, n, 3).
+        output: which of several outputs are the logits: a key, an attribute, an index, or a
+            function of what the module returns.
+        **kwargs: what else the module's call needs. Of `train`, `training`, `is_training`,
+            `deterministic` and `use_running_average` it is given those that it takes, such that
+            it does not learn.
 
     Returns:
-        What `jax.export.deserialize` takes: a function of images float32 (N, image_size,
-        image_size, 3) in [0, 1] that returns logits float32 (N, classes). Computed in float32.
+        What `jax.export.deserialize` takes: a function of images float32 (N, H, W, C) that returns
+        the logits.
 
     Raises:
-        UserError: the net asks how many images there are, or StableHLO lacks an operation of the
-            net, which is named with its layer.
+        UserError: the net does not run on such images, or not with these variables; it asks how
+            many images there are, or StableHLO lacks an operation of it, which is named with its
+            layer; several outputs and none is named.
     """
-    net = module.clone(dtype=jnp.float32)
-
-    def logits(images: jax.Array) -> Any:
-        return net.apply({"params": params}, images, train=False)
-
-    images = any_size.images_of(net, params, image_size)
+    net = subject(module, variables, input_shape, output, **kwargs)
+    images = any_size.images_of(net)
     try:
         with _without_places():
-            return bytes(export.export(jax.jit(logits), platforms=PLATFORMS)(images).serialize())
+            written = export.export(jax.jit(net.logits), platforms=PLATFORMS)(images)
+            return bytes(written.serialize())
     except Exception as error:  # each operation that cannot be written raises its own kinds
-        found = lacking(trace(net, (1, *images.shape[1:]), train=False), _converts)
+        found = lacking(net.alone, _converts)
         if found is None:
             raise UserError(f"the net has no StableHLO form: {reason(error)}") from error
         raise UserError(

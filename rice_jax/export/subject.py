@@ -1,0 +1,76 @@
+"""What is exported: a net with its numbers, called in one way, for images of one size."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rice_jax.graph.arrays import InputShape
+from rice_jax.graph.call import Output, chosen
+from rice_jax.graph.fronts import PureNet
+from rice_jax.graph.input_shape import traced_for, whole_shape
+from rice_jax.graph.keys import carried
+from rice_jax.graph.trace import Trace, trace
+from rice_jax.models.own import told
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A net that is to be written into a file."""
+
+    net: PureNet
+    variables: Any
+    image: tuple[int, ...]
+    """Shape of one image, (H, W, C)."""
+    output: Output
+    called: Mapping[str, Any]
+    """What its call takes beside images."""
+
+    def logits(self, images: jax.Array) -> jax.Array:
+        """What the net itself makes of images (N, H, W, C)."""
+        options = carried(self.net.options(**self.called))
+        return chosen(self.net.apply(self.variables, images, **options()), self.output)
+
+    @functools.cached_property
+    def alone(self) -> Trace:
+        """Its computation for one image; UserError where it does not run on such."""
+        return self.traced(1)
+
+    def traced(self, batch: int) -> Trace:
+        """Its computation for so many images; UserError where it does not run on such."""
+        return traced_for(self.net, (batch, *self.image), output=self.output, **self.called)
+
+    def traced_for_any(self, images: jax.ShapeDtypeStruct) -> Trace:
+        """Its computation for images whose number is a symbol."""
+        return trace(self.net, images.shape, output=self.output, **self.called)
+
+
+def subject(
+    net: PureNet, variables: Any, input_shape: InputShape | int, output: Output, **kwargs: Any
+) -> Subject:
+    """The net as `to_onnx` and its like are asked for it.
+
+    Raises:
+        UserError: sizes that are none, a net that does not run on them, numbers that are missing or
+            of other shapes, several outputs of which none is named.
+    """
+    if isinstance(input_shape, int | np.integer):
+        input_shape = (int(input_shape),) * 2 + (3,)
+    _, *image = whole_shape(input_shape, batched=False)
+    module, _ = net.given(variables)
+    if isinstance(module, nn.Module):
+        if "params" not in variables:
+            variables = {"params": variables}
+        if "dtype" in type(module).__dataclass_fields__:
+            net = net.like(module.clone(dtype=jnp.float32), variables)
+    takes = {} if net.scoped else inspect.signature(type(module).__call__).parameters
+    found = Subject(net, variables, tuple(image), output, told(takes, train=False) | kwargs)
+    found.alone.arrays(variables)
+    found.alone.the_logits()
+    return found
