@@ -115,12 +115,16 @@ def test_the_page_states_the_figures_of_the_summary(tmp_path):
     assert ["conv1", "4", "2", "1", "1", "0, 2"] in table_rows(text)
 
 
-@pytest.mark.parametrize(("studys", "rows"), [(4, 1), (3, 2)])
-def test_filters_that_the_study_counts_otherwise_have_a_row_of_their_own(tmp_path, studys, rows):
+@pytest.mark.parametrize(
+    ("name", "studys", "rows"), [("final", 4, 1), ("final", 3, 2), ("a net of one's own", 3, 1)]
+)
+def test_filters_that_the_study_counts_otherwise_have_a_row_of_their_own(
+    tmp_path, name, studys, rows
+):
     """A remark beside the figure would be wider than the table's column."""
     content = profile()
     content["totals"]["study_filters"] = studys
-    told = table_rows(text_of(make_run(tmp_path, profile=content)))
+    told = table_rows(text_of(make_run(tmp_path, name, profile=content)))
     assert [row[:2] for row in told if row[0].startswith("filters") and "dead" not in row[0]] == [
         ["filters", "4"],
         ["filters by the study's count", "3"],

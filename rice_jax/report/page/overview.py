@@ -215,7 +215,7 @@ def _dead(summary: SummaryFile) -> list[Row]:
 
 
 def _filters(summary: SummaryFile) -> list[Row]:
-    """All of them; where the study leaves some out, those that it counts in a row of their own."""
+    """All of them; where the study leaves some of its nets' out, those that it counts too."""
     rows = [
         (
             "filters",
@@ -223,7 +223,7 @@ def _filters(summary: SummaryFile) -> list[Row]:
             reported.cell(summary, "filters", numbers.count),
         )
     ]
-    if summary.filters != summary.study_filters:
+    if summary.model in nets.NETS and summary.filters != summary.study_filters:
         theirs = numbers.count(summary.study_filters)
         rows.append(("filters by the study's count", theirs, numbers.MISSING))
     return rows
