@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import prunable
 import pytest
@@ -134,6 +135,25 @@ def test_a_budget_of_nothing_and_one_that_cannot_be_met_are_refused():
         to_budget(GRAPH, np.ones(GRAPH.channels), of, 0)
     with pytest.raises(UserError, match="with one filter in each layer the net still costs 4"):
         to_budget(GRAPH, np.ones(GRAPH.channels), of, 3)
+
+
+@pytest.mark.parametrize(("layers", "stay"), [(1, "1 layer stays"), (2, "2 layers stay")])
+def test_a_budget_that_cannot_be_met_tells_what_stays_whole(layers, stay):
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for number in range(layers):
+                x = jnp.sort(nn.Conv(4, (3, 3), name=f"whole{number}")(x), axis=-1)
+            return nn.Conv(2, (3, 3), name="cut")(x).mean((1, 2))
+
+    graph = prune.dependencies(Sorted(), (1, 8, 8, 3), on_unknown="keep")
+    of = cost(graph, "filters", 4 * layers + 2)
+    message = (
+        f"^a budget of 2 cannot be met: with one filter in each layer that can be cut the net "
+        rf"still costs {4 * layers + 2}; {stay} whole \(whole0: sort in .* is not seen through\)$"
+    )
+    with pytest.raises(UserError, match=message):
+        to_budget(graph, np.ones(graph.channels), of, 2)
 
 
 def test_totals_say_what_they_lack():

@@ -111,6 +111,13 @@ def _saved(cost: Cost, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.array([cost(sizes) - cost(sizes - less) for less in np.diag(counts)])
 
 
+def _whole(graph: Dependencies) -> str:
+    """How many layers can't be cut, and why the first of them cannot."""
+    number = len({each.split(":")[0] for each in graph.kept_whole})
+    stay = "1 layer stays whole" if number == 1 else f"{number} layers stay whole"
+    return f"; {stay} ({graph.kept_whole[0]})" if number else ""
+
+
 def check(
     graph: Dependencies,
     cost: Cost,
@@ -125,9 +132,10 @@ def check(
     sizes = graph.sizes(removed)
     least = np.minimum(sizes, 1)
     if cost(least) > budget:
+        cut = "each layer that can be cut" if graph.kept_whole else "each layer"
         raise UserError(
-            f"a budget of {budget:,} cannot be met: with one filter in each layer the net still "
-            f"costs {cost(least):,}"
+            f"a budget of {budget:,} cannot be met: with one filter in {cut} the net still "
+            f"costs {cost(least):,}{_whole(graph)}"
         )
     if held is not None:
         left = held if removed is None else held & ~removed
