@@ -53,6 +53,7 @@ OPERATIONS = {
         edged(x, (1, 1), (1, 1), (0, 0), constant_values=-jnp.inf)
     ),
     "pad with wholes": lambda x: edged((9 * x).astype(jnp.int32), (1, 0), (0, 0), (0, 0)) / 9.0,
+    "pad by a ramp": lambda x: edged(x, (2, 1), (0, 0), (0, 0), mode="linear_ramp"),
     "median": lambda x: jnp.median(x, axis=(1, 2)),
     "reshape in another order": lambda x: jax.lax.reshape(x, (x.shape[0], 8, 32), (0, 3, 1, 2)),
     "pad by the edge": lambda x: edged(x, (2, 1), (0, 3), (0, 1), mode="edge"),

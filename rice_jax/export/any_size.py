@@ -11,6 +11,8 @@ from jax import export
 from rice_jax.errors import UserError
 from rice_jax.export.subject import Subject
 
+BATCH = "batch"
+"""How a batch's size is called in what is traced for any."""
 _NOT_THE_NETS = (Path(__file__).parents[1], Path(sysconfig.get_path("purelib")))
 """Where the code is that calls a net, and that a net calls."""
 
@@ -21,7 +23,7 @@ def images_of(subject: Subject) -> jax.ShapeDtypeStruct:
     Raises:
         UserError: the net can be traced for one image, but not for a number that is not known.
     """
-    shape = (*export.symbolic_shape("batch"), *subject.image)
+    shape = (*export.symbolic_shape(BATCH), *subject.image)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     try:
         jax.eval_shape(subject.logits, images)

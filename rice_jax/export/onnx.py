@@ -211,8 +211,13 @@ def _for_batch(traced: Trace, images: jax.Array) -> Trace:
 
 
 def _with_batch(value: Any, batch: Any) -> Any:
+    """What a parameter is for that batch size; '8*batch' of ours is eight times it."""
     if type(value) is dict:
         return {key: _with_batch(item, batch) for key, item in value.items()}
     if type(value) is tuple:  # not the named ones, such as dimension numbers
         return tuple(_with_batch(item, batch) for item in value)
-    return batch if export.is_symbolic_dim(value) else value
+    if not export.is_symbolic_dim(value):
+        return value
+    told = str(value).replace(any_size.BATCH, str(batch))
+    (size,) = export.symbolic_shape(told, scope=batch.scope)
+    return size

@@ -17,6 +17,7 @@ from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.input_shape import traced_for, whole_shape
 from rice_jax.graph.keys import carried
 from rice_jax.graph.trace import Trace, trace
+from rice_jax.graph.unrolled import unrolled
 from rice_jax.models.own import told
 
 
@@ -44,11 +45,12 @@ class Subject:
 
     def traced(self, batch: int) -> Trace:
         """Its computation for so many images; UserError where it does not run on such."""
-        return traced_for(self.net, (batch, *self.image), output=self.output, **self.called)
+        shape = (batch, *self.image)
+        return unrolled(traced_for(self.net, shape, output=self.output, **self.called))
 
     def traced_for_any(self, images: jax.ShapeDtypeStruct) -> Trace:
         """Its computation for images whose number is a symbol."""
-        return trace(self.net, images.shape, output=self.output, **self.called)
+        return unrolled(trace(self.net, images.shape, output=self.output, **self.called))
 
 
 def subject(

@@ -1,0 +1,128 @@
+"""A trace whose loops and branches are written out: for what knows neither."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rice_jax.graph.equations import Body, Equation, Value
+from rice_jax.graph.inlining import Inliner
+from rice_jax.graph.trace import Trace
+
+_MOST = 10_000
+"""Operations that one loop may become."""
+
+Values = tuple[Value, ...]
+
+
+def unrolled(traced: Trace) -> Trace:
+    """The same computation without branches, and without the loops whose length is known.
+
+    A loop's body stands there as often as it runs. Of branches all are computed, and one is taken.
+    Loops that run until something holds, and those of more than 10,000 operations, stay.
+    """
+    if not any(equation.bodies for equation in traced.equations):
+        return traced
+    writer = _Writer()
+    known = writer.write(traced.equations, {})
+
+    def now(value: Value) -> Value:
+        return known.get(value, value)
+
+    return dataclasses.replace(
+        traced,
+        equations=writer.equations,
+        outputs=list(map(now, traced.outputs)),
+        returned={name: now(value) for name, value in traced.returned.items()},
+        logits=traced.logits and now(traced.logits),
+        choices={},  # their places are others now
+    )
+
+
+class _Writer:
+    """Writes equations one after the other; each time that a body is written its values are new."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+
+    def write(self, equations: Sequence[Equation], known: dict[Value, Value]) -> dict[Value, Value]:
+        """Append equations that read `known` values in the place of their own; what stands now
+        in the place of what they give."""
+        known = dict(known)
+        for equation in equations:
+            inputs = tuple(known.get(value, value) for value in equation.inputs)
+            if equation.name == "scan" and 0 < _size(equation) <= _MOST:
+                outputs = self._loop(equation, inputs)
+            elif equation.name == "cond":
+                outputs = self._branches(equation, inputs)
+            else:
+                outputs = tuple(Value(each.shape, each.dtype) for each in equation.outputs)
+                self.equations.append(dataclasses.replace(equation, inputs=inputs, outputs=outputs))
+            known.update(zip(equation.outputs, outputs, strict=True))
+        return known
+
+    def _run(self, body: Body, inputs: Sequence[Value]) -> Values:
+        known = self.write(body.equations, dict(zip(body.inputs, inputs, strict=True)))
+        return tuple(known.get(value, value) for value in body.outputs)
+
+    def _loop(self, equation: Equation, inputs: Values) -> Values:
+        (body,) = equation.bodies
+        carried = _alike(body.outputs, equation.outputs)
+        whole = _alike(body.inputs, inputs)  # what is cut into slices comes after
+        constants, carry = inputs[: whole - carried], inputs[whole - carried : whole]
+        steps: dict[int, Values] = {}
+        order = range(equation.params["length"])
+        for step in reversed(order) if equation.params["reverse"] else order:
+            at_step = functools.partial(_all_at, step=step)
+            slices = self._made(at_step, inputs[whole:], equation.layer)
+            results = self._run(body, (*constants, *carry, *slices))
+            carry, steps[step] = results[:carried], results[carried:]
+        given = zip(*(steps[step] for step in order), strict=True)
+        return (*carry, *(self._made(_stacked, each, equation.layer)[0] for each in given))
+
+    def _branches(self, equation: Equation, inputs: Values) -> Values:
+        number, *operands = inputs
+        results = [self._run(body, operands) for body in equation.bodies]
+        return tuple(
+            self._made(_taken, (number, *choices), equation.layer)[0]
+            for choices in zip(*results, strict=True)
+        )
+
+    def _made(self, function: Callable[..., Any], values: Sequence[Value], layer: str) -> Values:
+        """Append what a function does with arrays."""
+        arrays = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in values]
+        jaxpr = jax.make_jaxpr(function)(*arrays)
+        inliner = Inliner(lambda _, outer: outer)
+        results = inliner.inline(jaxpr.jaxpr, jaxpr.consts, values, layer)
+        self.equations += inliner.equations
+        return tuple(results)
+
+
+def _size(equation: Equation) -> int:
+    """Operations that an equation becomes."""
+    inner = sum(_size(each) for body in equation.bodies for each in body.equations)
+    return inner * equation.params.get("length", 1) if equation.bodies else 1
+
+
+def _alike(inside: Sequence[Value], outside: Sequence[Value]) -> int:
+    """How many of a loop's values its body has whole: the others have an axis more outside."""
+    return sum(each.shape == other.shape for each, other in zip(inside, outside, strict=True))
+
+
+def _all_at(*sequences: jax.Array, step: int) -> list[jax.Array]:
+    return [jax.lax.index_in_dim(each, step, keepdims=False) for each in sequences]
+
+
+def _stacked(*arrays: jax.Array) -> list[jax.Array]:
+    return [jnp.stack(arrays)]
+
+
+def _taken(number: jax.Array, *choices: jax.Array) -> list[jax.Array]:
+    """The choice of that number, the last for a larger one."""
+    *others, found = choices
+    for place, choice in reversed(list(enumerate(others))):
+        found = jnp.where(number <= place, choice, found)
+    return [found]
