@@ -151,7 +151,8 @@ def _learning(record: Record) -> dict[str, Any]:
     recipe = dict(configuration.flat(record.recipe))
     told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
     whole = configuration.from_json({"train": told})
-    if record.prune and same_place(record.prune.request.parent, recipe.get("teacher", "")):
+    teacher = recipe.get("teacher", "")
+    if teacher and record.prune and same_place(record.prune.request.parent, teacher):
         recipe["teacher"] = "the whole net"
     return {
         name: value
