@@ -48,23 +48,13 @@ def to_tflite(
 ) -> bytes:
     """Convert a net with its weights, for so many images at a time.
 
+    Net, numbers, size of the images and call are given as `to_stablehlo` takes them.
+
     Args:
-        module: a Linen module, an NNX module, or a function, as `profile.count` takes them; what
-            `prune` made too. It is called with images float32 (N, H, W, C), and gives logits
-            (N, classes), alone or among other outputs. A Linen module with a field `dtype` computes
-            in float32, any other as it does.
-        variables: of a Linen module what init returned, or its 'params' alone; of a function its
-            params. An NNX module is followed by none.
-        input_shape: of one image, (H, W, C); a whole number n is (n, n, 3).
         batch: images at a time; LiteRT knows no other number afterwards.
         to_be_quantized: whether int8 is made of it: dense layers are then convolutions of one
             pixel (CONV_2D), for of these all runtimes have the same int8. LiteRT's and
             tflite-micro's FULLY_CONNECTED differ in the last bit.
-        output: which of several outputs are the logits: a key, an attribute, an index, or a
-            function of what the module returns.
-        **kwargs: what else the module's call needs. Of `train`, `training`, `is_training`,
-            `deterministic` and `use_running_average` it is given those that it takes, such that
-            it does not learn.
 
     Returns:
         The flatbuffer: input 'images' float32 (batch, H, W, C), output 'logits'.

@@ -52,19 +52,7 @@ def to_onnx(
 ) -> bytes:
     """Serialise a net with its weights as an ONNX model, for a batch of any size.
 
-    Args:
-        module: a Linen module, an NNX module, or a function, as `profile.count` takes them; what
-            `prune` made too. It is called with images float32 (N, H, W, C), and gives logits
-            (N, classes), alone or among other outputs. A Linen module with a field `dtype` computes
-            in float32, any other as it does.
-        variables: of a Linen module what init returned, or its 'params' alone; of a function its
-            params. An NNX module is followed by none.
-        input_shape: of one image, (H, W, C); a whole number n is (n, n, 3).
-        output: which of several outputs are the logits: a key, an attribute, an index, or a
-            function of what the module returns.
-        **kwargs: what else the module's call needs. Of `train`, `training`, `is_training`,
-            `deterministic` and `use_running_average` it is given those that it takes, such that
-            it does not learn.
+    Net, numbers, size of the images and call are given as `to_stablehlo` takes them.
 
     Returns:
         The model: input 'images' float32 (batch, H, W, C), output 'logits'.

@@ -143,9 +143,8 @@ def prune(
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
     graph.trace.arrays(variables)  # refuses what the module does not take
-    if rebuild is None and on_unknown == "keep":
-        graph = hold_widths(module, graph)
     if rebuild is None:
+        graph = hold_widths(module, graph) if on_unknown == "keep" else graph
         graph = hold_shapes(module, variables, graph, **called)
     before = _totals(graph.trace)
     kept = held(graph, only, skip)
