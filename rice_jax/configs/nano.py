@@ -6,7 +6,7 @@
 profiler), of which the averaging is 150,528. The study has no such net. It trains with
 augmentation, 90 epochs on images of 32 x 32 pixels and 3 on 224 x 224. With 60,000 training
 images it came to 0.9981 on the validation split, and to 0.9956 on the augmented test set
-(its epoch chosen by clean validation images; docs/training.md).
+(its epoch chosen by clean validation images; docs/results.md).
 """
 
 import ml_collections
