@@ -15,6 +15,7 @@ from small_run import read, small
 from rice_jax import config, data, records, stages
 from rice_jax.data import loader
 from rice_jax.errors import UserError
+from rice_jax.report import writing
 from rice_jax.stages import run_stages
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -121,7 +122,7 @@ def test_what_fails_is_not_under_way_for_ever(
 
     done = {"stage": failing, "report": lambda job: None}[place]
     monkeypatch.setitem(stages.STAGES, "evaluate", done)
-    monkeypatch.setattr(stages, "_report", failing)
+    monkeypatch.setattr(writing, "write", failing)
     with pytest.raises(type(failure)):
         run_stages(small("cnn_light", cache), str(run), ["evaluate"])
     assert seen == [True]

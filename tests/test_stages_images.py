@@ -6,9 +6,9 @@ import data_files
 import pytest
 from small_run import read, small
 
-from rice_jax import config, data, records, stages
-from rice_jax.run import Run
+from rice_jax import data, records
 from rice_jax.stages import run_stages
+from rice_jax.stages.train_stage import examples
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
 
@@ -55,11 +55,9 @@ def test_a_folder_in_a_bucket_is_told_as_it_is_named(bucket):
     assert records.tested_on(bucket) == bucket
 
 
-def test_images_are_shown_small_however_large_the_net_takes_them(tmp_path):
+def test_images_are_shown_small_however_large_the_net_takes_them():
     """Twenty of 4,096 pixels would take a gigabyte, and minutes to draw."""
-    settings = config.default("nano")
-    settings.data.image_size = 4096
     images = [{"image": data_files.picture(i, 2), "label": i % 2, "name": ""} for i in range(8)]
     dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
-    shown = stages._examples(stages.Job(Run(tmp_path), settings), dataset)
+    shown = examples(dataset, 4096)
     assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8

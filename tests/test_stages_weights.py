@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import unittest.mock
 
 import data_files
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from small_run import read, small
 
-from rice_jax import identity, stages, train
+from rice_jax import first_run, stages, train
 from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.stages import run_stages
@@ -130,7 +131,7 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     assert train.load(Run(run)).epoch == 1
 
 
-@pytest.mark.parametrize("killed", ["record", "_examples"])
+@pytest.mark.parametrize("killed", ["identity.record", "stages.train_stage.examples"])
 def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
     killed, finished, cache, tmp_path, monkeypatch
 ):
@@ -143,8 +144,7 @@ def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
         run_stages(small("cnn_light", cache, **other), str(run), ["train"], restart=True)
 
     with monkeypatch.context() as patch:
-        place = identity if killed == "record" else stages
-        patch.setattr(place, killed, lambda *args, **options: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(f"rice_jax.{killed}", unittest.mock.Mock(side_effect=SystemExit))
         with pytest.raises(SystemExit):
             begin()
     assert not (run / "history.csv").exists()
@@ -210,7 +210,7 @@ def test_what_is_left_of_another_net_is_not_called_random(
     left, finished, cache, tmp_path, monkeypatch, capsys
 ):
     """`prune` has what remains trained: its weights are in the run's checkpoints alone."""
-    monkeypatch.setattr(stages.first_run, "settle", lambda *_: "from random weights")
+    monkeypatch.setattr(first_run, "settle", lambda *_: "from random weights")
     run, settings = Run(tmp_path / "run"), small("cnn_light", cache, **{"train.epochs": 1})
     if left:
         dataset = stages.Job(Run(finished), settings).dataset

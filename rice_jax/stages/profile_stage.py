@@ -1,5 +1,6 @@
 """The profile stage: what an image costs the net, counted and timed, into the run's folder."""
 
+import functools
 import shlex
 from typing import Any
 
@@ -7,16 +8,21 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import identity, profile, records, train
+from rice_jax import cluster, identity, profile, records, train
 from rice_jax.bar import Bar
 from rice_jax.export import elsewhere
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import statistics
 from rice_jax.run import Run
+from rice_jax.stages.job import Job
 
 
-def count_and_time(run: Run, config: ml_collections.ConfigDict) -> None:
-    """Count what an image costs the net of `config`, time it here, and write profile.json."""
+def stage(job: Job) -> None:
+    """Count what an image costs the net, time it here, and write profile.json."""
+    cluster.on_first(functools.partial(_count_and_time, job.run, job.config))
+
+
+def _count_and_time(run: Run, config: ml_collections.ConfigDict) -> None:
     module = train.build(config)
     shape = (config.data.image_size, config.data.image_size, 3)
     shapes = variable_shapes(module, (1, *shape))

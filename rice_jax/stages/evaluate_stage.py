@@ -1,0 +1,56 @@
+"""The evaluate stage: a net on the test images, clean and augmented, or on a folder's."""
+
+from rice_jax import cluster, data, evaluate, records
+from rice_jax import config as configuration
+from rice_jax.errors import UserError
+from rice_jax.stages.job import Job
+
+
+def stage(job: Job) -> None:
+    """Evaluate the run's best epoch and write evaluation.json."""
+    trained, config = job.trained, job.config
+    classes = _classes(job)
+    folder = data.folder(config.eval.path, classes) if config.eval.path else None
+    source = job.trained_on.splits["test"] if folder is None else folder
+    results = {
+        kind: evaluate.evaluate(
+            trained.module,
+            trained.params,
+            source,
+            classes=classes,
+            image_size=config.data.image_size,
+            batch_size=config.eval.batch_size,
+            augment_seed=seed,
+            workers=config.data.workers,
+        )
+        for kind, seed in job.kinds.items()
+    }
+    evaluation = records.EvaluationFile(
+        **results,
+        path=records.tested_on(config.eval.path),
+        fingerprint=None if folder is None else folder.fingerprint,
+        in_training=_learned(job, source),
+    )
+    cluster.on_first(lambda: records.write(job.run, evaluation))
+    for kind, result in results.items():
+        print(
+            f"{kind}: accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, "
+            f"macro F1 {result.macro_avg.f1:.4f} on {result.images} images",
+            flush=True,
+        )
+
+
+def _classes(job: Job) -> tuple[str, ...]:
+    saved = configuration.read(job.run).data
+    return saved.classes if saved else job.dataset.classes
+
+
+def _learned(job: Job, source: data.Source) -> int | None:
+    """How many of another folder's images are training images of the run; None if not known."""
+    folder = job.config.eval.path
+    if not folder or cluster.joined():  # one process without them would keep the others waiting
+        return None
+    try:
+        return data.count_learned(source, job.trained_on.splits["train"], folder)
+    except UserError:  # they need not be at hand, nor whole
+        return None
