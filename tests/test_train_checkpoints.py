@@ -17,7 +17,7 @@ import pytest
 from tiny_checkpoints import limit_of, make, numbers, read, write
 
 from rice_jax.errors import UserError
-from rice_jax.train import checkpoints, orbax_quiet
+from rice_jax.train import checkpoint_folder, orbax_quiet
 
 # TensorStore, having failed, tells it to an event loop of Orbax's that is closed by then.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -93,7 +93,7 @@ def written_to(monkeypatch, times):
 
     monkeypatch.setattr(os, "rmdir", meets_another_file)
     waits = types.SimpleNamespace(monotonic=itertools.count().__next__, sleep=lambda seconds: None)
-    monkeypatch.setattr(checkpoints, "time", waits)
+    monkeypatch.setattr(checkpoint_folder, "time", waits)
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])

@@ -1,13 +1,8 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
-import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
-import os
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,23 +12,15 @@ import numpy as np
 from etils import epath
 
 from rice_jax import files
-from rice_jax.errors import UserError, reason
-from rice_jax.train import readable
+from rice_jax.errors import UserError
+from rice_jax.train import checkpoint_folder, readable
 from rice_jax.train.orbax_quiet import keep_orbax_quiet
 from rice_jax.train.progress import Progress
 from rice_jax.train.readable import DamagedError
 from rice_jax.train.state import TrainState
 
-_OURS = {"_CHECKPOINT_METADATA", "meta", "state"}
-"""What a checkpoint's folder holds, in whole or in part."""
 _ABOUT = ("progress", "origin")
 """What a checkpoint says about its arrays."""
-_MOST = 100
-"""Files and folders among the checkpoints: a run leaves the newest two, the best of each, and what
-is damaged until the next is whole. Orbax takes milliseconds for each."""
-_PATIENCE, _PAUSE = 4.0, 0.05
-"""Seconds that a failed save's last files are waited for, and between two looks."""
-
 _DENSEST, _SMALL = 64, 64 << 20
 """Bytes of arrays to one of a file that are believed, and how many are whatever the files have.
 
@@ -68,9 +55,9 @@ class Checkpoints:
 
         keep_orbax_quiet()
         self.folder = folder
-        _refuse_many(folder)
+        checkpoint_folder.refuse_many(folder)
         if not read_only:
-            self._guarded(lambda: _clear_unfinished(folder))
+            self._guarded(lambda: checkpoint_folder.clear_unfinished(folder))
         self._keep = _Keep()
 
         def manager(create: bool) -> Any:
@@ -88,7 +75,7 @@ class Checkpoints:
         # Read by all at once, the end of another process would pass for damage.
         alone = read_only or jax.process_count() == 1
         self._reader = self._manager if alone else manager(create=False)
-        _refuse_others([folder / str(number) for number in self._numbers()])
+        checkpoint_folder.refuse_others([folder / str(number) for number in self._numbers()])
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to save what is not saved yet; the arrays may be donated as soon as this returns.
@@ -226,39 +213,8 @@ class Checkpoints:
         return _undamaged(lambda: self._reader.restore(number, args=items)).state
 
     def _guarded(self, action: Callable[[], Any]) -> None:
-        with _telling(self.folder):
+        with checkpoint_folder.telling(self.folder):
             action()
-
-
-def clear(folder: epath.Path) -> None:
-    """Remove all checkpoints in a folder, damaged ones too.
-
-    Without Orbax, which would wait for the other processes of a job.
-
-    Raises:
-        UserError: that fails, or the folder has another program's, or too many.
-    """
-    _refuse_many(folder)
-    if not folder.exists():
-        return
-    found = [child for child in folder.iterdir() if child.name.isdecimal()]
-    _refuse_others(found)
-    with _telling(folder):
-        _clear_unfinished(folder)
-        for child in sorted(found, key=lambda child: -int(child.name)):
-            child.rmtree()
-
-
-@contextlib.contextmanager
-def _telling(folder: epath.Path) -> Iterator[None]:
-    """UserError for whatever fails in a folder of checkpoints."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(
-            f"cannot save in {folder}: {_brief(error)}; once that is mended the same "
-            "command goes on from the newest checkpoint"
-        ) from error
 
 
 def _alone() -> Any:
@@ -269,64 +225,6 @@ def _alone() -> Any:
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone_{me}"
     )
-
-
-def _refuse_others(folders: Sequence[epath.Path]) -> None:
-    """UserError for a folder of another program's, which would age away as a checkpoint."""
-    for folder in folders:
-        inside = {path.name for path in folder.iterdir()}
-        if inside and inside.isdisjoint(_OURS):
-            raise UserError(
-                f"{folder} is no checkpoint of this program: move it away, or give another "
-                "--workdir"
-            )
-
-
-def _refuse_many(folder: epath.Path) -> None:
-    """UserError where a folder has more in it than any run's checkpoints."""
-    if folder.exists() and len(list(itertools.islice(folder.iterdir(), _MOST + 1))) > _MOST:
-        raise UserError(
-            f"{folder} has more than {_MOST} files and folders, and a run has a few: move away "
-            "what is no checkpoint, or give another --workdir"
-        )
-
-
-def _clear_unfinished(folder: epath.Path) -> None:
-    """Remove what a killed run had half written.
-
-    Orbax would do it too, but in a thread that goes on after its manager was closed, and meets the
-    next writer's.
-    """
-    from orbax.checkpoint.utils import is_tmp_checkpoint
-
-    if jax.process_index() == 0 and folder.exists():
-        for path in folder.iterdir():
-            if path.is_dir() and is_tmp_checkpoint(path):
-                _remove_written_to(path)
-
-
-def _remove_written_to(folder: epath.Path) -> None:
-    """Remove a folder into which files may still come, for up to `_PATIENCE` seconds.
-
-    Where one file of a save fails, Orbax lets the others go on, in threads that cannot be waited
-    for: a training begun anew in the same process meets them.
-    """
-    until = time.monotonic() + _PATIENCE
-    while folder.exists():
-        try:
-            folder.rmtree()
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(_PAUSE)
-
-
-def _brief(error: Exception) -> str:
-    """TensorStore tells of every file on the way, and then of all its settings."""
-    text = reason(error)
-    if number := re.search(r"os_error_code='(\d+)'", text):
-        return os.strerror(int(number[1]))
-    return text.partition(" [tensorstore_spec")[0]
 
 
 class _Keep:
@@ -353,7 +251,7 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
     except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
         if refusal := readable.of_the_system(error):
             raise readable.unread(refusal) from error
-        raise DamagedError(_brief(error)) from error
+        raise DamagedError(checkpoint_folder.brief(error)) from error
 
 
 def _described(about: Mapping[str, Any]) -> Any:

@@ -9,7 +9,8 @@ from rice_jax.errors import UserError
 from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
 from rice_jax.run import Run
 from rice_jax.train import origin, state
-from rice_jax.train.checkpoints import Checkpoint, Checkpoints, clear
+from rice_jax.train.checkpoint_folder import clear
+from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import Params
