@@ -20,7 +20,7 @@ import test_prune_shapes as shapes
 
 from rice_jax.errors import UserError
 from rice_jax.inspection import interval, linear, rounding, rules
-from rice_jax.prune import agreement, certificate, dead, departure, pruner, surgery
+from rice_jax.prune import agreement, biases, certificate, dead, departure, pruner, surgery
 from rice_jax.prune import shapes as shapes_held
 
 
@@ -187,12 +187,12 @@ MUTATIONS = {
         certificates.test_a_longer_sum_and_rounded_operands_are_allowed_more,
     ),
     "a bias may have other readers": (
-        surgery,
+        biases,
         ("bias.readers != (reader,)", "reader not in bias.readers"),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("read through a cast"),
     ),
     "a sum may have other readers": (
-        surgery,
+        biases,
         (
             "if len(made.readers) != 1 or made.returned:\n        return None\n"
             "    (reader,) = made.readers",
@@ -201,27 +201,27 @@ MUTATIONS = {
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("sum read again"),
     ),
     "a bias in any order": (
-        surgery,
+        biases,
         ("or not np.all(bias.places() == line)", ""),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("in another order"),
     ),
     "a bias for rows": (
-        surgery,
+        biases,
         ("or not np.all(bias.places() == line)", ""),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("for rows"),
     ),
     "several axes of filters": (
-        surgery,
+        biases,
         ("or len(kernel.shape) != 2", ""),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("for one of two axes"),
     ),
     "from the wrong side": (
-        surgery,
+        biases,
         ('or (reader.name == "sub" and left is not output)', ""),
         lambda: folding.test_a_constant_that_no_bias_takes_up_stays("from the left"),
     ),
     "folded as a GPU multiplies": (
-        surgery,
+        biases,
         ("with jax.default_device(host):", "with jax.default_device(None):"),
         folding.test_what_a_bias_takes_up_is_no_product_of_a_gpu,
     ),
@@ -241,17 +241,17 @@ MUTATIONS = {
         bounds.test_an_algorithm_that_the_net_asks_for_bounds_nothing,
     ),
     "padding is forgotten": (
-        surgery,
+        biases,
         ("any(edge > 0 for edges", "any(edge > 99 for edges"),
         dead_filters.test_a_constant_that_meets_padding_stays,
     ),
     "folded with the wrong sign": (
-        surgery,
+        biases,
         ("+ sign * missing", "- sign * missing"),
         lambda: folding.test_a_constant_that_a_bias_takes_up_goes("plain"),
     ),
     "the parameter for its kernel": (
-        surgery,
+        biases,
         (
             "graph.origins.compute(equation.inputs[1 - operand], variables)",
             "variables['params']['kernel']",

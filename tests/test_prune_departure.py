@@ -14,7 +14,8 @@ from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import trace, variable_shapes
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
-from rice_jax.prune.surgery import cut, narrowed
+from rice_jax.prune.fitting import narrowed
+from rice_jax.prune.surgery import cut
 
 SHAPE = (2, 6, 6, 3)
 APPLY = Equation.apply

@@ -12,7 +12,8 @@ from jax import lax
 from rice_jax import prune
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.prune.departure import departure
-from rice_jax.prune.surgery import cut, narrowed
+from rice_jax.prune.fitting import narrowed
+from rice_jax.prune.surgery import cut
 
 SHAPE = (2, 8, 8, 3)
 IMAGES = prunable.images(0, SHAPE)

@@ -10,8 +10,9 @@ import numpy as np
 
 from rice_jax import inspection, ops
 from rice_jax.errors import UserError
+from rice_jax.prune.biases import folds_exactly
 from rice_jax.prune.dependencies import Dependencies, among
-from rice_jax.prune.surgery import folds_exactly, unread
+from rice_jax.prune.surgery import unread
 
 _ROUNDING = 1e-6
 """How far apart, relative to max(1, |value|), the bounds of a constant may lie."""

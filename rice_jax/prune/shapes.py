@@ -15,8 +15,9 @@ from rice_jax.graph.narrowed import Bridged
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies
+from rice_jax.prune.fitting import narrowed
 from rice_jax.prune.narrow import has_width
-from rice_jax.prune.surgery import cut, cut_shapes, narrowed
+from rice_jax.prune.surgery import cut, cut_shapes
 
 
 @takes_variables
