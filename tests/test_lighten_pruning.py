@@ -195,7 +195,7 @@ def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
     monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
     out = Run(parent.path.parent / "broken_off")
     with monkeypatch.context() as patch:
-        patch.setattr("rice_jax.lighten.pruning._draw", _interrupted)
+        patch.setattr("rice_jax.lighten.removal.draw", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             prune_run(PruneRequest(drop="proven"), settings, parent, out)
     assert out.has("config.json")

@@ -4,48 +4,24 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from rice_jax import config as configuration
-from rice_jax import data, files, identity, inspection, lock, models, records, stages, train
+from rice_jax import data, files, identity, lock, records, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import child, smaller
+from rice_jax.lighten import child, removal, smaller
+from rice_jax.lighten.remainder import Remainder, layers
 from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned, prune, totals
 from rice_jax.records import PruneFile, PruneRequest
-from rice_jax.report import figures, numbers
 from rice_jax.run import Run
 from rice_jax.train.origin import changes
 from rice_jax.train.prepared import Images
 
 _UNDER_WAY = "pruning.json"
 """A file that is there as long as prune.json is not: the folder holds half a pruning."""
-
-
-@dataclasses.dataclass
-class Remainder:
-    """A net on its way to a smaller one."""
-
-    config: ml_collections.ConfigDict
-    params: Any
-    kept: dict[str, list[int]]
-    """By path in this net: its filters' indices in the trained one."""
-    origin: dict[str, str]
-    """By path in this net: the layer's path in the trained one."""
-
-    @property
-    def pair(self) -> tuple[models.Adjustable, Any]:
-        """The module and its variables."""
-        return train.build(self.config), {"params": self.params}
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of one image."""
-        return train.input_shape(self.config)
 
 
 def prune_run(
@@ -95,7 +71,7 @@ def _prune_run(
 def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     trained = train.load(parent)
     dataset = identity.load_own(config, parent)
-    whole = _whole(config, trained.params)
+    whole = Remainder.whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
     net = whole
     account: dict[str, Any] = {}
@@ -116,20 +92,20 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
             stages.run_stages(net.config, str(step), ["train"])
             net = dataclasses.replace(net, params=train.load(step).params)
     if cuts:
-        whole = _met(whole, cuts[0])
+        whole = whole.with_layers_of(cuts[0])
     final = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
         final = certify(whole.pair, net.pair, images)
     _begin(out, request)
     _save(out, parent, net, dataset, request.finetune_epochs)
-    _draw(whole, net, dataset, out)
+    removal.draw(whole, net, dataset, out)
     assert final is not None
     content = {
         "request": records.plain(request),
         "before": totals(whole.pair[0], whole.shape),
         "after": totals(net.pair[0], net.shape),
-        "removed": _by_original(whole, net, removed=True),
-        "kept": _by_original(whole, net, removed=False),
+        "removed": net.gone_from(whole),
+        "kept": net.left_of(whole),
         "budgets": cuts[-1].budgets if cuts else {},
         "certificate": final.to_json(),
         "found_on": {"split": request.split, "kinds": list(request.kinds)},
@@ -139,7 +115,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     told = records.made(PruneFile, content)
     records.write(out, told)
     out.remove(_UNDER_WAY)
-    _tell(told)
+    removal.tell(told)
 
 
 def _resumed(
@@ -167,36 +143,6 @@ def _begin(out: Run, request: PruneRequest) -> None:
     out.write_json(_UNDER_WAY, records.plain(request))
 
 
-def _whole(config: ml_collections.ConfigDict, params: Any) -> Remainder:
-    paths = {path: kernel["kernel"] for path, kernel in _layers(params)}
-    kept = {path: list(range(kernel.shape[-1])) for path, kernel in paths.items()}
-    return Remainder(config, params, kept, {path: path for path in paths})
-
-
-def _met(net: Remainder, cut: Pruned) -> Remainder:
-    """The net, with the layers of its own kinds too, whose kernels have other names."""
-    own = {
-        path: list(range(len(left) + len(cut.removed.get(path, ()))))
-        for path, left in cut.kept.items()
-        if path not in net.kept
-    }
-    origin = {path: path for path in own}
-    return dataclasses.replace(net, kept=net.kept | own, origin=net.origin | origin)
-
-
-def _layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Path and parameters of each layer that has a kernel."""
-    if not isinstance(params, Mapping):  # a norm's scale
-        return []
-    if "kernel" in params:
-        return [(prefix, params)]
-    return [
-        found
-        for name, inner in params.items()
-        for found in _layers(inner, f"{prefix}/{name}" if prefix else name)
-    ]
-
-
 def _drop_layers(
     request: PruneRequest, net: Remainder, images: Images, dataset: data.Dataset
 ) -> tuple[Remainder, dict[str, Any]]:
@@ -222,7 +168,7 @@ def _drop_layers(
     account["started_anew"] = anew
     if anew and not request.finetune_epochs:
         print(f"{', '.join(anew)} start at random: give --finetune_epochs to train them")
-    origin = {path: origin[path] for path, _ in _layers(params)}
+    origin = {path: origin[path] for path, _ in layers(params)}
     return Remainder(
         config, params, {path: net.kept[old] for path, old in origin.items()}, origin
     ), account
@@ -274,7 +220,7 @@ def _cut(
         rebuild=module.with_widths,
         optional=module.optional(),
     )
-    net, config = _met(net, cut), smaller.configured(net.config, cut.module)
+    net, config = net.with_layers_of(cut), smaller.configured(net.config, cut.module)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()
@@ -310,72 +256,3 @@ def _refuse_other_run(out: Run, parent: Run) -> None:
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
     else:
         identity.refuse_strangers(out)
-
-
-def _by_original(whole: Remainder, net: Remainder, *, removed: bool) -> dict[str, list[int]]:
-    """By path in the trained net: the filters that are gone, or that are left."""
-    left = {net.origin[path]: indices for path, indices in net.kept.items()}
-    found = {
-        path: sorted(set(indices) - set(left.get(path, ()))) if removed else left.get(path, [])
-        for path, indices in whole.kept.items()
-    }
-    return {path: indices for path, indices in found.items() if indices or not removed}
-
-
-def _draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> None:
-    left = {net.origin[path]: indices for path, indices in net.kept.items()}
-    model, synthetic = whole.config.model.name, dataset.synthetic
-    rows = [
-        {"path": path, "before": len(indices), "after": len(left.get(path, ()))}
-        for path, indices in whole.kept.items()
-    ]
-    title = f"{model}: filters before and after"
-    figure = figures.filters_left(rows, title=title, synthetic=synthetic)
-    out.write_bytes("filters.png", figures.png(figure))
-    record = dataset.splits["test"][0]
-    image = data.decode(record["image"], whole.config.data.image_size)
-    x = jnp.asarray(image[None], jnp.float32) / 255
-    before, after = (inspection.feature_maps(*each.pair, x) for each in (whole, net))
-    for path, maps in after.items():
-        if path not in net.kept:  # a layer's second call, whose filters are those of the first
-            continue
-        old = net.origin[path]
-        figure = figures.maps_side_by_side(
-            old,
-            np.asarray(before[old][0]),
-            np.asarray(maps[0]),
-            net.kept[path],
-            f"{model}: {dataset.classes[record['label']]}",
-            synthetic=synthetic,
-        )
-        out.write_bytes(figures.side_by_side_file(old), figures.png(figure))
-
-
-def _tell(account: PruneFile) -> None:
-    before, after, certificate = account.before, account.after, account.certificate
-    assert certificate is not None
-    changed = certificate.changed_predictions
-    for name, label in (
-        ("study", "FLOPs (study)"),
-        ("params", "parameters"),
-        ("filters", "filters"),
-    ):
-        share = 100 * after.of(name) / before.of(name)
-        lacking = " of what can be counted" if name == "study" and before.uncounted else ""
-        print(f"{label}{lacking}: {before.of(name):,} to {after.of(name):,} ({share:.1f}%)")
-    if not any(account.removed.values()):
-        print("no filter was removed")
-    for why in account.kept_whole:
-        print(f"left whole: {why}")
-    for measure, budget in account.budgets.items():
-        print(f"budget of {budget.asked:,} ({measure}): undershot by {budget.under:,}")
-    claim = "on every possible image" if certificate.proven else "on these images"
-    if certificate.departure:
-        claim += f", for {certificate.departure}"
-    print(
-        f"logits differ by {certificate.max_abs_logit_difference:.2e} at most "
-        f"({certificate.max_relative_logit_difference:.1e} of the largest logit) on "
-        f"{numbers.counted(certificate.images, 'image')}, {numbers.counted(changed, 'prediction')} "
-        f"{'changes' if changed == 1 else 'change'}; this holds {claim}",
-        flush=True,
-    )
