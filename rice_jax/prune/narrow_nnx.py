@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx, traverse_util
+from flax import nnx
 from flax.core import FrozenDict
 
 from rice_jax.graph.arrays import Chosen
@@ -11,6 +11,7 @@ from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.fronts.nnx import NNXNet, modules
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
+from rice_jax.prune.by_path import flat
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import groupings
 from rice_jax.prune.places import reads_and_writes
@@ -45,8 +46,8 @@ def narrow_bridged(
     """The same of an NNX class in a Linen module, which is told what its layers' sizes are."""
     reads, writes = reads_and_writes(graph, removed, held, (module.reads, module.writes))
     widths: dict[str, dict[str, Any]] = {path: dict(at) for path, at in module.widths.items()}
-    whole = traverse_util.flatten_dict(graph.trace.variable_shapes["params"], sep="/")
-    for path, array in traverse_util.flatten_dict(variables["params"], sep="/").items():
+    whole = flat(graph.trace.variable_shapes["params"])
+    for path, array in flat(variables["params"]).items():
         layer, _, name = path.rpartition("/")
         if array.shape != whole[path].shape:
             widths.setdefault(layer, {})[name] = tuple(array.shape)
