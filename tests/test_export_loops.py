@@ -43,6 +43,23 @@ def adding(carry, row):
     return 0.5 * carry + row, carry - row
 
 
+def of_like_sizes(x):
+    """What stays and what is handed on have the size of a part, and as many rows as steps."""
+    stays = x[:, :4, 0, 0]
+
+    def step(carry, part):
+        return carry * stays + part, carry
+
+    carry, given = jax.lax.scan(step, stays, jnp.stack([stays, 2 * stays, -stays, stays + 1]))
+    return x * (carry + given.sum(0))[:, :1, None, None]
+
+
+def in_one_step(x):
+    """The one step's axis stands before another of one."""
+    carry, given = jax.lax.scan(lambda c, part: (c + part, c - part), x[:, :1], x[None, :, :1])
+    return x * carry - given[0]
+
+
 def loop_in_loop(x):
     def outer(x, _):
         return jax.lax.fori_loop(0, 2, lambda i, x: jnp.cbrt(x) + i, x), x.mean((1, 2))
@@ -62,6 +79,8 @@ LOOPS = {
     "scan": lambda x: by_rows(adding, x),
     "scan in reverse": lambda x: by_rows(adding, x, reverse=True),
     "scan in twos": lambda x: by_rows(adding, x, unroll=2),
+    "scan of like sizes": of_like_sizes,
+    "scan in one step": in_one_step,
     "layers": lambda x: Deep(name="deep")(x),
     "fori": lambda x: jax.lax.fori_loop(0, 4, lambda i, x: 0.5 * x + i, x),
     "map": lambda x: jax.lax.map(lambda row: row * row.mean((1, 2), keepdims=True), x[None])[0],

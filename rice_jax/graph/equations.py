@@ -100,6 +100,23 @@ def within(equation: Equation) -> Iterator[Equation]:
             yield from within(inner)
 
 
+def scanned(equation: Equation) -> tuple[int, int]:
+    """How many of the operands of a `scan` are the same at each step, and how many are carried.
+
+    They come in this order, and what is cut into slices last; of the outputs the carried come
+    first, and what is put together of all steps last. Told by shapes: a slice has an axis fewer
+    than the whole, whatever its sizes, and what parameters JAX writes these numbers into changed.
+    """
+    (body,) = equation.bodies
+
+    def whole(inside: Sequence[Value], outside: Sequence[Value]) -> int:
+        pairs = zip(inside, outside, strict=True)
+        return sum(len(each.shape) == len(other.shape) for each, other in pairs)
+
+    carried = whole(body.outputs, equation.outputs)
+    return whole(body.inputs, equation.inputs) - carried, carried
+
+
 def needed(equations: Sequence[Equation], wanted: Iterable[Value]) -> list[Equation]:
     """Those of the equations that the `wanted` values depend on, in order of execution."""
     values, found = set(wanted), []

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rice_jax.graph.equations import Body, Equation, Value, needed
+from rice_jax.graph.equations import Body, Equation, Value, needed, scanned
 from rice_jax.graph.primitives import COLLECTIVES
 from rice_jax.graph.trace import Trace
 
@@ -260,22 +260,18 @@ class _Opening:
 
 
 def _scan(equation: Equation) -> _Loop:
-    """The parts of a `scan`; slices and stacks have an axis more outside than inside."""
+    """The parts of a `scan`."""
     (body,) = equation.bodies
-    inputs = list(zip(equation.inputs, body.inputs, strict=True))
-    outputs = list(zip(body.outputs, equation.outputs, strict=True))
-    stacks = [(made, out) for made, out in outputs if made.shape != out.shape]
-    results = [pair for pair in outputs if pair not in stacks]
-    slices = [(operand, seen) for operand, seen in inputs if operand.shape != seen.shape]
-    whole = [pair for pair in inputs if pair not in slices]
-    consts = len(whole) - len(results)
-    carried = zip(whole[consts:], results, strict=True)
+    same, carried = scanned(equation)
+    entering = list(zip(equation.inputs, body.inputs, strict=True))
+    leaving = list(zip(body.outputs, equation.outputs, strict=True))
+    carry = zip(entering[same:][:carried], leaving[:carried], strict=True)
     return _Loop(
         body,
         equation.params["length"],
-        [*whole[:consts], *slices],
-        [(*pair, *result) for pair, result in carried],
-        stacks,
+        entering[:same] + entering[same + carried :],
+        [(*pair, *result) for pair, result in carry],
+        leaving[carried:],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rice_jax.graph.equations import Body, Equation, Value
+from rice_jax.graph.equations import Body, Equation, Value, scanned
 from rice_jax.graph.inlining import Inliner
 from rice_jax.graph.trace import Trace
 
@@ -70,14 +70,13 @@ class _Writer:
 
     def _loop(self, equation: Equation, inputs: Values) -> Values:
         (body,) = equation.bodies
-        carried = _alike(body.outputs, equation.outputs)
-        whole = _alike(body.inputs, inputs)  # what is cut into slices comes after
-        constants, carry = inputs[: whole - carried], inputs[whole - carried : whole]
+        same, carried = scanned(equation)
+        constants, carry, whole = inputs[:same], inputs[same:][:carried], inputs[same + carried :]
         steps: dict[int, Values] = {}
         order = range(equation.params["length"])
         for step in reversed(order) if equation.params["reverse"] else order:
             at_step = functools.partial(_all_at, step=step)
-            slices = self._made(at_step, inputs[whole:], equation.layer)
+            slices = self._made(at_step, whole, equation.layer)
             results = self._run(body, (*constants, *carry, *slices))
             carry, steps[step] = results[:carried], results[carried:]
         given = zip(*(steps[step] for step in order), strict=True)
@@ -105,11 +104,6 @@ def _size(equation: Equation) -> int:
     """Operations that an equation becomes."""
     inner = sum(_size(each) for body in equation.bodies for each in body.equations)
     return inner * equation.params.get("length", 1) if equation.bodies else 1
-
-
-def _alike(inside: Sequence[Value], outside: Sequence[Value]) -> int:
-    """How many of a loop's values its body has whole: the others have an axis more outside."""
-    return sum(each.shape == other.shape for each, other in zip(inside, outside, strict=True))
 
 
 def _all_at(*sequences: jax.Array, step: int) -> list[jax.Array]:
