@@ -84,6 +84,7 @@ LOOPS = {
     "layers": lambda x: Deep(name="deep")(x),
     "fori": lambda x: jax.lax.fori_loop(0, 4, lambda i, x: 0.5 * x + i, x),
     "map": lambda x: jax.lax.map(lambda row: row * row.mean((1, 2), keepdims=True), x[None])[0],
+    "map of nothing": lambda x: x * jax.lax.map(lambda row: row, x.swapaxes(0, 1)).swapaxes(0, 1),
     "loop in loop": loop_in_loop,
     "cond": lambda x: jax.lax.cond(x.size > 1, lambda x: 2 * x, lambda x: x - 1, x),
     "cond on values": lambda x: jax.lax.cond(x.min() > -9, jnp.tanh, lambda x: x - 1, x),
@@ -130,7 +131,7 @@ def test_what_a_format_lacks_is_named_where_a_loop_holds_it(suffix):
         return jax.lax.scan(step, x, None, length=2)[0]
 
     module, variables, _ = around(operation)
-    with pytest.raises(UserError, match=r"^the net: cholesky has no \w+ form"):
+    with pytest.raises(UserError, match=r"^the net: cholesky has (no|an) \w+ form"):
         MADE[suffix](module, variables, 8)
 
 
@@ -154,3 +155,36 @@ def test_what_is_computed_of_the_number_of_images_is_so_in_onnx(name, count):
     images = IMAGES[:count]
     found = runtimes.opened(".onnx", export.to_onnx(module, variables, 8))(images)
     np.testing.assert_allclose(found, module.apply(variables, images), rtol=1e-5, atol=1e-5)
+
+
+def first_half_doubled(x):
+    half = x.shape[0] // 2
+    return jnp.concatenate([2 * x[:half], x[half:]])
+
+
+@pytest.mark.parametrize(
+    ("primitive", "operation"),
+    [
+        ("gather", first_half_doubled),
+        ("sort", lambda x: jnp.sort(x, 0)),
+        ("sort", lambda x: x - jnp.median(x, 0)),
+        ("sort", lambda x: x - jnp.median(x)),
+        ("sort", lambda x: x - jnp.quantile(x, 0.3, axis=0)),
+        ("sort", lambda x: x * jnp.argsort(x.ravel()).reshape(x.shape)),
+        ("cumprod", lambda x: jnp.cumprod(x, 0)),
+        ("cummax", lambda x: jax.lax.cummax(x, 0)),
+        ("scan", lambda x: jax.lax.scan(lambda c, each: (c + each, c), x[0], x)[1]),
+        ("scan", lambda x: jax.lax.map(lambda each: each - each.mean(), x)),
+        ("scan", lambda x: 2 * jax.lax.map(lambda each: jnp.sort(each, 0), x)),
+    ],
+)
+def test_what_goes_over_a_batch_of_any_size_is_named_as_what_does(primitive, operation):
+    """Not what is done with it: some of that is read by nothing where there is one image."""
+    pytest.importorskip("jax2onnx")
+    module, variables, _ = around(operation)
+    with pytest.raises(
+        UserError,
+        match=f"^the net: {primitive} has an ONNX form for one image, but none for a batch of any "
+        "size; a .stablehlo takes more$",
+    ):
+        export.to_onnx(module, variables, 8)

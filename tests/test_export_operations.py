@@ -105,6 +105,16 @@ def test_what_litert_lacks_is_named_beside_what_is_written_otherwise_for_it():
         export.to_tflite(net, params, 8)
 
 
+def test_a_primitive_that_jax_has_as_a_class_is_told_by_its_name():
+    """Which primitives these are, each JAX decides: none is told as the one that calls them all."""
+    net = Between(lambda x: x - jnp.unique(x, size=2)[0])
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    pytest.importorskip(NEEDED[".onnx"])
+    with pytest.raises(UserError) as caught:
+        export.to_onnx(net, params, 8)
+    assert "call_hi_primitive" not in str(caught.value)
+
+
 def maxima(x, window, padding):
     """Of windows along any axes but the images'."""
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, *window), (1,) * 4, padding)

@@ -18,7 +18,8 @@ def lacking(traced: Trace, converts: Converts, run: Run = Equation.apply) -> Equ
     """The first operation that cannot be converted by itself; None where each can.
 
     Of what it gives that alone is asked for which the net reads: formats may have one of the two
-    arrays of an operation, and not the other. `run` does an operation as the format has it.
+    arrays of an operation, and not the other, and what nobody reads is in no file. `run` does an
+    operation as the format has it.
     """
     tried = set()
     read = {*traced.outputs, *(value for each in traced.equations for value in each.inputs)}
@@ -27,7 +28,7 @@ def lacking(traced: Trace, converts: Converts, run: Run = Equation.apply) -> Equ
         shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in given]
         places = [place for place, value in enumerate(equation.outputs) if value in read]
         kind = (equation.name, str(equation.params), str(shapes), str(places))
-        if not given or equation.name in RENAMES or kind in tried:
+        if not given or not places or equation.name in RENAMES or kind in tried:
             continue
         tried.add(kind)
         if not converts(_alone(equation, places, run), shapes):

@@ -91,13 +91,7 @@ def to_onnx(
     except UserError:
         raise
     except Exception as error:  # each converter of an operation raises its own kinds
-        one = jnp.zeros((1, *net.image))
-        found = lacking(_for_batch(net.alone, one), _converts) or _first_lacking(traced, net)
-        if found is None:
-            raise UserError(f"the net has no ONNX form: {reason(error)}") from error
-        raise UserError(
-            f"{found.layer or 'the net'}: {found.name} has no ONNX form; a .stablehlo takes more"
-        ) from error
+        raise _refusal(traced, net, error) from error
     return content
 
 
@@ -124,6 +118,18 @@ def _run_once(content: bytes) -> None:
         for each in session.get_inputs()
     }
     session.run(None, zeros)
+
+
+def _refusal(traced: Trace, net: Subject, error: Exception) -> UserError:
+    """What a net without an ONNX form is told."""
+    one = jnp.zeros((1, *net.image))
+    found, has = lacking(_for_batch(net.alone, one), _converts), "no ONNX form"
+    if found is None:
+        found = _first_lacking(traced, net)
+        has = "an ONNX form for one image, but none for a batch of any size"
+    if found is None:
+        return UserError(f"the net has no ONNX form: {reason(error)}")
+    return UserError(f"{found.layer or 'the net'}: {found.name} has {has}; a .stablehlo takes more")
 
 
 def _first_lacking(traced: Trace, net: Subject) -> Equation | None:

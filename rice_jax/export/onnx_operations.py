@@ -178,8 +178,9 @@ class _MaxPool:
         pooled = [axis for axis, each in enumerate(windows) if each != (1, 1, (0, 0))]
         rank = len(equation.inputs[0].shape)
         if 0 in pooled or len(pooled) > rank - 2:
+            along = "the images of a batch" if pooled == [0] else pooled
             raise UserError(
-                f"{equation.layer or 'the net'}: a max pool along {pooled} has no ONNX form"
+                f"{equation.layer or 'the net'}: a max pool along {along} has no ONNX form"
             )
         rest = [axis for axis in range(1, rank) if axis not in pooled]
         in_order = [*pooled, *rest]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,10 +101,16 @@ class _Writer:
         return tuple(results)
 
 
-def _size(equation: Equation) -> int:
-    """Operations that an equation becomes."""
+def _size(equation: Equation) -> float:
+    """Operations that an equation becomes; of a loop over a batch of any size nobody knows.
+
+    A step in which nothing is done still hands its slice on.
+    """
+    if not equation.bodies:
+        return 1
+    length = equation.params.get("length", 1)
     inner = sum(_size(each) for body in equation.bodies for each in body.equations)
-    return inner * equation.params.get("length", 1) if equation.bodies else 1
+    return max(inner, 1) * (length if isinstance(length, int) else math.inf)
 
 
 def _all_at(*sequences: jax.Array, step: int) -> list[jax.Array]:
