@@ -120,8 +120,31 @@ def test_a_layer_that_hardly_moves_on_the_images_is_refused_where_no_step_fits()
     pytest.importorskip("litert_converter")
     images = np.tile(np.random.default_rng(0).random((5, 6, 6, 1), dtype=np.float32), (1, 1, 1, 3))
     whole = export.to_tflite(Chain(), chain([[1], [-1], [0]], 1e-7), 6, to_be_quantized=True)
-    with pytest.raises(UserError, match="the images that int8 is calibrated on: give others"):
+    with pytest.raises(
+        UserError, match=r"calibrated on, where first gives the least, .*: give others"
+    ):
         int8.quantized_tflite(whole, [images])
+
+
+UNSIZED = {
+    "infinite": (3e38, "first"),
+    "infinite later": (3e38, "second"),
+    "no number": (np.nan, "first"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSIZED)
+def test_a_layer_that_gives_no_numbers_on_the_images_is_refused(kind, suffix):
+    """LiteRT would end the process; of onnxruntime's tensors none has a layer's name."""
+    _, make, quantize = QUANTIZED[suffix]
+    number, layer = UNSIZED[kind]
+    images = np.ones((2, 6, 6, 3), np.float32)
+    params = chain(1, 0)
+    params[layer] = {**params[layer], "kernel": np.full_like(params[layer]["kernel"], number)}
+    whole = make(Chain(), params, 6)
+    told = f"^{layer}: what it gives" if suffix == ".tflite" else "^what a layer gives"
+    with pytest.raises(UserError, match=told):
+        quantize(whole, [images])
 
 
 def test_an_onnx_whose_shapes_are_wrong_is_computed_without_a_word(capfd):

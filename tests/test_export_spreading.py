@@ -63,8 +63,15 @@ def test_a_dilated_max_pool_is_refused_as_onnx():
         made(Around(dilated), ".onnx")
 
 
-def test_what_the_quantizer_has_no_int8_for_is_told():
+class Named(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return dilated(x)
+
+
+@pytest.mark.parametrize(("layer", "told"), [(dilated, "the net"), (Named(), "layer")])
+def test_what_the_quantizer_has_no_int8_for_is_told_with_its_layer(layer, told):
     pytest.importorskip("ai_edge_quantizer")
-    _, content = made(Around(dilated), ".tflite")
-    with pytest.raises(UserError, match="has no int8 for one of the net's operations"):
+    _, content = made(Around(layer), ".tflite")
+    with pytest.raises(UserError, match=f"^{told}: .* has no int8 for one of its operations"):
         int8.quantized_tflite(content, [IMAGES])

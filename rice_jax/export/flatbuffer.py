@@ -50,7 +50,7 @@ def with_note(content: bytes, name: str, text: str) -> bytes:
     model = opened(content)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            tensor.name = _layer(tensor.name.decode())
+            tensor.name = layer(tensor.name.decode())
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(text.encode(), np.uint8)
     entry.name, entry.buffer = name, len(model.buffers)
@@ -87,7 +87,7 @@ def operators(content: bytes) -> list[str]:
     )
 
 
-def _layer(name: str) -> str:
+def layer(name: str) -> str:
     """Of 'max;jit(logits)/conv1/add;jit(logits)/conv1/reshape' the first layer, 'conv1'."""
     operations = [part.split("/")[1:-1] for part in name.split(";") if "/" in part]
     paths = ["/".join(part for part in parts if part != DENSE) for parts in operations]

@@ -38,22 +38,32 @@ def prepared_onnx(content: bytes) -> bytes:
 
 
 def rounded_onnx(content: bytes, images: Batches) -> bytes:
-    """As `quantized_onnx` of what `prepared_onnx` gave, the biases as the tool makes them."""
+    """As `quantized_onnx` of what `prepared_onnx` gave, the biases as the tool makes them.
+
+    Raises:
+        UserError: as there; what a layer gives on the images is infinite or no number.
+    """
     quantization = _onnx_quantiser()
     import onnx
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         out = Path(folder, "int8.onnx")
-        quantization.quantize_static(
-            onnx.load_from_string(content),
-            out,
-            _Reader(some(images)),
-            per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
-            activation_type=quantization.QuantType.QInt8,
-            reduce_range=True,
-            extra_options={"MinimumRealRange": _NARROWEST},
-        )
+        try:
+            quantization.quantize_static(
+                onnx.load_from_string(content),
+                out,
+                _Reader(some(images)),
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QInt8,
+                reduce_range=True,
+                extra_options={"MinimumRealRange": _NARROWEST},
+            )
+        except AssertionError as error:  # that a scale is a positive number
+            raise UserError(
+                "what a layer gives on the images that int8 is calibrated on is infinite or no "
+                "number, for which int8 has no steps"
+            ) from error
         return out.read_bytes()
 
 

@@ -1,12 +1,14 @@
 """A .tflite in int8, by ai-edge-quantizer."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rice_jax.errors import UserError
-from rice_jax.export.litert import DENSE, SIGNATURE, interpreter, missing
+from rice_jax.export import flatbuffer
+from rice_jax.export.litert import DENSE, ROOT, SIGNATURE, interpreter, missing
 from rice_jax.export.native import quiet
 from rice_jax.export.sample import Batches, some
 
@@ -20,24 +22,27 @@ def rounded_tflite(content: bytes, images: Batches) -> bytes:
     """As `quantized_tflite`, the biases as the tool makes them.
 
     Raises:
-        UserError: as there; an operation that the tool has no int8 for; or a tensor hardly moves on
-            the images, so that no step fits it.
+        UserError: as there; an operation that the tool has no int8 for; what a layer gives on the
+            images is infinite or no number, or hardly moves, so that no step fits it.
     """
     ranges = _ranges(content, images)
+    _require_finite(content, ranges)
     try:
         made = _with_ranges(content, ranges)
     except (ValueError, RuntimeError) as error:
+        tensor = re.search(r"jit\(\S+/\S+", str(error))
         raise UserError(
-            "ai-edge-quantizer has no int8 for one of the net's operations "
-            f"({' '.join(str(error).split())})"
+            f"{_layer(tensor.group() if tensor else '')}: ai-edge-quantizer has no int8 for one of "
+            f"its operations ({' '.join(str(error).split())})"
         ) from error
     try:
         interpreter(made)
     except (ValueError, RuntimeError) as error:
+        least, size = _least(ranges)
         raise UserError(
             "LiteRT cannot compute the net in the steps that fit the images that int8 is "
-            "calibrated on: give others, or more, and if that is of no help an .onnx "
-            f"({' '.join(str(error).split())})"
+            f"calibrated on, where {least} gives the least, {size:.2g} at most: give others, or "
+            f"more, and if that is of no help an .onnx ({' '.join(str(error).split())})"
         ) from error
     return made
 
@@ -74,6 +79,34 @@ def _with_ranges(content: bytes, ranges: Mapping[str, Range]) -> bytes:
     with quiet():
         made = _quantizer(content).quantize(ranges, enable_progress_report=False)
     return bytes(made.quantized_model)
+
+
+def _require_finite(content: bytes, ranges: Mapping[str, Range]) -> None:
+    """UserError where there is no range: LiteRT would end the process."""
+    graph = flatbuffer.opened(content).subgraphs[0]
+    names = (graph.tensors[at].name.decode() for each in graph.operators for at in each.outputs)
+    for name in names:
+        if name in ranges and not np.isfinite(_size(ranges[name])):
+            raise UserError(
+                f"{_layer(name)}: what it gives on the images that int8 is calibrated on is "
+                "infinite or no number, for which int8 has no steps"
+            )
+
+
+def _least(ranges: Mapping[str, Range]) -> tuple[str, float]:
+    """The layer whose numbers are the smallest, and the size of the largest of them."""
+    name = min(ranges, key=lambda each: _size(ranges[each]))
+    return _layer(name), _size(ranges[name])
+
+
+def _size(seen: Range) -> float:
+    return float(np.maximum(np.abs(seen["min"]).max(), np.abs(seen["max"]).max()))
+
+
+def _layer(tensor: str) -> str:
+    """The layer that a tensor is named by, as messages have it."""
+    found = flatbuffer.layer(tensor) if "/" in tensor else ROOT
+    return "the net" if found == ROOT else found
 
 
 def _moves(seen: Range) -> bool:
