@@ -19,7 +19,7 @@ from jax.experimental import io_callback
 
 from rice_jax import config, export, models, train
 from rice_jax.errors import UserError
-from rice_jax.export import elsewhere, flatbuffer, int8, runtimes
+from rice_jax.export import elsewhere, flatbuffer, runtimes
 from rice_jax.export import onnx as onnx_export
 from rice_jax.graph.trace import variable_shapes
 
@@ -154,8 +154,8 @@ def test_a_note_leaves_large_weights_as_they_are(litert):
     pytest.importorskip("ai_edge_quantizer")
     some = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
     variables = Wide().init(jax.random.key(0), some, train=False)
-    whole = export.to_tflite(Wide(), variables["params"], 8, to_be_quantized=True)
-    small = int8.quantized_tflite(whole, [some])
+    whole = export.to_tflite(Wide(), variables["params"], 8)
+    small = export.to_tflite(Wide(), variables["params"], 8, calibrate=[some])
     assert len(small) < len(whole) / 3
     told = flatbuffer.with_note(small, "classes", "a,b")
     assert flatbuffer.note(told, "classes") == "a,b"

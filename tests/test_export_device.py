@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from rice_jax import export, zoo
-from rice_jax.export import flatbuffer, int8, litert, microcontroller, onnx
+from rice_jax.export import flatbuffer, litert, microcontroller, onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 
@@ -41,7 +41,7 @@ def zoos(name):
 def in_int8(net):
     side = net[2]
     images = np.random.default_rng(0).random((8, side, side, 3), dtype=np.float32)
-    return int8.quantized_tflite(export.to_tflite(*net, to_be_quantized=True), [images])
+    return export.to_tflite(*net, calibrate=[images])
 
 
 def test_operators_of_an_onnx():

@@ -13,7 +13,7 @@ import tiny_training
 
 from rice_jax import export, models
 from rice_jax.errors import UserError
-from rice_jax.export import correction, exporting, flatbuffer, int8, runtimes
+from rice_jax.export import correction, exporting, flatbuffer, int8, litert, runtimes
 from rice_jax.export.onnx_layers import OnnxLayers
 from rice_jax.export.onnx_rounding import prepared_onnx, rounded_onnx
 from rice_jax.export.sample import EvenSample
@@ -92,7 +92,7 @@ class Format(NamedTuple):
 
 FORMATS = {
     ".tflite": Format(
-        lambda *net: export.to_tflite(*net, to_be_quantized=True),
+        lambda *net: litert.float32_tflite(*net, to_be_quantized=True),
         rounded_tflite,
         int8.quantized_tflite,
         TfliteLayers,

@@ -10,7 +10,7 @@ import pytest
 
 from rice_jax import export
 from rice_jax.errors import UserError
-from rice_jax.export import int8, runtimes
+from rice_jax.export import runtimes
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 NEEDED = {".onnx": "jax2onnx", ".tflite": "litert_converter"}
@@ -186,11 +186,7 @@ def test_dense_layers_over_maps_go_into_int8(suffix, sizes):
     pytest.importorskip(NEEDED[suffix])
     net = Block(sizes)
     params = net.init(jax.random.key(0), IMAGES)["params"]
-    if suffix == ".onnx":
-        content = int8.quantized_onnx(export.to_onnx(net, params, 8), [IMAGES])
-    else:
-        whole = export.to_tflite(net, params, 8, to_be_quantized=True)
-        content = int8.quantized_tflite(whole, [IMAGES])
+    content = MADE[suffix](net, params, 8, calibrate=[IMAGES])
     exact = np.asarray(net.apply({"params": params}, IMAGES))
     found = runtimes.opened(suffix, content)(IMAGES)
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)

@@ -78,7 +78,7 @@ def test_a_dense_layer_of_maps_is_int8_in_an_onnx():
 
     images = np.random.default_rng(0).random((20, 6, 6, 3), dtype=np.float32)
     params = Mixing().init(jax.random.key(0), images)["params"]
-    content = int8.quantized_onnx(export.to_onnx(Mixing(), params, 6), [images])
+    content = export.to_onnx(Mixing(), params, 6, calibrate=[images])
     exact = np.asarray(Mixing().apply({"params": params}, images))
     found = runtimes.opened(".onnx", content)(images)
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
@@ -119,11 +119,11 @@ def test_a_layer_that_hardly_moves_on_the_images_is_refused_where_no_step_fits()
     """Of grey pixels the differences of colours are a ten-millionth of what they may be."""
     pytest.importorskip("litert_converter")
     images = np.tile(np.random.default_rng(0).random((5, 6, 6, 1), dtype=np.float32), (1, 1, 1, 3))
-    whole = export.to_tflite(Chain(), chain([[1], [-1], [0]], 1e-7), 6, to_be_quantized=True)
+    params = chain([[1], [-1], [0]], 1e-7)
     with pytest.raises(
         UserError, match=r"calibrated on, where first gives the least, .*: give others"
     ):
-        int8.quantized_tflite(whole, [images])
+        export.to_tflite(Chain(), params, 6, calibrate=[images])
 
 
 UNSIZED = {

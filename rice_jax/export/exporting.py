@@ -14,7 +14,7 @@ import numpy as np
 from rice_jax import config as configuration
 from rice_jax import export, identity, profile, records, train
 from rice_jax.errors import UserError
-from rice_jax.export import averaging, flatbuffer, int8, onnx, passport, runtimes
+from rice_jax.export import averaging, flatbuffer, int8, litert, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
 from rice_jax.export.folding import folded
 from rice_jax.export.sample import EvenSample
@@ -144,7 +144,7 @@ def _made(
     if suffix == ".onnx":
         content = export.to_onnx(*net)
     else:
-        content = export.to_tflite(*net, to_be_quantized=calibration is not None)
+        content = litert.float32_tflite(*net, to_be_quantized=calibration is not None)
     with_cpu = cpu("an export is compared")  # where the runtimes are, and no product is rounded
     differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
     annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note

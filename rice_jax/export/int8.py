@@ -30,7 +30,7 @@ def quantized_tflite(content: bytes, images: Batches) -> bytes:
     """A .tflite of float32 in int8, by ai-edge-quantizer, and its biases corrected.
 
     Args:
-        content: as `to_tflite(..., to_be_quantized=True)` gives it.
+        content: as `float32_tflite(..., to_be_quantized=True)` gives it.
         images: to calibrate on.
 
     Returns:
@@ -52,7 +52,7 @@ def quantized_onnx(content: bytes, images: Batches) -> bytes:
     """An ONNX model of float32 in int8, by onnxruntime, and its biases corrected.
 
     Args:
-        content: as `to_onnx` gives it.
+        content: as `float32_onnx` gives it.
         images: to calibrate on.
 
     Returns:

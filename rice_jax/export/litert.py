@@ -36,7 +36,7 @@ ROOT, DENSE = "net", "dot_general"
 
 
 @takes_variables
-def to_tflite(
+def float32_tflite(
     module: Any,
     variables: Any,
     input_shape: InputShape | int,
@@ -46,23 +46,12 @@ def to_tflite(
     output: Output = None,
     **kwargs: Any,
 ) -> bytes:
-    """Convert a net with its weights, for so many images at a time.
-
-    Net, numbers, size of the images and call are given as `to_stablehlo` takes them.
+    """As `to_tflite` where there are no images to calibrate on.
 
     Args:
-        batch: images at a time; LiteRT knows no other number afterwards.
         to_be_quantized: whether int8 is made of it: dense layers are then convolutions of one
             pixel (CONV_2D), for of these all runtimes have the same int8. LiteRT's and
             tflite-micro's FULLY_CONNECTED differ in the last bit.
-
-    Returns:
-        The flatbuffer: input 'images' float32 (batch, H, W, C), output 'logits'.
-
-    Raises:
-        UserError: the packages of the extra 'litert' are not installed; the net does not run on
-            such images, or not with these variables; LiteRT lacks an operation of it, which is
-            named with its layer; several outputs and none is named.
     """
     with ops.plain():
         net = subject(module, variables, input_shape, output, **kwargs)

@@ -42,7 +42,7 @@ def _cumsum_kept() -> Iterator[None]:
 
 @takes_variables
 @_cumsum_kept()
-def to_onnx(
+def float32_onnx(
     module: Any,
     variables: Any,
     input_shape: InputShape | int,
@@ -50,18 +50,7 @@ def to_onnx(
     output: Output = None,
     **kwargs: Any,
 ) -> bytes:
-    """Serialise a net with its weights as an ONNX model, for a batch of any size.
-
-    Net, numbers, size of the images and call are given as `to_stablehlo` takes them.
-
-    Returns:
-        The model: input 'images' float32 (batch, H, W, C), output 'logits'.
-
-    Raises:
-        UserError: the packages of the extra 'onnx' are not installed; the net does not run on such
-            images, or not with these variables; ONNX lacks an operation of it, which is named with
-            its layer, or the net asks how many images there are; several outputs and none is named.
-    """
+    """As `to_onnx` where there are no images to calibrate on."""
     for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

@@ -62,9 +62,7 @@ def subject(
         UserError: sizes that are none, a net that does not run on them, numbers that are missing or
             of other shapes, several outputs of which none is named.
     """
-    if isinstance(input_shape, int | np.integer):
-        input_shape = (int(input_shape),) * 2 + (3,)
-    _, *image = whole_shape(input_shape, batched=False)
+    image = image_shape(input_shape)
     module, _ = net.given(variables)
     if isinstance(module, nn.Module):
         if "params" not in variables:
@@ -72,7 +70,14 @@ def subject(
         if "dtype" in type(module).__dataclass_fields__:
             net = net.like(module.clone(dtype=jnp.float32), variables)
     takes = {} if net.scoped else inspect.signature(type(module).__call__).parameters
-    found = Subject(net, variables, tuple(image), output, told(takes, train=False) | kwargs)
+    found = Subject(net, variables, image, output, told(takes, train=False) | kwargs)
     found.alone.arrays(variables)
     found.alone.the_logits()
     return found
+
+
+def image_shape(input_shape: InputShape | int) -> tuple[int, ...]:
+    """(H, W, C) of one image, of a whole number n (n, n, 3); UserError for sizes that are none."""
+    if isinstance(input_shape, int | np.integer):
+        input_shape = (int(input_shape),) * 2 + (3,)
+    return tuple(whole_shape(input_shape, batched=False))[1:]
