@@ -302,3 +302,30 @@ def test_a_search_tells_of_candidates_that_it_has_each_out_of_one_before(change,
     assert records.made(records.LightenFile, SEARCH).chosen == "stem"
     with pytest.raises(ValueError, match=said):
         records.made(records.LightenFile, SEARCH | change)
+
+
+@pytest.mark.parametrize(
+    ("images", "clean", "augmented", "lost"),
+    [
+        (7500, 7445, 7281, 164 / 7500),
+        (7500, 7481, 7429, 0.0),  # less than a point
+        (300, 298, 285, 13 / 300),  # 3 * sqrt((0.0066 + 0.0475) / 300) is 0.040
+        (300, 298, 287, 0.0),
+        (60, 60, 59, 0.0),
+        (100, 60, 90, 0.0),
+        (10, 10, 0, 1.0),
+    ],
+)
+def test_what_augmented_images_cost_is_told_beyond_chance(images, clean, augmented, lost):
+    both = {
+        name: report_runs.scored(right, images)
+        for name, right in (("clean", clean), ("augmented", augmented))
+    }
+    told = records.made(records.EvaluationFile, both).lost_augmented()
+    assert told == pytest.approx(lost)
+
+
+@pytest.mark.parametrize("part", ["clean", "augmented"])
+def test_half_an_evaluation_tells_no_loss(part):
+    half = records.made(records.EvaluationFile, {part: report_runs.scored(5, 10)})
+    assert half.lost_augmented() == 0

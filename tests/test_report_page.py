@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import report_runs
 from markdown_it import MarkdownIt
-from report_runs import HISTORY, PRUNED, make_run, profile, result, table_rows, text_of
+from report_runs import HISTORY, PRUNED, make_run, profile, result, scored, table_rows, text_of
 
 from rice_jax import report
 from rice_jax.errors import UserError
@@ -341,3 +341,16 @@ def test_sizes_that_explain_the_curves(tmp_path, sizes, grid, said):
     text = text_of(run)
     assert said in text
     assert said or "It learned from" not in text
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("right", [660, 985])
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_augmented_images_cost_a_net_that_saw_none_is_told_with_a_remedy(
+    augment, right, trained, tmp_path
+):
+    evaluation = {"clean": scored(990), "augmented": scored(right), "path": "test split"}
+    history, train = HISTORY if trained else None, {"augment": augment}
+    run = make_run(tmp_path, evaluation=evaluation, history=history, train=train)
+    told = "cost it 33.0 points: with `--config.train.augment=true`" in text_of(run)
+    assert told == (trained and right == 660 and not augment)

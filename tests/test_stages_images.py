@@ -4,10 +4,11 @@ import types
 
 import data_files
 import pytest
+from report_runs import HISTORY, make_run, scored
 from small_run import read, small
 
-from rice_jax import data, records
-from rice_jax.stages import run_stages
+from rice_jax import config, data, evaluate, records
+from rice_jax.stages import Job, evaluate_stage, run_stages
 from rice_jax.stages.train_stage import examples
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -61,3 +62,22 @@ def test_images_are_shown_small_however_large_the_net_takes_them():
     dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
     shown = examples(dataset, 4096)
     assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("right", [4, 60])
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_augmented_images_cost_is_printed_where_a_training_had_none(
+    augment, right, trained, tmp_path, monkeypatch, capsys
+):
+    def evaluated(*args, augment_seed, **options):
+        return records.made(records.Result, scored(60 if augment_seed is None else right, 64))
+
+    monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    job = Job(make_run(tmp_path, history=HISTORY if trained else None), config.default("final"))
+    job.config.train.augment = augment
+    job.trained = types.SimpleNamespace(module=None, params=None)
+    job.trained_on = types.SimpleNamespace(splits={"test": []})
+    evaluate_stage.stage(job)
+    told = "cost it 87.5 points" in capsys.readouterr().out
+    assert told == (trained and right == 4 and not augment)

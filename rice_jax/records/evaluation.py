@@ -1,6 +1,7 @@
 """evaluation.json: how well a net does on test images."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
@@ -110,6 +111,18 @@ class EvaluationFile(FileRecord):
     def test(self) -> str | None:
         """By which tests are compared: a folder, however it is named, is what lies in it."""
         return self.fingerprint or self.path
+
+    def lost_augmented(self) -> float:
+        """By how much accuracy is lower on augmented images; 0 where so little may be chance.
+
+        It is told from a point on, and three standard errors of the difference of two such shares.
+        """
+        if self.clean is None or self.augmented is None:
+            return 0.0
+        both = (self.clean, self.augmented)
+        spread = sum(each.accuracy * (1 - each.accuracy) / each.images for each in both)
+        lost = self.clean.accuracy - self.augmented.accuracy
+        return lost if lost >= max(0.01, 3 * math.sqrt(max(spread, 0.0))) else 0.0
 
     def parts(self) -> dict[str, Result]:
         """Those of the two that there are, by name."""

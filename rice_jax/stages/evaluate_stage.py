@@ -38,6 +38,13 @@ def stage(job: Job) -> None:
             f"macro F1 {result.macro_avg.f1:.4f} on {result.images} images",
             flush=True,
         )
+    lost = evaluation.lost_augmented()
+    if lost and job.run.has(records.HISTORY) and not config.train.augment:
+        print(
+            f"augmented images cost it {100 * lost:.1f} points, and its training had none such: "
+            "with --config.train.augment=true, in another --workdir, a net learns from them",
+            flush=True,
+        )
 
 
 def _classes(job: Job) -> tuple[str, ...]:

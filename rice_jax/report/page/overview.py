@@ -96,7 +96,18 @@ def _does(record: Record, summary: SummaryFile) -> str:
     return (
         f"It names the class of {numbers.percent(clean.accuracy)} of the clean {_tested(record)}, "
         f"and of {numbers.percent(augmented.accuracy)} once they are flipped, turned, zoomed, "
-        "shifted and changed in contrast."
+        f"shifted and changed in contrast.{_unprepared(record)}"
+    )
+
+
+def _unprepared(record: Record) -> str:
+    """What a net that has not learned from augmented images could do about losing on them."""
+    lost = record.evaluation.lost_augmented() if record.evaluation else 0.0
+    if not (lost and record.history) or record.recipe.get("augment", True):
+        return ""
+    return (
+        f" Its training had none of the latter, which cost it {100 * lost:.1f} points: with "
+        "`--config.train.augment=true`, in another `--workdir`, a net learns from them."
     )
 
 
