@@ -133,6 +133,8 @@ def taylor(evidence: Evidence) -> np.ndarray:
             (logits,) = graph.trace.evaluate(
                 variables, image[None], [wanted], edits, run=ops.replayed
             )
+            if not jnp.issubdtype(logits.dtype, jnp.floating):  # of which optax's releases differ
+                raise TypeError(f"its logits are of {logits.dtype}")
             labels = label.reshape(1, *label.shape, *(1,) * (logits.ndim - 2 - label.ndim))
             labels = jnp.broadcast_to(labels, logits.shape[:-1])
             known = _known(labels, logits.shape)
