@@ -178,13 +178,24 @@ def first_half_doubled(x):
         ("scan", lambda x: 2 * jax.lax.map(lambda each: jnp.sort(each, 0), x)),
     ],
 )
-def test_what_goes_over_a_batch_of_any_size_is_named_as_what_does(primitive, operation):
-    """Not what is done with it: some of that is read by nothing where there is one image."""
+def test_what_goes_over_a_batch_of_any_size_is_right_or_named_as_what_does(primitive, operation):
+    """Not what is done with it: some of that is read by nothing where there is one image.
+
+    Loops over the images can be had of what JAX 0.10 writes.
+    """
     pytest.importorskip("jax2onnx")
     module, variables, _ = around(operation)
-    with pytest.raises(
-        UserError,
-        match=f"^the net: {primitive} has an ONNX form for one image, but none for a batch of any "
-        "size; a .stablehlo takes more$",
-    ):
-        export.to_onnx(module, variables, 8)
+    refused = (
+        f"the net: {primitive} has an ONNX form for one image, but none for a batch of any size; "
+        "a .stablehlo takes more"
+    )
+    content, said = None, None
+    try:
+        content = export.to_onnx(module, variables, 8)
+    except UserError as error:
+        said = str(error)
+    assert content or said == refused
+    for count in (1, 3) if content else ():
+        found = runtimes.opened(".onnx", content)(IMAGES[:count])
+        wanted = module.apply(variables, IMAGES[:count])
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

@@ -132,14 +132,22 @@ def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
             return some.evaluate(net.variables, images, some.equations[-1].outputs)
 
         try:
-            jax2onnx.to_onnx(first, [("batch", *net.image)])
+            _run_once(jax2onnx.to_onnx(first, [("batch", *net.image)]).SerializeToString())
         except Exception:
             return True
         return False
 
     numbers = range(len(traced.equations))
     found = bisect.bisect_left(numbers, True, key=fails)
-    return traced.equations[found] if found < len(numbers) else None
+    if found == len(numbers):
+        return None
+    # Of JAX 0.10 a loop over the images may be converted wrongly, which shows in what reads it.
+    loops = (each for each in traced.equations[: found + 1] if _is_over_images(each))
+    return next(loops, traced.equations[found])
+
+
+def _is_over_images(equation: Equation) -> bool:
+    return export.is_symbolic_dim(equation.params.get("length"))
 
 
 def with_note(content: bytes, name: str, text: str) -> bytes:
