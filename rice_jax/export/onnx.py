@@ -147,7 +147,7 @@ def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
 
 
 def _is_over_images(equation: Equation) -> bool:
-    return export.is_symbolic_dim(equation.params.get("length"))
+    return export.is_symbolic_dim(equation.params.get("length", 0))
 
 
 def with_note(content: bytes, name: str, text: str) -> bytes:
