@@ -142,7 +142,7 @@ def _made(
         content = export.to_stablehlo(*net)
         return content, _differences(trained, runtimes.opened(suffix, content), None)
     if suffix == ".onnx":
-        content = export.to_onnx(*net)
+        content = onnx.float32_onnx(*net)
     else:
         content = litert.float32_tflite(*net, to_be_quantized=calibration is not None)
     with_cpu = cpu("an export is compared")  # where the runtimes are, and no product is rounded

@@ -48,23 +48,16 @@ class Remainder:
         origin = {path: path for path in own}
         return dataclasses.replace(self, kept=self.kept | own, origin=self.origin | origin)
 
-    def by_original(self) -> dict[str, list[int]]:
-        """By path in the trained net: the filters that are left of each layer that is."""
-        return {self.origin[path]: indices for path, indices in self.kept.items()}
+    def left_of(self, whole: "Remainder") -> dict[str, list[int]]:
+        """By path in the trained net: the filters that are left, of every layer that it has."""
+        left = {self.origin[path]: indices for path, indices in self.kept.items()}
+        return {path: left.get(path, []) for path in whole.kept}
 
     def gone_from(self, whole: "Remainder") -> dict[str, list[int]]:
         """By path in the trained net: the filters that are gone, where any is."""
-        left = self.by_original()
-        gone = {
-            path: sorted(set(indices) - set(left.get(path, ())))
-            for path, indices in whole.kept.items()
-        }
+        left = self.left_of(whole)
+        gone = {path: sorted({*whole.kept[path]} - {*left[path]}) for path in whole.kept}
         return {path: indices for path, indices in gone.items() if indices}
-
-    def left_of(self, whole: "Remainder") -> dict[str, list[int]]:
-        """By path in the trained net: the filters that are left, of every layer that it has."""
-        left = self.by_original()
-        return {path: left.get(path, []) for path in whole.kept}
 
 
 def layers(params: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -12,10 +12,10 @@ from rice_jax.run import Run
 
 def draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> None:
     """Draw each layer's filters before and after, and its maps of a test image."""
-    left = net.by_original()
+    left = net.left_of(whole)
     model, synthetic = whole.config.model.name, dataset.synthetic
     rows = [
-        {"path": path, "before": len(indices), "after": len(left.get(path, ()))}
+        {"path": path, "before": len(indices), "after": len(left[path])}
         for path, indices in whole.kept.items()
     ]
     title = f"{model}: filters before and after"
