@@ -31,8 +31,8 @@ def draw(whole: Remainder, net: Remainder, dataset: data.Dataset, out: Run) -> N
         old = net.origin[path]
         figure = figures.maps_side_by_side(
             old,
-            np.asarray(before[old][0]),
-            np.asarray(maps[0]),
+            np.asarray(before[old])[0],
+            np.asarray(maps)[0],
             net.kept[path],
             f"{model}: {dataset.classes[record['label']]}",
             synthetic=synthetic,

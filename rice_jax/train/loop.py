@@ -11,7 +11,6 @@ import numpy as np
 
 from rice_jax import cluster, data, lock
 from rice_jax.errors import NotFiniteError, UserError
-from rice_jax.graph import once
 from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
@@ -155,8 +154,7 @@ class _Training:
 
     def _fresh(self, seed: int, given: state.Params | None = None) -> state.TrainState:
         params = weights.initial_params(self.config, self.module, seed=seed, given=given)
-        fresh = once.jit(lambda params: state.create(params, self.recipe.frozen))(params)
-        return state.replicate(jax.tree.map(np.asarray, fresh), self.mesh)
+        return state.replicate(state.fresh(params, self.recipe.frozen), self.mesh)
 
     def _compiled(self) -> Any:
         return train_step(

@@ -9,7 +9,6 @@ import ml_collections
 import numpy as np
 
 from rice_jax import data
-from rice_jax.graph import once
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.train import state, teacher, weights
 from rice_jax.train.feed import Feed, data_mesh
@@ -38,8 +37,7 @@ def images_per_second(
     feed = Feed(mesh, config.train.batch_size)
     shapes = variable_shapes(module, weights.input_shape(config))["params"]
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    fresh = once.jit(lambda params: state.create(params, config.train.frozen))(zeros)
-    present = state.replicate(jax.tree.map(np.asarray, fresh), mesh)
+    present = state.replicate(state.fresh(zeros, config.train.frozen), mesh)
     step = train_step(
         module,
         mesh,

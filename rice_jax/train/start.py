@@ -1,8 +1,6 @@
 """A run that begins with given parameters instead of random ones or a file's, or once more."""
 
-import jax
 import ml_collections
-import numpy as np
 
 from rice_jax import cluster, data, lock
 from rice_jax.errors import UserError
@@ -26,7 +24,7 @@ def begin(
     Raises:
         UserError: the folder is in use or cannot be written, or a frozen path is no layer's.
     """
-    fresh = jax.tree.map(np.asarray, state.create(params, config.train.frozen))
+    fresh = state.fresh(params, config.train.frozen)
     with lock.hold(run):
         checkpoints = Checkpoints(run.checkpoints)
         try:

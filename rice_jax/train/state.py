@@ -6,12 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct, traverse_util
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rice_jax import data, nets
 from rice_jax.errors import UserError
+from rice_jax.graph import once
 from rice_jax.graph.remembered import remembered
 
 Params = dict[str, Any]
@@ -69,6 +71,12 @@ def create(params: Params, frozen: Sequence[str]) -> TrainState:
         frozen=still,
         moments=adam().init(trainable),
     )
+
+
+def fresh(params: Params, frozen: Sequence[str]) -> TrainState:
+    """What `create` gives, as NumPy's arrays: one program, not one for each shape of moments."""
+    created = once.jit(lambda params: create(params, frozen))(params)
+    return jax.tree.map(np.asarray, created)
 
 
 def shapes(module: nn.Module, input_shape: Sequence[int], frozen: Sequence[str]) -> TrainState:
