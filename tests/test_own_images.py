@@ -14,6 +14,8 @@ from rice_jax import config as configuration
 from rice_jax import data, models, nets, own_images, stages, train
 from rice_jax.train import schedule
 
+pytestmark = pytest.mark.usefixtures("drawn_small")
+
 FOLDER = "photographs"
 
 
@@ -91,15 +93,15 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def job(images, tmp_path, monkeypatch):
-    """What makes a run on them: eight times as many epochs as usual, of five steps each."""
-    monkeypatch.setattr(own_images, "LEAST_STEPS", 80)
+    """What makes a run on them: twice as many epochs as usual, of five steps each."""
+    monkeypatch.setattr(own_images, "LEAST_STEPS", 20)
+    quick = {"train.quick.epochs": (1, 1), "train.quick.shrink": (1, 1)}  # each size is compiled
     fields = {
         "data.path": str(images),
-        "data.image_size": 32,
+        "data.image_size": 16,
         "model.stages": ((2,),),
         "model.dense": 4,
         "train.schedule": "quick",
-        "train.quick.epochs": (1, 1),
         "train.on_collapse": "warn",
     }
 
@@ -108,11 +110,11 @@ def job(images, tmp_path, monkeypatch):
 
         def default(name):
             made = usual(name)
-            made.train.quick.epochs = (1, 1)
+            made.update_from_flattened_dict(quick)
             return made
 
         monkeypatch.setattr(configuration, "default", default)
-        config = small("final", tmp_path / "cache", **fields | more)
+        config = small("final", tmp_path / "cache", **fields | quick | more)
         stages.run_stages(config, str(tmp_path / "run"), do, given, restart=restart)
         return read(tmp_path / "run", "config.json")
 
@@ -122,9 +124,9 @@ def job(images, tmp_path, monkeypatch):
 def test_a_run_has_them_and_goes_on_and_begins_again(job, capsys):
     made = job()
     said = capsys.readouterr().out
-    assert "80 images are few: 16 epochs instead of 2" in said
-    assert "images of 12 x 12 pixels are enlarged to 32 x 32" in said
-    assert made["config"]["train"]["quick"]["epochs"] == [8, 8]
+    assert "80 images are few: 4 epochs instead of 2" in said
+    assert "images of 12 x 12 pixels are enlarged to 16 x 16" in said
+    assert made["config"]["train"]["quick"]["epochs"] == [2, 2]
     assert made["data"]["size"] == [12, 12]
     assert made["data"]["copies"].keys() == {"in_training", "in_two_classes", "pairs"}
     assert job() == made
@@ -139,7 +141,7 @@ def test_a_run_has_them_and_goes_on_and_begins_again(job, capsys):
 
 def test_a_run_has_them_whatever_was_done_before_its_images_were_known(job):
     assert job(do=["profile"])["config"]["train"]["quick"]["epochs"] == [1, 1]
-    assert job()["config"]["train"]["quick"]["epochs"] == [8, 8]
+    assert job()["config"]["train"]["quick"]["epochs"] == [2, 2]
 
 
 def test_a_run_killed_before_its_first_checkpoint_has_those_that_it_began_with(job, tmp_path):
@@ -192,15 +194,19 @@ def test_images_that_are_enlarged_are_told_with_what_they_cost(side, times):
     ]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in models.NETS if not nets.NETS[name].frozen))
-@pytest.mark.parametrize("side", [1, 3, 7, 20, 32, 100])
 @pytest.mark.parametrize("recipe", ["study", "quick"])
+@pytest.mark.parametrize("side", [1, 3, 7, 20, 32, 100])
+@pytest.mark.parametrize("name", sorted(name for name in models.NETS if not nets.NETS[name].frozen))
 def test_the_size_that_is_advised_is_one_that_can_be_trained(name, side, recipe):
+    """Net by net, whose shapes are kept; an inception a stage halves as many times as all."""
     config = configuration.default(name)
-    [said] = advised(name, (side, side), **{"train.schedule": recipe})
+    fields = {"train.schedule": recipe}
+    if "inceptions" in config.model:
+        fields["model.inceptions"] = tuple(stage[:1] for stage in config.model.inceptions)
+    [said] = advised(name, (side, side), **fields)
     advice = int(said.partition("--config.data.image_size=")[2].split()[0])
     assert max(side, config.model.get("grid", 0)) <= advice < 224
-    config.update_from_flattened_dict({"train.schedule": recipe, "data.image_size": advice})
+    config.update_from_flattened_dict(fields | {"data.image_size": advice})
     assert train.image_sizes(config)
     assert schedule.takes(train.build(config), advice)
 
