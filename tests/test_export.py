@@ -125,6 +125,17 @@ def test_onnx_equals_the_net(name, onnxruntime):
         assert_equal(actual, logits(name)[:count])
 
 
+def test_jax2onnx_imports_plugins_of_jax_and_flax_for_us_and_all_for_others(onnxruntime):
+    """Those of Equinox and its examples compute as they are imported, for ten seconds."""
+    from jax2onnx.plugins import plugin_system
+
+    export.to_onnx(*net("nano"), IMAGE)
+    imported = {name.split(".")[2] for name in sys.modules if name.startswith("jax2onnx.plugins.")}
+    assert {"jax", "flax"} <= imported
+    assert not {"equinox", "examples"} & imported
+    assert not plugin_system._already_imported_plugins
+
+
 @pytest.fixture(scope="module")
 def litert():
     pytest.importorskip("litert_converter")

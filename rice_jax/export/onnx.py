@@ -8,8 +8,10 @@ a flat list of XLA's operations (`rice_jax.graph.trace`), played back one by one
 import bisect
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +42,33 @@ def _cumsum_kept() -> Iterator[None]:
         jnp.cumsum = kept
 
 
+@functools.cache
+def _import_plugins() -> None:
+    from jax2onnx.plugins import plugin_system
+
+    for folder in ("jax", "flax"):
+        root = Path(plugin_system.__file__).parent / folder
+        plugin_system._import_tree(root, f"jax2onnx.plugins.{folder}")
+
+
+def _to_onnx(function: Callable[..., Any], arguments: Sequence[Any], **options: Any) -> Any:
+    """What jax2onnx makes of a function by its plugins of JAX and Flax: it meets no others here.
+
+    It would import all, those of Equinox and its examples too, which make nets and run them as
+    they are imported: ten seconds instead of one. Who calls it after us has them all.
+    """
+    import jax2onnx
+    from jax2onnx.plugins import plugin_system
+
+    _import_plugins()
+    kept = plugin_system._already_imported_plugins
+    plugin_system._already_imported_plugins = True
+    try:
+        return jax2onnx.to_onnx(function, list(arguments), **options)
+    finally:
+        plugin_system._already_imported_plugins = kept
+
+
 @takes_variables
 @_cumsum_kept()
 def float32_onnx(
@@ -54,7 +83,7 @@ def float32_onnx(
     for name in ("jax2onnx", "onnx_ir"):  # they warn of layers and types that no net here has
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        import jax2onnx
+        import jax2onnx  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"ONNX needs packages that are not installed ({error}): pip install 'rice_jax[onnx]'"
@@ -67,7 +96,7 @@ def float32_onnx(
         return _for_batch(traced, images).evaluate(net.variables, images, wanted)[0]
 
     try:
-        model = jax2onnx.to_onnx(
+        model = _to_onnx(
             logits,
             [("batch", *net.image)],
             model_name=net.net.name,
@@ -86,10 +115,8 @@ def float32_onnx(
 
 def _converts(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
     """Whether an operation alone, of arrays of known sizes, can be converted, and run."""
-    import jax2onnx
-
     try:
-        _run_once(jax2onnx.to_onnx(function, list(arguments)).SerializeToString())
+        _run_once(_to_onnx(function, arguments).SerializeToString())
     except Exception:
         return False
     return True
@@ -123,7 +150,6 @@ def _refusal(traced: Trace, net: Subject, error: Exception) -> UserError:
 
 def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
     """The first operation that cannot be converted for a batch of unknown size; None: each can."""
-    import jax2onnx
 
     def fails(number: int) -> bool:
         def first(images: jax.Array) -> list[jax.Array]:
@@ -132,7 +158,7 @@ def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
             return some.evaluate(net.variables, images, some.equations[-1].outputs)
 
         try:
-            _run_once(jax2onnx.to_onnx(first, [("batch", *net.image)]).SerializeToString())
+            _run_once(_to_onnx(first, [("batch", *net.image)]).SerializeToString())
         except Exception:
             return True
         return False
