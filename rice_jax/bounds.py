@@ -170,6 +170,10 @@ class Place(Text):
         return not files.is_remote(value) and not _is_here(value)
 
 
+_MOST_PARTS = 4096
+"""Of a path between commas: more is longer than any that a system takes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Several:
     """A tuple of so many values of one kind."""
@@ -210,6 +214,8 @@ class Paths(Several):
         """Of the name that begins at each part, where names can take all parts from there."""
         for start in reversed(range(len(parts))):
             for end in reversed(ends):  # the nearest first
+                if end - start > _MOST_PARTS:
+                    break
                 name = ",".join(parts[start:end]).strip()
                 if not name or _is_here(name):
                     ends[start] = end
