@@ -68,6 +68,7 @@ def test_what_is_not_there_is_named_with_what_is(config, told):
         named.load(config)
 
 
+@pytest.mark.usefixtures("drawn_small")
 @pytest.mark.parametrize("name", ["vgg_custom_light", "final_grid56_long"])
 def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
     """vgg_custom's kernels are wider; final's are the same, of images that are not averaged."""
@@ -77,6 +78,7 @@ def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
         f"--config={zoo.card(name).model['name']}",
         f"--config.model.weights=zoo:{name}",
         "--stages=profile",
+        "--config.data.image_size=64",
         *small,
         f"--config.data.cache_dir={tmp_path / 'cache'}",
         f"--workdir={tmp_path / 'run'}",
