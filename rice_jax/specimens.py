@@ -1,6 +1,5 @@
 """What a run's net makes of a few of its test images: those that its page shows."""
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from flax import traverse_util
 
 from rice_jax import data, train
-from rice_jax.graph import once
 from rice_jax.records import FeatureMapsFile
 from rice_jax.report import gallery
 
@@ -35,15 +33,12 @@ def of_test_images(
         kinds: by name, the seed that images are augmented with; None for images as they are.
     """
     side, variables = trained.config.data.image_size, {"params": trained.params}
-    prepare = {
-        kind: once.jit(functools.partial(train.evaluation_inputs, augment_seed=seed))
-        for kind, seed in kinds.items()
-    }
     specimens = []
     for index, record in _chosen(dataset):
         image = data.decode(record["image"], side)[None]
-        for kind in kinds:
-            pixels = np.asarray(prepare[kind](image, np.uint32(index)))
+        for kind, seed in kinds.items():
+            inputs = train.evaluation_inputs(image, np.uint32(index), augment_seed=seed)
+            pixels = np.asarray(inputs)
             label = dataset.classes[record["label"]]
             specimens.append(specimen(see, variables, pixels, label=label, kind=kind))
     weights = traverse_util.flatten_dict(trained.params, sep="/")

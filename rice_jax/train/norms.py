@@ -1,5 +1,6 @@
 """Statistics of batch norms, measured on training images by the net as it is."""
 
+import functools
 from collections.abc import Callable, Iterable, Sized
 from typing import Any
 
@@ -46,7 +47,7 @@ class Norms:
         """Of the net `module` by its run's configuration."""
         self._config = config
         seed = config.seed if config.train.augment else None
-        self._prepare = jax.jit(lambda x, first: evaluation_inputs(x, first, augment_seed=seed))
+        self._prepare = functools.partial(evaluation_inputs, augment_seed=seed)
 
         @jax.jit
         def measure(params: Params, images: jax.Array, number: jax.Array) -> Any:

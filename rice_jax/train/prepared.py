@@ -1,11 +1,9 @@
 """The images of a configuration; a split of them as a net is evaluated on it: floats in [0, 1]."""
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -46,7 +44,6 @@ class Images:
             yield from self._pass(kind, seed)
 
     def _pass(self, kind: str, seed: int | None) -> Iterator[tuple[Any, Any]]:
-        prepare = jax.jit(functools.partial(evaluation_inputs, augment_seed=seed))
         size, side = self.config.eval.batch_size, self.config.data.image_size
         total = min(len(self.source), self.limit or len(self.source))
         workers = self.config.data.workers
@@ -55,7 +52,7 @@ class Images:
         with Bar(f"{self.task}, {kind}", total) as bar:
             for batch in batches:
                 real = int(np.sum(batch["weight"] > 0))
-                images = prepare(batch["image"], np.uint32(first))
+                images = evaluation_inputs(batch["image"], np.uint32(first), augment_seed=seed)
                 yield images[:real], batch["label"][:real]
                 first += real
                 bar.advance(real)

@@ -176,6 +176,7 @@ def eval_step(
     return _over(mesh, step, replicated=(True, False, True))
 
 
+@functools.partial(jax.jit, static_argnames="augment_seed")
 def evaluation_inputs(
     images: jax.Array, first: jax.Array | int = 0, *, augment_seed: int | None = None
 ) -> jax.Array:
