@@ -9,10 +9,12 @@ import functools
 from collections.abc import Collection
 from typing import Any
 
+import flax.linen as nn
 import ml_collections
 
 from rice_jax import config as configuration
 from rice_jax import data, nets, profile, train, zoo
+from rice_jax.graph.remembered import remembered
 from rice_jax.graph.trace import variable_shapes
 
 FINE_TUNING: dict[str, Any] = {
@@ -153,8 +155,13 @@ def _smaller(config: ml_collections.ConfigDict) -> list[int]:
     return halves
 
 
+@remembered(16)  # a trace of a large net takes a second, and `reproduce` asks for all nets twice
+def _count(net: nn.Module, side: int) -> profile.Profile:
+    return profile.count(net, (side, side, 3))
+
+
 def _counted(config: ml_collections.ConfigDict, side: int) -> profile.Profile:
-    return profile.count(train.build(config), (side, side, 3))
+    return _count(train.build(config), side)
 
 
 def _affordable(counted: profile.Profile, epochs: int, most: float) -> int:

@@ -38,11 +38,11 @@ def _environment():
 @contextlib.contextmanager
 def _left_as_found(what):
     """Fail where settings are left changed, and put them back for what comes after."""
-    environment, config = _environment(), dict(jax.config.values)
+    environment, config = _environment(), jax.config.values
     yield
-    now = _environment()
+    now, set_now = _environment(), jax.config.values  # made anew at each look
     variables = {name for name in environment | now if environment.get(name) != now.get(name)}
-    settings = {name for name, value in config.items() if jax.config.values[name] != value}
+    settings = {name for name, value in config.items() if set_now[name] != value}
     for name in variables:
         os.environ.pop(name, None)
     os.environ.update(environment)

@@ -6,14 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import prunable
 import pytest
 import whole_run
 
 from rice_jax import config as configuration
-from rice_jax import data, nets, own_net, train
+from rice_jax import data, nets, train
 from rice_jax.errors import UserError
-from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.records import PruneRequest, plain
 from rice_jax.run import Run
@@ -320,25 +318,10 @@ class CalledTwice(nn.Module):
 
 
 @pytest.fixture
-def own_run(settings, parent, tmp_path, monkeypatch):
-    """A run of a net of one's own class, with random weights: its configuration, and its folder."""
+def own_run(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(nets, "_OWN", {})
-
-    def made(module):
-        config = own_net.configuration(module, classes=5)
-        with config.unlocked():
-            config.data.update(settings.data)
-            config.train.update(epochs=1, batch_size=16)
-            config.eval.batch_size = 16
-        shapes = variable_shapes(train.build(config), (1, 24, 24, 3))
-        dataset = data.load("synthetic", settings.data.cache_dir, seed=0, synthetic_per_class=10)
-        run = Run(tmp_path / "own")
-        train.begin(config, run, dataset, prunable.random_variables(shapes, 0)["params"])
-        content = parent.read_json("config.json") | {"config": configuration.to_json(config)}
-        run.write_json("config.json", content)
-        return config, run
-
-    return made
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    return lambda module: whole_run.of_ones_own(module, settings, tmp_path / "own")
 
 
 def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(own_run, tmp_path):

@@ -2,23 +2,17 @@
 
 from typing import Any
 
-import commands
 import flax.linen as nn
 import jax.numpy as jnp
 import pytest
+import whole_run
 
+from rice_jax import nets, report
+from rice_jax.lighten.pruning import prune_run
+from rice_jax.records import PruneRequest
 from rice_jax.run import Run
 
-FILE = """
-from test_prune_left_whole import {net}
-from rice_jax.own_net import configuration
-
-def get_config():
-    return configuration({net})
-"""
-SMALL = ("--config.data.path=synthetic", "--config.data.image_size=16", "--config.train.epochs=1")
-FEW = ("--config.data.synthetic_per_class=10", "--config.train.batch_size=16")
-BUDGET = ("--max_params=420", "--criterion=l1", "--images=clean", "--on_unknown=keep")
+FEWER = PruneRequest(budgets={"params": 420}, criterion="l1", on_unknown="keep")
 
 
 class Split(nn.Module):
@@ -64,22 +58,21 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize(("net", "whole"), [(Split, ["wide"]), (Sorted, ["wide"]), (Plain, [])])
 @pytest.mark.usefixtures("drawn_small")
-def test_layers_left_whole_are_told_with_the_reason(net, whole, tmp_path):
-    (tmp_path / "mine.py").write_text(FILE.format(net=net.__name__))
-    given, run = f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}"
-    cache = f"--config.data.cache_dir={tmp_path / 'cache'}"
-    trained = commands.run("train", given, *SMALL, *FEW, cache, run, "--stages=train")
-    assert trained.returncode == 0, trained.stderr
+def test_layers_left_whole_are_told_with_the_reason(net, whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(nets, "_OWN", {})
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    config, run = whole_run.of_ones_own(net, whole_run.settings(tmp_path), tmp_path / "run")
     out = Run(tmp_path / "less")
-    pruned = commands.run("prune", given, run, f"--out={tmp_path / 'less'}", *BUDGET)
-    assert pruned.returncode == 0, pruned.stderr
+    prune_run(FEWER, config, run, out)
+    report.write(out)
 
-    told = [line for line in pruned.stdout.splitlines() if line.startswith("left whole: ")]
+    printed = capsys.readouterr().out.splitlines()
+    told = [line for line in printed if line.startswith("left whole: ")]
     reasons = [
         reason for step in out.read_json("prune.json")["steps"] for reason in step["kept_whole"]
     ]
     assert told == [f"left whole: {reason}" for reason in reasons]
     assert [reason.partition(": ")[0] for reason in reasons] == whole
-    report = (tmp_path / "less" / "report.md").read_text()
-    assert ("had to stay whole" in report) == bool(whole)
-    assert all(f"- {path}: " in report for path in whole)
+    page = (out.path / "report.md").read_text()
+    assert ("had to stay whole" in page) == bool(whole)
+    assert all(f"- {path}: " in page for path in whole)
