@@ -112,6 +112,7 @@ def test_a_net_in_health_is_said_to_be_so():
 
 
 @pytest.mark.parametrize("place", range(len(IMAGES)))
+@pytest.mark.one_in(3)
 def test_a_layer_that_lives_on_one_image_of_many_is_not_dead(place):
     module, params = net("final")
     images = np.zeros_like(IMAGES)

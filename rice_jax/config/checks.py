@@ -49,14 +49,21 @@ def _one_for_each(epochs: Sequence[int], sizes: int) -> str:
     return ",".join(str(number) for number in [*epochs, *[epochs[-1]] * sizes][:sizes])
 
 
+_OF_THE_STUDY = (
+    *("epochs", "learning_rate", "stop_patience"),
+    *("plateau_patience", "plateau_factor", "plateau_min_delta"),
+)
+NO_PART_IN: Mapping[str, Sequence[str]] = {"study": ("quick",), "quick": _OF_THE_STUDY}
+"""By schedule, the fields of `train` that change nothing in its trainings."""
+
+
 def idle(config: "ml_collections.ConfigDict", given: Iterable[str]) -> str:
     """Which of the fields given changes nothing in a training, and why; '' for none."""
-    study = ("epochs", "learning_rate", "stop_patience")
     for name in given:
         part, _, last = name.partition(".")
         if part != "train":
             continue
-        if config.train.schedule == "quick" and (last in study or last.startswith("plateau_")):
+        if config.train.schedule == "quick" and last in _OF_THE_STUDY:
             instead = {"epochs": "quick.epochs", "learning_rate": "quick.peak_rate"}.get(last)
             other = f"--config.train.{instead}, or " if instead else ""
             return f"{name} changes nothing in the quick schedule: give {other}{_by('study')}"

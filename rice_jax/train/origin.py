@@ -6,9 +6,10 @@ from typing import Any
 import ml_collections
 
 from rice_jax import nets
-from rice_jax.config import same, to_json
+from rice_jax.config import NO_PART_IN, same, to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train import schedule
 from rice_jax.train.teacher import Teacher
 
 # Fields that may change between one command and the next: none has a part in what an epoch does.
@@ -59,11 +60,17 @@ def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def decided(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in JSON with the rule by which it draws kernels, if its version had any."""
-    if "initializer" not in content["train"]:
-        return dict(content)
-    rule = nets.initializer(content["model"]["name"], content["train"])
-    return {**content, "train": {**content["train"], "initializer": rule}}
+    """A configuration in JSON with what has a part in its training.
+
+    That is the rule by which it draws kernels, if its version had any, and no field of the other
+    schedule.
+    """
+    recipe = content["train"]
+    others = NO_PART_IN[recipe.get("schedule", schedule.STUDY)]
+    recipe = {name: value for name, value in recipe.items() if name not in others}
+    if "initializer" in recipe:
+        recipe["initializer"] = nets.initializer(content["model"]["name"], recipe)
+    return {**content, "train": recipe}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
