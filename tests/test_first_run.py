@@ -51,6 +51,7 @@ def test_what_is_settled_is_settled_once():
 
 @pytest.mark.parametrize("name", sorted(models.NETS))
 @pytest.mark.parametrize("fields", [{}, {"model.weights": "random"}, {"train.stop_patience": 2}])
+@pytest.mark.one_in(3)  # each net once, and each of these with three or more
 def test_a_run_that_goes_on_is_settled_as_it_was(name, fields):
     def settle(given):
         made = configuration.default(name)

@@ -7,6 +7,7 @@ import data_files
 import numpy as np
 import pytest
 from hypothesis import given, strategies
+from hypothesis import settings as hypothesis_settings
 from report_runs import make_run, text_of
 from small_run import read, small
 
@@ -31,6 +32,7 @@ def steps(config, images):
 
 
 @pytest.mark.parametrize("name", sorted(models.NETS))
+@hypothesis_settings(max_examples=25)  # of ten nets
 @given(images=strategies.integers(1, 100_000), batch=strategies.integers(1, 300))
 def test_few_images_get_as_many_epochs_as_they_need_and_many_the_usual(name, images, batch):
     config = quick(name, **{"train.batch_size": batch})
