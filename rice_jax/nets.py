@@ -137,20 +137,23 @@ NETS: Mapping[str, Net] = MappingProxyType(
     {
         "cnn": _net("plain", stages=((32,), (64,), (128,)), pooling="flatten", dense=128),
         "cnn_light": _net("plain", stages=((8,), (16,)), strides=2, pooling="flatten", dense=16),
-        "googlenet": _net(
-            "googlenet",
-            stem=(64, 64, 192),
-            inceptions=(
-                ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
-                (
-                    (192, 96, 208, 16, 48, 64),
-                    (160, 112, 224, 24, 64, 64),
-                    (128, 128, 256, 24, 64, 64),
-                    (112, 144, 288, 32, 64, 64),
-                    (256, 160, 320, 32, 128, 128),
+        "googlenet": dataclasses.replace(
+            _net(
+                "googlenet",
+                stem=(64, 64, 192),
+                inceptions=(
+                    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
+                    (
+                        (192, 96, 208, 16, 48, 64),
+                        (160, 112, 224, 24, 64, 64),
+                        (128, 128, 256, 24, 64, 64),
+                        (112, 144, 288, 32, 64, 64),
+                        (256, 160, 320, 32, 128, 128),
+                    ),
+                    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
                 ),
-                ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
             ),
+            recipe={"train.quick.peak_rate": 5e-4},  # by more it comes to rest at chance
         ),
         "googlenet_light": _net(
             "googlenet",
