@@ -109,15 +109,20 @@ def dead_at_first(monkeypatch):
     monkeypatch.setattr(loop.weights, "initial_params", born)
 
 
-def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(tmp_path, dead_at_first, capsys):
-    settings, other = (config(batch_size=20, learning_rate=0.01) for _ in range(2))
+@pytest.mark.usefixtures("dead_at_first")
+@pytest.mark.parametrize("slower", ["", " at half the rate"], ids=["study", "quick"])
+def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(slower, tmp_path, capsys):
+    """As if it had begun so: by the quick schedule more slowly, for the rate may be the reason."""
+    settings, other = (config(batch_size=20) for _ in range(2))
+    if slower:
+        settings, other = (quick(shrink=(1, 1, 1), peak_rate=peak) for peak in (0.02, 0.01))
     other.seed = 1
     run, alone = Run(tmp_path / "run"), Run(tmp_path / "alone")
     images = watched("train", 250, lambda: signal.raise_signal(signal.SIGTERM))
     images.workers = 1
     with pytest.raises(SystemExit):  # in the second try
         train.train(settings, run, images)
-    assert "beginning again with seed 1 (restart 1)" in capsys.readouterr().out
+    assert f"beginning again with seed 1{slower} (restart 1)" in capsys.readouterr().out
     train.train(settings, run, dataset())
     train.train(other, alone, dataset())
     (ours, progress), (theirs, _) = newest(run, settings), newest(alone, other)
@@ -125,6 +130,9 @@ def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(tmp_path, dead_
     assert progress["restarts"] == 1
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert {row["seed"] for row in rows(run)} == {"1"}
+    assert [row["learning_rate"] for row in rows(run)] == [
+        row["learning_rate"] for row in rows(alone)
+    ]
     assert train.load(run).epoch == train.load(alone).epoch
 
 

@@ -62,6 +62,12 @@ def test_the_study_s_rate_is_the_one_that_validation_left():
     assert [course.rate(step, held=0.3) for step in (0, 5)] == [0.3, 0.3]
 
 
+def test_the_quick_rate_is_halved_in_each_try():
+    course = schedule.Schedule(quick(), (8, 8), images=60)
+    first, third = ([course.rate(step, 0.3, tries) for step in range(6)] for tries in (0, 2))
+    assert third == [rate / 4 for rate in first]
+
+
 @pytest.mark.parametrize("name", models.NETS)
 def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     made = configuration.default(name)

@@ -139,8 +139,8 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "train.on_collapse": Field(
             "restart",
             "what becomes of a net that no gradient reaches, or that rests at chance for 900 "
-            "steps: it begins again with the next seed (5 times at most), stops, or goes on with "
-            "a warning",
+            "steps: it begins again with the next seed (5 times at most, by the quick schedule at "
+            "half the rate each time), stops, or goes on with a warning",
             Word(("restart", "stop", "warn")),
         ),
         "train.save_seconds": Field(120.0, "between checkpoints within an epoch", Real(0, 1e9)),

@@ -176,7 +176,7 @@ class _Training:
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step of the epoch under way, counted from the first epoch's first."""
-        return self.schedule.rate(step, self.progress.learning_rate)
+        return self.schedule.rate(step, self.progress.learning_rate, self.progress.restarts)
 
     def _learn(self) -> None:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
@@ -311,9 +311,10 @@ class _Training:
 
     def _restart(self, again: Progress) -> None:
         """Begin again with the next seed; the failed net's numbers are dropped."""
+        slower = " at half the rate" if self.recipe.schedule == schedule.QUICK else ""
         self.display.say(
             f"epoch {self.progress.epoch} ends the try with seed {self._seed}: "
-            f"beginning again with seed {self._seed + 1} (restart {again.restarts})"
+            f"beginning again with seed {self._seed + 1}{slower} (restart {again.restarts})"
         )
         self.progress = again
         self.state, self.step = self._fresh(self._seed), self._compiled()

@@ -40,14 +40,17 @@ class Schedule:
         """Height and width of the images of epoch `epoch` (from 0); after the last one, of its."""
         return self.sizes[min(epoch, len(self.sizes) - 1)]
 
-    def rate(self, step: int, held: float) -> float:
+    def rate(self, step: int, held: float, restarts: int = 0) -> float:
         """Learning rate of step `step` (from 0, through all epochs).
 
-        The study's schedule has the one that is `held`, which validation alone changes.
+        The study's schedule has the one that is `held`, which validation alone changes. By the
+        quick one it is half as high in each try as in the one before: so high a rate brings deep
+        nets to rest, whatever their seed.
         """
         if self.recipe.schedule == STUDY:
             return held
-        return quick_rate(self.recipe, step, len(self.sizes) * self.steps_an_epoch)
+        rate = quick_rate(self.recipe, step, len(self.sizes) * self.steps_an_epoch)
+        return rate / 2**restarts
 
     def told(self, config: ml_collections.ConfigDict) -> str:
         """What to say beforehand of images smaller than validation's; empty where none are."""
