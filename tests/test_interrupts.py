@@ -87,6 +87,25 @@ def test_an_interrupt_that_python_drops_comes_again(dropped, number, monkeypatch
     assert capsys.readouterr().err == "error: stopped; the same command goes on from here\n"
 
 
+def test_an_interrupt_that_comes_just_as_a_wait_begins_comes_again(number, monkeypatch):
+    """Python's handler runs after the wait then: as if what was sent had not been heard."""
+    monkeypatch.setattr(interrupts, "_AGAIN", 0.05)
+    send, sent, waited = signal.pthread_kill, [], []
+
+    def unheard_at_first(thread, what):
+        sent.append(what)
+        if len(sent) > 1:
+            send(thread, what)
+
+    def action():
+        in_what_catches_all(number)
+        waited.append(threading.Event().wait(20))
+
+    monkeypatch.setattr(signal, "pthread_kill", unheard_at_first)
+    assert process.guarded(action) == 128 + number
+    assert not waited
+
+
 @pytest.mark.parametrize("decided", [signal.SIG_IGN, lambda number, frame: None])
 def test_a_signal_of_which_somebody_has_decided_is_left_to_them(decided, number):
     """As nohup and a shell's background job do of SIGINT, and a container's of SIGTERM."""

@@ -63,9 +63,9 @@ def heeded() -> Iterator[Wish]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         wish.signal = wish.signal or number  # SIGINT is what is sent again, of either
         if _loads_a_library(frame):
-            _soon(_LOADED, listener.send_again)
+            listener.send_again_in(_LOADED)
             return
-        _soon(_AGAIN, listener.send_again)
+        listener.send_again_in(_AGAIN)
         raise KeyboardInterrupt
 
     def quietly(unraisable: Any) -> None:
@@ -112,20 +112,32 @@ class _Listener:
         os.set_blocking(self._writing, False)
         self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._sent_again = 0
-        self._lock, self._open = threading.Lock(), True
+        # Of one thread more than once: a signal may come to the main thread while it has the lock.
+        self._lock, self._open = threading.RLock(), True
+        self._next: threading.Timer | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def send_again(self) -> None:
-        """Let the main thread have a SIGINT once more, which is no second wish."""
+    def send_again_in(self, seconds: float) -> None:
+        """Let the main thread have a SIGINT once more, which is no second wish, and so on."""
+        with self._lock:
+            if self._next:
+                self._next.cancel()
+            if self._open:
+                self._next = _soon(seconds, self._send_again)
+
+    def _send_again(self) -> None:
         with self._lock:
             if self._open:
                 self._sent_again += 1
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                self.send_again_in(_AGAIN)  # one that comes just as a wait begins does not end it
 
     def close(self) -> None:
         """Hear and send no more."""
         with self._lock:
             self._open = False
+            if self._next:
+                self._next.cancel()
         signal.set_wakeup_fd(self._before)
         os.close(self._writing)
 
