@@ -111,7 +111,7 @@ def random_variables(shapes, seed):
     def draw(path, leaf):
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
         values = rng.normal(0, np.sqrt(2 / fan_in) if leaf.ndim > 1 else 0.3, leaf.shape)
-        is_scale = key_name(path[-1]) in ("scale", "var")
+        is_scale = key_name(path[-1]) in ("scale", "var", "running_var")
         return np.float32(np.abs(values) + 0.5 if is_scale else values)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
