@@ -25,3 +25,10 @@ def test_a_training_goes_on_whatever_the_other_schedule_would_do(schedule, field
     found = changes(*map(configuration.to_json, (before, now)))
     assert [path for path, *_ in found] == ([field] if its_own else [])
     assert bool(configuration.idle(now, [field])) != its_own
+
+
+@pytest.mark.parametrize("told", ["cosine", "", 7, None, []])
+def test_a_schedule_that_there_is_not_is_another(told):
+    now = configuration.to_json(configuration.default("final"))
+    before = {**now, "train": {**now["train"], "schedule": told}}
+    assert changes(before, now) == [("train.schedule", told, "study")]

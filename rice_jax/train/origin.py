@@ -66,7 +66,7 @@ def decided(content: Mapping[str, Any]) -> dict[str, Any]:
     schedule.
     """
     recipe = content["train"]
-    others = NO_PART_IN[recipe.get("schedule", schedule.STUDY)]
+    others = NO_PART_IN.get(str(recipe.get("schedule", schedule.STUDY)), ())  # files tell any
     recipe = {name: value for name, value in recipe.items() if name not in others}
     if "initializer" in recipe:
         recipe["initializer"] = nets.initializer(content["model"]["name"], recipe)
