@@ -20,7 +20,7 @@ _WORTH_TELLING = 1.5  # times the pixels
 def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str] = ()) -> str:
     """Let the quick schedule have more epochs where images are few, and the user has set none.
 
-    Its epochs are for tens of thousands of images: of 2,000 they are 250 steps, in which a net
+    Its epochs are for tens of thousands of images: of 2,000 they are 256 steps, in which a net
     learns little. They become as many times more as make `LEAST_STEPS`, up to `MOST_EPOCHS`.
 
     Args:

@@ -24,11 +24,11 @@ def evaluate(artifact: tuple[str, ...] | None, fields: tuple[str, ...]) -> Calla
     \b
     rice-jax evaluate --artifact=final.tflite,final.onnx --config.data.path=rice-image-dataset.zip
 
-    Accuracy on the test split as it is and augmented: of the images that --config.data.path names,
-    split as for the run that the file came from, or of the sample; the time of one image in the
-    format's own runtime; bytes. Of a .tflite also what it takes in tflite-micro, and whether it
-    computes there what it does in LiteRT. FILE.json holds the whole report. A run itself is
-    evaluated by `rice-jax train --stages=evaluate`.
+    Accuracy on the test split as it is and augmented: of the images that --config.data.path or else
+    RICE_IMAGE_DATASET names, split as for the run that the file came from, or of the sample; the
+    time of one image in the format's own runtime; bytes. Of a .tflite also what it takes in
+    tflite-micro, and whether it computes there what it does in LiteRT. FILE.json holds the whole
+    report. A run itself is evaluated by `rice-jax train --stages=evaluate`.
     """
     if not artifact:
         raise UserError("--artifact is missing: give a file that rice-jax export wrote")

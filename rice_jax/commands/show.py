@@ -21,7 +21,7 @@ def show(workdir: str | None, config: str | None, port: int) -> Callable[[], Any
     rice-jax show --workdir=runs/final
 
     Open the address that is told, drop an image there or take a picture with the camera: its class,
-    the probabilities and the feature maps of every layer. The page is for this machine alone
+    the probabilities and the feature maps of every convolution. The page is for this machine alone
     (127.0.0.1), and no image leaves it. Ctrl-C ends it.
     """
     run = settings.existing_run(workdir, config)

@@ -50,8 +50,9 @@ def train(
     name. --config=zoo:NAME is a net of the zoo with its own widths and weights. The same command
     given again goes on where the run in --workdir stands; then --config may be left out.
 
-    The defaults below are the study's recipe. micro and nano have one of their own, and vgg16 and
-    vgg_light layers that do not learn: config.json in the run's folder tells it all.
+    The defaults below are the study's recipe. micro and nano have one of their own, googlenet a
+    quick.peak_rate, and vgg16 and vgg_light layers that do not learn: config.json in the run's
+    folder tells it all.
     """
     found, given = settings.chosen(config, workdir, fields)
     if config and config.startswith(zoo.PREFIX):
