@@ -177,5 +177,13 @@ def test_what_a_page_links_is_there(page):
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
-    headings = {re.sub(r"[^\w-]", "", line.lower().replace(" ", "-")) for line in text.splitlines()}
-    assert [at for at in re.findall(r"\]\(#([^)]+)\)", text) if f"-{at}" not in headings] == []
+    for at in re.findall(r"\]\(([^):]*#[^)]+)\)", text.replace("\n", "")):
+        other, _, anchor = at.partition("#")
+        target = (ROOT / page).parent / other if other else ROOT / page
+        assert anchor in anchors(target.read_text()), at
+
+
+def anchors(text):
+    """What a link may name of a page: its headings, as GitHub and MkDocs make anchors of them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-")) for heading in headings}
