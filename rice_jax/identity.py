@@ -17,6 +17,7 @@ from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
+from rice_jax.train.origin import decided
 from rice_jax.train.prepared import load_images
 
 # What makes a run another run: a change there cannot go on in the same folder.
@@ -28,6 +29,7 @@ _MAY_CHANGE = (
     "train.stop_patience",
     "train.tensorboard",
 )
+_SCHEDULE = "train.schedule"
 _OF_THE_IMAGES = ("model.classes", "train.quick.epochs")
 """What follows from them, the latter by `own_images`: open in a run that has seen none yet."""
 _OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
@@ -134,11 +136,13 @@ def refuse_strangers(run: Run, but: Collection[str] = ()) -> None:
 def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
     """UserError where config.json as it was `saved` is of another run than is `wanted`.
 
-    `data` of either is None where the images are not known (yet).
+    `data` of either is None where the images are not known (yet). Fields that have no part in its
+    training may differ, as where another version has other defaults for them.
     """
-    before, after = _flat(saved.config), _flat(wanted.config)
+    before, after = _flat(decided(saved.config)), _flat(decided(wanted.config))
     may_change = _MAY_CHANGE if saved.data else (*_MAY_CHANGE, *_OF_THE_IMAGES)
-    for field in sorted(before.keys() | after.keys()):
+    # The schedule first: by another one other fields have a part.
+    for field in sorted(before.keys() | after.keys(), key=lambda each: (each != _SCHEDULE, each)):
         same_run = not field.startswith(_IDENTITY) or field in may_change
         if not (same_run or configuration.same(field, before.get(field), after.get(field))):
             raise UserError(

@@ -3,6 +3,10 @@
 import pytest
 
 from rice_jax import config as configuration
+from rice_jax import identity
+from rice_jax.errors import UserError
+from rice_jax.records import ConfigFile, ImagesTold
+from rice_jax.run import Run
 from rice_jax.train.origin import changes
 
 OF_ONE_SCHEDULE = {
@@ -11,6 +15,8 @@ OF_ONE_SCHEDULE = {
     **{f"train.quick.{name}": 0.7 for name in ("peak_rate", "warmup", "weight_decay")},
     **{f"train.quick.{name}": (7, 7) for name in ("shrink", "epochs")},
 }
+
+SOME = ImagesTold(name="some", synthetic=False, fingerprint="f", classes=("a", "b"))
 
 
 @pytest.mark.parametrize("field", OF_ONE_SCHEDULE)
@@ -25,6 +31,36 @@ def test_a_training_goes_on_whatever_the_other_schedule_would_do(schedule, field
     found = changes(*map(configuration.to_json, (before, now)))
     assert [path for path, *_ in found] == ([field] if its_own else [])
     assert bool(configuration.idle(now, [field])) != its_own
+    assert refused(before, now) == (field if its_own else "")
+
+
+def refused(before, now):
+    """The field by which a folder with the one configuration is another run's; '' for none."""
+    told = (ConfigFile(config=configuration.to_json(each), data=SOME) for each in (before, now))
+    try:
+        identity.refuse_another(Run("run"), *told)
+    except UserError as error:
+        return str(error).partition("a run with ")[2].partition("=")[0]
+    return ""
+
+
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+def test_an_older_version_s_run_goes_on_where_its_kernels_are_drawn_alike(schedule):
+    """Such a version had no field for it, and drew as the net says."""
+    now = configuration.default("final")
+    now.train.schedule = schedule
+    content = configuration.to_json(now)
+    del content["train"]["initializer"]
+    before = configuration.from_json(configuration.completed(content))
+    assert refused(before, now) == ("" if schedule == "study" else "train.initializer")
+
+
+@pytest.mark.parametrize(("before", "now"), [("study", "quick"), ("quick", "study")])
+def test_of_another_schedule_that_is_told_first(before, now):
+    configurations = [configuration.default("googlenet") for _ in range(2)]
+    for each, schedule in zip(configurations, (before, now), strict=True):
+        each.train.schedule = schedule
+    assert refused(*configurations) == "train.schedule"
 
 
 @pytest.mark.parametrize("told", ["cosine", "", 7, None, []])
