@@ -12,9 +12,11 @@ from jax import lax
 from rice_jax import inspection, nets, own_net, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import smaller
+from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.moves import MOVES, Judge
 from rice_jax.prune import prune
 from rice_jax.records import Taken
+from rice_jax.run import Run
 from rice_jax.train import schedule
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -80,6 +82,27 @@ def net(monkeypatch):
         return train.Trained(config, module, params, tiny_training.CLASSES[:3], 1)
 
     return net
+
+
+class Until(nn.Module):
+    """How often its loop runs hangs on the image."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), name="stem")(x)
+        x = lax.while_loop(lambda x: x.sum() < 9, lambda x: x * 2 + 1, x)
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(("kind", "complete"), [(Residual, True), (Until, False)])
+def test_a_candidate_tells_whether_its_flops_lack_something(kind, complete, net, tmp_path):
+    whole = net(kind)
+    here = Run(tmp_path)
+    told = Workshop(here, here, whole.config, None, "flops").costs(whole)
+    assert told["flops_complete"] == complete
+    assert told["costs"].keys() == {"flops", "params", "bytes"}
 
 
 def logits(config, params, x=IMAGES):

@@ -142,7 +142,7 @@ class Workshop:
         return worth("")[1]
 
     def costs(self, net):
-        return {"flops": worth("")[0], "params": 1, "bytes": 1}
+        return {"costs": {"flops": worth("")[0], "params": 1, "bytes": 1}}
 
     stop_at = None
     failing = ""

@@ -3,6 +3,10 @@
 import pytest
 from report_runs import PRUNED, make_run, table_rows, text_of
 
+from rice_jax import records
+from rice_jax.lighten import removal
+from rice_jax.report import figures
+
 pytestmark = pytest.mark.usefixtures("drawn_small")
 
 
@@ -77,3 +81,54 @@ def test_a_pruned_net_whose_flops_lack_something_is_marked(tmp_path):
     text = text_of(make_run(tmp_path, prune=PRUNED | lacking))
     assert "| FLOPs, `study` | ≥ 400 | ≥ 300 | 75.00 % |" in text
     assert "| parameters | 40 | 30 |" in text
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_flops_that_lack_something_are_marked_wherever_lighter_nets_are_told(tmp_path, lacks):
+    """Ways to a budget, a search and budgets that were tried: on pages and in figures."""
+    told = {"flops_complete": not lacks}
+    run = {"seed": 0, "flops": 1234, "clean": 0.9, "augmented": 0.5, **told}
+    mean = {"mean": 0.9, "spread": None}
+    ways = {"random": {"clean": mean, "augmented": mean, "runs": [run]}}
+    made = make_run(tmp_path, prune=PRUNED, variants={"epochs": 7, "variants": ways})
+    whole = {"name": "", "out_of": None, "step": None, "removed": {}, "why": "", "accuracy": 0.9}
+    whole |= {"costs": {"flops": 5678, "params": 99}, **told}
+    stem = whole | {
+        "name": "stem",
+        "out_of": "",
+        "step": "stem",
+        "removed": {"stem_stride": [1, 2]},
+    }
+    forecast = {"candidates": 1, "images": 9, "minutes": 1.0, "images_per_second": 1.0}
+    search = {"request": {}, "config": {}, "images": {"train": 9, "validation": 9}, "floor": 0.9}
+    search |= {"forecast": forecast, "candidates": [whole, stem], "front": ["", "stem"]}
+    made.write_json("lighten.json", search | {"chosen": "stem", "finished": True})
+    rows = [[cell.lstrip("≥ ") for cell in row] for row in table_rows(text_of(made))]
+    marked = [cell for row in table_rows(text_of(made)) for cell in row if cell.startswith("≥")]
+    assert {"1,234", "5,678", "99"} <= {cell for row in rows for cell in row}
+    assert set(marked) == ({"≥ 1,234", "≥ 5,678"} if lacks else set())
+    candidates = [records.made(records.Candidate, each) for each in (whole, stem)]
+    row = records.Suggestion(
+        cost=9, params=9, filters_removed=0, clean=0.9, augmented=0.8, flops_complete=not lacks
+    )
+    searched = {
+        measure: figures.searched(
+            candidates, front=[""], chosen=None, measure=measure, floor=0.9, title="net"
+        )
+        for measure in ("flops", "params")
+    }
+    drawn = (searched["flops"], figures.budgets([row, row], measure="FLOPs"))
+    assert ["≥" in each.axes[0].get_xlabel() for each in drawn] == [lacks, lacks]
+    assert "≥" not in searched["params"].axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("lacks", [0, 2])
+def test_flops_that_lack_something_are_marked_on_a_terminal(capsys, lacks):
+    content = PRUNED | {name: PRUNED[name] | {"uncounted": lacks} for name in ("before", "after")}
+    relative = {"max_relative_logit_difference": 0.1}
+    content |= {"certificate": PRUNED["certificate"] | relative}
+    removal.tell(records.made(records.PruneFile, content))
+    told = capsys.readouterr().out.splitlines()
+    sign = "≥ " if lacks else ""
+    assert f"FLOPs (study): {sign}400 to {sign}300 (75.0%)" in told
+    assert "parameters: 40 to 30 (75.0%)" in told

@@ -1,6 +1,7 @@
 """A candidate of the search: a run's folder of its own, and what came of it."""
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
@@ -94,7 +95,7 @@ class Workshop:
         if not trouble:
             accuracy = self.accuracy(net, "validation", "augmented")
         step = records.read(run, StepFile)
-        found = Candidate(**vars(step), costs=self.costs(net), accuracy=accuracy, trouble=trouble)
+        found = Candidate(**vars(step), **self.costs(net), accuracy=accuracy, trouble=trouble)
         records.write(run, found)
         return found
 
@@ -146,23 +147,29 @@ class Workshop:
         )
         return measured.accuracy
 
-    def costs(self, net: train.Trained) -> dict[str, float]:
-        """By measure; latency only where the search goes by it."""
-        counted = self._counted(net.config)
-        if self.measure != "latency":
-            return counted
-        side = self.whole.data.image_size
-        timed = profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)
-        return {**counted, "latency": timed["median"]}
+    def costs(self, net: train.Trained) -> dict[str, Any]:
+        """What a `Candidate` tells of them; latency only where the search goes by it."""
+        counted = self._profile(net.config)
+        costs = _by_measure(counted)
+        if self.measure == "latency":
+            side = self.whole.data.image_size
+            timed = profile.latency(
+                net.module, {"params": net.params}, (side, side, 3), seconds=1.0
+            )
+            costs["latency"] = timed["median"]
+        return {"costs": costs, "flops_complete": counted.complete}
 
     def saves(self, lighter: Lighter, before: Candidate) -> bool:
         """Whether a net costs less than the one before it, as far as that can be counted."""
-        counted = self._counted(lighter.config)
+        counted = _by_measure(self._profile(lighter.config))
         measure = self.measure if self.measure in counted else "flops"
         return not lighter.removed or counted[measure] < before.costs[measure]
 
-    def _counted(self, config: ml_collections.ConfigDict) -> dict[str, float]:
+    def _profile(self, config: ml_collections.ConfigDict) -> profile.Profile:
         side = self.whole.data.image_size
-        counted = profile.count(train.build(config), (side, side, 3))
-        flops, traffic = counted.flops.study, counted.traffic.total
-        return {"flops": flops, "params": counted.params, "bytes": traffic}
+        return profile.count(train.build(config), (side, side, 3))
+
+
+def _by_measure(counted: profile.Profile) -> dict[str, float]:
+    flops, traffic = counted.flops.study, counted.traffic.total
+    return {"flops": flops, "params": counted.params, "bytes": traffic}

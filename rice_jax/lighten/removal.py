@@ -51,8 +51,11 @@ def tell(account: PruneFile) -> None:
         ("filters", "filters"),
     ):
         share = 100 * after.of(name) / before.of(name)
-        lacking = " of what can be counted" if name == "study" and before.uncounted else ""
-        print(f"{label}{lacking}: {before.of(name):,} to {after.of(name):,} ({share:.1f}%)")
+        was, now = (
+            numbers.at_least(f"{each.of(name):,}", name != "study" or not each.uncounted)
+            for each in (before, after)
+        )
+        print(f"{label}: {was} to {now} ({share:.1f}%)")
     if not any(account.removed.values()):
         print("no filter was removed")
     for why in account.kept_whole:

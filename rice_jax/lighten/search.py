@@ -25,6 +25,7 @@ from rice_jax.records import (
     SearchRequest,
     Taken,
 )
+from rice_jax.report import numbers
 from rice_jax.run import Run
 from rice_jax.train import schedule
 from rice_jax.train.origin import changes
@@ -163,8 +164,8 @@ class _Search:
             step=None,
             removed=Taken(),
             why="",
-            costs=costs,
             accuracy=accuracy,
+            **costs,
         )
 
     def _try(
@@ -217,7 +218,10 @@ class _Search:
             f"{100 * found.accuracy:.2f} % of augmented validation images right"
             f"{', on the front' if on else ''}"
         )
-        costs = ", ".join(f"{number:.6g} {name}" for name, number in found.costs.items())
+        costs = ", ".join(
+            numbers.at_least(f"{number:.6g} {name}", name != "flops" or found.flops_complete)
+            for name, number in found.costs.items()
+        )
         print(f"{found.name or 'the run itself'}: {costs}; {told}", flush=True)
 
     def _write(self) -> None:

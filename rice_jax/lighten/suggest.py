@@ -11,7 +11,7 @@ from rice_jax.errors import UserError
 from rice_jax.lighten import child, smaller
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
-from rice_jax.report import figures
+from rice_jax.report import figures, numbers
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 
@@ -118,6 +118,7 @@ def _measured(
     }
     return Suggestion(
         cost=left["study"],
+        flops_complete=not left["uncounted"],
         params=left["params"],
         filters_removed=gone,
         clean=accuracy["clean"],
@@ -126,8 +127,9 @@ def _measured(
 
 
 def _print(row: Suggestion, whole: dict[str, int]) -> None:
+    flops = numbers.at_least(f"{row.cost:,}", row.flops_complete)
     print(
-        f"{100 * row.cost / whole['study']:6.1f}% of the FLOPs ({row.cost:,}), "
+        f"{100 * row.cost / whole['study']:6.1f}% of the FLOPs ({flops}), "
         f"{row.params:,} parameters, {row.filters_removed} filters and units less: clean "
         f"{row.clean:.4f}, augmented {row.augmented:.4f} on validation",
         flush=True,

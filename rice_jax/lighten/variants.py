@@ -12,6 +12,7 @@ from rice_jax.errors import UserError
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.prune import ALLOCATIONS, CRITERIA
 from rice_jax.records import PruneRequest
+from rice_jax.report import numbers
 from rice_jax.run import Run
 
 BASELINES = ("scratch", *CRITERIA, *ALLOCATIONS)
@@ -79,6 +80,7 @@ def _compare(
     report.write(out)
     for name, row in table.items():
         flops = " to ".join(f"{each:,}" for each in dict.fromkeys(row.flops))
+        flops = numbers.at_least(flops, row.flops_complete)
         print(
             f"{name}: clean {_told(row.clean)}, augmented {_told(row.augmented)}, "
             f"{flops} FLOPs, seed {', '.join(str(run.seed) for run in row.runs)}"
@@ -126,6 +128,7 @@ def _measured(run: Run, seed: int) -> records.SeedTold:
         clean=evaluation["clean"].accuracy,
         augmented=evaluation["augmented"].accuracy,
         flops=profiled.totals.flops.by("study"),
+        flops_complete=not profiled.uncounted,
         latency=time.measured.median,
     )
 

@@ -135,6 +135,8 @@ class SeedTold:
     clean: float
     augmented: float
     flops: int
+    flops_complete: bool = True
+    """Whether they lack nothing."""
     latency: float | None = None
 
 
@@ -152,6 +154,11 @@ class VariantTold:
         """The fewest and the most: a budget is undershot by each seed as its own filters allow."""
         each = [run.flops for run in self.runs]
         return min(each), max(each)
+
+    @property
+    def flops_complete(self) -> bool:
+        """Whether those of each seed lack nothing."""
+        return all(run.flops_complete for run in self.runs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

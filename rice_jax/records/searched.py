@@ -121,6 +121,8 @@ class Candidate(StepFile):
     """Of the augmented validation images; 0 for a net whose loss was not finite."""
     trouble: str = ""
     """Why it could not be trained."""
+    flops_complete: bool = True
+    """Whether its FLOPs lack nothing."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ class Suggestion:
 
     cost: int
     """FLOPs of one image, as the study counts them."""
+    flops_complete: bool = True
+    """Whether they lack nothing."""
     params: int
     filters_removed: int
     clean: float

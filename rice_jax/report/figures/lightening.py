@@ -69,7 +69,8 @@ def searched(
     for _, cost, accuracy in studied:
         label = None if "the study" in axes.get_legend_handles_labels()[1] else "the study"
         axes.plot(cost, 100 * accuracy, "s", ms=6, mfc="none", mec=style.INK, mew=1, label=label)
-    _axes(axes, measure)
+    lacks = measure == "flops" and not all(c.flops_complete for c in candidates)
+    _axes(axes, measure, " (≥)" if lacks else "")
     style.legend_above(figure, axes, columns=4)
     figure.draw_without_rendering()  # settles the layout
     named = [(str(i), place[c.name]) for i, c in drawn if c.name in front]
@@ -85,7 +86,7 @@ def _border(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [corner for pair in itertools.zip_longest(front, corners) for corner in pair if corner]
 
 
-def _axes(axes: Any, measure: str) -> None:
+def _axes(axes: Any, measure: str, sign: str) -> None:
     named = {
         "flops": "FLOPs (study) of one image",
         "params": "parameters",
@@ -98,7 +99,7 @@ def _axes(axes: Any, measure: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.short(value, 3)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    axes.set_xlabel(f"{named[measure]} (log axis)")
+    axes.set_xlabel(f"{named[measure]}{sign} (log axis)")
     axes.set_ylabel("accuracy (%), augmented validation images")
     axes.margins(x=0.1, y=0.12)
     style.end_at_100(axes)

@@ -133,7 +133,8 @@ def budgets(
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: numbers.short(amount, 3)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda amount, _: ""))
-    axes.set_xlabel(f"{measure} for one image (logarithmic axis)")
+    sign = "" if all(row.flops_complete for row in rows) else " (≥)"
+    axes.set_xlabel(f"{measure} for one image{sign} (logarithmic axis)")
     axes.set_ylabel("accuracy (%)")
     style.end_at_100(axes)
     style.legend_above(figure, axes, columns=2)

@@ -74,7 +74,7 @@ def _front(told: LightenFile, candidates: Candidates) -> str:
         (
             str(order[name]),
             _named(name) + (" (chosen)" if name == told.chosen else ""),
-            *(_amount(candidates[name].costs, unit) for unit in units),
+            *(_amount(candidates[name], unit) for unit in units),
             numbers.percent(candidates[name].accuracy),
             *map(numbers.percent, _on_test(told, name)),
         )
@@ -102,7 +102,7 @@ def _path(told: LightenFile, candidates: Candidates) -> str:
             str(step.step),
             _removed(step.removed),
             step.why,
-            _amount(step.costs, measure),
+            _amount(step, measure),
             numbers.percent(step.accuracy),
         )
         for number, step in enumerate(reversed(steps), 1)
@@ -115,9 +115,11 @@ def _named(name: str) -> str:
     return markdown.code(name) if name else "the run itself"
 
 
-def _amount(costs: Mapping[str, float], measure: str) -> str:
-    amount = costs[measure]
-    return numbers.seconds(amount) if measure == "latency" else numbers.count(amount)
+def _amount(candidate: Candidate, measure: str) -> str:
+    amount = candidate.costs[measure]
+    if measure == "latency":
+        return numbers.seconds(amount)
+    return numbers.at_least(numbers.count(amount), measure != "flops" or candidate.flops_complete)
 
 
 def _removed(taken: Taken) -> str:

@@ -113,7 +113,9 @@ def _variants(variants: VariantsFile) -> str:
             f"this one ({markdown.code(name)})"
             if number == 0
             else _WAYS.get(name, markdown.code(name)),
-            " to ".join(map(numbers.count, dict.fromkeys(row.flops))),
+            numbers.at_least(
+                " to ".join(map(numbers.count, dict.fromkeys(row.flops))), row.flops_complete
+            ),
             str(len(row.runs)),
             *map(_accuracy, (row.clean, row.augmented)),
             *_speed(row.latency, variants.whole_latency_seconds),
