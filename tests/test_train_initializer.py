@@ -112,6 +112,23 @@ def test_of_any_net_the_kernels_alone():
     assert changed == {"conv/kernel", "head/kernel"}
 
 
+@pytest.mark.parametrize(("net", "seed"), [(Bent(), 0), (models.build("final"), 3)])
+def test_each_kernel_is_what_flax_draws_of_its_key(net, seed):
+    """The keys go to the kernels in the order in which the net makes its layers."""
+    from rice_jax.train.state import random_params
+
+    shape = (1, 16, 16, 3)
+    named = traverse_util.flatten_dict(
+        net.init(jax.random.key(0), jax.numpy.zeros(shape))["params"]
+    )
+    kernels = [path for path, leaf in named.items() if path[-1] == "kernel" and leaf.ndim > 1]
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), len(kernels))
+    found = traverse_util.flatten_dict(random_params(net, shape, seed, "he"))
+    for path, key in zip(kernels, keys, strict=True):
+        own = nn.initializers.he_uniform()(key, named[path].shape)
+        np.testing.assert_array_equal(found[path], own, "/".join(path))
+
+
 class Whole(nn.Module):
     """A net of a user's own."""
 

@@ -1,10 +1,12 @@
 """The recipe from start to end, and what befalls it on the way: nothing is lost, all is said."""
 
+import io
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import tiny_training
 from processes import alike
 from tiny_training import assert_same, config, dataset, newest, rows, watched
 
-from rice_jax import evaluate, train
+from rice_jax import bar, evaluate, train
 from rice_jax.commands import process
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
@@ -62,6 +64,26 @@ def test_history_has_a_row_for_each_epoch(finished):
         assert min(spent) > 0
         assert sum(spent) <= float(row["seconds"]) + 0.005  # rounded, each
     assert [float(row["saving_seconds"]) > 0 for row in history] == [False, True, True]
+
+
+def test_weights_that_take_long_to_prepare_are_told_of(settings, tmp_path, monkeypatch):
+    """Those of a net of fifty layers take seconds, before any image is counted."""
+    told = threading.Event()
+    stderr = io.StringIO()
+    stderr.write = lambda text: "preparing the first weights: " in text and told.set()
+
+    def slowly(*args, **fields):
+        assert told.wait(60)
+        raise UserError("they are not to be had")
+
+    monkeypatch.setattr(loop.weights, "initial_params", slowly)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    for seconds in ("_OFTEN", "_SHORT", "_LOOK_SECONDS"):
+        monkeypatch.setattr(bar, seconds, 0.001)
+    before = threading.active_count()
+    with pytest.raises(UserError, match="not to be had"):
+        train.train(settings, Run(tmp_path), dataset())
+    assert threading.active_count() == before
 
 
 def test_the_best_epoch_is_what_is_loaded(finished, settings):

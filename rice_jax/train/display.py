@@ -1,5 +1,8 @@
 """What a person sees of a training: a line after each epoch, and how far the one under way is."""
 
+import contextlib
+from collections.abc import Iterator
+
 import jax
 
 from rice_jax.bar import Bar
@@ -14,7 +17,16 @@ class Display:
         self._speaks = jax.process_index() == 0
         self._bar: Bar | None = None
 
-    def begin(self, task: str, images: int, done: int = 0) -> None:
+    @contextlib.contextmanager
+    def during(self, task: str) -> Iterator[None]:
+        """Tell of a task that is not of images."""
+        self.begin(task)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self, task: str, images: int | None = None, done: int = 0) -> None:
         """Start to tell of a task of `images` images, `done` of them behind us."""
         self.end()
         if self._speaks:

@@ -153,8 +153,9 @@ class _Training:
         return newest.state, progress
 
     def _fresh(self, seed: int, given: state.Params | None = None) -> state.TrainState:
-        params = weights.initial_params(self.config, self.module, seed=seed, given=given)
-        return state.replicate(state.fresh(params, self.recipe.frozen), self.mesh)
+        with self.display.during("preparing the first weights"):
+            params = weights.initial_params(self.config, self.module, seed=seed, given=given)
+            return state.replicate(state.fresh(params, self.recipe.frozen), self.mesh)
 
     def _compiled(self) -> Any:
         return train_step(
