@@ -116,7 +116,7 @@ def test_it_tells_what_report_md_tells(tmp_path):
     writing.write(run)
     text = (run.path / "report.md").read_text()
     body = (run.path / "report.html").read_text().partition("<body>")[2]
-    plain = re.sub(r"<[^>]+>", " ", body)
+    plain = re.sub(r"<[^>]+>", " ", body).replace("\N{NO-BREAK SPACE}", " ")
     for heading in re.findall(r"^## (.*)$", text, re.MULTILINE):
         assert heading in plain
     for number in re.findall(r"\d+\.\d+ %", text):

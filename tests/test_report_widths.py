@@ -4,6 +4,7 @@ import pytest
 from report_runs import make_run, result
 
 from rice_jax.report import writing
+from rice_jax.report.html import rendering
 
 RICE = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
 MATRIX = [[1500 if at == row else 0 for at in range(5)] for row in range(5)]  # 100.0 % is widest
@@ -35,3 +36,43 @@ def test_no_table_of_an_evaluation_is_cut_off(tab, address, width):
     tab.open(address, width)
     assert tab.value("document.querySelectorAll('.matrix .hit').length") == 10
     assert tab.value(CUT_OFF) == []
+
+
+COMMAND = "rice-jax train --config=googlenet --config.data.path=rice-image-dataset.zip"
+LINES = """
+[...document.querySelectorAll('code span')].map(each =>
+  Math.round(each.offsetHeight / parseFloat(getComputedStyle(each).lineHeight)))
+"""
+WORDS = "[...document.querySelectorAll('code')].map(each => each.innerText)"
+SCROLLS = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+
+
+@pytest.mark.parametrize("width", [420, 600, 1024, 1280])
+def test_a_command_within_a_text_is_broken_between_its_words_alone(tab, tmp_path, width):
+    """As it would not be at the dashes of its options, whatever stands before it."""
+    texts = [f"{'x ' * before}`{COMMAND}` and `--out`" for before in range(0, 30, 3)]
+    path = tmp_path / "page.html"
+    path.write_text(rendering.page("commands", [texts], {}))
+    tab.open(f"file://{path}", width)
+    assert tab.value(WORDS) == [COMMAND, "--out"] * len(texts)
+    assert tab.value(LINES) == [1] * 4 * len(texts)
+
+
+def test_a_word_longer_than_a_line_is_broken(tab, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(rendering.page("commands", [[f"`rice-jax {'long-' * 30}`"]], {}))
+    tab.open(f"file://{path}", 360)
+    assert max(tab.value(LINES)) > 1
+    assert not tab.value(SCROLLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("75.00 % of 8 x 8 x 3", "75.00~% of 8~x~8~x~3"),
+        ("what % of an x 8", "what % of an x 8"),
+        ("5 % <b>", "5~% &lt;b&gt;"),
+    ],
+)
+def test_a_number_stays_with_what_belongs_to_it(text, shown):
+    assert rendering.prose(text) == f"<p>{shown}</p>\n".replace("~", "\N{NO-BREAK SPACE}")

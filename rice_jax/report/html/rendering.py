@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import jinja2
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markdown_it.token import Token
+from markupsafe import Markup, escape
 
 from rice_jax.report.page.blocks import Part, Section, Shown
 
@@ -95,13 +97,33 @@ def embedded(content: Any) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """Markdown as HTML: HTML in it is shown as text, links to files beside the page as words."""
+    """Markdown as HTML: HTML in it is shown as text, links to files beside the page as words.
+
+    A line does not end within a word of a command (at the dashes of an option), within a size or
+    between a number and its %.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     parser.add_render_rule("table_open", lambda *_: '<div class="table"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     parser.add_render_rule("link_open", lambda *_: "")
     parser.add_render_rule("link_close", lambda *_: "")
+    parser.add_render_rule("code_inline", _code)
+    parser.add_render_rule("text", _text)
     return Markup(parser.render(text))
+
+
+_TOGETHER = re.compile(r"(?<=\d) (?=%|x \d)|(?<=\d x) (?=\d)")
+"""Blanks in '5 %' and '8 x 8'."""
+
+
+def _code(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:
+    words = tokens[index].content.split(" ")
+    told = (f"<span>{escape(word)}</span>" if "-" in word else escape(word) for word in words)
+    return f"<code>{' '.join(told)}</code>"
+
+
+def _text(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:
+    return str(escape(_TOGETHER.sub("\N{NO-BREAK SPACE}", tokens[index].content)))
 
 
 _MOST_COLUMNS = 7
