@@ -140,6 +140,7 @@ def test_html_is_one_file_that_asks_nobody_for_anything(compared):
 
 def test_html_and_markdown_tell_the_same(compared):
     body = re.sub(r"<[^>]+>", " ", (compared / "report.html").read_text().partition("<body>")[2])
+    body = body.replace("\N{NO-BREAK SPACE}", " ")
     text = (compared / "report.md").read_text()
     for number in re.findall(r"\d+\.\d+ %", text):
         assert number in body
