@@ -42,9 +42,10 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
     if times <= 1:
         return ""
     quick.epochs = tuple(each * times for each in quick.epochs)
+    made = -(-schedule.images(config.train, images) // config.train.batch_size)
     return (
         f"{images:,} images are few: {epochs * times} epochs instead of {epochs}, so that there "
-        f"are {epochs * times * steps:,} steps (--config.{_EPOCHS}="
+        f"are {epochs * times * made:,} steps (--config.{_EPOCHS}="
         f"{','.join(map(str, quick.epochs))})"
     )
 

@@ -63,6 +63,16 @@ def test_it_says_what_it_decided_in_a_line():
     assert config.train.quick.epochs == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("some", "made"), [(64, 128), (640, 1_280), (2_000, 4_096), (9_999, 4_096)]
+)
+def test_it_tells_the_steps_that_there_are_where_only_some_are_learned_from(some, made):
+    config = quick(**{"train.images": some})
+    assert f"there are {made:,} steps (" in own_images.settle(config, 2_023)
+    learned = schedule.images(config.train, 2_023)
+    assert made == steps(config, learned)
+
+
 LEFT = {
     "the study's recipe": ({"train.schedule": "study"}, ()),
     "epochs of the user's": ({"train.quick.epochs": (3, 2)}, ()),
