@@ -56,6 +56,10 @@ LEARNING = {
     "a teacher's heat": (TAUGHT, {"distill": {"temperature": 2.0}}, 2),
     "another teacher": (TAUGHT, {"teacher": "runs/vgg16"}, 2),
     "augmented": ({}, {"augment": True}, 2),
+    "kernels as an older version drew them": ({}, {"initializer": "own"}, 1),
+    "kernels as the study's schedule draws them": ({}, {"initializer": "auto"}, 1),
+    "kernels by He's rule": ({}, {"initializer": "he"}, 2),
+    "kernels as quick draws them": (QUICK, {"initializer": "auto"}, 2),
 }
 
 

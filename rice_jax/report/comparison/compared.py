@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rice_jax import config as configuration
+from rice_jax import nets
 from rice_jax.errors import UserError
 from rice_jax.files import resolved, same_place
 from rice_jax.records import SummaryFile, plain
@@ -150,6 +151,7 @@ def _learning(record: Record) -> dict[str, Any]:
     """
     recipe = dict(configuration.flat(record.recipe))
     told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
+    recipe["initializer"] = nets.initializer(record.model, told)
     whole = configuration.from_json({"train": told})
     teacher = recipe.get("teacher", "")
     if teacher and record.prune and same_place(record.prune.request.parent, teacher):
