@@ -99,8 +99,23 @@ def test_a_net_that_began_again_is_told_with_the_seed_it_ended_with(tmp_path):
     history = "\n".join([f"{header},seed", *(f"{row},5" for row in rows)]) + "\n"
     run = make_run(tmp_path, seed=3, history=history)
     report.write(run)
-    assert re.search(r"\| seed \| *`5`", text_of(run))
+    assert re.search(r"\| seed \| *`5`, begun with `3`", text_of(run))
     assert run.read_json("summary.json")["seed"] == 5
+
+
+@pytest.mark.parametrize("schedule", ["study", "quick"])
+@pytest.mark.parametrize(
+    ("begun", "failed", "times"),
+    [(5, "", ""), (4, "seed 4", ""), (3, "seeds 3 to 4", " each time")],
+)
+def test_the_tries_before_the_net_that_learned_are_told(tmp_path, schedule, begun, failed, times):
+    header, *rows = HISTORY.splitlines()
+    history = "\n".join([f"{header},seed", *(f"{row},5" for row in rows)]) + "\n"
+    text = text_of(make_run(tmp_path, seed=begun, history=history, train={"schedule": schedule}))
+    slower = f", at half the learning rate{times}" if schedule == "quick" else ""
+    told = f"It did not learn with {failed}, and began again with seed 5{slower}."
+    assert (told in text) == bool(failed)
+    assert ("began again" in text) == ("begun with" in text) == bool(failed)
 
 
 def test_the_page_states_the_figures_of_the_summary(tmp_path):

@@ -69,6 +69,12 @@ class Record:
         return self.config.seed if told is None else told
 
     @property
+    def failed_seeds(self) -> Sequence[int]:
+        """Those of the tries that did not learn, after which the net began again."""
+        begun, ended = self.config.config.get("seed"), self.seed
+        return () if begun is None or ended is None else range(begun, ended)
+
+    @property
     def tested_elsewhere(self) -> str:
         """The folder that it was evaluated on; '' where that was its test split, or is unknown."""
         path = self.evaluation.path if self.evaluation else None

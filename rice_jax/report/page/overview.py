@@ -324,7 +324,7 @@ def provenance(record: Record) -> Section:
     """What it takes to get this run again: seed, recipe, versions."""
     recipe = record.recipe
     rows = [
-        ("seed", markdown.code(str(record.seed))),
+        ("seed", _seed(record)),
         *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),
         *(
             (markdown.escape(name), markdown.code(str(value)))
@@ -334,3 +334,9 @@ def provenance(record: Record) -> Section:
     ]
     table = markdown.table(("", ""), rows, left=2)
     return ["## How it was made", table, "All settings: [config.json](config.json)."]
+
+
+def _seed(record: Record) -> str:
+    """That of the net; where it began again, that of config.json too, by which it does so again."""
+    ended, begun = (markdown.code(str(seed)) for seed in (record.seed, record.config.seed))
+    return f"{ended}, begun with {begun}" if record.failed_seeds else ended

@@ -21,7 +21,7 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
     if not record.history:
         command = markdown.code(stage_command(run, record, "train"))
         return ["## Training", f"Not trained here yet: {command} does it."]
-    parts: Section = ["## Training"]
+    parts: Section = ["## Training", *_begun_again(record)]
     if summary.best_epoch is not None:
         on = " on augmented images" if record.validated_augmented else ""
         parts.append(
@@ -48,6 +48,20 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
         parts.append(f"The learning rate went from {known[0]:.2g} {', '.join(changes)}.")
     parts.append(picture("Loss, accuracy and learning rate by epoch", "curves.png"))
     return parts
+
+
+def _begun_again(record: Record) -> list[str]:
+    """Which tries of the training came to nothing; of them the history has no rows."""
+    if not (failed := record.failed_seeds):
+        return []
+    several = bool(failed[1:])
+    seeds = f"seeds {failed[0]} to {failed[-1]}" if several else f"seed {failed[0]}"
+    quick = record.recipe.get("schedule") == "quick"
+    slower = ", at half the learning rate" if quick else ""
+    return [
+        f"It did not learn with {seeds}, and began again with seed {record.seed}{slower}"
+        f"{' each time' if quick and several else ''}."
+    ]
 
 
 def _sizes(record: Record) -> str:
