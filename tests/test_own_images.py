@@ -156,6 +156,21 @@ def test_a_run_has_them_whatever_was_done_before_its_images_were_known(job):
     assert job()["config"]["train"]["quick"]["epochs"] == [2, 2]
 
 
+@pytest.mark.parametrize("do", ["profile", "evaluate"])
+def test_a_run_has_them_whatever_was_done_with_weights_that_it_begins_with(
+    job, tmp_path, capsys, do
+):
+    job()
+    named = {"model.weights": str((tmp_path / "run").rename(tmp_path / "other"))}
+    capsys.readouterr()
+    job(do=[do], **named)
+    assert job(**named)["config"]["train"]["quick"]["epochs"] == [2, 2]
+    assert "80 images are few: 4 epochs instead of 2" in capsys.readouterr().out
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 1 + 4
+    assert job(**named)["config"]["train"]["quick"]["epochs"] == [2, 2]
+    assert "are few" not in capsys.readouterr().out
+
+
 def test_a_run_killed_before_its_first_checkpoint_has_those_that_it_began_with(job, tmp_path):
     made = job("train.quick.epochs")
     shutil.rmtree(tmp_path / "run" / "checkpoints")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import ml_collections
 
-from rice_jax import cluster, data, identity, records, train
+from rice_jax import cluster, data, identity, own_images, records, train
 from rice_jax.errors import UserError
 from rice_jax.report import writing
 from rice_jax.run import Run
@@ -88,6 +88,9 @@ class Job:
                 f"config.model.weights={named!r} has nothing for {', '.join(missing)}: "
                 "train the net (--stages=train) before anything is told of it"
             )
+        # Recorded with the images, the epochs that these ask for are settled from then on.
+        if said := own_images.settle(self.config, len(dataset.splits["train"]), self.given):
+            print(said, flush=True)
         cluster.on_first(lambda: identity.record(self.run, self.config, dataset))
         train.begin(self.config, self.run, dataset, params)
         print(f"The weights are those of {named}, as they are.", flush=True)
