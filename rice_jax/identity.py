@@ -50,7 +50,9 @@ def unchanged(saved: ConfigFile | None, config: ml_collections.ConfigDict) -> se
     """The fields that are as the run has them: they have been settled before."""
     if saved is None:
         return set()
-    before, now = _flat(saved.config), _flat(configuration.to_json(config))
+    before, now = (
+        dict(configuration.flat(each)) for each in (saved.config, configuration.to_json(config))
+    )
     return {field for field in before if before[field] == now.get(field)}
 
 
@@ -139,7 +141,7 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
     `data` of either is None where the images are not known (yet). Fields that have no part in its
     training may differ, as where another version has other defaults for them.
     """
-    before, after = _flat(decided(saved.config)), _flat(decided(wanted.config))
+    before, after = (dict(configuration.flat(decided(each.config))) for each in (saved, wanted))
     may_change = _MAY_CHANGE if saved.data else (*_MAY_CHANGE, *_OF_THE_IMAGES)
     # The schedule first: by another one other fields have a part.
     for field in sorted(before.keys() | after.keys(), key=lambda each: (each != _SCHEDULE, each)):
@@ -209,14 +211,6 @@ def _told(images: ImagesTold) -> str:
 
 def _few(classes: Sequence[str]) -> str:
     return ", ".join(classes[:6]) + (", ..." if len(classes) > 6 else "")
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= inner if inner is not None else {prefix + key: value}
-    return flat
 
 
 def _describe(dataset: data.Dataset) -> ImagesTold:

@@ -9,7 +9,6 @@ sample's photographs are of that one. Paths are left out of the card.
 import dataclasses
 import datetime
 import shlex
-from typing import Any
 
 import jax
 import ml_collections
@@ -135,22 +134,16 @@ def _recipe(config: ml_collections.ConfigDict) -> str:
 
 def _command(config: ml_collections.ConfigDict) -> str:
     """What gives such a run again: all that is not as the net's configuration has it."""
-    flat = _flat(config.to_dict())
-    usual = _flat(configuration.default(config.model.name).to_dict())
+    flat, usual = (
+        dict(configuration.flat(each.to_dict()))
+        for each in (config, configuration.default(config.model.name))
+    )
     fields = [
         shlex.quote(f"--config.{key}={flat[key]}") for key in flat if flat[key] != usual.get(key)
     ]
     return " ".join(
         ["python -m rice_jax.main", f"--config=configs/{config.model.name}.py", *fields]
     )
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= {prefix + key: value} if inner is None else inner
-    return flat
 
 
 def main(argv: list[str]) -> None:
