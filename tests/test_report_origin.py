@@ -3,6 +3,8 @@
 import pytest
 import report_runs
 
+from rice_jax import nets
+from rice_jax.profile import study
 from rice_jax.report import reported
 from rice_jax.report.page.provenance import origin
 from rice_jax.report.record import load
@@ -123,8 +125,24 @@ def test_how_random_kernels_were_drawn_is_told(tmp_path, schedule, how, by_he, p
     ],
 )
 def test_why_the_studys_figures_are_left_out_is_told(name, side, params, told):
-    sentence = reported.of_other_images(name, params, side)
+    sentence = reported.of_other_images({"name": name}, params, side)
     assert ("--config.data.image_size=224" in sentence) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        (name, field)
+        for name in study.REPORTED
+        for field in ("grid", "strides", "stem_stride")
+        if field in nets.NETS[name].widths
+    ],
+)
+def test_of_another_net_with_as_many_parameters_nothing_is_told(name, field):
+    own = {"name": name, **nets.NETS[name].widths}
+    params = study.REPORTED[name]["params"]
+    assert "--config.data.image_size=224" in reported.of_other_images(own, params, 112)
+    assert reported.of_other_images(own | {field: 3}, params, 112) == ""
 
 
 @pytest.mark.parametrize("weights", [None, ZOO])

@@ -1,11 +1,16 @@
 """The study's figures, as profile.json repeats them for its nets, and their errata."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from rice_jax import nets
 from rice_jax.profile.study import INPUT_SHAPE, REPORTED, TEST_IMAGES
 from rice_jax.records import SummaryFile
 from rice_jax.report import numbers
+
+_OF_NO_PARAMETERS = ("grid", "strides", "stem_stride")
+"""Fields of a net by which it may be another one of as many parameters."""
 
 
 def tflops(flops: float | None) -> float | None:
@@ -41,10 +46,19 @@ def errata(summary: SummaryFile) -> list[str]:
     ]
 
 
-def of_other_images(model: str, params: int | None, side: int | None) -> str:
-    """A sentence where the study's figures are left out for the size of images alone."""
-    theirs, wanted = REPORTED.get(model), INPUT_SHAPE[0]
+def of_other_images(model: Mapping[str, Any], params: int | None, side: int | None) -> str:
+    """A sentence where the study's figures are left out for the size of images alone.
+
+    Args:
+        model: the run's config.model.
+        params: the net's number of parameters.
+        side: height and width of the run's images.
+    """
+    theirs, wanted = REPORTED.get(model["name"]), INPUT_SHAPE[0]
     if theirs is None or side in (None, wanted) or params != theirs["params"]:
+        return ""
+    own = nets.get(model["name"]).widths
+    if any(model.get(field, own.get(field)) != own.get(field) for field in _OF_NO_PARAMETERS):
         return ""
     return (
         f"The study's figures are of images of {wanted} x {wanted} pixels: they stand beside those "

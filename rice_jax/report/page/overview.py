@@ -131,7 +131,8 @@ def headline(record: Record, summary: SummaryFile) -> Section:
     if notes:
         lines.append("\n".join(f"- {markdown.escape(note)}" for note in notes))
     side = (record.config.config.get("data") or {}).get("image_size")
-    if elsewhere := reported.of_other_images(record.model, summary.params, side):
+    model = record.config.config["model"]
+    if elsewhere := reported.of_other_images(model, summary.params, side):
         lines.append(elsewhere)
     return lines
 
