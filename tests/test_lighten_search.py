@@ -183,13 +183,15 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
     monkeypatch.setattr(outcome, "finish", lambda *asked: ended.append(asked))
 
-    def call(out="out", stop_at=None, failing="", parent=tmp_path / "run", **asked):
+    def call(out="out", stop_at=None, failing="", parent=tmp_path / "run", fields=(), **asked):
         made.clear()
         monkeypatch.setattr(Workshop, "stop_at", stop_at)
         monkeypatch.setattr(Workshop, "failing", failing)
         request = SearchRequest(steps=("channels", "resolution"), **asked)
         run = Run(tmp_path / out)
-        search.search(request, configuration.default("final"), Run(parent), run)
+        config = configuration.default("final")
+        config.update_from_flattened_dict(dict(fields))
+        search.search(request, config, Run(parent), run)
         return run, made[0].trained, ended[-1]
 
     return call
@@ -289,6 +291,33 @@ def test_a_stopped_search_ends_as_if_it_never_had_been(plain, asked):
     assert stop_at == len(trained) + 1
 
 
+@pytest.mark.parametrize("schedule_of_the_run", ["study", "quick"])
+@pytest.mark.parametrize(
+    ("field", "other", "has_a_part"),
+    [
+        ("train.quick.peak_rate", 1e-3, True),
+        ("train.quick.warmup", 0.5, True),
+        ("train.quick.weight_decay", 0.1, True),
+        ("train.batch_size", 7, True),
+        ("train.augment", True, True),
+        ("train.learning_rate", 7.0, False),
+        ("train.plateau_patience", 7, False),
+        ("train.save_seconds", 7.0, False),
+    ],
+)
+def test_candidates_of_a_search_all_learn_alike(
+    plain, schedule_of_the_run, field, other, has_a_part
+):
+    """By the quick schedule, whichever their run was trained by."""
+    run = {"train.schedule": schedule_of_the_run}
+    plain(rounds=1, fields=run)
+    if has_a_part:
+        with pytest.raises(UserError, match=f"holds a search with config.{field}="):
+            plain(rounds=2, fields=run | {field: other})
+    else:
+        assert plain(rounds=2, fields=run | {field: other})[1]
+
+
 def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, monkeypatch):
     run, trained, (_, content, *_) = plain(rounds=1)
     shown = []
@@ -320,8 +349,10 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
     with pytest.raises(UserError, match="a search with parent=run, not another"):
         plain(rounds=2, within=0.05, parent="another")
     content = run.read_json("lighten.json")
-    for damage in ([], {"request": {}}, {"candidates": [{"name": ""}]}):
-        run.write_json("lighten.json", content | damage if "candidates" in damage else damage)
+    configs = ({}, {"model": None}, {"model": {"name": "final"}, "train": 7})
+    of_parts = ({"candidates": [{"name": ""}]}, *({"config": each} for each in configs))
+    for damaged in ([], {"request": {}}, *(content | part for part in of_parts)):
+        run.write_json("lighten.json", damaged)
         with pytest.raises(UserError, match="is damaged"):
             plain(rounds=2)
     run.write_json("lighten.json", content | {"finished": True})

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import ml_collections
 
@@ -249,9 +250,17 @@ def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | Non
         raise UserError(
             f"{out} holds a search with {name}={before}, not {now}: give the same, or another --out"
         )
-    for path, before, now in changes(saved.config, configuration.to_json(workshop.whole)):
+    if mistake := configuration.mistake(saved.config):
+        raise UserError(f"{out.path / LightenFile.FILE} is damaged: {mistake}")
+    whole = configuration.to_json(workshop.whole)
+    for path, before, now in changes(*map(_as_candidates_learn, (saved.config, whole))):
         raise UserError(
             f"{out} holds a search with config.{path}={before!r}, not {now!r}: give the same, or "
             "another --out"
         )
     return saved
+
+
+def _as_candidates_learn(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in JSON with the schedule that candidates learn by, whatever the run did."""
+    return {**config, "train": {**config.get("train", {}), "schedule": schedule.QUICK}}
