@@ -23,6 +23,15 @@ CHANNELS = {
     ),
     "every other": lambda x: conv(3, x[..., ::2]) + conv(3, x[..., 1::2], name="odd"),
     "split": lambda x: sum(conv(3, y, name=f"s{i}") for i, y in enumerate(jnp.split(x, 4, -1))),
+    "stack": lambda x: conv(5, jnp.stack([x, 2 * x], 1).max(1)),
+    "stack of channels": lambda x: conv(5, jnp.stack([x, 2 * x], -1).reshape(*x.shape[:3], 16)),
+    "stack and unstack": lambda x: sum(
+        conv(3, y, name=f"s{i}")
+        for i, y in enumerate(jnp.unstack(jnp.stack([x, -x], axis=3), axis=3))
+    ),
+    "unstack": lambda x: sum(
+        nn.Conv(4, (3,), name=f"row{i}")(y).mean(1) for i, y in enumerate(jnp.unstack(x, axis=1))
+    ),
     "split unevenly": lambda x: conv(3, jnp.split(x, [2], -1)[1]) * x[..., :1],
     "glu": lambda x: conv(5, nn.glu(conv(8, x, name="gated"))),
     "glu by hand": lambda x: conv(5, x[..., :4] * nn.sigmoid(x[..., 4:])),

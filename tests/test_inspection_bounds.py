@@ -153,6 +153,7 @@ FUNCTIONS = {
     "gather": lambda x: x[:, jnp.array([2, 0, 1])],
     "tile": lambda x: jnp.tile(x - 0.5, (1, 2, 1, 1)),
     "split": lambda x: jnp.concatenate(jnp.split(x, 3, axis=2)[::-1], axis=2),
+    "stack": lambda x: jnp.stack(jnp.unstack(x, axis=2)[::-1], axis=1),
     "half precision": lambda x: (x.astype(jnp.bfloat16) * 3).astype(jnp.float32),
     "dot": lambda x: jnp.einsum("nhwc,nhvc->nhwv", x, x),
     "softmax": lambda x: nn.softmax(x),

@@ -27,8 +27,6 @@ def stand_in(equation: Equation, origins: Origins) -> Any:
         return halves.Away()
     if equation.name == "cumprod":
         return _Products()
-    if equation.name in ("stack", "unstack"):
-        return _OfOnes(equation)
     if equation.name == "reshape" and equation.params["dimensions"] is not None:
         return _InOrder(equation)
     if equation.name == "pad" and all(
@@ -70,20 +68,6 @@ class _Relu:
 
     def bind(self, *operands: Any, **_: Any) -> jax.Array:
         return nn.relu(operands[self._place])
-
-
-class _OfOnes:
-    """Stands in for `stack` and `unstack`, which jax2onnx lacks: axes of one number each."""
-
-    def __init__(self, equation: Equation) -> None:
-        self.multiple_results = equation.name == "unstack"
-
-    def bind(self, *operands: jax.Array, axis: int, **_: Any) -> Any:
-        if not self.multiple_results:
-            return jnp.concatenate([jnp.expand_dims(each, axis) for each in operands], axis)
-        (whole,) = operands
-        size = whole.shape[axis]
-        return [lax.index_in_dim(whole, place, axis, keepdims=False) for place in range(size)]
 
 
 class _Nothing:

@@ -2,11 +2,13 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from rice_jax.graph.equations import Body, Choice, Equation, Value
 
@@ -24,6 +26,19 @@ _RUN_OTHERWISE = (*_BODIES, "reduce", "reduce_window")
 """Primitives that hold a jaxpr and do not run it once."""
 _DERIVED = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 """Functions with derivatives of their own."""
+
+
+def _stack(*arrays: jax.Array, axis: int) -> list[jax.Array]:
+    return [jnp.concatenate([jnp.expand_dims(each, axis) for each in arrays], axis)]
+
+
+def _unstack(whole: jax.Array, axis: int) -> list[jax.Array]:
+    places = range(whole.shape[axis])
+    return [lax.index_in_dim(whole, place, axis, keepdims=False) for place in places]
+
+
+_WRITTEN_OUT: Mapping[str, Callable[..., list[jax.Array]]] = {"stack": _stack, "unstack": _unstack}
+"""Primitives of newer versions of JAX, by the operations of which older ones made such."""
 
 
 class Inliner:
@@ -74,7 +89,7 @@ class Inliner:
             return operands
         if name == "cond" and operands[0] in self.platform_indices:
             return self._choose(eqn, operands, layer)
-        inner = _called(eqn)
+        inner = _of_known_operations(eqn) if name in _WRITTEN_OUT else _called(eqn)
         if inner is not None:
             first = len(self.equations)
             results = self._call(inner, operands, layer)
@@ -150,6 +165,13 @@ def _called(eqn: Any) -> Any:
         if hasattr(jaxpr, "eqns") and _shapes(jaxpr) == _shapes(eqn):
             return inner
     return None
+
+
+def _of_known_operations(eqn: Any) -> Any:
+    """The jaxpr of a primitive that is `_WRITTEN_OUT`: what is known of its operations holds."""
+    function = functools.partial(_WRITTEN_OUT[eqn.primitive.name], axis=eqn.params["axis"])
+    arrays = [jax.ShapeDtypeStruct(each.aval.shape, each.aval.dtype) for each in eqn.invars]
+    return jax.make_jaxpr(function)(*arrays)
 
 
 def _shapes(called: Any) -> list[Any]:
