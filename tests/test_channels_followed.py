@@ -32,6 +32,7 @@ CHANNELS = {
     "unstack": lambda x: sum(
         nn.Conv(4, (3,), name=f"row{i}")(y).mean(1) for i, y in enumerate(jnp.unstack(x, axis=1))
     ),
+    "edges, repeated": lambda x: conv(5, jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="edge")),
     "split unevenly": lambda x: conv(3, jnp.split(x, [2], -1)[1]) * x[..., :1],
     "glu": lambda x: conv(5, nn.glu(conv(8, x, name="gated"))),
     "glu by hand": lambda x: conv(5, x[..., :4] * nn.sigmoid(x[..., 4:])),

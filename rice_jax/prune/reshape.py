@@ -22,7 +22,9 @@ def reshape(p: Propagation, equation: Equation) -> list[Labels]:
     (value, *_), (output,) = equation.inputs, equation.outputs
     source, target = value.shape, output.shape
     labels, result = p.of(value), list(uniform(ANY, target))
-    if equation.params["dimensions"] is not None or 0 in source:
+    if 0 in target:  # no number, whichever channel's it would be
+        return [tuple(result)]
+    if equation.params["dimensions"] is not None:
         for line in labels:
             p.refuse(equation, line)
         return [uniform(FIXED, target)]
