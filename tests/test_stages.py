@@ -9,6 +9,7 @@ from pathlib import Path
 import data_files
 import numpy as np
 import pytest
+import report_runs
 from processes import ended, start_two
 from small_run import read, small
 
@@ -311,6 +312,37 @@ def test_images_of_a_folder_that_a_run_has_learned_from_are_counted(
     if learned:
         assert f"{where}: 3 of 13 images" in told[0]
         assert f"own0.jpg and {dataset.splits['train'][0]['name']}; " in told[0]
+
+
+@pytest.mark.parametrize(("made", "learned"), [("", 3), ("prune.json", 40)])
+def test_only_what_a_run_has_learned_from_is_counted(made, learned, finished, cache, tmp_path):
+    """Of 40 images for training; a pruned net's parent may have learned from the others too."""
+    run, where = tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(finished, run)
+    settings = small("cnn_light", cache, **{"eval.path": str(where), "train.images": 3})
+    saved = read(run, "config.json")
+    saved["config"]["train"]["images"] = 3
+    (run / "config.json").write_text(json.dumps(saved))
+    if made:
+        (run / made).write_text(json.dumps(report_runs.PRUNED))
+    dataset = data.load("synthetic", str(cache), seed=0, synthetic_per_class=10, keep_decoded=False)
+    files = data_files.pictures(2, FIVE)
+    for number, record in enumerate(dataset.splits["train"]):
+        files[f"{dataset.classes[record['label']]}/own{number}.jpg"] = record["image"]
+    data_files.write_folder(where, files)
+    run_stages(settings, str(run), ["evaluate"])
+    assert read(run, "evaluation.json")["in_training"] == learned
+
+
+def test_what_weights_learned_from_that_were_taken_as_they_are_is_not_known(
+    finished, cache, tmp_path
+):
+    where = data_files.write_folder(tmp_path / "mine", data_files.pictures(2, FIVE))
+    run, named = tmp_path / "run", {"eval.path": str(where), "model.weights": str(finished)}
+    run_stages(small("cnn_light", cache, **named), str(run), ["evaluate"])
+    assert "in_training" not in read(run, "evaluation.json")
+    run_stages(small("cnn_light", cache, **named), str(run), ["train", "evaluate"])
+    assert read(run, "evaluation.json")["in_training"] == 0
 
 
 def test_where_a_run_s_own_images_are_gone_it_is_not_known_what_it_learned_from(

@@ -64,8 +64,9 @@ def batches(
     if batch_size < 1 or batch_size % parts:
         raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
     count = batch_size // parts
-    read = min(len(source), limit or len(source))
-    order = _order(read, seed, epoch) * len(source) // max(read, 1)
+    places = spread(len(source), limit)
+    read = len(places)
+    order = places[_order(read, seed, epoch)]
     few = read * _WORTH_KEEPING <= len(source)
     fill = _fill(source, image_size, 0 if whole_size == image_size else whole_size, few)
 
@@ -77,6 +78,12 @@ def batches(
     total = -(-read // batch_size)
     ahead = made_ahead(size, workers)
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
+
+
+def spread(images: int, limit: int) -> np.ndarray:
+    """Which of so many images are read where there is a limit, evenly spread; 0 for none."""
+    read = min(images, limit or images)
+    return np.arange(read) * images // max(read, 1)
 
 
 def made_ahead(size: int, workers: int = 0) -> int:

@@ -57,7 +57,12 @@ def _learned(job: Job, source: data.Source) -> int | None:
     folder = job.config.eval.path
     if not folder or cluster.joined():  # one process without them would keep the others waiting
         return None
+    if configuration.read(job.run).weights and not job.run.has(records.HISTORY):
+        return None  # it took its weights as they are: what they learned from is not told
+    # What a net that it was made out of had learned from, a limit of its own does not tell.
+    limit = 0 if job.made_of_another else job.config.train.images
     try:
-        return data.count_learned(source, job.trained_on.splits["train"], folder)
+        training = job.trained_on.splits["train"]
+        return data.count_learned(source, training, folder, limit=limit)
     except UserError:  # they need not be at hand, nor whole
         return None

@@ -13,6 +13,8 @@ from rice_jax.report import writing
 from rice_jax.run import Run
 from rice_jax.train.prepared import load_images
 
+_MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
+
 
 @dataclasses.dataclass
 class Job:
@@ -59,6 +61,11 @@ class Job:
         """Whether a net was trained in the folder, or taken into it."""
         folder = self.run.checkpoints
         return folder.exists() and any(child.name.isdigit() for child in folder.iterdir())
+
+    @property
+    def made_of_another(self) -> bool:
+        """Whether `prune` or `lighten` made the run."""
+        return any(self.run.has(record.FILE) for record in _MADE_OF_ANOTHER)
 
     @property
     def kinds(self) -> dict[str, int | None]:

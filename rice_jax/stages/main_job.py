@@ -20,7 +20,6 @@ STAGES = {
     "profile": profile_stage.stage,
     "inspect": inspect_stage.stage,
 }
-_MADE_OF_ANOTHER = (records.PruneFile, records.LightenFile, records.StepFile)
 
 
 def run_stages(
@@ -78,7 +77,7 @@ def _refuse_strangers(job: Job) -> None:
 def _settle(job: Job, stages: Sequence[str]) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
-    goes_on = _irreplaceable(run)
+    goes_on = _irreplaceable(job)
     if job.restart and goes_on:
         raise UserError(
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "
@@ -101,13 +100,13 @@ def _settle(job: Job, stages: Sequence[str]) -> None:
         identity.refuse_another(run, saved, wanted)
 
 
-def _irreplaceable(run: Run) -> bool:
+def _irreplaceable(job: Job) -> bool:
     """Whether what a run began with is in its checkpoints alone: `prune` or `lighten` made it."""
-    if any(run.has(record.FILE) for record in _MADE_OF_ANOTHER):
+    if job.made_of_another:
         return True
     try:
-        named = configuration.read(run).config["model"]["weights"]
-        return named in ("", train.RANDOM) and train.newest(run).progress.given
+        named = configuration.read(job.run).config["model"]["weights"]
+        return named in ("", train.RANDOM) and train.newest(job.run).progress.given
     except UserError:  # no run yet, or a damaged one
         return False
 
