@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -144,6 +145,22 @@ def test_html_and_markdown_tell_the_same(compared):
     text = (compared / "report.md").read_text()
     for number in re.findall(r"\d+\.\d+ %", text):
         assert number in body
+
+
+@pytest.mark.parametrize(("some", "told"), [(None, 240), (0, 240), (16, 16), (999, 240)])
+def test_how_many_images_a_run_learned_from_is_told(tmp_path, some, told):
+    train = {} if some is None else {"images": some}
+    nets = read(run_of(tmp_path / "run", "cnn", 900, 100, train=train))
+    text = to_markdown(page(nets, choice.pareto_front(nets), None, []))
+    assert [cells[3].strip() for cells in table_of(text, "trained on")] == [str(told)]
+
+
+def table_of(text, heading):
+    """Cells of each row of the table with such a heading."""
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("|") and heading in line)
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [row.strip("|").split("|") for row in rows]
 
 
 def test_nets_that_the_study_does_not_report_are_said(tmp_path):

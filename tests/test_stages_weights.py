@@ -44,6 +44,11 @@ def test_weights_are_evaluated_without_training(finished, cache, tmp_path):
     assert "as they are" in second_line
     about = read(workdir, "summary.json")["weights"]
     assert (about["source"], about["images"]) == (str(finished), 40)
+    saved = read(workdir, "config.json")
+    saved["config"]["train"]["images"] = 3
+    (workdir / "config.json").write_text(json.dumps(saved))
+    named = small("cnn_light", cache, **{"model.weights": str(workdir)})
+    assert train.about(named).images == 3, "it learned from some"
     # A run as any other: its net is its own from now on.
     jax.tree.map(
         np.testing.assert_array_equal, *(train.load(Run(run)).params for run in (workdir, finished))

@@ -58,6 +58,12 @@ class Record:
         return self.config.data
 
     @property
+    def learns_from(self) -> int | None:
+        """Images of an epoch: of those for training all, or so many as the recipe takes."""
+        there = self.data.images.get("train") if self.data else None
+        return there and min(there, self.recipe.get("images") or there)
+
+    @property
     def results(self) -> dict[str, records.Result]:
         """How well it does on clean and on augmented test images, where that is known."""
         return self.evaluation.parts() if self.evaluation else {}

@@ -30,20 +30,22 @@ def about(config: ml_collections.ConfigDict) -> WeightsTold | None:
         card = zoo.card(source.removeprefix(zoo.PREFIX))
         data: ImagesTold | None = card.data
         recipe, epochs, side = card.recipe, card.best_epoch, card.image_size
-        classes = card.data.classes
+        classes, some = card.data.classes, card.config["train"].get("images")
     elif Run(folder := files.reached(source)).has("config.json"):
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder)).data
         recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch
         side, classes = trained.config.data.image_size, trained.classes
+        some = trained.config.train.images
     else:
         return WeightsTold(source=source)
+    there = data.images.get("train") if data else None
     return WeightsTold(
         source=source,
         epochs=epochs,
         recipe=recipe,
         image_size=side,
         data=data.name if data else None,
-        images=data.images.get("train") if data else None,
+        images=there and min(there, some or there),
         classes=classes,
     )
 

@@ -289,7 +289,7 @@ def _runs(nets: Sequence[NetRuns]) -> str:
                     markdown.escape(net.label),
                     markdown.code(str(entry.run)),
                     markdown.escape((data and data.name) or numbers.MISSING),
-                    numbers.count(data.images.get("train") if data else None),
+                    numbers.count(entry.record.learns_from),
                     numbers.count(summary.augmented.images if summary.augmented else None),
                     str(summary.seed),
                     numbers.count(summary.epochs or None),

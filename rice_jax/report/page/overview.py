@@ -81,8 +81,7 @@ def _learned(record: Record, summary: SummaryFile) -> str:
         return ""
     images = record.data.images if record.data else {}
     text = f"It learned for {numbers.counted(summary.epochs, 'epoch')}"
-    if "train" in images:
-        some = record.recipe.get("images") or images["train"]
+    if some := record.learns_from:
         drawn = f"{numbers.count(some)} each of " if some < images["train"] else ""
         text += f" from {drawn}{numbers.counted(images['train'], 'image')}"
     best = summary.best_epoch
