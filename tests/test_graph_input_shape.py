@@ -9,7 +9,7 @@ from flax import nnx
 
 from rice_jax import inspection, profile
 from rice_jax.errors import UserError
-from rice_jax.prune import dependencies, prune
+from rice_jax.prune import certify, dependencies, prune, totals
 
 
 class Flat(nn.Module):
@@ -83,6 +83,8 @@ def test_a_shape_that_a_net_does_not_run_on_is_told_with_the_line_of_its_code(na
         lambda: profile.count(*net, shape),
         lambda: inspection.proven_dead(*given, shape),
         lambda: dependencies(*net, shape),
+        lambda: totals(*net, shape),
+        lambda: profile.latency(*given, shape),
     ):
         line = told(call)
         assert f"{name} does not run on an input of shape" in line
@@ -97,6 +99,7 @@ def test_images_likewise(name, shape):
         lambda: inspection.feature_maps(*given, images),
         lambda: inspection.census(*given, [images]),
         lambda: prune(*given, [images], filters={"conv": [0]}),
+        lambda: certify(*[given if given[1:] else given[0]] * 2, [images]),
     ):
         line = told(call)
         assert f", {', '.join(map(str, images.shape[1:]))})" in line
@@ -110,13 +113,49 @@ def test_the_shape_that_a_net_is_for_is_taken(name):
     assert inspection.proven_dead(*given, shape)["conv"] == []
 
 
+class Mean(nn.Module):
+    """Of any size, along as many dimensions as its kernel has."""
+
+    kernel: tuple
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, self.kernel, name="conv")(x)
+        return nn.Dense(3)(x.mean(range(1, x.ndim - 1)))
+
+
+@pytest.mark.parametrize("image", [(8, 3), (8, 8, 3), (8, 8, 8, 3)])
+def test_what_a_net_comes_to_for_an_image_is_the_same_whatever_batch_is_told(image):
+    net = Mean((3,) * (len(image) - 1))
+    expected = profile.count(net, (1, *image), batched=True)
+    for shape, batched in ((image, False), ((1, *image), True), ((5, *image), True)):
+        found = totals(net, shape, batched=batched)
+        assert found == expected.flops.to_json() | {
+            "params": expected.params,
+            "filters": 4,
+            "uncounted": 0,
+        }
+    if len(image) == 3:
+        assert totals(net, image) == totals(net, (5, *image)) == found
+    given = linen(net, (1, *image))
+    assert profile.latency(*given, (5, *image), batched=True, repeats=1, seconds=0)["repeats"] == 1
+
+
+@pytest.mark.parametrize("kernel", [(3,), (3, 3, 3)])
+def test_a_shape_that_is_no_images_is_read_as_it_is_told_alone(kernel):
+    given = linen(Mean(kernel), (1, *[8] * len(kernel), 3))
+    for call in (totals, dependencies, profile.count):
+        assert "say batched=True" in told(lambda call=call: call(given[0], (2, 8, 3)))
+    assert "say batched=True" in told(lambda: profile.latency(*given, (2, 8, 3)))
+
+
 def test_images_without_their_batch_are_told_so():
-    class Mean(nn.Module):
+    class Last(nn.Module):
         @nn.compact
         def __call__(self, x):
             return nn.Dense(3)(nn.Conv(4, (3, 3), name="conv")(x).mean((-3, -2)))
 
-    given = linen(Mean(), (1, 8, 8, 3))
+    given = linen(Last(), (1, 8, 8, 3))
     image = np.ones((8, 8, 3), np.float32)
     line = told(lambda: inspection.feature_maps(*given, image))
     assert "images are (8, 8, 3)" in line

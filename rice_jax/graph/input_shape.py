@@ -39,6 +39,21 @@ def traced_for(module: Any, shape: InputShape, *args: Any, **kwargs: Any) -> Tra
         return trace(net, shape, *args, **kwargs)
 
 
+def traced_alone(
+    module: Any, shape: InputShape, batched: bool | None = None, **kwargs: Any
+) -> Trace:
+    """`trace` for one image, whatever batch a user gave the shape of.
+
+    Raises:
+        UserError: sizes that are none, a net that does not run on such, or a shape that was read
+            wrongly.
+    """
+    _, *image = whole_shape(shape, batched)
+    traced = traced_for(module, (1, *image), **kwargs)
+    check_reading(traced, shape, batched)
+    return traced
+
+
 def check_reading(traced: Trace, shape: InputShape, batched: bool | None) -> None:
     """UserError where the net's convolutions show that `shape` was read wrongly.
 

@@ -11,7 +11,7 @@ import numpy as np
 from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph.fronts import takes_variables
-from rice_jax.graph.input_shape import whole_shape
+from rice_jax.graph.input_shape import traced_alone
 
 _LARGEST_BATCH = 32
 
@@ -38,6 +38,7 @@ def latency(
     variables: Any,
     input_shape: Sequence[int],
     *,
+    batched: bool | None = None,
     repeats: int = 30,
     warmup: int = 3,
     seconds: float = 2.0,
@@ -52,10 +53,13 @@ def latency(
     Args:
         module: a net called with one array: a Linen module, an NNX module or a function.
         variables: of a Linen module, or params of a function; an NNX module is followed by none.
-        input_shape: of one image, (H, W, C).
+        input_shape: (H, W, C) of an image, or (N, H, W, C). N is of no matter.
+        batched: whether `input_shape` has its batch dimension, where three numbers are not an
+            image or others not a whole shape.
         repeats: runs that are timed; fewer, but 3, where they take longer than `seconds`.
         warmup: runs before the first timed one; the last of them starts within `seconds`.
-        seconds: time to spend on the timed runs of each of the two measurements.
+        seconds: time to spend on the timed runs of each of the three measurements: one image on
+            the device, one from the host's memory, a batch.
         **call_kwargs: what else the module's call takes, such as train=False.
 
     Returns:
@@ -64,11 +68,14 @@ def latency(
         throughput: {batch_size, repeats, compile_seconds, images_per_second (of the median run)}.
 
     Raises:
-        UserError: `repeats` or `warmup` is below 1, or a size of the image is not positive.
+        UserError: `repeats` or `warmup` is below 1; the net does not run on such images, or not
+            with these variables; a shape that was read wrongly (say `batched`).
     """
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
-    _, *image = whole_shape(input_shape)
+    traced = traced_alone(module, input_shape, batched, **call_kwargs)
+    traced.arrays(variables)  # refuses what the module does not take
+    _, *image = traced.input.shape
     options = module.options(**call_kwargs)
 
     def apply(variables: Any, x: jax.Array) -> Any:

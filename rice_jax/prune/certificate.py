@@ -11,6 +11,7 @@ from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.graph import call
 from rice_jax.graph.batches import Batches
+from rice_jax.graph.failing import taking
 from rice_jax.graph.fronts import PureNet, opened
 from rice_jax.graph.trace import trace
 from rice_jax.inspection.rounding import rounding
@@ -68,9 +69,9 @@ def certify(
         **kwargs: what else the modules' calls need, such as train=False.
 
     Raises:
-        UserError: no images; logits of other shapes, or complex; a logit that is NaN or infinite,
-            in either net; a difference that float rounding does not explain though it was proven
-            that there is none.
+        UserError: no images, or such as a net does not run on; logits of other shapes, or complex;
+            a logit that is NaN or infinite, in either net; a difference that float rounding does
+            not explain though it was proven that there is none.
     """
 
     nets = [opened(*each) if isinstance(each, tuple) else opened(each) for each in (before, after)]
@@ -79,7 +80,7 @@ def certify(
     def logits(variables: Any, images: Any) -> list[Any]:
         with ops.inference():
             return [
-                call.chosen(net.apply(each, images, **net.options(**kwargs)), output)
+                _logits(net, each, images, output, kwargs)
                 for (net, _), each in zip(nets, variables, strict=True)
             ]
 
@@ -112,6 +113,12 @@ def certify(
         proven=proven and (explained is not None or not worst.difference),
         rounding=explained,
     )
+
+
+def _logits(net: PureNet, variables: Any, images: Any, output: call.Output, kwargs: Any) -> Any:
+    with taking(net.name, images.shape):
+        result = net.apply(variables, images, **net.options(**kwargs))
+    return call.chosen(result, output)
 
 
 @dataclasses.dataclass

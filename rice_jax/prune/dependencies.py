@@ -4,7 +4,7 @@ import dataclasses
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.fronts import takes_net
-from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
+from rice_jax.graph.input_shape import traced_alone
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.prune.propagation import ANY, FIXED, UNSEEN, Contraction, Labels, Propagation
@@ -186,11 +186,12 @@ def dependencies(
             input, `rngs`, and `output`, which of several outputs are the logits.
 
     Raises:
-        UserError: for an operation without a rule, naming it and its layer.
+        UserError: for an operation without a rule, naming it and its layer; for a shape that the
+            net does not run on, or that was read wrongly (say `batched`).
     """
-    whole = whole_shape(input_shape, batched)
-    traced = traced_for(module, (1, *whole[1:]), any_key=True, **kwargs)
-    check_reading(traced, input_shape, batched)
+    if on_unknown not in get_args(OnUnknown):
+        raise UserError(f"on_unknown={on_unknown!r}: there are {', '.join(get_args(OnUnknown))}")
+    traced = traced_alone(module, input_shape, batched, any_key=True, **kwargs)
     labelled = propagate(traced, rules)
     if on_unknown == "error":
         _refuse_unclear(labelled)

@@ -13,8 +13,9 @@ from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
-from rice_jax.graph.fronts import takes_variables
-from rice_jax.graph.trace import Trace, trace
+from rice_jax.graph.fronts import takes_net, takes_variables
+from rice_jax.graph.input_shape import traced_alone
+from rice_jax.graph.trace import Trace
 from rice_jax.prune import surgery
 from rice_jax.prune.allocation import ALLOCATIONS, held
 from rice_jax.prune.budget import check, to_budget
@@ -191,9 +192,25 @@ def prune(
     )
 
 
-def totals(module: Any, input_shape: InputShape, **kwargs: Any) -> dict[str, int]:
-    """FLOPs for one image in the three conventions, parameters, filters, operations uncounted."""
-    return _totals(trace(module, (1, *input_shape[1:]), any_key=True, **kwargs))
+@takes_net
+def totals(
+    module: Any, input_shape: InputShape, *, batched: bool | None = None, **kwargs: Any
+) -> dict[str, int]:
+    """What `Pruned.before` and `Pruned.after` have, of any net.
+
+    Args:
+        module: any net called with one array, as `dependencies` takes it.
+        input_shape: (N, H, W, C) or, of an image, (H, W, C). N is of no matter.
+        batched: whether `input_shape` has its batch dimension, as in `dependencies`.
+        **kwargs: what else the module's call needs, as in `dependencies`.
+
+    Returns:
+        FLOPs for one image in the three conventions, parameters, filters, operations uncounted.
+
+    Raises:
+        UserError: for a shape that the net does not run on, or that was read wrongly.
+    """
+    return _totals(traced_alone(module, input_shape, batched, any_key=True, **kwargs))
 
 
 def _totals(traced: Trace) -> dict[str, int]:
