@@ -310,54 +310,6 @@ def test_whole_numbers_go_in():
     check_pruned(Words(), variables, words.astype(np.int32), 0)
 
 
-def generator():
-    yield IMAGES, LABELS
-    yield IMAGES[:2] + 1, LABELS[:2]
-
-
-@pytest.mark.parametrize(
-    ("batches", "images"),
-    [
-        (IMAGES, 3),
-        ([IMAGES], 3),
-        ([jnp.asarray(IMAGES), IMAGES[:1]], 4),
-        ([(IMAGES, None)], 3),
-        ((IMAGES, LABELS), 3),
-        (iter([IMAGES]), 3),
-        (generator(), 5),
-        (map(lambda n: IMAGES[:n], (1, 2)), 3),  # noqa: C417
-    ],
-    ids=range(8),
-)
-def test_batches_come_in_any_form_and_without_labels_where_none_are_needed(batches, images):
-    module = sequential(4)
-    variables = initialised(module, {}, IMAGES)
-    pruned = prune.prune(
-        module, variables, batches, drop="dead", budgets={"filters": 3}, criterion="l1"
-    )
-    assert pruned.certificate.images == images
-    assert pruned.after["filters"] == 3
-
-
-@pytest.mark.parametrize(
-    ("batches", "message"),
-    [
-        ([IMAGES], "needs labels: give batches of pairs"),
-        ([(IMAGES, LABELS), (IMAGES[:, :4], LABELS)], "of one shape; a batch is images, or a pair"),
-        ([(IMAGES, LABELS[:2])], "a batch has 3 images and 2 labels"),
-        ([{"image": IMAGES}], "a batch holds dict: a batch is images, or a pair"),
-        (5, "batches are int: a batch is images"),
-        ([], "no images"),
-    ],
-    ids=range(6),
-)
-def test_batches_that_do_not_fit_are_told_in_one_line(batches, message):
-    module = sequential(4)
-    variables = initialised(module, {}, IMAGES)
-    with pytest.raises(UserError, match=message):
-        prune.prune(module, variables, batches, budgets={"filters": 3})
-
-
 @pytest.mark.parametrize(
     "use",
     [

@@ -13,7 +13,8 @@ _SAY = "a batch is images, or a pair (images, labels); give a list of batches"
 class Batches:
     """Pairs of images (B, ...) and labels, None where there are none; from the start each time.
 
-    What can be read only once, a generator, is read once and kept.
+    What can be read only once, a generator, is read once and kept. Batches of no image, as the last
+    of a split may be, are passed over.
     """
 
     def __init__(self, given: Iterable[Any], *, one_shape: bool = True, keep: bool = True) -> None:
@@ -36,6 +37,8 @@ class Batches:
         shape = None
         for batch in self._given:
             images, labels = _pair(batch)
+            if tuple(images.shape[:1]) == (0,):
+                continue
             if shape is None:
                 shape = images.shape[1:]
             if not images.shape or (self._one_shape and images.shape[1:] != shape):
@@ -43,8 +46,9 @@ class Batches:
                     f"batches hold images {shape} and {images.shape[1:]}: they must be of one "
                     f"shape; {_SAY}"
                 )
-            if labels is not None and len(labels) != len(images):
-                raise UserError(f"a batch has {len(images)} images and {len(labels)} labels")
+            if labels is not None and tuple(labels.shape[:1]) != tuple(images.shape[:1]):
+                number = len(labels) if labels.shape else "no line of"
+                raise UserError(f"a batch has {len(images)} images and {number} labels")
             yield images, labels
 
 

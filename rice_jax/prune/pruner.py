@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -138,7 +139,8 @@ def prune(
     """
     budgets = budgets or {}
     _check_asked(allocation, round_to, budgets, something=bool(drop or filters or budgets))
-    batches, judged_on = Batches(batches), Batches(judged_on) if judged_on else None
+    batches = Batches(batches)
+    judged_on = batches if judged_on is None else Batches(judged_on)
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
@@ -166,7 +168,7 @@ def prune(
         )
 
     if budgets:
-        scores = importance(criterion, Evidence(graph, variables, judged_on or batches, seed))
+        scores = importance(criterion, Evidence(graph, variables, judged_on, seed))
         chosen = functools.partial(_within, graph, scores, removed, kept, round_to, allocation)
         cut, after = _cut_within(limits, budgets, chosen, remove, graph)
     else:
@@ -228,7 +230,7 @@ def _check_asked(
     """UserError for what can't be done, or where nothing is asked for."""
     if unknown := [each for each in measures if each not in get_args(Measure)]:
         raise UserError(f"budgets of {unknown[0]!r}: there are {', '.join(get_args(Measure))}")
-    if allocation not in ALLOCATIONS or round_to < 1:
+    if allocation not in ALLOCATIONS or not isinstance(round_to, numbers.Integral) or round_to < 1:
         raise UserError(
             f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
             "and multiples of 1 or more"
