@@ -200,6 +200,9 @@ def test_kinds_of_images_are_counted_as_each_alone_by_one_program():
     assert got["clean"].layers["conv"].zeros.tolist() != got["dark"].layers["conv"].zeros.tolist()
     with pytest.raises(UserError, match="no images"):
         inspection.censuses(module, variables, {"clean": batches(), "dark": []}, transforms)
+    for kinds, alone in ((["clean"], "dark"), (["clean", "dark", "grey"], "grey")):
+        with pytest.raises(UserError, match=f"'{alone}': give each kind its batches"):
+            inspection.censuses(module, variables, dict.fromkeys(kinds, batches()), transforms)
 
 
 SHARDED = """
@@ -292,3 +295,17 @@ def test_proven_filters_are_dead_in_every_census_and_the_findings_say_so(name):
     wrong = proven | {first["path"]: sorted(set(range(first["filters"])) - {*first["dead_clean"]})}
     with pytest.raises(UserError, match="proven dead but live in the clean census"):
         inspection.to_json(clean, dark, wrong)
+
+
+def test_findings_are_of_one_net():
+    def looked_at(module):
+        variables = random_variables(module, (1, *SHAPE), seed=1)
+        census = inspection.census(module, variables, images(2))
+        return census, census, inspection.proven_dead(module, variables, SHAPE)
+
+    one, other = looked_at(small("cnn_light")), looked_at(small("cnn"))
+    for place in range(3):
+        for these, those in ((one, other), (other, one)):
+            mixed = (*these[:place], those[place], *these[place + 1 :])
+            with pytest.raises(UserError, match="conv3: not in both censuses and the proof"):
+                inspection.to_json(*mixed)

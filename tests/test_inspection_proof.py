@@ -194,3 +194,23 @@ def test_a_rule_from_outside_bounds_an_operation():
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="low must not be above high"):
         inspection.proven_dead(One(1), one(np.ones((3, 3, 3, 1)), [0]), SHAPE, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (np.zeros(4), 1, r"as images \(1, .* are: .*broadcast"),
+        (0, np.ones((2, 1, 1, 1)), "broadcast"),
+        ("black", 1, "low and high are numbers, or arrays"),
+        (0, ["white"], "low and high are numbers, or arrays"),
+        (0, None, "low must not be above high"),
+        (0, float("nan"), "low must not be above high"),
+        ([0, 0, 2], 1, "low must not be above high"),
+    ],
+)
+@pytest.mark.parametrize(
+    "bounds", [inspection.prove, inspection.proven_dead, inspection.map_bounds]
+)
+def test_a_range_that_is_none_is_told_in_one_line(bounds, low, high, message):
+    with pytest.raises(UserError, match=message):
+        bounds(One(1), one(np.ones((3, 3, 3, 1)), [0]), SHAPE, low, high)

@@ -115,12 +115,14 @@ def censuses(
         module: as in `census`.
         variables: as in `census`.
         batches: of each kind, as in `census`; read one kind after the other.
-        transforms: of each kind, as in `census`.
+        transforms: of each kind, as in `census`: None where there is none.
         **call_kwargs: as in `census`.
 
     Raises:
-        UserError: as `census`.
+        UserError: as `census`; kinds that batches or transforms alone have.
     """
+    if alone := sorted(batches.keys() ^ transforms.keys()):
+        raise UserError(f"{alone[0]!r}: give each kind its batches and its transform, or None")
     programs: dict[Any, _Program] = {}
     found = {}
     for kind, given in batches.items():

@@ -23,9 +23,13 @@ def to_json(
         convolutions inside a loop, which no census counts.
 
     Raises:
-        UserError: where a filter that is proven dead lives in a census: then proof and census are
-            not of the same net, or the images not within the proof's range.
+        UserError: where they tell of different layers, or a filter that is proven dead lives in a
+            census: then they are not of the same net with the same variables, or the images not
+            within the proof's range.
     """
+    paths = clean.layers.keys()
+    if strange := sorted((paths ^ augmented.layers.keys()) | (paths ^ proven.keys())):
+        raise UserError(f"{strange[0]}: not in both censuses and the proof; give those of one net")
     layers = []
     for path, layer in clean.layers.items():
         dead = {"clean": layer.dead, "augmented": augmented.layers[path].dead}

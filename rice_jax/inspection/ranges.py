@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 from rice_jax.graph import once
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.cpu import cpu
@@ -67,8 +67,9 @@ def map_bounds(
         is known; and the operations without a rule that maps depend on, as 'sort in layer conv1'.
 
     Raises:
-        UserError: where low is above high, a shape was read wrongly (say `batched`), or JAX has no
-            CPU backend.
+        UserError: where low is above high, or either is no number nor an array that broadcasts; a
+            shape that the net does not run on, or that was read wrongly (say `batched`); variables
+            that are not the net's; images whose rows a convolution mixes; no CPU backend in JAX.
     """
     _, bounds, without_rule = traced_map_bounds(
         module,
@@ -120,8 +121,7 @@ def value_bounds(
     rules: Mapping[str, Rule] = MappingProxyType({}),
 ) -> tuple[list[Ends], tuple[str, ...]]:
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
-    if np.any(np.asarray(low) > np.asarray(high)):
-        raise UserError(f"images from low={low} to high={high}: low must not be above high")
+    box = _box(low, high, traced.input.shape)
     all_rules: Mapping[str, Rule] = {
         **RULES,
         "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
@@ -134,8 +134,6 @@ def value_bounds(
 
     with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
-        shape = traced.input.shape
-        box = [np.broadcast_to(np.asarray(end, np.float32), shape) for end in (low, high)]
         exact = {value: interval.exact for value, interval in known.items()}
 
         @functools.partial(jax.jit, compiler_options=once.HASTY)
@@ -154,6 +152,19 @@ def value_bounds(
         ends = [(interval.lo, interval.hi) for interval in known.values()]
         bounds = jax.device_get(run(ends, *box))
     return bounds, tuple(dict.fromkeys(without_rule))
+
+
+def _box(low: Any, high: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The least and the largest images; UserError where they are none of this shape."""
+    try:
+        ends = [np.broadcast_to(np.asarray(end, np.float64), shape) for end in (low, high)]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"low and high are numbers, or arrays as images {shape} are: {reason(error)}"
+        ) from error
+    if not np.all(ends[0] <= ends[1]):
+        raise UserError(f"images from low={low} to high={high}: low must not be above high")
+    return [end.astype(np.float32) for end in ends]
 
 
 def _propagate(
