@@ -320,6 +320,20 @@ def test_a_net_given_otherwise_is_told_in_a_line(name):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("params", [{}, (), [], {"conv": {}}], ids=str)
+def test_a_function_may_have_no_params(params):
+    def darkest(params, x):
+        with jax.named_scope("least"):
+            return x.min((1, 2))
+
+    counted = profile.count(darkest, params, IMAGE)
+    assert counted.params == counted.flops.formula == 0
+    assert counted.flops.xla == IMAGES[0].size - IMAGES.shape[-1]
+    assert inspection.feature_maps(darkest, params, IMAGES) == {}
+    assert dependencies(darkest, params, IMAGE).channels == 0
+    assert certify((darkest, params), (darkest, params), [IMAGES]).images == len(IMAGES)
+
+
 @pytest.mark.parametrize("net", [(LINEN, VARIABLES), (NNX,)], ids=["linen", "nnx"])
 def test_with_its_variables_there_what_is_missing_is_named(net):
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'classes'"):

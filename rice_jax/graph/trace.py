@@ -180,7 +180,8 @@ def trace(
     x = jax.ShapeDtypeStruct(tuple(input_shape), dtype)
     if shapes is None:
         shapes = net.shapes(x, **kwargs)
-    names, variables = zip(*call.by_path(shapes).items(), strict=True) if shapes else ((), ())
+    known = call.by_path(shapes)
+    names, variables = tuple(known), tuple(known.values())
     layers: dict[str, Layer] = {}
     returned: list[str] = []
     options = carried(net.options(any_key=any_key, **kwargs))
