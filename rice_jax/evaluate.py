@@ -9,10 +9,13 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from rice_jax.errors import UserError
 from rice_jax.records import MOST_ROWS, Cells, Result, Scores
 from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator, on_devices
 from rice_jax.train.state import Params
+
+_NO_IMAGES = "no images to evaluate on: give a split that has some"
 
 
 def evaluate(
@@ -44,7 +47,12 @@ def evaluate(
     Returns:
         What `report` returns, with `loss`: the mean cross-entropy in nats. An answer that is no
         number counts as the first class, which is said on standard error.
+
+    Raises:
+        UserError: a source without images.
     """
+    if not len(source):
+        raise UserError(_NO_IMAGES)
     display = Display(epochs=1)
     display.begin("evaluation", min(len(source), limit or len(source)))
     measure = Evaluator(
@@ -76,7 +84,12 @@ def report(confusion: np.ndarray, classes: Sequence[str]) -> Result:
     Precision is correct / predicted, recall correct / true, f1 their harmonic mean, each 0 where
     it would be 0 / 0; averages over the classes that occur, as true or as predicted ones, plain
     (macro) and weighted by support. As scikit-learn's `classification_report`.
+
+    Raises:
+        UserError: a matrix of no images.
     """
+    if not confusion.sum():
+        raise UserError(_NO_IMAGES)
     correct = np.diag(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     measures = np.stack(

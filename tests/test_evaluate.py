@@ -13,6 +13,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from tiny_training import CLASSES, SIZE, Images, config
 
 from rice_jax import records
+from rice_jax.errors import UserError
 from rice_jax.evaluate import evaluate, report
 from rice_jax.run import Run
 from rice_jax.train import build, initial_params
@@ -61,6 +62,15 @@ def evaluation(images=23, batch_size=8, augment_seed=None):
         batch_size=batch_size,
         augment_seed=augment_seed,
     )
+
+
+@pytest.mark.parametrize("classes", [0, 1, 5])
+def test_where_there_is_no_image_there_is_no_accuracy(classes):
+    names = [f"class {number}" for number in range(classes)]
+    with pytest.raises(UserError, match="no images to evaluate on"):
+        report(np.zeros((classes, classes), np.int64), names)
+    with pytest.raises(UserError, match="no images to evaluate on"):
+        evaluation(images=0)
 
 
 def test_every_image_counts_once():
