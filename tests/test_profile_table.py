@@ -1,5 +1,6 @@
 """Rows, totals, JSON, the printed table, and time."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -305,6 +306,40 @@ def test_the_table_keeps_its_width_with_long_names():
     text = profile.summary(profile.count(Outer(), (1, 2)))
     assert max(map(len, text.splitlines())) <= 100
     assert any(line[0] == "…" and "on_and_on_to_the_end " in line for line in text.splitlines())
+
+
+class Wide(nn.Module):
+    """A matrix of 1000 x `units`."""
+
+    units: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.units, use_bias=False, name="layer")(x)
+
+
+@pytest.mark.parametrize(
+    ("images", "units", "params", "flops", "at_least"),
+    [
+        (1, 99_999, "99,999,000", "199,998,000", "≥ 199,998,000"),
+        (1, 100_000_000, "100 G", "200,000,000,000", "≥ 200 G"),
+        (4_999, 10_000, "10,000,000", "99,980,000,000", "≥ 99,980,000,000"),
+        (50_000_000, 10_000, "10,000,000", "1000 T", "≥ 1000 T"),
+        (2_000_000, 1_234_567, "1.23 G", "4940 T", "≥ 4940 T"),
+    ],
+)
+def test_the_table_keeps_its_columns_apart_however_large_its_counts(
+    images, units, params, flops, at_least
+):
+    counted = profile.count(Wide(units), (images, 1000), softmax=False)
+    (row,) = counted.rows
+    lacking = dataclasses.replace(counted, rows=(dataclasses.replace(row, complete=False),))
+    for device in (None, profile.Device(1e12, 1e11)):
+        for shown, told in ((counted, flops), (lacking, at_least)):
+            lines = profile.summary(shown, "formula", device).splitlines()
+            assert max(map(len, lines)) <= 100
+            assert f" {params} " in lines[2]
+            assert f" {told} " in lines[2]
 
 
 def test_an_unknown_convention_is_refused(counted):

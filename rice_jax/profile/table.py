@@ -23,7 +23,8 @@ def summary(profile: Profile, convention: str = "study", device: Device | None =
 
     The output's shape is without the batch; bytes are read and written, and 'FLOP/B' is the FLOPs
     in the `xla` convention for each of them. A count that lacks what no rule counts has '≥' before
-    it; what a loop runs has its times after its name.
+    it; what a loop runs has its times after its name. A count that its column has no room for is
+    told to three digits.
 
     Args:
         profile: what `count` returned.
@@ -55,12 +56,13 @@ def summary(profile: Profile, convention: str = "study", device: Device | None =
 
 def _row(row: Row, convention: str, device: Device | None) -> str:
     shape = " x ".join(str(side) for side in (row.output_shape or ())[1:])
-    count = _marked(getattr(row.flops, convention), row.complete)
+    params = _fitting(row.params, _PARAMS)
+    count = _fitting(getattr(row.flops, convention), _FLOPS, row.complete)
     moved = _short(row.traffic.total, _COUNTS) if row.traffic.total else ""
     intensity = "" if row.intensity is None else _short(row.intensity, _COUNTS)
     time = [_time(row, device)] if device else []
     layer = _title(row, _layer_width(bool(device)) - 1)
-    return _line(layer, _cut(shape, _SHAPE - 1), f"{row.params:,}", count, moved, intensity, *time)
+    return _line(layer, _cut(shape, _SHAPE - 1), params, count, moved, intensity, *time)
 
 
 def _wrap(text: str) -> list[str]:
@@ -78,6 +80,12 @@ def _short(number: float, units: Sequence[tuple[float, str]]) -> str:
     scale, unit = next((u for u in units if number >= 0.9995 * u[0]), units[-1])
     digits = f"{number / scale:.3g}"
     return f"{float(digits):g}{unit}"
+
+
+def _fitting(count: int, width: int, complete: bool = True) -> str:
+    """A count to its last digit, or to three where its column has no room for all."""
+    text = _marked(count, complete)
+    return text if len(text) < width else text[: -len(f"{count:,}")] + _short(count, _COUNTS)
 
 
 def _marked(count: int, complete: bool) -> str:
