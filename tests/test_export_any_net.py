@@ -162,6 +162,7 @@ WRONG = {
     "no variables": (lambda: (Plain(), SHAPE), {}, "its variables come after it"),
     "an NNX module's": (lambda: (*in_nnx()[0], {}, SHAPE), {}, "holds its variables itself"),
     "other channels": (lambda: (*linen(Plain())[0][:2], (8, 12, 3)), {}, "params/conv/kernel is"),
+    "a batch's shape": (lambda: (*linen(Plain())[0], (1, *SHAPE)), {}, "give one image's"),
     "no sizes": (lambda: (*linen(Plain())[0], (8, 0, 2)), {}, "positive whole numbers"),
     "another output": (lambda: (*normed()[0], SHAPE), {"train": False}, "the net gives"),
     "no such output": (

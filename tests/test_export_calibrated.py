@@ -86,6 +86,7 @@ def test_images_may_come_as_any_batches(suffix):
         (each for each in np.split(IMAGES, 4)),
         [jnp.asarray(IMAGES)],
         [IMAGES.astype(float).tolist()],
+        [IMAGES[:0], IMAGES, (IMAGES[:0], labels[:0])],
     ]
     made = {MADE[suffix](*net, SHAPE, calibrate=way, **called) for way in ways}
     assert len(made) == 1
@@ -112,6 +113,13 @@ def test_what_is_nothing_to_calibrate_on_is_one_line(kind, suffix):
     with pytest.raises(UserError, match=told) as caught:
         MADE[suffix](*net, SHAPE, calibrate=images, **called)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, None])
+def test_a_tflite_takes_one_image_or_more(batch):
+    net, called, _ = linen()
+    with pytest.raises(UserError, match=f"^batch={batch}: give how many images the file takes"):
+        export.to_tflite(*net, SHAPE, batch=batch, **called)
 
 
 def test_a_tflite_of_several_images_at_a_time_is_float32():

@@ -1,5 +1,6 @@
 """A net as an .onnx or a .tflite, in float32, or in int8 where images are given to calibrate on."""
 
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -81,8 +82,11 @@ def to_tflite(
         UserError: the packages of the extra 'litert' are not installed; the net does not run on
             such images, or not with these variables; LiteRT lacks an operation of it, or int8 of
             it, which is named with its layer; several outputs and none is named; images to
-            calibrate on are none, of another shape, or not in [0, 1]; int8 of several at a time.
+            calibrate on are none, of another shape, or not in [0, 1]; a `batch` below 1, or int8
+            of several at a time.
     """
+    if not isinstance(batch, numbers.Integral) or batch < 1:
+        raise UserError(f"batch={batch!r}: give how many images the file takes, 1 or more")
     if calibrate is not None and batch != 1:
         raise UserError(f"batch={batch}: a .tflite in int8 takes one image at a time")
     whole = float32_tflite(

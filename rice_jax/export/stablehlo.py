@@ -48,9 +48,10 @@ def to_stablehlo(
         the logits.
 
     Raises:
-        UserError: the net does not run on such images, or not with these variables; it asks how
-            many images there are, or StableHLO lacks an operation of it, which is named with its
-            layer; several outputs and none is named.
+        UserError: the net does not run on such images, or not with these variables; the shape is
+            that of a batch, (1, H, W, C); the net asks how many images there are, or StableHLO
+            lacks an operation of it, which is named with its layer; several outputs and none is
+            named.
     """
     net = subject(module, variables, input_shape, output, **kwargs)
     images = any_size.images_of(net)

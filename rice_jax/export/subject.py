@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rice_jax.errors import UserError
 from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.call import Output, chosen
 from rice_jax.graph.fronts import PureNet
-from rice_jax.graph.input_shape import traced_for, whole_shape
+from rice_jax.graph.input_shape import dimensions_of, traced_for, whole_shape
 from rice_jax.graph.keys import carried
 from rice_jax.graph.trace import Trace, trace
 from rice_jax.graph.unrolled import unrolled
@@ -60,7 +61,7 @@ def subject(
 
     Raises:
         UserError: sizes that are none, a net that does not run on them, numbers that are missing or
-            of other shapes, several outputs of which none is named.
+            of other shapes, several outputs of which none is named, a batch's shape for an image's.
     """
     image = image_shape(input_shape)
     module, _ = net.given(variables)
@@ -73,7 +74,18 @@ def subject(
     found = Subject(net, variables, image, output, told(takes, train=False) | kwargs)
     found.alone.arrays(variables)
     found.alone.the_logits()
+    _refuse_batch_of_one(found.alone, image)
     return found
+
+
+def _refuse_batch_of_one(traced: Trace, image: tuple[int, ...]) -> None:
+    """UserError for (1, H, W, C): the file would take images of one axis more than they have."""
+    dimensions, layer = dimensions_of(traced)
+    if dimensions and image[0] == 1 and len(image) == dimensions + 2:
+        raise UserError(
+            f"input shape {image} is a batch's, for convolution {layer!r} works along {dimensions} "
+            f"dimension{'s' * (dimensions > 1)}: give one image's, {image[1:]}"
+        )
 
 
 def image_shape(input_shape: InputShape | int) -> tuple[int, ...]:

@@ -54,20 +54,24 @@ def traced_alone(
     return traced
 
 
+def dimensions_of(traced: Trace) -> tuple[int, str]:
+    """Along how many dimensions the net's convolutions work, at most, and the layer of one that
+    does; 0 where there are none."""
+    found = (
+        (len(equation.inputs[1].shape) - 2, equation.layer)
+        for equation in traced.equations
+        if equation.name == "conv_general_dilated"
+    )
+    return max(found, default=(0, ""))
+
+
 def check_reading(traced: Trace, shape: InputShape, batched: bool | None) -> None:
     """UserError where the net's convolutions show that `shape` was read wrongly.
 
     A 1-D net takes (N, L, C) and a 3-D net (N, D, H, W, C): other numbers of sizes than an image's
     would be counted as another computation, and Flax runs it.
     """
-    dimensions, layer = max(
-        (
-            (len(equation.inputs[1].shape) - 2, equation.layer)
-            for equation in traced.equations
-            if equation.name == "conv_general_dilated"
-        ),
-        default=(0, ""),
-    )
+    dimensions, layer = dimensions_of(traced)
     read = traced.input.shape
     if batched is None and dimensions and len(read) != dimensions + 2:
         raise UserError(
