@@ -191,6 +191,7 @@ NETS: Mapping[str, Net] = MappingProxyType(
         ),
     }
 )
+"""By name: the study's eight, and two that are lighter."""
 
 
 SUPPLIED = ("dtype", "first_image")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import rice_jax
+
 pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
 pytest.importorskip("mkdocstrings", reason="the extra 'docs' is not installed")
 
@@ -34,9 +36,15 @@ def test_readme_is_the_first_page_and_each_guide_one(site):
 
 @pytest.mark.parametrize("library", ["profile", "inspection", "prune", "export"])
 def test_all_that_a_library_offers_is_on_its_page(site, library):
-    import rice_jax
+    assert_offered((site / "api" / library / "index.html").read_text(), library)
 
-    page = (site / "api" / library / "index.html").read_text()
+
+@pytest.mark.parametrize("library", ["data", "models", "ops", "train", "zoo"])
+def test_all_that_serves_the_main_job_is_on_one_page(site, library):
+    assert_offered((site / "api" / "index.html").read_text(), library)
+
+
+def assert_offered(page, library):
     for name in getattr(rice_jax, library).__all__:
         # A function that is called as its module stands under both.
         places = (name, f"{name}.{name}")

@@ -19,9 +19,13 @@ from rice_jax.errors import UserError
 from rice_jax.records import Copies
 
 VARIABLE = "RICE_IMAGE_DATASET"
+"""Of the environment: where the images are if no configuration says so."""
 DOWNLOAD = "kaggle datasets download -d muratkokludataset/rice-image-dataset"
-SAMPLE, SYNTHETIC = "sample", "synthetic"
-"""Paths of what comes with the package: its photographs, and its drawn grains."""
+"""The command that fetches the 75,000 photographs."""
+SAMPLE = "sample"
+"""Path of the photographs that come with the package."""
+SYNTHETIC = "synthetic"
+"""Path of the package's drawn grains."""
 _MEASURED = 50  # images whose size is read
 
 

@@ -12,6 +12,7 @@ from rice_jax.data.sources import Records, Source, decode_record
 from rice_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+"""What `batches` yields, by name."""
 
 _WORTH_KEEPING = 4  # of so many images one must be read for all to be decoded once and kept
 _READY = 2  # batches that wait for their use, besides one in the making in each thread
