@@ -95,8 +95,9 @@ def census(
         The counts by layer. A layer called several times is counted over all of its calls.
 
     Raises:
-        UserError: for a split without images, images that are integers, or a pair whose second
-            is neither labels nor weights, such as labels that are floats.
+        UserError: for a split without images, a pair whose second is neither labels nor weights,
+            such as labels that are floats, a batch of 2^32 values of a filter; and as
+            `feature_maps`.
     """
     return censuses(module, variables, {"": batches}, {"": transform}, **call_kwargs)[""]
 

@@ -34,6 +34,11 @@ def feature_maps(
         Arrays (N, H', W', filters) by the layer's path, after the rectifier that belongs to the
         convolution where there is one (`rice_jax.graph.maps` says which). A layer's second call has
         '@2' after its path.
+
+    Raises:
+        UserError: images that are integers, that have no batch dimension or that the net does not
+            run on; variables that are not the net's; a convolution that works on other rows than
+            one an image, as where a batch is cut or repeated.
     """
     images = jnp.asarray(images)
     return seer(module, images, **call_kwargs)(variables, images)[0]

@@ -38,8 +38,9 @@ def saliency(
         the maps are averaged and weighed, as in nets that end so.
 
     Raises:
-        UserError: the net has no convolution, or no map that all of the image goes through; its
-            logits are not (N, classes), or `classes` are not N numbers of theirs.
+        UserError: the net has no convolution, the last one's maps have no height and width, or no
+            map is one that all of the image goes through; its logits are not (N, classes), or
+            `classes` are not N numbers of theirs; and as `feature_maps`.
     """
     images, classes = jnp.asarray(images), np.asarray(classes)
     traced = traced_for_images(module, images, **call_kwargs)

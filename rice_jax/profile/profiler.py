@@ -191,9 +191,10 @@ def count(
         The profile.
 
     Raises:
-        UserError: a size that is not positive, a shape that convolutions show to be read wrongly
-            (say `batched`), a frozen path of nothing, or, with `measure_xla`, a module that
-            XLA has no count for.
+        UserError: a size that is not positive, a shape that the net does not run on or that
+            convolutions show to be read wrongly (say `batched`), an output that is none, a frozen
+            path of nothing; with `measure_xla` a module that XLA has no count for; no CPU backend
+            in JAX, where XLA is asked, of the net or of an operation without a rule.
     """
     shape = whole_shape(input_shape, batched)
     traced = traced_for(module, shape, dtype, output=output, any_key=True, **call_kwargs)

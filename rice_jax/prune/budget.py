@@ -31,7 +31,7 @@ def to_budget(
     fewer than four where it would keep four: else single filters remain of the layers that cost
     most, and training cannot revive those (layer collapse, Tanaka et al. 2020, arXiv:2006.05467).
     At the end what the overshoot leaves room for comes back, the worthiest first, so that the
-    budget is undershot by less than the cost of any removed channel.
+    budget is undershot by less than what any channel that was taken, or portion, would add.
 
     Args:
         graph: the net's dependencies.

@@ -41,7 +41,7 @@ class Certificate:
     (`inspection.rounding`): never less than the difference. None for a net with a `while` loop or
     whatever else has no derivative."""
     departure: str | None = None
-    """Where the smaller net's code computes otherwise than the whole one's, though not on two
+    """Where the smaller net's code computes otherwise than the whole one's, though not on a few
     random images: why nothing is proven. None where it does not, and where it was not asked."""
 
     def to_json(self) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def cost(graph: Dependencies, measure: Measure, total: int) -> Cost:
 
     Args:
         graph: the net's dependencies, found for the input shape that FLOPs are of.
-        measure: what is counted; an operation that `profile.count` does not count is not.
+        measure: what is counted; an operation without a rule in `profile.rules` is taken to cost
+            the same at any width.
         total: the whole net's, as `profile.count` gives it.
     """
     lengths: dict[bytes, int] = {}
