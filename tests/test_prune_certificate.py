@@ -96,6 +96,33 @@ def test_logits_of_another_kind_are_not_compared(variables, other):
             certify(*((net, variables) for net in nets), BATCHES, proven=True)
 
 
+@pytest.mark.parametrize(
+    ("logits", "other", "changed"),
+    [
+        ([[1, 2], [2, 1], [0, 3]], [[2, 1], [2, 1], [3, 0]], 2),
+        ([[1], [2], [3]], [[3], [2], [1]], 0),
+        ([1, 2, 3], [3, 2, 1], 0),
+        ([[[1, 2], [2, 1]]] * 3, [[[2, 1], [1, 2]], [[1, 2], [2, 1]], [[1, 2], [1, 2]]], 2),
+        ([[], [], []], [[], [], []], 0),
+    ],
+    ids=["classes", "one class", "a number", "classes at places", "no classes"],
+)
+def test_changed_predictions_are_images(logits, other, changed):
+    def constant(params, x):
+        return params["logits"] + 0 * x.mean()
+
+    nets = [(constant, {"logits": np.asarray(each, np.float32)}) for each in (logits, other)]
+    found = certify(*nets, [np.ones((3, 4, 4, 1), np.float32)])
+    assert (found.images, found.changed_predictions) == (3, changed)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (1, 5), (5, 3)])
+def test_logits_have_a_row_an_image(shape):
+    net = (lambda params, x: params["logits"] + 0 * x.mean(), {"logits": np.ones(shape)})
+    with pytest.raises(UserError, match=r"of 3 images; the first axis must be the images'"):
+        certify(net, net, [np.ones((3, 4, 4, 1), np.float32)])
+
+
 def test_where_jax_finds_no_derivative_proven_needs_equal_logits(variables):
     """Of a constant that is padded by a number that is computed."""
 

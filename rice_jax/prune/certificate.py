@@ -32,7 +32,8 @@ class Certificate:
     """The same over the largest absolute logit of either net on these images."""
     images: int
     changed_predictions: int
-    """Images whose class with the largest logit is another one."""
+    """Images whose class with the largest logit is another one, where a net gives classes at each
+    place of a map at any of them; 0 for a net of one number an image."""
     proven: bool
     """Whether they are equal but for float rounding on every possible image, not these alone. Where
     `rounding` can't be told, only nets that differ nowhere on these images are called so."""
@@ -69,9 +70,9 @@ def certify(
         **kwargs: what else the modules' calls need, such as train=False.
 
     Raises:
-        UserError: no images, or such as a net does not run on; logits of other shapes, or complex;
-            a logit that is NaN or infinite, in either net; a difference that float rounding does
-            not explain though it was proven that there is none.
+        UserError: no images, or such as a net does not run on; logits of other shapes, complex, or
+            without an axis of images; a logit that is NaN or infinite, in either net; a difference
+            that float rounding does not explain though it was proven that there is none.
     """
 
     nets = [opened(*each) if isinstance(each, tuple) else opened(each) for each in (before, after)]
@@ -90,11 +91,11 @@ def certify(
         first, second = (
             np.asarray(each) for each in logits([variables for _, variables in nets], batch)
         )
-        _refuse_unlike(first, second)
+        _refuse_unlike(first, second, len(batch))
         _refuse_not_finite(first, second, images)
         worst.meet(first, second, batch)
         beside.meet(first, second, batch)
-        changed += int(np.sum(first.argmax(-1) != second.argmax(-1)))
+        changed += _changed(first, second)
         images += len(batch)
         size = max(size, *(float(np.abs(each).max(initial=0)) for each in (first, second)))
     if not images:
@@ -147,8 +148,21 @@ class _Worst:
             self.place, self.image = (0, *place), np.asarray(images[row : row + 1])
 
 
-def _refuse_unlike(first: np.ndarray, second: np.ndarray) -> None:
-    """UserError where the logits are not as many, or no real numbers."""
+def _changed(first: np.ndarray, second: np.ndarray) -> int:
+    """Of how many images the largest logit is another one, where of several places at any."""
+    if first.ndim < 2 or not first.size:
+        return 0
+    other = first.argmax(-1) != second.argmax(-1)
+    return int(other.reshape(len(other), -1).any(axis=1).sum())
+
+
+def _refuse_unlike(first: np.ndarray, second: np.ndarray, images: int) -> None:
+    """UserError where the logits are not as many, not of so many images, or no real numbers."""
+    if first.shape[:1] != (images,):
+        raise UserError(
+            f"the nets cannot be compared: their logits are {first.shape} of {images} images; the "
+            "first axis must be the images'"
+        )
     if first.shape != second.shape or np.iscomplexobj(first) or np.iscomplexobj(second):
         raise UserError(
             f"the nets cannot be compared: their logits are {first.dtype} {first.shape} and "
