@@ -49,8 +49,13 @@ def evaluate(
         number counts as the first class, which is said on standard error.
 
     Raises:
-        UserError: a source without images.
+        UserError: a source without images, a net of another number of classes, a size below 1.
     """
+    if min(image_size, batch_size) < 1 or min(limit, workers) < 0:
+        raise UserError(
+            f"image_size={image_size} and batch_size={batch_size} must be 1 or more, "
+            f"limit={limit} and workers={workers} 0 or more"
+        )
     if not len(source):
         raise UserError(_NO_IMAGES)
     display = Display(epochs=1)

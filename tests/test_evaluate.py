@@ -73,6 +73,21 @@ def test_where_there_is_no_image_there_is_no_accuracy(classes):
         evaluation(images=0)
 
 
+@pytest.mark.parametrize("number", [0, 1, 4, 6])
+def test_a_net_of_another_number_of_classes_is_told(number):
+    names = [f"class {index}" for index in range(number)]
+    with pytest.raises(UserError, match=rf"logits \(N, 5\) of N images, .* of {number} classes"):
+        evaluate(*net(), Images(3), classes=names, image_size=SIZE, batch_size=2)
+
+
+@pytest.mark.parametrize("wrong", ["image_size=0", "batch_size=0", "limit=-1", "workers=-1"])
+def test_sizes_that_are_none_are_told(wrong):
+    name, _, value = wrong.partition("=")
+    sizes = {"image_size": SIZE, "batch_size": 2} | {name: int(value)}
+    with pytest.raises(UserError, match=wrong):
+        evaluate(*net(), Images(3), classes=CLASSES, **sizes)
+
+
 def test_every_image_counts_once():
     module, params = net()
     records = [Images(23)[index] for index in range(23)]

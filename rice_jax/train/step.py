@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from rice_jax import data, ops
+from rice_jax.errors import UserError
 from rice_jax.models.statistics import COLLECTION, Rows, norms, updated
 from rice_jax.train.feed import AXIS
 from rice_jax.train.state import Params, TrainState, adam, merge, replicate
@@ -153,7 +154,8 @@ def eval_step(
     """Compile f(params, batch, first) -> sums over all of the mesh.
 
     `first` is the batch's first image's index in the split: with the seed it decides how each
-    image is augmented, so that the batch size does not.
+    image is augmented, so that the batch size does not. It raises UserError for a net of another
+    number of classes, whose answers would be in no row.
     """
 
     def step(params: Params, batch: Batch, first: jax.Array) -> Sums:
@@ -163,6 +165,11 @@ def eval_step(
             images = evaluation_inputs(part["image"], place, augment_seed=augment_seed)
             with ops.inference(), ops.joined():
                 logits: Any = module.apply({"params": params}, images, train=False)
+            if logits.shape[1:] != (classes,):
+                raise UserError(
+                    f"the net gives logits (N, {', '.join(map(str, logits.shape[1:]))}) of N "
+                    f"images, which are of {classes} classes"
+                )
             counted = jnp.zeros((classes, classes), jnp.int32)
             counted = counted.at[part["label"], jnp.argmax(logits, axis=-1)].add(
                 part["weight"].astype(jnp.int32)
