@@ -44,8 +44,9 @@ def prove(
 ) -> Proof:
     """Find the filters that are zero, or constant, for every image in [low, high].
 
-    The bounds are those of `map_bounds`, which takes the same arguments. A layer called several
-    times counts as dead, or constant, if it is in each call.
+    The bounds are those of `map_bounds`, which takes the same arguments and raises the same errors.
+    A filter of a layer called several times is dead if it is so in each call, and constant if it
+    has one value in all of them.
     """
     traced, bounds, unbounded = traced_map_bounds(
         module, variables, input_shape, low, high, **kwargs

@@ -19,7 +19,16 @@ MODULES: Mapping[str, type[Adjustable]] = MappingProxyType(
 
 
 def build(name: str, **fields: Any) -> Adjustable:
-    """The net called `name` as a Linen module, `fields` replacing the study's widths."""
+    """The net called `name` as a Linen module, `fields` replacing the study's widths.
+
+    Args:
+        name: a key of `NETS`, or a net of the user's own that is known.
+        **fields: of the net's class, as `nets.KINDS` tells them, and `dtype`; within their bounds,
+            which are not looked at here.
+
+    Raises:
+        UserError: no net of that name.
+    """
     net = get(name)
     if net.module is not None and is_nnx(net.module):
         from rice_jax.models.own_nnx import OwnNNX  # importing flax.nnx takes seconds
