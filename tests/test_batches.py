@@ -1,5 +1,6 @@
 """Batches in every form that people give, and what looks at them once lets go of them."""
 
+import json
 import weakref
 
 import flax.linen as nn
@@ -116,9 +117,12 @@ def test_a_criterion_may_look_at_images_of_its_own_in_any_form(form):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"budgets": {"filters": "3"}}, "a budget of 3 leaves nothing: give a positive number"),
-        ({"budgets": {"params": None}}, "a budget of None leaves nothing"),
-        ({"budgets": {"study": float("nan")}}, "a budget of nan leaves nothing"),
+        ({"budgets": {"filters": "3"}}, "a budget of 3 is no number: give a positive one"),
+        ({"budgets": {"params": None}}, "a budget of None is no number"),
+        ({"budgets": {"study": float("nan")}}, "a budget of nan is no number"),
+        ({"budgets": {"study": float("inf")}}, "a budget of inf is no number"),
+        ({"budgets": {"study": -0.5}}, "a budget of -1 leaves nothing"),
+        ({"budgets": {"study": 0.5}}, "a budget of 0 leaves nothing"),
         ({"budgets": {"filters": 3}, "round_to": 1.5}, "round_to=1.5: .* multiples of 1 or more"),
         ({"budgets": {"filters": 3}, "round_to": None}, "round_to=None"),
         ({"drop": "dead", "on_unknown": "Keep"}, "on_unknown='Keep': there are error, keep"),
@@ -146,3 +150,10 @@ def test_what_no_pruning_can_be_by_is_told_in_one_line(asked, message):
 def test_batches_that_do_not_fit_are_told_in_one_line(batches, message):
     with pytest.raises(UserError, match=message):
         prune(NET, VARIABLES, batches, budgets={"filters": 3})
+
+
+@pytest.mark.parametrize("number", [int, float, np.int64, np.float32, np.asarray, jnp.asarray])
+def test_a_budget_of_any_kind_of_number_is_told_as_json(number):
+    found = prune(NET, VARIABLES, IMAGES, budgets={"filters": number(3)}, criterion="l1")
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert told["budgets"] == {"filters": {"asked": 3, "met": 3, "under": 0}}

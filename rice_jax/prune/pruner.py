@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -137,7 +138,7 @@ def prune(
             filter left, a filter that can't go, an operation without a rule, or a module that
             can't be narrowed.
     """
-    budgets = budgets or {}
+    budgets = _whole(budgets or {})
     _check_asked(allocation, round_to, budgets, something=bool(drop or filters or budgets))
     batches = Batches(batches)
     judged_on = batches if judged_on is None else Batches(judged_on)
@@ -237,6 +238,17 @@ def _check_asked(
         )
     if not something:
         raise UserError("nothing says what to remove: give drop, filters or budgets")
+
+
+def _whole(budgets: Mapping[Measure, int]) -> dict[Measure, int]:
+    """Budgets as Python's whole numbers, for whole is what is counted; UserError for no number."""
+    found: dict[Measure, int] = {}
+    for measure, most in budgets.items():
+        try:
+            found[measure] = math.floor(most)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"a budget of {most} is no number: give a positive one") from error
+    return found
 
 
 def _limits(
