@@ -5,6 +5,7 @@ import json
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from counted_nets import Small, counted
 from jax import lax
@@ -299,7 +300,15 @@ def test_the_slower_of_arithmetic_and_memory_bounds_a_layer():
     assert result.to_json()["roofline"] is None
 
 
-@pytest.mark.parametrize("peaks", [(0, 1e9), (1e9, -1), (float("nan"), 1)])
+@pytest.mark.parametrize("number", [int, np.float32, np.int64, jnp.float32])
+def test_a_device_of_any_kind_of_numbers_is_told_as_json(number):
+    _, result = counted(Small())
+    told = result.to_json(device=profile.Device(number(2e9), number(1e9)))
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["roofline"] == result.to_json(device=profile.Device(2e9, 1e9))["roofline"]
+
+
+@pytest.mark.parametrize("peaks", [(0, 1e9), (1e9, -1), (float("nan"), 1), ("fast", 1), (1, None)])
 def test_a_device_without_a_peak_is_refused(peaks):
     with pytest.raises(UserError, match="must be positive"):
         profile.Device(*peaks)

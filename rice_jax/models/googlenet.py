@@ -100,7 +100,7 @@ class GoogLeNet(Staged):
     """googlenet and googlenet_light: a stem, nine (or eight) inceptions, an average, a head.
 
     Layers: `shrink` (where the image is averaged), `conv1`, `pool1`, `conv2`, `conv3`, `pool2`,
-    `inception3a`, ..., `average`, `head`.
+    `inception3a`, ..., `average`, `dropout` (where units are dropped), `head`.
     """
 
     stem: Sequence[int]

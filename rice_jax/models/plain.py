@@ -21,7 +21,7 @@ class PlainCNN(Staged):
 
     Layers: `shrink` (where the image is averaged), convolutions, numbered straight through
     (`conv1`, `conv2`, ...), pools by stage (`pool1`), `average` (where the head averages), `dense`,
-    `head`.
+    `dropout` (where units are dropped), `head`.
     """
 
     stages: Sequence[Sequence[int]]

@@ -6,6 +6,7 @@ hides behind that.
 """
 
 import dataclasses
+import math
 
 from rice_jax.errors import UserError
 from rice_jax.profile.rows import Row
@@ -19,12 +20,18 @@ class Device:
     bytes_per_second: float
 
     def __post_init__(self) -> None:
-        for value, what in ((self.flops_per_second, "FLOP/s"), (self.bytes_per_second, "bytes/s")):
-            if not value > 0:
+        for name, what in (("flops_per_second", "FLOP/s"), ("bytes_per_second", "bytes/s")):
+            value = getattr(self, name)
+            try:
+                peak = float(value)  # Python's own, for JSON
+            except (TypeError, ValueError):
+                peak = math.nan
+            if not peak > 0:
                 raise UserError(
                     f"a device's {what} must be positive, not {value}: take its peak from its data "
                     "sheet"
                 )
+            object.__setattr__(self, name, peak)
 
     @property
     def ridge(self) -> float:
