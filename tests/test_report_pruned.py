@@ -132,3 +132,16 @@ def test_flops_that_lack_something_are_marked_on_a_terminal(capsys, lacks):
     sign = "≥ " if lacks else ""
     assert f"FLOPs (study): {sign}400 to {sign}300 (75.0%)" in told
     assert "parameters: 40 to 30 (75.0%)" in told
+
+
+@pytest.mark.parametrize("measure", ["study", "params", "filters"])
+def test_of_what_a_net_has_none_of_no_share_is_told(tmp_path, capsys, measure):
+    """As filters of a net of dense layers alone; on a terminal and on the page."""
+    content = PRUNED | {name: PRUNED[name] | {measure: 0} for name in ("before", "after")}
+    relative = {"max_relative_logit_difference": 0.1}
+    content |= {"certificate": PRUNED["certificate"] | relative}
+    removal.tell(records.made(records.PruneFile, content))
+    label = {"study": "FLOPs (study)"}.get(measure, {"params": "parameters"}.get(measure, measure))
+    assert f"{label}: 0 to 0" in capsys.readouterr().out.splitlines()
+    rows = table_rows(text_of(make_run(tmp_path, prune=content)))
+    assert [row[1:] for row in rows if row[1:3] == ["0", "0"]] == [["0", "0", "—"]]

@@ -50,12 +50,12 @@ def tell(account: PruneFile) -> None:
         ("params", "parameters"),
         ("filters", "filters"),
     ):
-        share = 100 * after.of(name) / before.of(name)
+        share = f" ({after.of(name) / before.of(name):.1%})" if before.of(name) else ""
         was, now = (
             numbers.at_least(f"{each.of(name):,}", name != "study" or not each.uncounted)
             for each in (before, after)
         )
-        print(f"{label}: {was} to {now} ({share:.1f}%)")
+        print(f"{label}: {was} to {now}{share}")
     if not any(account.removed.values()):
         print("no filter was removed")
     for why in account.kept_whole:
