@@ -73,6 +73,7 @@ def reproduce(
         comparison.require_place([str(each.run) for each in plans], _compared_in(out))
     estimate(plans, dataset)
     if not estimate_only:
+        print("Ctrl-C stops; the same command goes on.", flush=True)
         make(plans, out)
 
 
@@ -156,7 +157,7 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
         each.hours = (learnt + epochs * looked_at) / speed / 3600
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
     print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
-    print("Evaluation, profile and inspection come on top. Ctrl-C stops; the same command goes on.")
+    print("Evaluation, profile and inspection come on top.", flush=True)
 
 
 def _epochs_done(run: Run) -> int:

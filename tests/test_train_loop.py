@@ -289,7 +289,8 @@ def test_a_full_disk_ends_the_run_with_a_line(finished, settings, tmp_path):
     with begun(FULL, run) as child:
         _, said = child.communicate()
     assert child.returncode == 1
-    assert_ends_with("error: .*cannot save in .*: .*the same command goes on.*", said)
+    ending = r"the same command \(without --restart\) goes on"
+    assert_ends_with(f"error: .*cannot save in .*: .*{ending}.*", said)
     assert_it_went_on(run, settings, finished)
 
 

@@ -67,6 +67,8 @@ def root(ctx: click.Context) -> None:
 
 _RESUMING = ("lighten", "prune", "reproduce", "train")
 """Commands that go on where they were stopped."""
+_MEASURING = ("--estimate", "--suggest")
+"""Options by which they leave nothing to go on from."""
 
 for _command in COMMANDS:
     root.add_command(_command)
@@ -74,8 +76,17 @@ for _command in COMMANDS:
 
 def call(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process."""
-    resumes = bool(arguments) and arguments[0] in _RESUMING
-    process.leave(process.guarded(lambda: _do(arguments), resumes=resumes))
+    process.leave(process.guarded(lambda: _do(arguments), goes_on=goes_on(arguments)))
+
+
+def goes_on(arguments: Sequence[str]) -> str:
+    """By what a command line goes on where it was stopped; '' where it does not."""
+    command, *options = arguments or [""]
+    if command not in _RESUMING or set(options) & {*_MEASURING}:
+        return ""
+    # With it what was trained until then would go.
+    same = "the same command" + (" without --restart" if "--restart" in options else "")
+    return f"{same} goes on from here"
 
 
 def _do(arguments: Sequence[str]) -> None:

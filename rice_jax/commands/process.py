@@ -53,10 +53,12 @@ def start() -> None:
         )
 
 
-def guarded(action: Callable[[], Any], *, resumes: bool = True) -> int:
+def guarded(
+    action: Callable[[], Any], *, goes_on: str = "the same command goes on from here"
+) -> int:
     """Do something; the status to end with, after a line for what a user can mend.
 
-    `resumes` says whether it goes on where it was stopped, when it is done again.
+    `goes_on` says by what it goes on where it was stopped; '' for what does not.
     """
     wish = interrupts.Wish()
     try:
@@ -66,7 +68,7 @@ def guarded(action: Callable[[], Any], *, resumes: bool = True) -> int:
         tell(line(error))
         return 1
     except KeyboardInterrupt:
-        tell("stopped; the same command goes on from here" if resumes else "stopped")
+        tell("; ".join(filter(None, ["stopped", goes_on])))
         return wish.status
     except Exception as error:
         if told := _of_memory(error) or _missing_platform():

@@ -30,7 +30,11 @@ STAGES = ("train", "evaluate", "profile", "inspect")
     completion="dir",
 )
 @option("--stages", Several(Word(STAGES), 1), "What to do", STAGES)
-@option("--restart", Switch(), "Train anew; what the folder holds of a run before is removed")
+@option(
+    "--restart",
+    Switch(),
+    "Train anew, each time it is given; what the folder holds of a run before is removed",
+)
 def train(
     config: str | None,
     workdir: str | None,

@@ -85,6 +85,7 @@ def search(
     print(expected, flush=True)
     if estimate_only:
         return
+    print("Ctrl-C stops; the same command goes on.", flush=True)
     with lock.hold(out):
         found = _Search(request, workshop, trained, expected)
         found.try_lighter()

@@ -147,7 +147,7 @@ class Forecast:
         return (
             f"At most {most} from {self.images:,} images in "
             f"all: about {self.minutes:.0f} min, at {self.images_per_second:.0f} images/s for the "
-            "whole net and more for lighter ones. Ctrl-C stops; the same command goes on."
+            "whole net and more for lighter ones."
         )
 
 

@@ -48,7 +48,7 @@ def telling(folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"cannot save in {folder}: {brief(error)}; once that is mended the same "
-            "command goes on from the newest checkpoint"
+            "command (without --restart) goes on from the newest checkpoint"
         ) from error
 
 
