@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from rice_jax import launch
-from rice_jax.commands import app, entry, interrupts, process
+from rice_jax.commands import entry, interrupts, process
 from rice_jax.errors import UserError
 from rice_jax.train import interrupt
 
@@ -306,24 +306,3 @@ def test_a_command_that_failed_does_not_wait_for_threads(arguments, status, monk
     signal.signal(signal.SIGINT, usual)  # a process that is done hears it no more
     assert ended == ([status] if status else [])
     capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("train --config=final", "the same command goes on from here"),
-        ("train --config=final --restart", "the same command without --restart goes on from here"),
-        ("train --restart --config final", "the same command without --restart goes on from here"),
-        ("prune --workdir=a --out=b --drop=dead", "the same command goes on from here"),
-        ("prune --workdir=a --suggest", ""),
-        ("lighten --workdir=a --out=b", "the same command goes on from here"),
-        ("lighten --workdir=a --out=b --estimate", ""),
-        ("reproduce", "the same command goes on from here"),
-        ("reproduce --estimate", ""),
-        ("predict --workdir=a photo.jpg", ""),
-        ("", ""),
-    ],
-)
-def test_what_is_said_to_go_on_goes_on(line, said):
-    """The same command with --restart would remove what was trained until it was stopped."""
-    assert app.goes_on(line.split()) == said

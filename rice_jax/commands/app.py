@@ -11,6 +11,7 @@ from rice_jax.commands.compare import compare
 from rice_jax.commands.evaluate import evaluate
 from rice_jax.commands.export import export
 from rice_jax.commands.lighten import lighten
+from rice_jax.commands.options import Command
 from rice_jax.commands.predict import predict
 from rice_jax.commands.prune import prune
 from rice_jax.commands.reproduce import reproduce
@@ -76,7 +77,10 @@ for _command in COMMANDS:
 
 def call(arguments: Sequence[str]) -> NoReturn:
     """Do what a command line says and end the process."""
-    process.leave(process.guarded(lambda: _do(arguments), goes_on=goes_on(arguments)))
+    status = process.guarded(
+        lambda: _do(arguments), goes_on=goes_on(arguments), sizes=sizes(arguments)
+    )
+    process.leave(status)
 
 
 def goes_on(arguments: Sequence[str]) -> str:
@@ -87,6 +91,13 @@ def goes_on(arguments: Sequence[str]) -> str:
     # With it what was trained until then would go.
     same = "the same command" + (" without --restart" if "--restart" in options else "")
     return f"{same} goes on from here"
+
+
+def sizes(arguments: Sequence[str]) -> list[str]:
+    """The options of a command line's command by which it takes less memory."""
+    command = root.commands.get(arguments[0]) if arguments else None
+    names = command.names() if isinstance(command, Command) else []
+    return [name for name in names if name.endswith(("batch_size", "image_size"))]
 
 
 def _do(arguments: Sequence[str]) -> None:

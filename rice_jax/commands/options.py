@@ -104,6 +104,12 @@ class Command(click.Command):
             ctx.params["fields"] = tuple(given)
         return ctx.args
 
+    def names(self) -> list[str]:
+        """Its options, and the fields that it takes, as --config.train.epochs."""
+        fields = self._fields() if self._fields else ()
+        own = [opt for param in self.params for opt in param.opts if opt.startswith("--")]
+        return own + [f"--config.{name}" for name in fields]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options, and the fields of the configuration."""
         super().format_options(ctx, formatter)

@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from rice_jax.commands import interrupts
@@ -54,11 +54,17 @@ def start() -> None:
 
 
 def guarded(
-    action: Callable[[], Any], *, goes_on: str = "the same command goes on from here"
+    action: Callable[[], Any],
+    *,
+    goes_on: str = "the same command goes on from here",
+    sizes: Sequence[str] = (),
 ) -> int:
     """Do something; the status to end with, after a line for what a user can mend.
 
-    `goes_on` says by what it goes on where it was stopped; '' for what does not.
+    Args:
+        action: what to do.
+        goes_on: by what it goes on where it was stopped; '' for what does not.
+        sizes: its options by which it takes less memory.
     """
     wish = interrupts.Wish()
     try:
@@ -71,7 +77,7 @@ def guarded(
         tell("; ".join(filter(None, ["stopped", goes_on])))
         return wish.status
     except Exception as error:
-        if told := _of_memory(error) or _missing_platform():
+        if told := _of_memory(error, sizes) or _missing_platform():
             tell(told)
         elif not _joined():
             raise
@@ -81,14 +87,12 @@ def guarded(
     return 0
 
 
-def _of_memory(error: Exception) -> str:
+def _of_memory(error: Exception, sizes: Sequence[str]) -> str:
     """What to say where the memory did not suffice; empty where that was not it."""
     if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
         return ""
-    return (
-        f"the memory does not suffice ({reason(error)}): smaller batches "
-        "(--config.train.batch_size, --config.eval.batch_size) or images take less"
-    )
+    smaller = f": a smaller {' or '.join(sizes)} takes less" if sizes else ""
+    return f"the memory does not suffice ({reason(error)}){smaller}"
 
 
 def _missing_platform() -> str:

@@ -1,0 +1,51 @@
+"""What a command advises is what it has, and what helps in the state that it is told in."""
+
+import pytest
+
+from rice_jax.commands import app, process
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train --config=final", "the same command goes on from here"),
+        ("train --config=final --restart", "the same command without --restart goes on from here"),
+        ("train --restart --config final", "the same command without --restart goes on from here"),
+        ("prune --workdir=a --out=b --drop=dead", "the same command goes on from here"),
+        ("prune --workdir=a --suggest", ""),
+        ("lighten --workdir=a --out=b", "the same command goes on from here"),
+        ("lighten --workdir=a --out=b --estimate", ""),
+        ("reproduce", "the same command goes on from here"),
+        ("reproduce --estimate", ""),
+        ("predict --workdir=a photo.jpg", ""),
+        ("", ""),
+    ],
+)
+def test_what_is_said_to_go_on_goes_on(line, said):
+    """The same command with --restart would remove what was trained until it was stopped."""
+    assert app.goes_on(line.split()) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller"),
+    [
+        ("train", "data.image_size train.batch_size eval.batch_size"),
+        ("prune", "data.image_size train.batch_size eval.batch_size"),
+        ("reproduce", "data.image_size train.batch_size eval.batch_size"),
+        ("evaluate", "eval.batch_size"),
+        ("predict", ""),
+        ("show", ""),
+        ("compare", ""),
+    ],
+)
+def test_where_memory_does_not_suffice_options_are_told_that_the_command_has(name, smaller, capsys):
+    options = [f"--config.{field}" for field in smaller.split()]
+    options += ["--batch_size"] if name == "predict" else []
+    assert app.sizes([name, "--workdir=runs/final"]) == options
+
+    def action():
+        raise MemoryError("so much")
+
+    assert process.guarded(action, sizes=app.sizes([name])) == 1
+    advice = f": a smaller {' or '.join(options)} takes less" if options else ""
+    assert capsys.readouterr().err == f"error: the memory does not suffice (so much){advice}\n"
