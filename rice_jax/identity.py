@@ -43,6 +43,8 @@ _NAMES = (
     *("steps", "candidates", "variants", "pruned_maps", "filters.png", "front.png"),
 )
 """Of what a run leaves in its folder, beside config.json, which comes first."""
+INSTEAD = "give the same, or another folder"
+"""What helps in every command where a folder holds another run."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -62,6 +64,7 @@ def record(
     dataset: data.Dataset | None,
     *,
     anew: bool = False,
+    instead: str = INSTEAD,
 ) -> None:
     """Write config.json, after making sure that the folder does not hold another run.
 
@@ -79,7 +82,7 @@ def record(
     )
     saved = configuration.read(run) if run.has(ConfigFile.FILE) and not anew else None
     if saved:
-        refuse_another(run, saved, now)
+        refuse_another(run, saved, now, instead)
         now = dataclasses.replace(now, data=now.data or saved.data, weights=saved.weights)
         if saved.config["model"]["classes"] != config.model.classes:
             run.remove(records.ProfileFile.FILE)  # of a net of so many, before there were images
@@ -135,8 +138,8 @@ def refuse_strangers(run: Run, but: Collection[str] = ()) -> None:
             )
 
 
-def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
-    """UserError where config.json as it was `saved` is of another run than is `wanted`.
+def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile, instead: str = INSTEAD) -> None:
+    """UserError, which tells what to do `instead`, where `saved` is of another run than `wanted`.
 
     `data` of either is None where the images are not known (yet). Fields that have no part in its
     training may differ, as where another version has other defaults for them.
@@ -149,12 +152,12 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile) -> None:
         if not (same_run or configuration.same(field, before.get(field), after.get(field))):
             raise UserError(
                 f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
-                "give another --workdir, or --restart to train anew in that folder"
+                f"{instead}"
             )
     if saved.data and wanted.data and saved.data.fingerprint != wanted.data.fingerprint:
         raise UserError(
             f"{run} holds a run on other images ({saved.data.name}, now {wanted.data.name}): "
-            "give another --workdir, or --restart to train anew in that folder"
+            f"{instead}"
         )
 
 
@@ -181,19 +184,18 @@ def require_one_command(config: ml_collections.ConfigDict, **more: Any) -> None:
     cluster.require_same("settings", json.dumps([told, more], sort_keys=True))
 
 
-def require_own(run: Run, dataset: data.Dataset) -> data.Dataset:
+def require_own(run: Run, dataset: data.Dataset, others: str = "") -> data.Dataset:
     """The images, if they are those that the run was trained on, in the same classes.
 
     Raises:
-        UserError: they are others; it says what each is and where those to be evaluated are given.
+        UserError: they are others; it says what each is, and what may be done with `others`.
     """
     saved = configuration.read(run).data if run.has("config.json") else None
     now = _describe(dataset)
     if saved and (saved.fingerprint, saved.classes) != (now.fingerprint, now.classes):
         raise UserError(
-            f"{run} was trained on {_told(saved)}, and given now is {_told(now)}: give the same "
-            "images (--config.data.path or RICE_IMAGE_DATASET); others are evaluated by "
-            "--config.eval.path"
+            f"{run} is of {_told(saved)}, and given now is {_told(now)}: give the same images "
+            f"(--config.data.path or RICE_IMAGE_DATASET){others}"
         )
     return dataset
 

@@ -95,7 +95,7 @@ def _locked(run: Run) -> Iterator[None]:
             file.seek(0)
             raise UserError(
                 f"{run} is in use by {_holder(file.read(_LONGEST))}: wait for it, stop it, or give "
-                "another --workdir"
+                "another folder"
             ) from error
         except OSError:
             locks = False  # the file system has none
@@ -158,7 +158,7 @@ def leased(run: Run) -> Iterator[None]:
         if left > 0:
             raise UserError(
                 f"{run} is in use by {_holder(file.read_text())}, or was until a moment ago: wait "
-                f"{min(left, LEASE_SECONDS):.0f} s, or give another --workdir"
+                f"{min(left, LEASE_SECONDS):.0f} s, or give another folder"
             )
     ended, myself = threading.Event(), _myself()
 

@@ -14,21 +14,24 @@ BY_WEIGHT = (*SMALLER, "--criterion=l1")
 FINAL = ("train", "--config=final", *IMAGES, SIZE, "--workdir=OUT")
 NO_LAYER = "no layer is called 'nothing'"
 
+NO_MORE = "or RICE_IMAGE_DATASET)\n"
+"""How images that are not the run's are refused, where no others can be evaluated instead."""
+
 REFUSED = {
     "prune, only a layer": ((*SMALLER, "--drop=dead", "--only=nothing"), "only=nothing"),
     "prune, budget": ((*BY_WEIGHT, "--max_flops=1"), "budget of 1 cannot be met"),
     "prune, block": ((*SMALLER, "--drop_layers=nothing"), "--drop_layers=nothing"),
-    "prune, images": ((*BY_WEIGHT, "--max_filters=2", *OTHERS), "was trained on"),
+    "prune, images": ((*BY_WEIGHT, "--max_filters=2", *OTHERS), NO_MORE),
     "prune, seeds": (
         (*BY_WEIGHT, "--max_filters=2", "--finetune_epochs=1", "--seeds=1,2", "--only=nothing"),
         "only=nothing",
     ),
-    "suggest, images": ((*BY_WEIGHT, "--suggest", *OTHERS), "was trained on"),
-    "lighten, images": (("lighten", "--workdir=run", "--out=OUT", *OTHERS), "was trained on"),
+    "suggest, images": ((*BY_WEIGHT, "--suggest", *OTHERS), NO_MORE),
+    "lighten, images": (("lighten", "--workdir=run", "--out=OUT", *OTHERS), NO_MORE),
     "compare": (("compare", "--workdirs=run,run", "--out=OUT"), "is given twice"),
     "export, images": (
         ("export", "--workdir=run", "--int8", "--out=OUT/net.onnx", *OTHERS),
-        "was trained on",
+        NO_MORE,
     ),
     "predict": (("predict", "--workdir=run", "--explain=OUT", "run/report.md"), "could not be"),
     "reproduce, sizes": (

@@ -216,7 +216,7 @@ def test_stages_refuse_images_that_the_run_was_not_trained_on(
         fields = {"data.path": str(data_files.write_folder(tmp_path / "mine", files))}
         now = rf"mine \({len(files)} images in {len(classes)} classes: {sorted(classes)[0]}"
     before = {path: path.read_bytes() for path in finished.glob("*.json")}
-    said = rf"was trained on synthetic grains \(50 images .* given now is {now}.*eval\.path"
+    said = rf"is of synthetic grains \(50 images .* given now is {now}.*eval\.path"
     with pytest.raises(UserError, match=said):
         run_stages(small("cnn_light", cache, **fields), str(finished), [stage])
     assert {path: path.read_bytes() for path in finished.glob("*.json")} == before
@@ -231,7 +231,7 @@ def test_a_run_of_real_images_is_not_evaluated_on_grains_drawn_for_want_of_them(
     saved = read(run, "config.json")
     saved["data"] |= {"name": "rice.zip", "synthetic": False, "fingerprint": "0123"}
     (run / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(UserError, match=r"was trained on rice\.zip .* RICE_IMAGE_DATASET"):
+    with pytest.raises(UserError, match=r"is of rice\.zip .* RICE_IMAGE_DATASET"):
         run_stages(small("cnn_light", cache), str(run), ["evaluate", "inspect"])
 
 

@@ -109,7 +109,7 @@ def test_nothing_trained_is_not_evaluated(weights, cache, tmp_path):
     with pytest.raises(UserError):
         run_stages(settings, str(tmp_path / "run"), ["evaluate"])
     run_stages(settings, str(tmp_path / "run"), ["profile"])
-    with pytest.raises(UserError, match=r"has no trained net: train it .* or name weights"):
+    with pytest.raises(UserError, match=r"has no trained net: rice-jax train trains it"):
         run_stages(settings, str(tmp_path / "run"), ["evaluate"])
 
 
@@ -124,8 +124,11 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     for checkpoint in (run / "checkpoints").iterdir():
         shutil.rmtree(checkpoint / "state")  # none is whole: training does not begin by itself
     other = small("cnn_light", cache, **{"seed": 5, "train.epochs": 1})
-    with pytest.raises(UserError, match=r"holds a run with seed=0.*--restart"):
-        run_stages(other, str(run), ["train"])
+    with pytest.raises(UserError, match=r"holds a run with seed=0.*or --restart"):
+        run_stages(other, str(run), ["train"], restart=False)
+    for asked, offered in ((["train"], None), (["evaluate"], False)):  # where it is not to be had
+        with pytest.raises(UserError, match=r"not 5: give the same, or another folder$"):
+            run_stages(other, str(run), asked, restart=offered)
     with pytest.raises(UserError, match="have train among the --stages"):
         run_stages(other, str(run), ["evaluate"], restart=True)
     assert (run / "evaluation.json").exists()
@@ -207,6 +210,8 @@ def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache
         (tmp_path / "run" / made).write_text("{}")
     with pytest.raises(UserError, match="its checkpoints alone hold"):
         run_stages(settings, str(run), ["train"], restart=True)
+    with pytest.raises(UserError, match=r"not 5: give the same, or another folder$"):  # not that
+        run_stages(small("cnn_light", cache, seed=5), str(run), ["train"], restart=False)
     jax.tree.map(np.testing.assert_array_equal, train.load(run).params, whole.params)
 
 

@@ -149,7 +149,9 @@ def test_where_none_is_whole_training_does_not_begin_anew(sound, tmp_path):
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "1")
     empty_numbers(tmp_path)
-    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged: give --restart"):
+    with pytest.raises(
+        UserError, match=r"every checkpoint in .* is damaged: rice-jax train with --restart"
+    ):
         read(tmp_path)
     assert numbers(tmp_path) == [2]
 

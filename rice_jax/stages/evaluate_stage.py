@@ -42,7 +42,7 @@ def stage(job: Job) -> None:
     if lost and job.run.has(records.HISTORY) and not config.train.augment:
         print(
             f"augmented images cost it {100 * lost:.1f} points, and its training had none such: "
-            "with --config.train.augment=true, in another --workdir, a net learns from them",
+            "with --config.train.augment=true, in another folder, a net learns from them",
             flush=True,
         )
 

@@ -26,6 +26,8 @@ class Job:
     """Fields of it that the user has set, as 'train.epochs'."""
     restart: bool = False
     """Whether the training begins anew, and what the folder has of the one before goes."""
+    instead: str = identity.INSTEAD
+    """What the user is told to do where the folder holds another run."""
 
     @functools.cached_property
     def _images(self) -> data.Dataset:
@@ -47,7 +49,8 @@ class Job:
     @functools.cached_property
     def trained_on(self) -> data.Dataset:
         """The images that the run was trained on; UserError where they are others now."""
-        return identity.require_own(self.run, self._images)
+        others = "; others are evaluated by --config.eval.path"
+        return identity.require_own(self.run, self._images, others)
 
     @functools.cached_property
     def trained(self) -> train.Trained:

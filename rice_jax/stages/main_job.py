@@ -28,7 +28,7 @@ def run_stages(
     stages: Sequence[str],
     given: Collection[str] = (),
     *,
-    restart: bool = False,
+    restart: bool | None = None,
 ) -> None:
     """Do the `stages` in their own order and write the report.
 
@@ -38,6 +38,7 @@ def run_stages(
         stages: keys of `STAGES`.
         given: fields of the configuration that the user has set, as 'train.epochs'.
         restart: train anew; what the folder holds of a run goes when everything else is sound.
+            None in a command that does not offer it.
 
     Raises:
         UserError: a mistake of the user's.
@@ -49,12 +50,12 @@ def run_stages(
     if restart and "train" not in stages:
         raise UserError("--restart trains anew: leave it out, or have train among the --stages")
     chosen = [name for name in STAGES if name in stages]
-    identity.require_one_command(config, stages=chosen, restart=restart)
+    identity.require_one_command(config, stages=chosen, restart=bool(restart))
     train.require_sound(config)
-    job = Job(Run(workdir or f"runs/{config.model.name}"), config, given, restart)
+    job = Job(Run(workdir or f"runs/{config.model.name}"), config, given, bool(restart))
     cluster.on_first(lambda: _refuse_strangers(job))
     with lock.hold(job.run):  # from before the first write to after the last
-        _settle(job, stages)
+        _settle(job, stages, may_restart=restart is not None)
         try:
             for name in chosen:
                 print(f"== {name} ==", flush=True)
@@ -74,7 +75,7 @@ def _refuse_strangers(job: Job) -> None:
         identity.refuse_strangers(job.run, but=("checkpoints",))
 
 
-def _settle(job: Job, stages: Sequence[str]) -> None:
+def _settle(job: Job, stages: Sequence[str], *, may_restart: bool) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
     goes_on = _irreplaceable(job)
@@ -83,6 +84,8 @@ def _settle(job: Job, stages: Sequence[str]) -> None:
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "
             "make it of that one again, in another folder"
         )
+    if may_restart and "train" in stages and not goes_on:
+        job.instead = "give another --workdir, or --restart to train anew in that folder"
     if job.restart:
         identity.refuse_own_weights(run, config)
     saved = None if job.restart or not run.has("config.json") else configuration.read(run)
@@ -97,7 +100,7 @@ def _settle(job: Job, stages: Sequence[str]) -> None:
         if images:  # what they decide is decided, also where it is the usual
             job.given = given
         wanted = records.ConfigFile(config=configuration.to_json(config))
-        identity.refuse_another(run, saved, wanted)
+        identity.refuse_another(run, saved, wanted, job.instead)
 
 
 def _irreplaceable(job: Job) -> bool:

@@ -45,7 +45,7 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
             train.forget(job.run)
             for name in _MEASURED:
                 job.run.remove(name)
-        identity.record(job.run, job.config, dataset, anew=job.restart)
+        identity.record(job.run, job.config, dataset, anew=job.restart, instead=job.instead)
         shown = examples(dataset, job.config.data.image_size)
         some = f": {len(shown)} of {len(dataset.classes):,} classes"
         title = "Images by class" + (some if len(shown) < len(dataset.classes) else "")

@@ -58,8 +58,8 @@ def refuse_others(folders: Sequence[epath.Path]) -> None:
         inside = {path.name for path in folder.iterdir()}
         if inside and inside.isdisjoint(_OURS):
             raise UserError(
-                f"{folder} is no checkpoint of this program: move it away, or give another "
-                "--workdir"
+                f"{folder} is no checkpoint of this program: move it away, or give the run another "
+                "folder"
             )
 
 
@@ -68,7 +68,7 @@ def refuse_many(folder: epath.Path) -> None:
     if folder.exists() and len(list(itertools.islice(folder.iterdir(), _MOST + 1))) > _MOST:
         raise UserError(
             f"{folder} has more than {_MOST} files and folders, and a run has a few: move away "
-            "what is no checkpoint, or give another --workdir"
+            "what is no checkpoint, or give the run another folder"
         )
 
 

@@ -134,8 +134,8 @@ class Checkpoints:
             self._keep.damaged.add(number)
         if numbers:
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged: give --restart to train anew, or "
-                "another --workdir"
+                f"every checkpoint in {self.folder} is damaged: rice-jax train with --restart "
+                "trains the run anew, or give another folder"
             )
         return None
 

@@ -348,7 +348,7 @@ class _Training:
         best = self.progress.best_epoch
         stands = f"epoch {best} stays the best; " if best else ""
         field = "quick.peak_rate" if self.recipe.schedule == schedule.QUICK else "learning_rate"
-        return f"{stands}try a lower --config.train.{field} in another --workdir"
+        return f"{stands}try a lower --config.train.{field} in another folder"
 
     def _host_params(self) -> state.Params:
         return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), self.state.params)

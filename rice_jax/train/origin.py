@@ -55,7 +55,7 @@ def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
         differences.append(f"another net in {wanted['config']['train']['teacher']}")
     if differences:
         raise UserError(
-            f"{run} was trained with {'; '.join(differences)}: give the same, or another --workdir"
+            f"{run} was trained with {'; '.join(differences)}: give the same, or another folder"
         )
 
 

@@ -109,8 +109,8 @@ def _restored(
             found = choose(checkpoints, like)
     if found is None:
         raise UserError(
-            f"{run} has no trained net: train it (--stages=train), or name weights by "
-            "--config.model.weights"
+            f"{run} has no trained net: rice-jax train trains it, and evaluates weights that "
+            "--config.model.weights names as they are"
         )
     return config, found
 

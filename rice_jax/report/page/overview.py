@@ -106,7 +106,7 @@ def _unprepared(record: Record) -> str:
         return ""
     return (
         f" Its training had none of the latter, which cost it {100 * lost:.1f} points: with "
-        "`--config.train.augment=true`, in another `--workdir`, a net learns from them."
+        "`--config.train.augment=true`, in another folder, a net learns from them."
     )
 
 
