@@ -104,8 +104,8 @@ def settle(config: ml_collections.ConfigDict, given: Collection[str] = ()) -> st
     return (
         f"The sample of photographs, {side} x {side} pixels{smaller}, from "
         f"{config.model.weights or train.RANDOM} weights: {length} at a learning rate of "
-        f"{rate:g}{learning}. All images, by the net's own recipe: {data.DOWNLOAD}, then "
-        "--config.data.path=rice-image-dataset.zip"
+        f"{rate:g}{learning}. All images, by the net's own recipe: {data.DOWNLOAD}, then in "
+        "another folder --config.data.path=rice-image-dataset.zip"
     )
 
 

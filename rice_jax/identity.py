@@ -151,7 +151,8 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile, instead: str
         same_run = not field.startswith(_IDENTITY) or field in may_change
         if not (same_run or configuration.same(field, before.get(field), after.get(field))):
             raise UserError(
-                f"{run} holds a run with {field}={before.get(field)}, not {after.get(field)}: "
+                f"{run} holds a run with {field}={before.get(field)!r}, "
+                f"not {after.get(field)!r}: "
                 f"{instead}"
             )
     if saved.data and wanted.data and saved.data.fingerprint != wanted.data.fingerprint:

@@ -92,9 +92,10 @@ def _slowly_learned(
         return []
     if recipe.epochs * -(-images // recipe.batch_size) >= LEAST_STEPS:
         return []
+    augmented = "" if recipe.augment else ", with --config.train.augment=true more yet"
     return [
         f"{images:,} images are few for the study's recipe: --config.train.schedule=quick learns "
-        "more from such, with --config.train.augment=true more yet (docs/own_images.md)"
+        f"more from such{augmented} (docs/own_images.md)"
     ]
 
 

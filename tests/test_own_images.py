@@ -61,6 +61,10 @@ def test_it_says_what_it_decided_in_a_line():
         "(--config.train.quick.epochs=64,64)"
     )
     assert config.train.quick.epochs == (64, 64)
+    # Of 640 of them ten batches: the steps that are told are those that there will be.
+    assert "128 epochs instead of 8, so that there are 1,280 steps" in own_images.settle(
+        quick(**{"train.images": 640}), 2_023
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,6 +261,10 @@ def test_few_images_are_told_where_the_recipe_is_the_study_s():
     assert advised("final", images=2_023) == [
         "2,023 images are few for the study's recipe: --config.train.schedule=quick learns more "
         "from such, with --config.train.augment=true more yet (docs/own_images.md)"
+    ]
+    assert advised("final", images=2_023, **{"train.augment": True}) == [
+        "2,023 images are few for the study's recipe: --config.train.schedule=quick learns more "
+        "from such (docs/own_images.md)"
     ]
     both = advised("cnn", (32, 32), images=2_023)
     assert [line.split()[0] for line in both] == ["photographs:", "2,023"]

@@ -64,8 +64,7 @@ SMALL = {
         f"{TINY} {ONE_LAYER} --stages=train"
     ),
     "--config.data.path=my_images": (
-        f"{TINY.replace('train.epochs=1', 'train.quick.epochs=1,1')} {ONE_LAYER} --stages=train "
-        "--workdir=runs/mine"
+        f"{TINY.replace('train.epochs=1', 'train.quick.epochs=1,1')} {ONE_LAYER} --stages=train"
     ),
     "rice-jax zoo": "",
     "scripts/run.sh --config=zoo:vgg_custom_light": (

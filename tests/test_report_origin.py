@@ -61,7 +61,8 @@ def test_a_first_run_says_where_it_comes_from_and_how_to_go_on(tmp_path):
     assert "trained on here" in line
     assert "300 photographs" in line
     assert "240 for training, 30 for validation, 30 for the test" in line
-    assert "--config=final --config.data.path=rice-image-dataset.zip" in line
+    images = "--config.data.path=rice-image-dataset.zip"
+    assert f"--config=final {images} --workdir=runs/final_all" in line  # runs/final is taken
     assert "\n" not in line
 
 
@@ -154,10 +155,13 @@ def test_of_a_pruned_net_its_parents_weights_are_told(tmp_path, weights, history
     assert ("trained on here" in line) == (history is not None)
     assert "random" not in line
     assert "as they are" not in line
+    assert "75,000" not in line  # the net of that name would be trained, not what is left of it
 
 
 def test_what_trains_a_net_of_ones_own_on_all_images_names_its_file(tmp_path):
-    assert "--config=YOUR_NET.py --config.data.path=" in told(tmp_path, name="mine")
+    line = told(tmp_path, name="mine")
+    assert "--config=YOUR_NET.py --config.data.path=" in line
+    assert "--workdir=runs/mine_all" in line
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def origin(record: Record) -> str:
     elif weights or on_sample or _drawn_by_he(record):
         parts.append(_weights(weights, record))
     if on_sample:
-        parts += [_sample(record), _all_images(record)]
+        parts += [_sample(record), "" if made_from else _all_images(record)]
     return " ".join(part for part in parts if part)
 
 
@@ -58,7 +58,11 @@ def _sample(record: Record) -> str:
 
 
 def _all_images(record: Record) -> str:
-    command = f"rice-jax train --config={_config(record)} --config.data.path=rice-image-dataset.zip"
+    config = _config(record)
+    name = record.model if config.endswith(".py") else config.removeprefix(zoo.PREFIX)
+    images = "--config.data.path=rice-image-dataset.zip"
+    # In another folder: that of the sample's run, which has another recipe, would refuse them.
+    command = f"rice-jax train --config={config} {images} --workdir=runs/{name}_all"
     return f"To train on all 75,000: {markdown.code(data.DOWNLOAD)}, then {markdown.code(command)}."
 
 
