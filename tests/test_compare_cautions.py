@@ -257,13 +257,13 @@ def test_a_run_that_is_not_weighed_is_told_on_the_terminal_too(tmp_path, capsys)
 
 
 def test_images_of_no_test_split_are_said(tmp_path):
-    """Whose figures stand beside the study's, though all nets were evaluated on the same ones."""
+    """No figure of the study's stands beside, though all nets were evaluated on the same ones."""
     runs = [run_of(tmp_path / name, name, 900, 100) for name in ("cnn", "final")]
     assert "Not the test split" not in told(read(*runs))
     for run in runs:
         run.write_json("evaluation.json", EVALUATED | {"path": "my_field"})
     text = told(read(*runs))
-    assert "**Not the test split.** Evaluated on `my_field`: the study's figures" in text
+    assert "**Not the test split.** Evaluated on `my_field`: accuracies of the study's" in text
 
 
 def test_of_names_that_have_commas_each_is_told_from_the_next(tmp_path):

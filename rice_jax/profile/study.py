@@ -5,6 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 INPUT_SHAPE = (224, 224, 3)
+VARIETIES = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
+"""The classes of its images."""
 TEST_IMAGES = 7500
 """Images of the test set, for which the study states TFLOPs."""
 

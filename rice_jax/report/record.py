@@ -8,7 +8,7 @@ from typing import Any
 from rice_jax import config as configuration
 from rice_jax import records
 from rice_jax.errors import UserError
-from rice_jax.report import history
+from rice_jax.report import history, reported
 from rice_jax.run import Run
 
 PARTS = ("clean", "augmented")
@@ -49,7 +49,7 @@ class Record:
 
     @property
     def validated_augmented(self) -> bool:
-        """Whether its validation images were augmented: no figure beside the study's then."""
+        """Whether its validation images were augmented."""
         return bool(self.recipe.get("validation_augmented"))
 
     @property
@@ -201,7 +201,12 @@ def summarize(record: Record) -> records.SummaryFile:
         images_per_second=measured.throughput.images_per_second,
         latency_device=measured.device,
         dead_filters=_dead(record.dead_filters),
-        reported=profile.reported if profile else None,
+        reported=reported.of_the_same_images(
+            profile.reported if profile else None,
+            data,
+            tested=not record.tested_elsewhere,
+            validated=not record.validated_augmented,
+        ),
         errata=profile.errata if profile else [],
     )
 

@@ -1,16 +1,41 @@
 """The study's figures, as profile.json repeats them for its nets, and their errata."""
 
+import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rice_jax import nets
-from rice_jax.profile.study import INPUT_SHAPE, REPORTED, TEST_IMAGES
-from rice_jax.records import SummaryFile
+from rice_jax.profile.study import INPUT_SHAPE, REPORTED, TEST_IMAGES, VARIETIES
+from rice_jax.records import ImagesTold, MacroReported, Reported, SummaryFile
 from rice_jax.report import numbers
 
 _OF_NO_PARAMETERS = ("grid", "strides", "stem_stride")
 """Fields of a net by which it may be another one of as many parameters."""
+_TESTED = ("augmented_test_accuracy", "macro")
+_VALIDATED = ("val_accuracy", "val_loss")
+_LEARNED = ("train_accuracy", "train_loss", "best_epoch", *_VALIDATED, *_TESTED)
+
+
+def of_the_same_images(
+    theirs: Reported | None, images: ImagesTold | None, *, tested: bool, validated: bool
+) -> Reported | None:
+    """The study's figures without those that a run's own, of other images, say nothing beside.
+
+    Args:
+        theirs: the study's, of photographs of rice.
+        images: the run's; None for a run that has seen none.
+        tested: whether the run was evaluated on its test split, if it was.
+        validated: whether its validation images were as they are, as the study's.
+    """
+    if theirs is None:
+        return None
+    rice = {name.casefold() for name in VARIETIES}
+    same = not images or (not images.synthetic and {*map(str.casefold, images.classes)} <= rice)
+    others: Collection[str] = () if same else _LEARNED
+    others = {*others, *(() if tested else _TESTED), *(() if validated else _VALIDATED)}
+    nothing = {name: MacroReported() if name == "macro" else None for name in others}
+    return dataclasses.replace(theirs, **nothing)
 
 
 def tflops(flops: float | None) -> float | None:

@@ -43,8 +43,8 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
     folders = dict.fromkeys(filter(None, (entry.record.tested_elsewhere for entry in entries)))
     if folders:
         found.append(
-            f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: the "
-            "study's figures beside are of other images."
+            f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: "
+            "accuracies of the study's, which are of other images, do not stand beside."
         )
     if seen := [_with_learned(net) for net in nets if any(map(_learned, net.entries))]:
         found.append(

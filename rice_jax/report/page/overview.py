@@ -141,14 +141,12 @@ Row = tuple[str, str, str]
 
 
 def _accuracies(record: Record, summary: SummaryFile) -> list[Row]:
-    def theirs(field: str, form: Form, *, other: bool) -> str:
-        """The study's, where the run's are not of `other` images."""
-        return numbers.MISSING if other else reported.cell(summary, field, form)
+    def theirs(field: str, form: Form) -> str:
+        return reported.cell(summary, field, form)
 
-    tested, elsewhere = _tested(record), bool(record.tested_elsewhere)
-    validated_augmented = record.validated_augmented
+    tested = _tested(record)
     clean, augmented = summary.clean, summary.augmented
-    validation = "augmented validation images" if validated_augmented else "validation"
+    validation = "augmented validation images" if record.validated_augmented else "validation"
     return [
         (
             f"accuracy, clean {tested}",
@@ -158,27 +156,27 @@ def _accuracies(record: Record, summary: SummaryFile) -> list[Row]:
         (
             f"accuracy, augmented {tested}",
             numbers.percent(augmented.accuracy if augmented else None),
-            theirs("augmented_test_accuracy", numbers.percent, other=elsewhere),
+            theirs("augmented_test_accuracy", numbers.percent),
         ),
         (
             f"macro F1, augmented {tested}",
             numbers.fraction(augmented.macro_f1 if augmented else None),
-            theirs("macro.f1", functools.partial(numbers.decimal, digits=2), other=elsewhere),
+            theirs("macro.f1", functools.partial(numbers.decimal, digits=2)),
         ),
         (
             f"accuracy, {validation}",
             numbers.percent(summary.val_accuracy),
-            theirs("val_accuracy", numbers.percent, other=validated_augmented),
+            theirs("val_accuracy", numbers.percent),
         ),
         (
             f"loss, {validation} (nats)",
             numbers.decimal(summary.val_loss),
-            theirs("val_loss", numbers.decimal, other=validated_augmented),
+            theirs("val_loss", numbers.decimal),
         ),
         (
             "best epoch",
             numbers.count(summary.best_epoch),
-            theirs("best_epoch", numbers.count, other=False),
+            theirs("best_epoch", numbers.count),
         ),
     ]
 
