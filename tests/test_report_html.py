@@ -326,7 +326,7 @@ def test_an_image_a_layer_and_a_filter_are_chosen_by_clicks(tab, address, width)
     tab.click("#maps button:nth-child(3)")
     told = tab.value(TEXT.format("filter"))
     assert "Filter 2 of conv1" in told
-    assert "100.0\u00a0% of all clean test images" in told
+    assert "100.0\u00a0% of its values on all clean test images" in told
     assert "proven dead for every image" in told
     # conv1 has 1,001 FLOPs in the study's convention and 7 parameters for its 4 filters.
     assert "250 FLOPs (study) and 1.75 parameters" in told
@@ -359,12 +359,21 @@ def test_small_numbers_are_neither_nothing_nor_all(tab, tmp_path):
     told = tab.value(TEXT.format("maps"))
     ends = ("6.2e-6 to 1.24e-5", "-0.0003 to -0.00015", "0.00615 to 0.0123", "1.25e9 to 2.5e9")
     assert all(each in told for each in ends)
-    assert "> 99.9\u00a0% of all clean" in tab.value(TEXT.format("filter"))
+    assert "> 99.9\u00a0% of its values on all clean" in tab.value(TEXT.format("filter"))
     said = tab.value(TEXT.format("answer"))
     assert "The net says a > 99.9\u00a0%, b < 0.1\u00a0%" in said
     tab.click("#images button:nth-child(2)")  # whose answer is no number
     assert "The net says" not in tab.value(TEXT.format("answer"))
     assert not tab.complaints
+
+
+@pytest.mark.parametrize(("filters", "said"), [(1, "c: 1 map of 2 x 3."), (2, "c: 2 maps of 2")])
+def test_a_single_map_is_told_as_one(tab, tmp_path, filters, said):
+    seen = {"c": gallery.Seen.of(np.ones((2, 3, filters)))}
+    image = gallery.Specimen(np.zeros((8, 8, 3)), seen, [0.9, 0.1], "a")
+    writing.write(run := run_with_maps(tmp_path, gallery.gallery([image], ("a", "b"), {})))
+    tab.open(f"file://{run.path}/report.html")
+    assert said in tab.value(TEXT.format("answer"))
 
 
 def test_hostile_names_run_nothing_and_are_shown_as_they_are(tab, tmp_path):

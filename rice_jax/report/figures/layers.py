@@ -137,7 +137,7 @@ def dead_filters(
         deadest = sorted(shown, key=lambda layer: _counts(layer)[fates.ALIVE] - layer.filters)
         shown = [layer for layer in shown if layer in deadest[:_DEAD_ROWS]]
         left_out = numbers.counted(len(layers) - len(shown), "layer")
-        note = f"{left_out} with fewer dead filters left out"
+        note = f"{left_out} with as many dead and nearly dead filters or fewer left out"
     counts = [_counts(layer) for layer in shown]
     met = sum(any(row[name] for row in counts) for name in _LOOKS)
     figure = style.canvas(

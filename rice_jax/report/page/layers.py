@@ -25,11 +25,11 @@ def compute(run: Run, record: Record) -> Section:
     layers = sorted(profile.layers, key=lambda layer: -layer.study)
     costliest = layers[:_COSTLIEST]
     parts: Section = ["## Where the compute goes"]
-    if costliest:
-        first = costliest[0]
+    if costliest and costliest[0].study:
+        first, counted = costliest[0], " that is counted" if profile.uncounted else ""
         parts.append(
             f"{markdown.code(first.path or 'the net')} alone does "
-            f"{numbers.percent(first.study / total, 1)} of the work "
+            f"{numbers.percent(first.study / total, 1)} of the work{counted} "
             "(FLOPs of one image in the study's convention; one multiply-add is two)."
         )
     image = markdown.image("FLOPs by layer", "flops.png")
@@ -72,10 +72,9 @@ def _uncounted(profile: ProfileFile) -> str:
 
 def _bounds(profile: ProfileFile) -> Section:
     """What bounds the layers on the configured device, as words and as a picture."""
-    device = profile.roofline
-    if device is None:
+    device, bounds = profile.roofline, [layer.bound for layer in profile.layers if layer.bound]
+    if device is None or not bounds:
         return []
-    bounds = [layer.bound for layer in profile.layers if layer.bound]
     text = (
         f"On a device of {numbers.quantity(device.flops_per_second, 'FLOP/s', 3)} and "
         f"{numbers.quantity(device.bytes_per_second, 'B/s', 3)} {_bound_by(bounds)}, where each "
@@ -90,7 +89,8 @@ def _bound_by(bounds: Sequence[str]) -> str:
     memory = bounds.count("memory")
     if memory in (0, len(bounds)):
         return f"{'memory' if memory else 'arithmetic'} bounds all layers"
-    return f"memory bounds {memory} of {len(bounds)} layers and arithmetic the others"
+    others = "the other" if len(bounds) - memory == 1 else "the others"
+    return f"memory bounds {memory} of {len(bounds)} layers and arithmetic {others}"
 
 
 def _costs_beside(profile: ProfileFile) -> str:
@@ -152,19 +152,22 @@ def dead_filters(run: Run, record: Record) -> Section:
         if layers
         else (0, 0, 0)
     )
-    filters = sum(layer.filters for layer in layers)
-    images = numbers.count(record.dead_filters.images)
-    parts: Section = [
+    filters, unseen = sum(layer.filters for layer in layers), _unseen(record.dead_filters.unseen)
+    if not filters:
+        return ["## Dead filters", *(unseen or ["The net has no convolution, and so no filters."])]
+    images = record.dead_filters.images
+    one = images == 1
+    clean_images = "the one clean image" if one else f"all {images:,} clean images"
+    return [
         "## Dead filters",
         f"Of {numbers.counted(filters, 'filter')} {_are(clean)} zero on every pixel of "
-        f"all {images} clean images and {numbers.count(augmented)} on the augmented ones; "
-        f"{_are(proven)} proven to be zero for every image there can be. "
-        "Removing a dead filter changes no answer on these images, removing a proven one changes "
-        "none at all.",
-        *_unseen(record.dead_filters.unseen),
+        f"{clean_images} and {numbers.count(augmented)} on the augmented "
+        f"{'one' if one else 'ones'}; {_are(proven)} proven to be zero for every image there can "
+        "be. Removing a filter changes no answer on images on which it is zero, removing a proven "
+        "one changes none at all.",
+        *unseen,
         Shown("dead_filters", "\n\n".join(_deadest(layers))),
     ]
-    return parts
 
 
 def _are(number: int) -> str:

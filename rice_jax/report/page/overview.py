@@ -3,8 +3,10 @@
 import functools
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from rice_jax import config as configuration
 from rice_jax import nets
 from rice_jax.data import copies as held_twice
 from rice_jax.profile.study import TEST_IMAGES
@@ -320,10 +322,9 @@ def how_to_go_on(run: Run, record: Record) -> Section:
 
 def provenance(record: Record) -> Section:
     """What it takes to get this run again: seed, recipe, versions."""
-    recipe = record.recipe
     rows = [
         ("seed", _seed(record)),
-        *((f"train.{name}", markdown.code(str(value))) for name, value in recipe.items()),
+        *((f"train.{name}", markdown.code(str(value))) for name, value in _with_a_part(record)),
         *(
             (markdown.escape(name), markdown.code(str(value)))
             for name, value in record.config.versions.items()
@@ -338,3 +339,12 @@ def _seed(record: Record) -> str:
     """That of the net; where it began again, that of config.json too, by which it does so again."""
     ended, begun = (markdown.code(str(seed)) for seed in (record.seed, record.config.seed))
     return f"{ended}, begun with {begun}" if record.failed_seeds else ended
+
+
+def _with_a_part(record: Record) -> Iterator[tuple[str, Any]]:
+    """The fields of the recipe by which the run learned: those of the other schedule are idle."""
+    told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
+    whole = configuration.from_json({"train": told})
+    for name, value in configuration.flat(record.recipe):
+        if not configuration.idle(whole, [f"train.{name}"]):
+            yield name, value

@@ -38,7 +38,11 @@ def pruning(run: Run, record: Record) -> Section:
     account = record.prune
     parent = markdown.code(account.request.parent)
     parts: Section = ["## Pruning", f"Made out of {parent}.", _totals(account)]
-    parts += [_budgets(account), _certificate(account.certificate), _removed(account)]
+    parts += [
+        _budgets(account),
+        _certificate(account.certificate, trained=bool(record.history)),
+        _removed(account),
+    ]
     parts += [_kept_whole(account.kept_whole)]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
@@ -77,7 +81,7 @@ def _budgets(account: PruneFile) -> str:
     return " ".join(sentences)
 
 
-def _certificate(certificate: CertificateTold | None) -> str:
+def _certificate(certificate: CertificateTold | None, *, trained: bool) -> str:
     if certificate is None:
         return ""
     where = (
@@ -95,9 +99,10 @@ def _certificate(certificate: CertificateTold | None) -> str:
     known = numbers.present(relative)
     share = f" ({numbers.at_most(relative, 1)} of the largest logit)" if known else ""
     return (
-        f"On {numbers.counted(certificate.images, 'image')} no logit of the net before training "
-        f"went on differs by more than {numbers.at_most(most, 2)}{share} from "
-        f"the whole net's, and {numbers.counted(changed, 'prediction')} "
+        f"On {numbers.counted(certificate.images, 'image')} no logit of the net"
+        f"{' before training went on' if trained else ''} differs by more than "
+        f"{numbers.at_most(most, 2)}{share} from the whole net's, and "
+        f"{numbers.counted(changed, 'prediction')} "
         f"{'changes' if changed == 1 else 'change'}. This holds {where}."
     )
 

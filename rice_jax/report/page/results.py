@@ -92,7 +92,8 @@ def _evaluated(record: Record, part: str, result: Result) -> Section:
         f"{_learned(record.evaluation)}"
         if folder
         else "",
-        f"Of {numbers.count(result.images)} images {numbers.percent(result.accuracy)} are right, "
+        f"Of {numbers.counted(result.images, 'image')} {numbers.percent(result.accuracy)} "
+        f"{'is' if result.images == 1 else 'are'} right, "
         f"at a mean loss of {loss} nats. {_mistakes(result)}",
         matrix,
         _most_mistaken(result) if many else "",

@@ -26,6 +26,10 @@ function brief(number) {
   return number.toLocaleString("en", { maximumSignificantDigits: 3 });
 }
 
+function maps(layer) {
+  return `${layer.filters.toLocaleString("en")} map${layer.filters === 1 ? "" : "s"} of ${layer.size.join(" x ")}`;
+}
+
 function quantity(number) {
   const [scale, prefix] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([s]) => number >= s) ?? [1, ""];
   return `${brief(number / scale)}${prefix}`;
@@ -85,7 +89,7 @@ function facts(layer, image, place) {
   const rows = [
     ["values", range(layer, image, place)],
     ["share of zeros", layer.zeros?.[place] === undefined || layer.zeros[place] === null ? null
-      : `${percent(layer.zeros[place])} of all clean test images`],
+      : `${percent(layer.zeros[place])} of its values on all clean test images`],
     ["state", fate ? gallery.words[fate] : null],
     ["costs", layer.flops === undefined ? null
       : `${quantity(layer.flops)} FLOPs (study) and ${quantity(layer.params)} parameters, an equal share of its layer's`],

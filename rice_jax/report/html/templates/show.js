@@ -42,7 +42,7 @@ function present(answer) {
   }));
   find("layers").replaceChildren(...gallery.layers.flatMap((layer, i) => [
     element("h3", {}, layer.path || "output", element("small", {},
-      ` ${layer.filters} maps of ${layer.size.join(" x ")}` + (layer.shown.length < layer.filters ? `, the ${layer.shown.length} strongest` : ""))),
+      ` ${maps(layer)}` + (layer.shown.length < layer.filters ? `, the ${layer.shown.length} strongest` : ""))),
     element("div", { class: "maps", "data-layer": i }, ...buttons(layer, 0, -1, (place) => pick(i, place)))]));
   find("filter").replaceChildren();
   if (gallery.layers.length) pick(0, 0, false);  // a net without convolutions has no maps

@@ -20,7 +20,7 @@ function show() {
   document.getElementById("answer").textContent =
     (image.label ? `${image.label}, ${image.kind}. ` : "") +
     (ranked.length ? `The net says ${ranked.slice(0, 5).map(([p, name]) => `${name} ${percent(p)}`).join(", ")}. ` : "") +
-    `${layer.path || "output"}: ${layer.filters} maps of ${layer.size.join(" x ")}.`;
+    `${layer.path || "output"}: ${maps(layer)}.`;
   document.getElementById("maps").classList.toggle("few-maps", layer.shown.length <= 12);
   document.getElementById("maps").replaceChildren(
     ...buttons(layer, state.image, state.place, (place) => choose({ place })));

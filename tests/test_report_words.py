@@ -1,0 +1,91 @@
+"""What a report says is so in every state of a run: of one image, of no filter, of no training."""
+
+import pytest
+from report_runs import DEAD, HISTORY, PRUNED, layer, make_run, profile, result, table_rows, text_of
+
+ONE = result(((1, 0), (0, 0)), ("a", "b"))
+
+
+def test_of_one_image_the_words_are_of_one(tmp_path):
+    evaluation = {"clean": ONE, "augmented": ONE, "path": "test split"}
+    text = text_of(make_run(tmp_path, evaluation=evaluation, dead_filters=DEAD | {"images": 1}))
+    assert "Of 1 image 100.00 % is right, at a mean" in text
+    assert "on every pixel of the one clean image and 1 on the augmented one;" in text
+    usual = text_of(make_run(tmp_path / "usual"))
+    assert "Of 30 images 83.33 % are right, at a mean" in usual
+    assert "on every pixel of all 30 clean images and 1 on the augmented ones;" in usual
+
+
+@pytest.mark.parametrize(
+    ("unseen", "said"),
+    [
+        ([], "The net has no convolution, and so no filters."),
+        (["body"], "**Not looked at**, since they run inside a loop: the filters of `body`."),
+    ],
+)
+def test_of_a_net_without_filters_none_is_said_to_be_dead(tmp_path, unseen, said):
+    found = {"layers": [], "images": 30, "unseen": unseen}
+    text = text_of(make_run(tmp_path, dead_filters=found))
+    assert f"## Dead filters\n\n{said}\n\n##" in text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ("mm", " memory bounds all layers,"),
+        ("cc", " arithmetic bounds all layers,"),
+        ("mc", " memory bounds 1 of 2 layers and arithmetic the other,"),
+        ("mcc", " memory bounds 1 of 3 layers and arithmetic the others,"),
+        ("", None),
+    ],
+)
+def test_what_bounds_how_many_layers_is_said(tmp_path, bounds, said):
+    flops = {"m": 10, "c": 5000}
+    rows = [layer(f"conv{place}", flops[each], 4) for place, each in enumerate(bounds)]
+    text = text_of(make_run(tmp_path, profile=profile(layers=rows)))
+    assert (f"100 GB/s{said}" in text) if said else "On a device of" not in text
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_share_of_the_work_is_of_what_is_counted(tmp_path, lacks):
+    lacking = [{"layer": "odd", "operation": "sort"}] if lacks else []
+    text = text_of(make_run(tmp_path, profile=profile(uncounted=lacking)))
+    assert ("of the work that is counted (FLOPs" in text) == lacks
+    assert ("of the work (FLOPs" in text) != lacks
+    nothing = [layer("conv1", -1, 4)]  # its FLOPs in the study's convention are 0
+    assert "alone does" not in text_of(
+        make_run(tmp_path / "nothing", profile=profile(layers=nothing))
+    )
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_logits_are_those_of_before_a_training_where_there_was_one(tmp_path, trained):
+    run = make_run(tmp_path, prune=PRUNED, history=HISTORY if trained else None)
+    assert ("no logit of the net before training went on differs" in text_of(run)) == trained
+    assert ("no logit of the net differs" in text_of(run)) != trained
+
+
+RECIPE = {
+    "epochs": 50,
+    "learning_rate": 0.001,
+    "augment": False,
+    "quick": {"epochs": [4, 4], "peak_rate": 0.004},
+    "distill": {"weight": 0.5},
+}
+BOTH, STUDY = {"train.augment"}, {"train.epochs", "train.learning_rate"}
+QUICK, TAUGHT = {"train.quick.epochs", "train.quick.peak_rate"}, {"train.distill.weight"}
+
+
+@pytest.mark.parametrize(
+    ("told", "fields"),
+    [
+        ({}, BOTH | STUDY),  # of a version that had the one schedule
+        ({"schedule": "study"}, BOTH | STUDY),
+        ({"schedule": "quick"}, BOTH | QUICK),
+        ({"schedule": "quick", "teacher": "runs/whole"}, BOTH | QUICK | TAUGHT),
+    ],
+)
+def test_of_a_recipe_those_fields_are_told_that_had_a_part(tmp_path, told, fields):
+    rows = table_rows(text_of(make_run(tmp_path, train=RECIPE | told)))
+    found = {row[0] for row in rows if row[0].startswith("train.")}
+    assert found - {"train.schedule", "train.teacher"} == fields
