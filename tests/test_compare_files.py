@@ -7,11 +7,13 @@ import os
 
 import compared_runs
 import pytest
-from report_runs import scored
+from report_runs import HISTORY, PRUNED, profile, scored
 
 from rice_jax.errors import UserError
 from rice_jax.report import comparison
 from rice_jax.report.comparison import compared, figures
+from rice_jax.report.comparison.cautions import cautions, incomparable
+from rice_jax.report.comparison.page import recommendation
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
 
@@ -86,3 +88,65 @@ def test_a_file_without_its_json_or_given_twice_is_told(tmp_path):
             compared.read([], [path, again])
     with pytest.raises(UserError, match=r"other\.onnx\.json is missing"):
         compared.read([], [str(tmp_path / "other.onnx")])
+
+
+SEED, DEAD = "another seed may learn", "The run's own report tells by its dead filters"
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"history": HISTORY}, [SEED, DEAD]),
+        ({"history": HISTORY, "dead_filters": None}, [SEED]),
+        ({"history": None}, []),  # its weights were taken as they are
+        ({"history": None, "prune": PRUNED}, []),  # cut until nothing was left
+        ({"history": HISTORY, "prune": PRUNED}, []),
+    ],
+)
+def test_another_seed_is_advised_where_a_seed_began_it(tmp_path, parts, said):
+    run = compared_runs.run_of(tmp_path / "run", "final", 500, 2001, clean=500, **parts)
+    [told] = [each for each in cautions(compared.read([str(run)])) if "Not learned" in each]
+    assert [each for each in (SEED, DEAD) if each in told] == said
+    assert told.endswith("Such nets are not chosen.")
+
+
+def test_of_a_file_that_is_at_chance_no_run_s_report_is_told(tmp_path):
+    file = file_of(tmp_path, "int8", 500, 64_000, evaluation={"clean": scored(500)})
+    [told] = cautions(compared.read([], [file]))
+    assert ".tflite. No better than chance on the clean test images. Such nets" in told
+
+
+@pytest.mark.parametrize(
+    ("runs", "files", "command"),
+    [
+        (2, 0, "`rice-jax train --stages=evaluate` with"),
+        (0, 2, "`rice-jax evaluate` with"),
+        (1, 1, "`rice-jax train --stages=evaluate` and `rice-jax evaluate` with"),
+    ],
+)
+def test_how_the_same_images_are_evaluated_is_told_of_runs_and_of_files(
+    tmp_path, runs, files, command
+):
+    images = {"clean": scored(990), "augmented": scored(900)}
+    made = [compared_runs.run_of(tmp_path / f"{n}", "final", 900, 100, seed=n) for n in range(runs)]
+    for place, run in enumerate(made):
+        run.write_json("evaluation.json", images | {"path": f"folder{place}"})
+    exported = [
+        file_of(tmp_path, f"{n}", 900, 64, evaluation=images | {"path": f"other{n}"})
+        for n in range(files)
+    ]
+    found = compared.read([str(run) for run in made], exported)
+    assert f"on the same ones: {command} one `--config.eval.path`" in incomparable(found)
+
+
+def test_where_all_is_measured_and_nothing_can_be_weighed_no_more_is_promised(tmp_path):
+    lacking = profile(uncounted=[{"operation": "while", "layer": ""}])
+    loop = compared_runs.run_of(tmp_path / "loop", "final", 950, 0, profile=lacking)
+    bare = compared_runs.run_of(tmp_path / "bare", "cnn", 950, 10)
+    (tmp_path / "bare" / "evaluation.json").unlink()
+    for runs, why in (
+        ([loop], "what is said above leaves none"),
+        ([loop, bare], "there is nothing to weigh yet"),
+    ):
+        [told, *_] = recommendation(compared.read(list(map(str, runs))), None)
+        assert told == f"**No net is recommended:** {why}."

@@ -55,8 +55,7 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
     if by_chance:
         found.append(
             f"> **Not learned:** {_listed(net.label for net in by_chance)}. No better than chance "
-            "on the clean test images, which says nothing of the net: another seed may learn. The "
-            "run's own report tells where its signal ends. Such nets are not chosen."
+            f"on the clean test images{_hope(by_chance)}. Such nets are not chosen."
         )
     others = [net for net in nets if net not in by_chance]
     unfinished = [net for net in others if any(_still_learning(e) for e in net.entries)]
@@ -85,11 +84,21 @@ def incomparable(nets: Sequence[NetRuns]) -> str:
     if _of_several_tests(entries):
         return (
             "the runs were evaluated on different images. Evaluate them on the same ones: "
-            "`--stages=evaluate` with one `--config.eval.path` for all."
+            f"{' and '.join(_evaluating(entries))} with one `--config.eval.path` for all."
         )
     if all(net.at_chance for net in nets):
         return "none of them is better than chance on the clean test images."
     return ""
+
+
+def _evaluating(entries: Sequence[Compared]) -> list[str]:
+    """By what runs are evaluated, and exported files."""
+    files = [entry.record.file is not None for entry in entries]
+    told = (
+        (not all(files), "`rice-jax train --stages=evaluate`"),
+        (any(files), "`rice-jax evaluate`"),
+    )
+    return [command for asked, command in told if asked]
 
 
 def _of_several_sets(entries: Sequence[Compared]) -> bool:
@@ -119,6 +128,20 @@ def _learned(entry: Compared) -> int:
     """How many of the images that it was evaluated on it has learned from, as far as is known."""
     evaluation = entry.record.evaluation
     return (evaluation.in_training if evaluation else None) or 0
+
+
+def _hope(by_chance: Sequence[NetRuns]) -> str:
+    """What a training that came to nothing says; '' where weights were taken, cut or rounded."""
+    entries = [entry for net in by_chance for entry in net.entries]
+    trained = [each for each in entries if each.summary.epochs and not each.record.prune]
+    if not trained:
+        return ""
+    told = ". The run's own report tells by its dead filters where its signal ends"
+    inspected = any(each.record.dead_filters for each in trained)
+    return (
+        f", which says nothing of a net that was trained: another seed may learn"
+        f"{told if inspected else ''}"
+    )
 
 
 def _with_learned(net: NetRuns) -> str:

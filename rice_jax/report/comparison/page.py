@@ -99,7 +99,8 @@ def recommendation(nets: Sequence[NetRuns], choice: Recommended | None) -> list[
         for run, what, mend in unweighed(nets)
     )
     if choice is None:
-        return ["**No net is recommended:** there is nothing to weigh yet.", lacking]
+        why = "there is nothing to weigh yet" if lacking else "what is said above leaves none"
+        return [f"**No net is recommended:** {why}.", lacking]
     paragraphs = [f"**Take {markdown.escape(choice.net.label)}.** {_why(choice)}"]
     error = choosing.standard_error(choice.best)
     if error is not None:
