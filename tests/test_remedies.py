@@ -1,8 +1,13 @@
 """What a command advises is what it has, and what helps in the state that it is told in."""
 
+import types
+
 import pytest
 
 from rice_jax.commands import app, process
+from rice_jax.errors import UserError
+from rice_jax.lighten import outcome, weighing
+from rice_jax.records import SearchRequest
 
 
 @pytest.mark.parametrize(
@@ -49,3 +54,25 @@ def test_where_memory_does_not_suffice_options_are_told_that_the_command_has(nam
     assert process.guarded(action, sizes=app.sizes([name])) == 1
     advice = f": a smaller {' or '.join(options)} takes less" if options else ""
     assert capsys.readouterr().err == f"error: the memory does not suffice (so much){advice}\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        (
+            {"steps": ("layer",)},
+            "; the same --out goes on with more --steps (channels, resolution, ",
+        ),
+        ({"steps": ("stem", "channels", "layer")}, "more --steps (resolution)"),
+        ({}, "was tried says why"),
+    ],
+)
+def test_where_nothing_lighter_was_made_no_wider_margin_is_advised(asked, more):
+    whole = weighing.Point("", 1000.0, 0.9)
+    content = types.SimpleNamespace(request=SearchRequest(**asked))
+    for points in ([whole], [whole, weighing.Point("layer", 1000.0, 0.9)]):  # which saves nothing
+        with pytest.raises(UserError) as told:
+            outcome.finish(None, content, points, 0.895)
+        assert more in str(told.value)
+        assert ("--steps" in str(told.value)) == bool(asked)
+        assert "--within" not in str(told.value)

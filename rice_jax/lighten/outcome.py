@@ -11,6 +11,7 @@ from rice_jax.errors import UserError
 from rice_jax.lighten import weighing
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.records import (
+    STEPS,
     Candidate,
     ConfigFile,
     EvaluationFile,
@@ -80,10 +81,13 @@ def show(workshop: Workshop, content: LightenFile) -> None:
 def _nothing(
     workshop: Workshop, lighter: Sequence[weighing.Point], request: SearchRequest, floor: float
 ) -> str:
+    if not lighter:  # which no margin changes
+        others = [step for step in STEPS if step not in request.steps]
+        more = f"; the same --out goes on with more --steps ({', '.join(others)})" if others else ""
+        return f"no lighter net was made that could learn: what was tried says why{more}"
+    best = max(lighter, key=lambda point: point.accuracy)
     told = f"nothing lighter has {floor:.4f} of the augmented validation images right"
-    if lighter:
-        best = max(lighter, key=lambda point: point.accuracy)
-        told += f": nearest is {workshop.folder(best.name)} with {best.accuracy:.4f}"
+    told += f": nearest is {workshop.folder(best.name)} with {best.accuracy:.4f}"
     margin = "a wider --within" if request.at_least is None else "a lower --at_least"
     return f"{told}; the same --out goes on with {margin}, more --slack or --rounds"
 

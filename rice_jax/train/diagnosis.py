@@ -47,7 +47,7 @@ class Collapse:
             text += f"; {self.dead} is the first layer whose maps are all dead"
         if self.silent:
             text += f"; no gradient reaches {', '.join(self.silent)}: this net cannot learn, "
-            return text + "start again with another --config.seed"
+            return text + "one of another seed may"
         return text + "; all layers have gradients, so it may still begin to learn"
 
 
