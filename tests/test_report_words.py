@@ -1,7 +1,13 @@
 """What a report says is so in every state of a run: of one image, of no filter, of no training."""
 
+import flax.linen as nn
 import pytest
 from report_runs import DEAD, HISTORY, PRUNED, layer, make_run, profile, result, table_rows, text_of
+
+from rice_jax import nets, own_net
+from rice_jax.config import to_json
+from rice_jax.report import record
+from rice_jax.report.page.commands import stage_command
 
 ONE = result(((1, 0), (0, 0)), ("a", "b"))
 
@@ -89,3 +95,73 @@ def test_of_a_recipe_those_fields_are_told_that_had_a_part(tmp_path, told, field
     rows = table_rows(text_of(make_run(tmp_path, train=RECIPE | told)))
     found = {row[0] for row in rows if row[0].startswith("train.")}
     assert found - {"train.schedule", "train.teacher"} == fields
+
+
+NOTHING = {"history": None, "evaluation": None, "profile": None, "dead_filters": None}
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts", "trains"),
+    [
+        ("", {}, True),
+        ("random", {"profile": profile()}, True),
+        ("zoo:final", {}, False),  # they are taken as they are
+        ("", {"history": HISTORY}, False),
+        ("", {"prune": PRUNED}, False),
+    ],
+)
+def test_a_net_that_is_not_there_yet_is_trained_before_more_is_asked_of_it(
+    tmp_path, weights, parts, trains
+):
+    run = make_run(tmp_path, **NOTHING | parts)
+    content = run.read_json("config.json")
+    content["config"]["model"]["weights"] = weights
+    run.write_json("config.json", content)
+    text = text_of(run)
+    for stage in ("evaluate", "inspect"):
+        asked = f"--stages={'train,' if trains else ''}{stage}`"
+        assert f"rice-jax train --workdir={tmp_path} {asked}" in text
+    assert ("rice-jax predict" in text) == any(parts.get(each) for each in ("history", "prune"))
+
+
+class Mine(nn.Module):
+    widths: tuple = ((2, 2), (3,))
+    classes: int = 5
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.classes)(x.mean((1, 2)))
+
+
+def test_commands_of_a_net_of_ones_own_have_what_was_set_over_its_file(tmp_path, monkeypatch):
+    """`train` begins with the file, and would refuse the run as another's."""
+    monkeypatch.setattr(nets, "_OWN", {})
+    config = own_net.configuration(Mine, recipe={"train.schedule": "quick"})
+    fields = {
+        "data.image_size": 64,
+        "data.path": "my images",
+        "model.classes": 3,
+        "model.widths": ((4,), (8, 8)),
+        "train.augment": True,
+        "train.quick.epochs": (1, 2),
+        "train.frozen": ("conv1", "conv2"),
+    }
+    config.update_from_flattened_dict(fields)
+    run = make_run(tmp_path, config.model.name)
+    content = run.read_json("config.json")
+    run.write_json("config.json", content | {"config": to_json(config)})
+    command = stage_command(run, record.load(run), "evaluate")
+    given = {
+        "--config.data.image_size=64",
+        "'--config.data.path=my images'",
+        "'--config.model.widths=[[4], [8, 8]]'",
+        "--config.train.augment=true",
+        "--config.train.quick.epochs=1,2",
+        "--config.train.frozen=conv1,conv2",
+    }
+    assert [each for each in given if f" {each}" not in command] == []
+    assert command.count("--config.") == len(given)
+    monkeypatch.setattr(nets, "_OWN", {})  # as where runs are compared, without its file
+    assert stage_command(run, record.load(run), "evaluate") == (
+        f"rice-jax train --workdir={run} --config=YOUR_NET.py --stages=evaluate"
+    )

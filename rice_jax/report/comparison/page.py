@@ -12,7 +12,7 @@ from rice_jax.report.comparison.choice import ACCURACY, Front, Recommended
 from rice_jax.report.comparison.compared import NetRuns, listed
 from rice_jax.report.comparison.figures import WITHOUT_FINAL
 from rice_jax.report.page import Section, Shown
-from rice_jax.report.page.overview import stage_command
+from rice_jax.report.page.commands import stage_command
 
 _STUDY_TABLES = (
     (

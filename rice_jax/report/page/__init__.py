@@ -1,7 +1,7 @@
 """A run as a page to read: its sections, and report.md of them."""
 
 from rice_jax.records import SummaryFile
-from rice_jax.report.page import layers, lightening, overview, pruning, results
+from rice_jax.report.page import commands, layers, lightening, overview, pruning, results
 from rice_jax.report.page.blocks import Part, Section, Shown, to_markdown
 from rice_jax.report.record import Record
 from rice_jax.run import Run
@@ -27,6 +27,6 @@ def sections(run: Run, record: Record, summary: SummaryFile) -> list[Section]:
         layers.compute(run, record),
         layers.dead_filters(run, record),
         layers.feature_maps(run, record),
-        overview.how_to_go_on(run, record),
+        commands.how_to_go_on(run, record),
         overview.provenance(record),
     ]

@@ -6,7 +6,7 @@ from rice_jax.records import LayerCosts, LayerFilters, ProfileFile, Timed
 from rice_jax.report import markdown, numbers
 from rice_jax.report.figures import feature_maps_files
 from rice_jax.report.page.blocks import Section, Shown, picture
-from rice_jax.report.page.overview import stage_command
+from rice_jax.report.page.commands import stage_command
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 

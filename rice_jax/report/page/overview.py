@@ -1,8 +1,6 @@
-"""What the page begins and ends with: the net, its headline figures, its images, what is next."""
+"""What the page begins and ends with: the net, its headline figures, its images, its recipe."""
 
 import functools
-import os
-import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,29 +20,6 @@ _MOST_NUMBERED = 12  # classes of which the page says one by one what they are c
 Form = Callable[[float | None], str]
 
 _USES = {"train": "training", "test": "the test"}
-
-
-def stage_command(run: Run, record: Record, stage: str) -> str:
-    """The command that does a stage of this run."""
-    return f"rice-jax train {_run(run, record)} --stages={stage}"
-
-
-def _run(run: Run, record: Record) -> str:
-    """The arguments that name the run, and the file of a net that is not the package's."""
-    folder = _flag("workdir", str(run))
-    return folder if record.model in nets.NETS else f"{folder} --config=YOUR_NET.py"
-
-
-def _flag(name: str, value: str) -> str:
-    return shlex.quote(f"--{name}={value}")
-
-
-def _named(run: Run) -> str:
-    """The run's folder by its name: '../final' where it is told as '.'."""
-    folder = str(run)
-    if os.path.basename(folder) not in ("", ".", ".."):
-        return folder
-    return os.path.join(folder, os.pardir, os.path.basename(os.path.abspath(folder)))
 
 
 def opening(record: Record, summary: SummaryFile) -> Section:
@@ -301,23 +276,6 @@ def _skipped(skipped: int) -> str:
 def _copies(copies: Copies | None) -> str:
     told = held_twice.told(copies) if copies else ""
     return f" {told[0].upper()}{told[1:]}." if told else ""
-
-
-def how_to_go_on(run: Run, record: Record) -> Section:
-    """Commands for what a person may want next."""
-    folder = _run(run, record)
-    lighter = _flag("out", f"{_named(run)}_pruned")
-    lines = [
-        "# the class of an image of your own",
-        f"rice-jax predict {folder} IMAGE.jpg",
-        "# remove the filters that do nothing",
-        f"rice-jax prune {folder} {lighter} --drop=dead",
-        "# beside other runs",
-        f"rice-jax compare {_flag('workdirs', f'{run},OTHER_RUN')} --out=comparison",
-        "# a file that runs without this package",
-        f"rice-jax export {folder} {_flag('out', f'{record.model}.onnx')}",
-    ]
-    return ["## How to go on", markdown.commands(lines)]
 
 
 def provenance(record: Record) -> Section:

@@ -7,7 +7,7 @@ from rice_jax.records import EvaluationFile, Result, Scores, SummaryFile
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
 from rice_jax.report.page.blocks import Section, picture
-from rice_jax.report.page.overview import stage_command
+from rice_jax.report.page.commands import stage_command
 from rice_jax.report.record import Record
 from rice_jax.run import Run
 
