@@ -1,6 +1,7 @@
 """What a report says is so in every state of a run: of one image, of no filter, of no training."""
 
 import flax.linen as nn
+import numpy as np
 import pytest
 from report_runs import DEAD, HISTORY, PRUNED, layer, make_run, profile, result, table_rows, text_of
 
@@ -165,3 +166,26 @@ def test_commands_of_a_net_of_ones_own_have_what_was_set_over_its_file(tmp_path,
     assert stage_command(run, record.load(run), "evaluate") == (
         f"rice-jax train --workdir={run} --config=YOUR_NET.py --stages=evaluate"
     )
+
+
+@pytest.mark.parametrize(("absent", "said"), [(0, "mean of classes"), (1, "mean of classes that")])
+def test_of_a_class_that_does_not_occur_nothing_is_told_but_that(tmp_path, absent, said):
+    """As of a folder that has some of the classes: its F1 is 0 in the file alone."""
+    names, matrix = ("a", "b", "c")[: 2 + absent], [[3, 1, 0], [0, 0, 0], [0, 0, 0]]
+    half = result([row[: len(names)] for row in matrix[: len(names)]], names)
+    evaluation = {"clean": half, "augmented": half, "path": "my_field"}
+    rows = table_rows(text_of(make_run(tmp_path, classes=names, evaluation=evaluation)))
+    by_class = {row[0]: row[1:] for row in rows if row[0] in names}
+    assert by_class["b"][0] == "0.9000"  # no image's, and an answer
+    assert by_class.get("c", []) == ["—", "—", "—", "0"] * absent
+    assert any(row[0].startswith(said) for row in rows)
+
+
+def test_the_worst_of_many_classes_are_of_those_that_occur(tmp_path):
+    names = tuple(f"k{number:02}" for number in range(60))
+    matrix = np.diag([0] * 55 + [2] * 5)
+    half = result(matrix.tolist(), names)
+    evaluation = {"clean": half, "augmented": half, "path": "my_field"}
+    text = text_of(make_run(tmp_path, classes=names, evaluation=evaluation))
+    rows = [row[0] for row in table_rows(text) if row[0] in names]
+    assert rows[:5] == list(names[55:])

@@ -13,6 +13,8 @@ from rice_jax.run import Run
 
 _MISTAKES = 3
 _MOST_PAIRS = 20
+_ABSENT = (*[numbers.MISSING] * 3, "0")
+"""What there is to tell of a class that is neither an image's nor an answer."""
 _FEW_RATES = 6  # changes of the learning rate that are told one by one
 
 
@@ -146,14 +148,20 @@ def _most_mistaken(result: Result) -> str:
 
 
 def _table(result: Result) -> str:
+    true, given, _ = result.confused()
+    names = list(result.per_class)
+    occurring = {names[place] for place in {*true.tolist(), *given.tolist()}}
     by_class = list(result.per_class.items())
-    lowest = sorted(by_class, key=lambda item: item[1].f1)[:MOST_CLASSES]
+    # One that is neither seen nor answered has no F1: it is 0 in the file.
+    lowest = sorted(by_class, key=lambda item: (item[0] not in occurring, item[1].f1))
+    lowest = lowest[:MOST_CLASSES]
     left_out = len(by_class) - len(lowest)
     rows = [
-        (markdown.escape(name), *_measures(measures))
+        (markdown.escape(name), *(_measures(measures) if name in occurring else _ABSENT))
         for name, measures in (lowest if left_out else by_class)
     ]
-    means = (("mean of classes", result.macro_avg), ("mean of images", result.weighted_avg))
+    of_classes = "mean of classes" + (" that occur" if len(occurring) < len(names) else "")
+    means = ((of_classes, result.macro_avg), ("mean of images", result.weighted_avg))
     rows += [(f"**{title}**", *_measures(mean)) for title, mean in means if mean]
     table = markdown.table(("class", "precision", "recall", "F1", "images"), rows)
     if not left_out:
