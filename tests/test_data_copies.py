@@ -8,6 +8,7 @@ import pytest
 from report_runs import make_run, text_of
 
 from rice_jax import data
+from rice_jax.data import learned
 
 CLASSES = ("a", "b")
 OWN = {
@@ -126,3 +127,22 @@ def test_a_report_tells_them(shades, expected, line, tmp_path):
         assert f". {line.capitalize()}." in text_of(run)
     else:
         assert "byte for byte" not in text_of(run)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (0, ""),
+        (1, "mine: 1 of 3 images is a training image of the run too, byte for byte (m0 and t0):"),
+        (2, "mine: 2 of 3 images are training images of the run too, byte for byte (m0 and t0; "),
+    ],
+)
+def test_images_that_were_learned_from_are_told_of(capsys, seen, said):
+    def images(letter, contents):
+        return [{"image": each, "name": f"{letter}{n}"} for n, each in enumerate(contents)]
+
+    mine = [b"a", b"b", b"c"]
+    training = images("t", [*mine[:seen], b"other"])
+    assert learned.count_learned(images("m", mine), training, "mine") == seen
+    told = [each for each in capsys.readouterr().err.splitlines() if "byte for byte" in each]
+    assert [each[: len(said)] for each in told] == ([said] if said else [])

@@ -26,7 +26,8 @@ def count_learned(source: Source, training: Source, where: str, *, limit: int = 
     pairs = [(name, known[content]) for content, name in every if content in known]
     if pairs:
         print(
-            f"{where}: {len(pairs):,} of {len(source):,} images are training images of the run "
+            f"{where}: {len(pairs):,} of {len(source):,} images "
+            f"{'is a training image' if len(pairs) == 1 else 'are training images'} of the run "
             f"too, byte for byte ({named(pairs)}): it has seen what it names",
             file=sys.stderr,
         )

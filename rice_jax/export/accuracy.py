@@ -105,7 +105,7 @@ def table(artifacts: Sequence[Artifact], found: Sequence[Found]) -> list[str]:
 
 def _looked_at(artifact: Artifact, found: Found) -> str:
     images = found.evaluation.parts()["clean"].images
-    return f"{artifact.path} on {images:,} images of {found.dataset.name}"
+    return f"{artifact.path} on {numbers.counted(images, 'image')} of {found.dataset.name}"
 
 
 def _row(artifact: Artifact, found: Found) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from rice_jax import cluster, data, evaluate, records
 from rice_jax import config as configuration
 from rice_jax.errors import UserError
+from rice_jax.report import numbers
 from rice_jax.stages.job import Job
 
 
@@ -35,7 +36,7 @@ def stage(job: Job) -> None:
     for kind, result in results.items():
         print(
             f"{kind}: accuracy {result.accuracy:.4f}, loss {result.loss:.4f}, "
-            f"macro F1 {result.macro_avg.f1:.4f} on {result.images} images",
+            f"macro F1 {result.macro_avg.f1:.4f} on {numbers.counted(result.images, 'image')}",
             flush=True,
         )
     lost = evaluation.lost_augmented()

@@ -10,7 +10,7 @@ import numpy as np
 
 from rice_jax import cluster, data, inspection, records, specimens, train
 from rice_jax.bar import Bar
-from rice_jax.report import fates, figures, saving
+from rice_jax.report import fates, figures, numbers, saving
 from rice_jax.stages.job import Job
 from rice_jax.train.display import Display
 
@@ -50,7 +50,8 @@ def _write_findings(job: Job, clean: inspection.Census, augmented: inspection.Ce
     records.write(job.run, found)
     for layer in found.layers:
         print(
-            f"{layer.path}: {layer.filters} filters, {len(layer.dead_clean)} dead, "
+            f"{layer.path}: {numbers.counted(layer.filters, 'filter')}, "
+            f"{len(layer.dead_clean)} dead, "
             f"{len(layer.dead_augmented)} dead on augmented images, "
             f"{len(layer.proven_dead)} proven dead for every image",
             flush=True,
