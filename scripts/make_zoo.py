@@ -50,7 +50,7 @@ def card(
             f"{run} learned from the splits of seed {seed}, and so from some of the sample's "
             "photographs: train it with --config.data.split_seed=0"
         )
-    config = _portable(trained.config)
+    config = _portable(trained.config, images.name)
     side = config.data.image_size
     counted = profile.count(trained.module, (side, side, 3), frozen=config.train.frozen)
     ended = datetime.date.fromtimestamp((run.path / records.HISTORY).stat().mtime)
@@ -106,12 +106,15 @@ def _validated(run: Run, trained: train.Trained, best: records.EpochRow) -> reco
     return records.Share(accuracy=measured.accuracy, images=measured.images)
 
 
-def _portable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration without this machine's folders."""
+def _portable(config: ml_collections.ConfigDict, images: str) -> ml_collections.ConfigDict:
+    """The configuration without this machine's folders, its images by name.
+
+    They are named also where the environment told them: without a path it would be the sample's.
+    """
     usual = configuration.default(config.model.name)
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.cache_dir = usual.data.cache_dir
-    config.data.path = config.data.path.rstrip("/").rpartition("/")[2]
+    config.data.path = config.data.path.rstrip("/").rpartition("/")[2] or images
     config.eval.path = ""  # what it was evaluated on is the test split
     if not config.model.weights.startswith(zoo.PREFIX):
         config.model.weights = config.model.weights.rstrip("/").rpartition("/")[2]

@@ -70,7 +70,8 @@ def test_a_card_tells_its_net(name):
     assert configuration.split_seed(configuration.from_json(card.config)) == 0
     for field in ("versions", "machine", "date", "command"):
         assert getattr(card, field), field
-    assert "/" not in card.config["data"]["path"]
+    assert card.config["data"]["path"] == card.data.name == "Rice_Image_Dataset"
+    assert f"--config.data.path={card.data.name}" in card.command  # without it the sample's
 
 
 HEAVY = [name for name in zoo.names() if zoo.card(name).flops.study > 200_000_000]

@@ -1,6 +1,7 @@
 """A net of the zoo as a configuration: --config=zoo:NAME."""
 
 import re
+import shlex
 
 import commands
 import jax
@@ -12,6 +13,7 @@ from rice_jax import first_run, train, zoo
 from rice_jax.commands import named, settings
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train.origin import changes
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -105,3 +107,21 @@ def test_weights_of_other_widths_and_classes_are_of_another_net():
     found.model.update(weights="zoo:nano", classes=3)
     with pytest.raises(UserError, match="is of another net: "):
         train.initial_params(found, train.build(found))
+
+
+TRAINED = [name for name in zoo.names() if zoo.card(name).command.startswith("python")]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_command_of_a_card_gives_its_recipe(name):
+    card = zoo.card(name)
+    fields, rest = settings.split(shlex.split(card.command))
+    [config] = [each for each in rest if each.startswith("--config=")]
+    fields = [each for each in fields if not each.startswith("--config.data.path=")]
+    found, _ = settings.chosen(config.removeprefix("--config=configs/")[:-3], None, fields)
+    told = configuration.from_json(configuration.completed(card.config))
+    for each in (found, told):
+        each.data.split_seed = configuration.split_seed(each)
+        if each.model.weights:  # then none is drawn
+            each.train.initializer = "own"
+    assert changes(configuration.to_json(told), configuration.to_json(found)) == []

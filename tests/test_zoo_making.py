@@ -133,6 +133,15 @@ def test_a_run_becomes_a_net_of_the_zoo(run, tmp_path):
         assert f"--config.{field}" in card.command
 
 
+def test_images_that_the_environment_told_are_named_all_the_same(run):
+    told = run.read_json("config.json")
+    told["config"]["data"]["path"] = ""
+    run.write_json("config.json", told)
+    card = ZOO.card(run, train.load(run))
+    assert card.config["data"]["path"] == "rice"
+    assert "--config.data.path=rice" in card.command
+
+
 def test_a_card_tells_of_all_clean_validation_images_whatever_was_validated_on(run, monkeypatch):
     told = run.read_json("config.json")
     told["config"]["train"] |= {"validation_augmented": True, "validation_images": 10}
