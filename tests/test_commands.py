@@ -128,7 +128,11 @@ MISTAKES = [
     ("lighten --workdir=run --out=x --steps=layer,stem --share=.4", "without channels among the"),
     ("lighten --workdir=run --out=x --steps=stem --criterion=l1", "--criterion changes nothing"),
     ("lighten --workdir=run --out=x --steps=stem --round_to=2", "--round_to changes nothing"),
-    ("lighten --workdir=run --out=x --config.train.initializer=he", "which decides it itself"),
+    *(
+        (f"lighten --workdir=run --out=x --config.{field}", "which decides it itself")
+        for field in ("train.initializer=he", "train.frozen=conv1", "eval.path=.")
+    ),
+    ("prune --workdir=run --suggest --config.eval.path=.", "leave out --config.eval.path"),
     (
         "lighten --workdir=run --out=x --config.train.teacher= --config.train.distill.weight=.3",
         "distill.weight changes nothing in this command: give --config.train.teacher",
@@ -268,7 +272,8 @@ def test_help_lists_every_field_with_meaning_and_bounds(answers):
         (
             "lighten",
             "epochs learning_rate schedule stop_patience plateau_factor plateau_patience "
-            "plateau_min_delta quick.epochs quick.shrink validation_augmented initializer",
+            "plateau_min_delta quick.epochs quick.shrink validation_augmented initializer "
+            "frozen eval.path",
         ),
         ("reproduce", "frozen"),
     ],
@@ -277,7 +282,8 @@ def test_help_lists_no_field_that_the_command_refuses(answers, name, decided):
     section = answers[f"{name} --help"][1].partition("Configuration,")[2]
     told = {line.split()[0] for line in section.splitlines()[1:] if line[:3].strip()}
     others = {field for field in configuration.FIELDS if not field.startswith("model.")}
-    assert told == others - {f"train.{field}" for field in decided.split()}
+    asked = decided.split()
+    assert told == others - {*asked} - {f"train.{field}" for field in asked}
 
 
 @pytest.mark.parametrize(

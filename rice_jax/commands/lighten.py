@@ -19,9 +19,10 @@ _ITS_OWN = {
     "train.learning_rate": "--config.train.quick.peak_rate",
     **dict.fromkeys(("train.schedule", "train.stop_patience", "train.quick.shrink")),
     **dict.fromkeys(("train.plateau_factor", "train.plateau_patience", "train.plateau_min_delta")),
-    **dict.fromkeys(("train.validation_augmented", "train.initializer")),
+    **dict.fromkeys(("train.validation_augmented", "train.initializer", "train.frozen")),
+    "eval.path": None,
 }
-"""Fields of training that the search decides itself, and what to give in their stead."""
+"""Fields that the search decides itself, and what to give in their stead."""
 
 _OF_A_TEACHER = dict.fromkeys(
     ("train.distill.temperature", "train.distill.weight"), "--config.train.teacher"

@@ -139,7 +139,9 @@ def _leave_open(asked: Mapping[str, Any], fields: Iterable[str]) -> None:
     given += ["--steps"] if asked["steps"] > 1 else []
     given += [f"--{name}" for name in options.given() if name in _IDLE_IN_SUGGEST]
     given += [
-        f"--config.{name}" for name in fields if name.startswith("train.") and name not in _OF_NORMS
+        f"--config.{name}"
+        for name in fields
+        if name.startswith(("train.", "profile.", "eval.path")) and name not in _OF_NORMS
     ]
     if given:
         raise UserError(
