@@ -7,7 +7,7 @@ from typing import Any
 
 from rice_jax import nets
 from rice_jax.profile.study import INPUT_SHAPE, REPORTED, TEST_IMAGES, VARIETIES
-from rice_jax.records import ImagesTold, MacroReported, Reported, SummaryFile
+from rice_jax.records import ImagesTold, Reported, SummaryFile
 from rice_jax.report import numbers
 
 _OF_NO_PARAMETERS = ("grid", "strides", "stem_stride")
@@ -34,8 +34,8 @@ def of_the_same_images(
     same = not images or (not images.synthetic and {*map(str.casefold, images.classes)} <= rice)
     others: Collection[str] = () if same else _LEARNED
     others = {*others, *(() if tested else _TESTED), *(() if validated else _VALIDATED)}
-    nothing = {name: MacroReported() if name == "macro" else None for name in others}
-    return dataclasses.replace(theirs, **nothing)
+    nothing = Reported()  # has none of its figures
+    return dataclasses.replace(theirs, **{name: getattr(nothing, name) for name in others})
 
 
 def tflops(flops: float | None) -> float | None:

@@ -29,9 +29,9 @@ def opening(record: Record, summary: SummaryFile) -> Section:
     if record.synthetic:
         parts.append(
             "> **Synthetic data.** The images are drawn grains, not photographs: the accuracies "
-            "below say that the machinery works and nothing about rice. For photographs give "
-            "`--config.data.path=sample`, or the Kaggle archive 'Rice Image Dataset', its unpacked "
-            "folder, or any folder of class folders."
+            "below say that the machinery works and nothing about rice. For photographs give, in "
+            "another folder, `--config.data.path=sample`, or the Kaggle archive 'Rice Image "
+            "Dataset', its unpacked folder, or any folder of class folders."
         )
     sentences = [_net(record), _learned(record, summary), _does(record, summary)]
     parts.append(" ".join(sentence for sentence in sentences if sentence))
