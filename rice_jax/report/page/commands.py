@@ -35,11 +35,16 @@ def _run(run: Run, record: Record) -> str:
 def _besides_the_file(record: Record) -> Iterator[str]:
     """The fields that were set over the file of a net of the user's own: `train` begins with it.
 
-    None where the net is not known here, as in a comparison, which does without its file.
+    Where the net is not known, as in a comparison, which does without its file, all but the net's
+    own that are not as the study has them: what the file sets too is then told once more.
     """
-    if record.model in nets.NETS or record.model not in nets.names():
+    if record.model in nets.NETS:
         return
-    usual = dict(configuration.flat(configuration.to_json(configuration.default(record.model))))
+    known = record.model in nets.names()
+    like = configuration.default(record.model if known else "final")
+    usual = dict(configuration.flat(configuration.to_json(like)))
+    if not known:
+        usual = {name: usual[name] for name in configuration.FIELDS}
     for name, value in configuration.flat(record.config.config):
         if name in usual and name not in _FOLLOWS and value != usual[name]:
             yield _flag(f"config.{name}", _plain(value))
