@@ -3,7 +3,18 @@
 import flax.linen as nn
 import numpy as np
 import pytest
-from report_runs import DEAD, HISTORY, PRUNED, layer, make_run, profile, result, table_rows, text_of
+from report_runs import (
+    DEAD,
+    HISTORY,
+    PRUNED,
+    layer,
+    make_run,
+    profile,
+    result,
+    scored,
+    table_rows,
+    text_of,
+)
 
 from rice_jax import nets, own_net
 from rice_jax.config import to_json
@@ -190,3 +201,15 @@ def test_the_worst_of_many_classes_are_of_those_that_occur(tmp_path):
     text = text_of(make_run(tmp_path, classes=names, evaluation=evaluation))
     rows = [row[0] for row in table_rows(text) if row[0] in names]
     assert rows[:5] == list(names[55:])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [(None, True), ("study", True), ("quick, augmented", False), ("augmented, by hand", False)],
+)
+def test_weights_that_had_augmented_images_are_not_said_to_have_had_none(tmp_path, recipe, told):
+    evaluation = {"clean": scored(990), "augmented": scored(660), "path": "test split"}
+    run = make_run(tmp_path, evaluation=evaluation)
+    weights = {"source": "zoo:final", "recipe": recipe}
+    run.write_json("config.json", run.read_json("config.json") | {"weights": weights})
+    assert ("Its training had none of the latter" in text_of(run)) == told

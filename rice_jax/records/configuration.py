@@ -54,6 +54,11 @@ class WeightsTold:
     """For training."""
     classes: Classes | None = left_out()
 
+    @property
+    def augmented(self) -> bool:
+        """Whether they are known to have learned from augmented images."""
+        return "augmented" in (self.recipe or "").split(", ")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConfigFile(FileRecord):
