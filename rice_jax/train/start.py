@@ -1,12 +1,13 @@
 """A run that begins with given parameters instead of random ones or a file's, or once more."""
 
 import ml_collections
+from flax import traverse_util
 
 from rice_jax import cluster, data, lock
 from rice_jax.errors import UserError
 from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
 from rice_jax.run import Run
-from rice_jax.train import origin, state
+from rice_jax.train import origin, state, weights
 from rice_jax.train.checkpoint_folder import clear
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
@@ -19,13 +20,17 @@ def begin(
 ) -> None:
     """Save `params` as the run's checkpoint before its first step.
 
-    `load` gives them, and `train` goes on from them.
+    `load` gives them once the run has a config.json, and `train` goes on from them.
 
     Raises:
-        UserError: the folder is in use or cannot be written, or a frozen path is no layer's.
+        UserError: parameters of another net than `config` names, a frozen path that is no layer's,
+            a folder that has checkpoints already, is in use or cannot be written.
     """
     fresh = state.fresh(params, config.train.frozen)
+    _require_of_the_net(config, fresh.params)
     with lock.hold(run):
+        if _numbered(run):  # the newest of them would be what is loaded
+            raise UserError(f"{run} has checkpoints already: `forget` it, or give another folder")
         checkpoints = Checkpoints(run.checkpoints)
         try:
             checkpoints.save(
@@ -40,15 +45,36 @@ def begin(
             checkpoints.close()
 
 
+def _require_of_the_net(config: ml_collections.ConfigDict, params: Params) -> None:
+    """UserError for what could not be told from a damaged checkpoint once it is saved."""
+    shapes = state.shapes(weights.build(config), weights.input_shape(config), config.train.frozen)
+    wanted, given = (
+        {
+            path: f"{leaf.dtype} {leaf.shape}"
+            for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+        }
+        for tree in (shapes.params, params)
+    )
+    for path in sorted(wanted.keys() | given.keys()):
+        here, there = (told.get(path, "not there") for told in (given, wanted))
+        if here != there:
+            raise UserError(
+                f"the parameters are not those of {config.model.name} as it is configured: "
+                f"{path} is {here}, and {there} in that net"
+            )
+
+
+def _numbered(run: Run) -> list[str]:
+    """Names of the run's checkpoints, damaged ones too."""
+    folder = run.checkpoints
+    found = folder.iterdir() if folder.exists() else ()
+    return sorted(path.name for path in found if path.name.isdecimal())
+
+
 def require_same_checkpoints(run: Run) -> None:
     """UserError on every process of a job where not all see the run's checkpoints alike."""
 
-    def seen() -> str:
-        folder = run.checkpoints
-        found = folder.iterdir() if folder.exists() else ()
-        return str(sorted(path.name for path in found if path.name.isdecimal()))
-
-    if not cluster.see_the_same(seen):
+    if not cluster.see_the_same(lambda: str(_numbered(run))):
         raise UserError(
             f"the processes of the job do not see the same checkpoints in {run}: wait until the "
             "disk that they share shows them to all, then give the same command"

@@ -1,0 +1,79 @@
+"""A run that begins with given parameters."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_training import config, dataset
+
+from rice_jax import train
+from rice_jax.config import to_json
+from rice_jax.errors import UserError
+from rice_jax.run import Run
+
+
+def drawn(settings, seed=0):
+    params = train.initial_params(settings, train.build(settings), seed=seed)
+    return jax.tree.map(np.array, params)
+
+
+def begun(folder, params, settings):
+    run = Run(folder)
+    run.create()
+    run.write_json("config.json", {"config": to_json(settings)})
+    train.begin(settings, run, dataset(), params)
+    return run
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_a_run_began_with_is_what_is_loaded(kind, tmp_path):
+    settings = config()
+    params = drawn(settings)
+    run = begun(tmp_path, jax.tree.map(lambda leaf: leaf.astype(kind), params), settings)
+    found = train.load(run)
+    assert found.epoch == 0
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+
+def test_a_run_that_has_checkpoints_keeps_them_until_they_are_forgotten(tmp_path):
+    settings = config()
+    first, second = (drawn(settings, seed) for seed in (1, 2))
+    run = begun(tmp_path, first, settings)
+    with pytest.raises(UserError, match="has checkpoints already"):
+        train.begin(settings, run, dataset(), second)
+    jax.tree.map(np.testing.assert_array_equal, train.load(run).params, first)
+    train.forget(run)
+    train.begin(settings, run, dataset(), second)
+    jax.tree.map(np.testing.assert_array_equal, train.load(run).params, second)
+
+
+def halved(params):
+    return jax.tree.map(lambda leaf: leaf.astype(np.float16), params)
+
+
+def wider(params):
+    kernel = np.zeros((*params["head"]["kernel"].shape[:-1], 7), np.float32)
+    return params | {"head": params["head"] | {"kernel": kernel}}
+
+
+OTHERS = {
+    "of half precision": (halved, r"conv1/bias is float16 \(4,\), and float32 \(4,\) in that net"),
+    "of more classes": (wider, r"head/kernel is float32 \(8, 7\), and float32 \(8, 5\)"),
+    "without a layer": (
+        lambda params: {name: leaf for name, leaf in params.items() if name != "head"},
+        "head/bias is not there, and float32",
+    ),
+    "with one more": (
+        lambda params: params | {"more": {"bias": np.zeros(3, np.float32)}},
+        r"more/bias is float32 \(3,\), and not there in that net",
+    ),
+    "variables": (lambda params: {"params": params}, "conv1/bias is not there"),
+}
+
+
+@pytest.mark.parametrize("which", OTHERS)
+def test_parameters_of_another_net_are_refused_before_they_are_saved(which, tmp_path):
+    change, said = OTHERS[which]
+    settings = config()
+    with pytest.raises(UserError, match=f"not those of final as it is configured: {said}"):
+        train.begin(settings, Run(tmp_path / "run"), dataset(), change(drawn(settings)))
+    assert not (tmp_path / "run").exists()
