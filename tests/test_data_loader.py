@@ -175,3 +175,29 @@ def test_batches_that_wait_take_a_bounded_room(most, ahead, monkeypatch):
 def test_batches_that_no_memory_holds_are_refused():
     with pytest.raises(UserError, match=r"takes 50,331.6 GB, 3 of them .* or smaller images"):
         data.batches(SHADES, 1_000_000, image_size=4096)  # 1e6 * 4,096^2 * 3 bytes
+
+
+@pytest.mark.parametrize("part", [-1, 3, 4])
+def test_a_part_that_there_is_not_is_refused(part):
+    with pytest.raises(UserError, match=rf"shard=\({part}, 3\).* none of index {part}"):
+        collected(shard=(part, 3))
+
+
+@pytest.mark.parametrize("parts", [-1, 0])
+def test_no_parts_are_refused(parts):
+    with pytest.raises(UserError, match=f"cannot be cut into {parts} equal parts"):
+        collected(shard=(0, parts))
+
+
+@pytest.mark.parametrize("name", ["whole_size", "epoch", "first_batch", "limit", "workers"])
+def test_numbers_below_zero_are_refused(name):
+    with pytest.raises(UserError, match=f"{name}=-1 must be 0 or more"):
+        collected(**{name: -1})
+
+
+@pytest.mark.parametrize("size", [-1, 0])
+def test_images_of_no_size_are_refused(size):
+    with pytest.raises(UserError, match=f"image_size={size} must be 1 or more"):
+        data.batches(SHADES, 6, image_size=size)
+    with pytest.raises(UserError, match=f"image_size={size} must be 1 or more"):
+        data.decode(data_files.picture(), size)

@@ -57,13 +57,27 @@ def batches(
       (B,)}, B = batch_size / n. The last batch is filled up with its first image, at weight 0: for
       a made one a net may have no number, and 0 times that is none either.
 
-    Raises UserError where n does not divide the batch size, no memory here holds batches as large,
-    or an image does not decode.
+    Raises UserError where n does not divide the batch size or has no i-th part, a number is below
+    what it can be, no memory here holds batches as large, or an image does not decode.
     """
-    size = require_memory(batch_size // shard[1], image_size)
     part, parts = shard
-    if batch_size < 1 or batch_size % parts:
+    if batch_size < 1 or parts < 1 or batch_size % parts:
         raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
+    if not 0 <= part < parts:
+        raise UserError(f"shard={shard}: of {parts} parts there is none of index {part}")
+    if image_size < 1:
+        raise UserError(f"image_size={image_size} must be 1 or more")
+    counts = {
+        "whole_size": whole_size,
+        "epoch": epoch,
+        "first_batch": first_batch,
+        "limit": limit,
+        "workers": workers,
+    }
+    for name, count in counts.items():
+        if count < 0:
+            raise UserError(f"{name}={count} must be 0 or more")
+    size = require_memory(batch_size // parts, image_size)
     count = batch_size // parts
     places = spread(len(source), limit)
     read = len(places)
