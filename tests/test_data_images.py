@@ -276,6 +276,20 @@ def test_other_things_are_refused_by_their_fault(kind):
         data.decode(content, 8)
 
 
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("upright", [True, False])
+def test_what_is_taken_decodes_however_long_its_sides(format, upright):
+    """A side that OpenCV or libpng refuses would end a training amid an epoch."""
+
+    def strip(length):
+        shape = (length, 1) if upright else (1, length)
+        return encoded(np.full((*shape, 3), 100, np.uint8), format)
+
+    np.testing.assert_array_equal(data.decode(strip(1_000_000), 2), 100)
+    with pytest.raises(UserError, match="too long a side"):
+        images.plain(strip(1_000_001))
+
+
 WHOLE = {
     "jpeg": encoded(picture(40, 40), "JPEG"),
     "progressive": encoded(picture(40, 40), "JPEG", progressive=True),

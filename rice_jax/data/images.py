@@ -14,6 +14,7 @@ from rice_jax.errors import UserError, reason
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 64 << 20  # of an image: 192 MiB decoded
+MAX_SIDE = 1_000_000  # of an image: more is refused by libpng, a little more by OpenCV
 
 GREY, PALETTE, DEEP = "grey", "palette", "16-bit"
 ALPHA = "with alpha (laid on black)"
@@ -49,7 +50,8 @@ def plain(data: bytes) -> Plain:
     The header is judged before a pixel is decoded: a small file may claim a huge image.
 
     Raises:
-        UserError: no whole image of at most 64 million pixels, or one with 32-bit values.
+        UserError: no whole image of at most 64 MiB and 64 million pixels, none of whose sides has
+            more than a million, or one with 32-bit values.
     """
     if len(data) > MAX_BYTES:
         raise UserError(f"larger than {MAX_BYTES >> 20} MiB")
@@ -57,6 +59,8 @@ def plain(data: bytes) -> Plain:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"{image.width}x{image.height} pixels: too large")
+            if max(image.size) > MAX_SIDE:
+                raise UserError(f"{image.width}x{image.height} pixels: too long a side")
             kinds, jpeg = _kinds(image, data), image.format in _JPEG
             # A photo as PNG would be ten times as large; OpenCV turns it, and makes grey RGB.
             done = {GREY} if jpeg else set()
@@ -191,7 +195,13 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes, image_size: int) -> np.ndarray:
-    """The image as uint8 (image_size, image_size, 3) RGB; UserError where `plain` fails."""
+    """The image as uint8 (image_size, image_size, 3) RGB.
+
+    Raises:
+        UserError: as `plain`, or a size below 1.
+    """
+    if image_size < 1:
+        raise UserError(f"image_size={image_size} must be 1 or more")
     pixels = np.empty((image_size, image_size, 3), np.uint8)
     decode_into(plain(data).content, pixels)
     return pixels
