@@ -49,7 +49,8 @@ def evaluate(
         number counts as the first class, which is said on standard error.
 
     Raises:
-        UserError: a source without images, a net of another number of classes, a size below 1.
+        UserError: a source without images, a label that is no class's, a net of another number of
+            classes, a size below 1.
     """
     if min(image_size, batch_size) < 1 or min(limit, workers) < 0:
         raise UserError(

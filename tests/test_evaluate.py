@@ -80,6 +80,27 @@ def test_a_net_of_another_number_of_classes_is_told(number):
         evaluate(*net(), Images(3), classes=names, image_size=SIZE, batch_size=2)
 
 
+class Labelled:
+    """The images, one of them of another label."""
+
+    def __init__(self, label, at):
+        self._images, self._label, self._at = Images(12), label, at
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        record = self._images[index]
+        return record | {"label": self._label} if index == self._at else record
+
+
+@pytest.mark.parametrize("at", [0, 7, 11])
+@pytest.mark.parametrize("label", [-1, 5, 100])
+def test_a_label_that_is_no_class_s_is_told(label, at):
+    with pytest.raises(UserError, match=f"label {label}, and of 5 classes the labels are 0 to 4"):
+        evaluate(*net(), Labelled(label, at), classes=CLASSES, image_size=SIZE, batch_size=5)
+
+
 @pytest.mark.parametrize("wrong", ["image_size=0", "batch_size=0", "limit=-1", "workers=-1"])
 def test_sizes_that_are_none_are_told(wrong):
     name, _, value = wrong.partition("=")

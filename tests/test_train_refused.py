@@ -25,6 +25,31 @@ def test_classes_must_be_those_of_the_images(tmp_path):
         train.train(settings, Run(tmp_path), dataset())
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_without_images_is_refused_before_anything_is_made(split, tmp_path):
+    images = dataset()
+    images.splits[split] = []
+    with pytest.raises(UserError, match=f"the {split} split has no images"):
+        train.train(config(), Run(tmp_path / "run"), images)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_speed_without_images_is_none():
+    images = dataset()
+    images.splits["train"] = []
+    with pytest.raises(UserError, match="the train split has no images"):
+        train.images_per_second(config(), images)
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_is_no_class_s_ends_training_with_a_line(label, tmp_path):
+    images = dataset(40)
+    records = [images.splits["train"][index] for index in range(40)]
+    images.splits["train"] = [*records[:20], records[20] | {"label": label}, *records[21:]]
+    with pytest.raises(UserError, match=f"label {label}, and of 5 classes the labels are 0 to 4"):
+        train.train(config(), Run(tmp_path / "run"), images)
+
+
 def test_a_net_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):
     settings = config()
     settings.model.stages = ((65_536,), (65_536,), (65_536,))

@@ -20,6 +20,9 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run) ->
             f"config.model.classes={config.model.classes}, but there are images of "
             f"{len(dataset.classes)} classes: {', '.join(dataset.classes)}"
         )
+    for name in ("train", "validation"):
+        if not len(dataset.splits[name]):
+            raise UserError(f"the {name} split has no images: nothing can be learned without")
     weights.image_sizes(config)
     for batch_size in (config.train.batch_size, config.eval.batch_size):
         data.require_memory(batch_size, config.data.image_size)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rice_jax import data
 from rice_jax.graph.remembered import remembered
-from rice_jax.train.feed import Feed, Lagged, data_mesh
+from rice_jax.train.feed import Feed, Lagged, data_mesh, require_labels
 from rice_jax.train.state import Params, replicate
 from rice_jax.train.step import Sums, eval_step
 
@@ -60,9 +60,12 @@ class Evaluator:
 
         Args:
             params: of the net, on every device of the mesh.
-            source: the images, as `data.batches` takes them.
+            source: the images, as `data.batches` takes them; one at least.
             signal: asked at each batch; where any process's answer is not 0 the result is None.
             on_batch: told the number of images of each batch that is done.
+
+        Raises:
+            UserError: a label that is no class's, or a net of another number of classes.
         """
         loss = 0.0
         confusion = np.zeros((self._classes, self._classes), np.int64)
@@ -79,6 +82,7 @@ class Evaluator:
         for number, batch in enumerate(batches):
             first = np.int32(number * self._feed.batch_size)
             sums = self._step(params, self._feed(batch, signal()), first)
+            require_labels(batch, self._classes)  # a net of other classes is told first
             if stopped := max(map(add, results.push(sums)), default=0):
                 break
         else:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rice_jax import data
+from rice_jax.errors import UserError
 
 AXIS = "data"
 """Name of the mesh's one axis, over which each batch is split."""
@@ -39,6 +40,20 @@ def told_of_large(config: ml_collections.ConfigDict, image_size: int) -> str:
         f"{size / 1e9:.1f} GB, and a few are in memory at once: a smaller "
         f"--config.{field}.batch_size takes less"
     )
+
+
+def require_labels(batch: data.Batch, classes: int) -> None:
+    """UserError where the label of an image is none of so many classes, from 0 on.
+
+    Its loss would be no number, and it would be in no row of a confusion matrix, or in another's.
+    """
+    labels = batch["label"]
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if unknown.size:
+        raise UserError(
+            f"an image has the label {unknown[0]}, and of {classes} classes the labels are "
+            f"0 to {classes - 1}"
+        )
 
 
 class Feed:

@@ -20,7 +20,7 @@ from rice_jax.train.check import check
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.display import Display
 from rice_jax.train.evaluator import Evaluator
-from rice_jax.train.feed import Feed, Lagged, data_mesh, told_of_large
+from rice_jax.train.feed import Feed, Lagged, data_mesh, require_labels, told_of_large
 from rice_jax.train.interrupt import Interrupt, interruptible
 from rice_jax.train.norms import Norms, images_looked_at
 from rice_jax.train.progress import Progress
@@ -218,6 +218,7 @@ class _Training:
                 batch = next(batches, None)
             if batch is None:
                 return
+            require_labels(batch, self.classes)
             yield batch
 
     def _count(self, metrics: Metrics) -> int:

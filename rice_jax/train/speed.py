@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from rice_jax import data
+from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.train import state, teacher, weights
 from rice_jax.train.feed import Feed, data_mesh
@@ -32,7 +33,12 @@ def images_per_second(
         dataset: whose training split is read.
         image_size: height and width of the images that are learnt from; 0 for the whole size.
         seconds: to spend on the timed steps; the last one begins within them.
+
+    Raises:
+        UserError: a training split without images, or as `build` and for a teacher of another kind.
     """
+    if not len(dataset.splits["train"]):
+        raise UserError("the train split has no images: nothing can be learned without")
     module, mesh = weights.build(config), data_mesh()
     feed = Feed(mesh, config.train.batch_size)
     shapes = variable_shapes(module, weights.input_shape(config))["params"]
