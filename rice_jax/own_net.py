@@ -50,7 +50,8 @@ def configuration(
 
     Raises:
         UserError: no such class, one whose call needs what it is not given, a name that is taken,
-            a field that can be none, or an output that is none or meant for a field.
+            no field of classes, a field that can be none, a recipe with what is no field or out of
+            its bounds, frozen paths that are none, or an output that is none or meant for a field.
     """
     if not isinstance(module, type) or not (_is_nnx(module) or dataclasses.is_dataclass(module)):
         raise UserError(f"{module!r} is no class of Linen or NNX: give the class, no instance")
@@ -79,6 +80,7 @@ def configuration(
     own["narrowed"] = Field(
         "", "the widths that pruning left, where fewer", Text("as prune has it")
     )
+    checked("frozen", frozen, config.FIELDS["train.frozen"].bounds)  # a path alone is no tuple
     if frozen and "train.frozen" in recipe:
         raise UserError("recipe: train.frozen is told twice: leave it or frozen= out")
     for path, value in recipe.items():

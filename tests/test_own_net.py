@@ -348,6 +348,14 @@ def test_every_field_of_a_recipe_is_the_configuration_s():
         own_net.configuration(Rates, "rates", recipe={"train.frozen": ("a",)}, frozen=("b",))
 
 
+@pytest.mark.parametrize("frozen", ["conv", (1,), ("conv", None), {"conv": True}])
+def test_frozen_paths_are_several(frozen):
+    """Of a text its letters would be the paths."""
+    with pytest.raises(UserError, match=r"frozen=.*: give any number of: a path"):
+        own_net.configuration(Rates, "rates", frozen=frozen)
+    assert own_net.configuration(Rates, "rates", frozen=["conv"]).train.frozen == ("conv",)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_ones_own_file_is_told_in_a_line(name, tmp_path):
     given, message = MISTAKES[name]
