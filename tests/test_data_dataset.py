@@ -56,6 +56,16 @@ def test_every_image_is_kept_as_its_bytes_with_its_label(prepared, folder):
     assert dataset.skipped == []
 
 
+@pytest.mark.parametrize("way", ["./{}", "{}/.", "{}/", "{}/../{}", "."])
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_images_are_called_by_their_folder_however_it_is_given(
+    way, kind, prepared, folder, monkeypatch
+):
+    monkeypatch.chdir(folder if way == "." else folder.parent)
+    path = kind(way.format(folder.name, folder.name))
+    assert data.load(path, prepared[1]).name == folder.name
+
+
 def test_a_source_is_a_sequence(prepared, folder):
     """Iterated it ends, from its end it gives what a list gives, and beyond that nothing."""
     dataset, _ = prepared

@@ -75,8 +75,9 @@ def load(
       synthetic_per_class: grains of each class, where they are drawn.
       keep_decoded: decode each split once and keep its pixels in the cache, where that pays.
 
-    Raises UserError where `path` is no such thing or has one class only, more than 1% of the images
-    cannot be used, or the cache cannot be written.
+    Raises UserError where `path` is no such thing, as `chosen`, where there is one class only or
+    one of too few images for three splits, more than 1% of the images cannot be used, or the cache
+    cannot be written.
     """
     path = chosen(path)
     archive, name = _opened(path, synthetic_per_class, seed)
@@ -117,7 +118,8 @@ def _opened(path: str, per_class: int, seed: int) -> tuple[Archive, str]:
         return _grains(per_class, seed), "synthetic grains"
     if path == SAMPLE:
         return open_archive(zoo.SAMPLE), "sample of Rice_Image_Dataset"
-    return open_archive(path), os.path.basename(path.rstrip("/"))
+    whole = path.rstrip("/") if files.is_remote(path) else os.path.abspath(os.path.expanduser(path))
+    return open_archive(path), os.path.basename(whole) or path
 
 
 def _grains(per_class: int, seed: int) -> Grains:
