@@ -122,10 +122,11 @@ class Switch:
         return isinstance(value, bool)
 
     def read(self, text: str) -> bool:
-        """'true', 't' or '1', 'false', 'f' or '0'."""
-        return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}[
-            text.lower()
-        ]
+        """'true', 't' or '1', 'false', 'f' or '0'; ValueError for any other text."""
+        known = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+        if text.lower() not in known:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return known[text.lower()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +264,7 @@ def read(name: str, text: str, bounds: Bounds) -> Any:
     """The value of a text; UserError as `checked`."""
     try:
         value = bounds.read(text)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise refused(name, text, bounds) from error
     if not bounds.allows(value):
         raise refused(name, text, bounds)

@@ -37,8 +37,9 @@ def hold(run: Run) -> Iterator[None]:
     the folder for all of them.
 
     Raises:
-        UserError: another process holds it (its number, machine and start are told), it has a
-            name with which no run can be kept there, or it is not one folder for all processes.
+        UserError: another process holds it (its number, machine and start are told), it cannot
+            be made or written to, it has a name with which no run can be kept there, or it is not
+            one folder for all processes.
     """
     run.check_name()
     remote = files.is_remote(run.path)

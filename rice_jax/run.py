@@ -33,7 +33,7 @@ class Run:
     """The folder of one run, local or remote (gs://), and the names of the files in it."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        """UserError for a remote folder that cannot be reached."""
+        """UserError as `files.named`; whether a bucket can be reached is asked when it is used."""
         self._given = files.spelled(workdir)
         path = files.named(workdir)
         # Absolute, for Orbax takes no other.

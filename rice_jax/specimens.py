@@ -24,7 +24,7 @@ MOST_CLASSES = 12
 def of_test_images(
     see: See, trained: train.Trained, dataset: data.Dataset, kinds: Mapping[str, int | None]
 ) -> FeatureMapsFile:
-    """Two test images of each class, of each kind.
+    """The first two test images of each class, of each kind; of many classes some of them.
 
     Args:
         see: of one image.

@@ -186,6 +186,14 @@ def test_true_is_no_number_and_one_no_switch():
     assert not Switch().allows(1)
 
 
+@pytest.mark.parametrize("text", ["", "yes", "2", "TRUE ", "nan"])
+def test_any_kind_raises_alike_for_a_text_that_it_is_not(text):
+    with pytest.raises(ValueError, match="neither true nor false"):
+        Switch().read(text)
+    with pytest.raises(UserError, match="give true or false"):
+        read("--n", text, Switch())
+
+
 def test_the_nearest_word():
     assert nearest("fnal", ["cnn", "final", "vgg16"]) == "final"
     assert nearest("something else", ["cnn", "final"]) == ""

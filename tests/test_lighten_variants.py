@@ -40,6 +40,8 @@ def test_baselines_are_checked_before_anything_is_done(settings, parent):
     ):
         with pytest.raises(UserError, match=said):
             with_baselines(request, settings, parent, out, names, [0])
+    with pytest.raises(UserError, match="--seeds: give one at least"):
+        with_baselines(PruneRequest(finetune_epochs=1), settings, parent, out, ["scratch"], [])
     assert not out.path.exists()
 
 

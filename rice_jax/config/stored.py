@@ -93,6 +93,8 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: a field that there is not, or one of another kind.
+        UserError: a net that is not known.
+        KeyError: it names no net, or has no fields of training.
     """
     given = _of_today(given)
     return _completed(given, to_json(default(given["model"]["name"])))

@@ -28,7 +28,9 @@ def suggest(
     are measured anew, as `prune_run` does.
 
     Raises:
-        UserError: `out` is in use or cannot be written.
+        UserError: a run without training, images or fields of the net that are not its own, or
+            `out` is in use or cannot be written. What is said of a budget alone, as that it cannot
+            be met, is its line of the table.
     """
     with lock.hold(out) if out else contextlib.nullcontext():
         _suggest(request, config, parent, out)

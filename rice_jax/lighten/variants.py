@@ -36,7 +36,8 @@ def with_baselines(
     there is no budget.
 
     Raises:
-        UserError: an unknown baseline, or none without a budget to compare at.
+        UserError: an unknown baseline, one but 'scratch' without a budget to compare at, no
+            training after, no seed; or as `prune_run`.
     """
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
@@ -45,6 +46,8 @@ def with_baselines(
         raise UserError("--baselines but scratch need a budget, as --max_flops")
     if not request.finetune_epochs:
         raise UserError("--baselines and --seeds compare trained nets: give --finetune_epochs")
+    if not seeds:
+        raise UserError("--seeds: give one at least")
     with lock.hold(out):
         _compare(request, config, parent, out, baselines, seeds)
 

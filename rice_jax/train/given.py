@@ -89,7 +89,10 @@ def _trained_as(source: str) -> Mapping[str, Any] | None:
 
 
 def zoo_fits(config: ml_collections.ConfigDict) -> bool:
-    """Whether the zoo's net of this configuration's name has parameters of the same shapes."""
+    """Whether the zoo's net of this configuration's name has parameters of the same shapes.
+
+    UserError where the zoo has no such net.
+    """
     shapes = variable_shapes(weights.build(config), weights.input_shape(config))
     ours = shapes["params"]
     theirs = zoo.load(config.model.name).variables["params"]

@@ -35,7 +35,7 @@ def images_per_second(
         seconds: to spend on the timed steps; the last one begins within them.
 
     Raises:
-        UserError: a training split without images, or as `build` and for a teacher of another kind.
+        UserError: a training split without images, or a teacher that `check` would refuse.
     """
     if not len(dataset.splits["train"]):
         raise UserError("the train split has no images: nothing can be learned without")
