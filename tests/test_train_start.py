@@ -77,3 +77,13 @@ def test_parameters_of_another_net_are_refused_before_they_are_saved(which, tmp_
     with pytest.raises(UserError, match=f"not those of final as it is configured: {said}"):
         train.begin(settings, Run(tmp_path / "run"), dataset(), change(drawn(settings)))
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=f"not those of final as it is configured: {said}"):
+        train.train(settings, Run(tmp_path), dataset(), given=change(drawn(settings)))
+    assert not Run(tmp_path).checkpoints.exists() or not list(Run(tmp_path).checkpoints.iterdir())
+
+
+def test_a_run_begins_with_no_shapes_alone(tmp_path):
+    settings = config()
+    given = train.given_params(settings, train.build(settings))
+    with pytest.raises(UserError, match="no parameters for conv1, dense, head, but shapes alone"):
+        train.begin(settings, Run(tmp_path), dataset(), given)

@@ -52,8 +52,8 @@ def train(
         given: what `given_params` returned, where they have been read already.
 
     Raises:
-        UserError: the folder holds another training or is in use, weights are missing or of
-            another net, a checkpoint cannot be written, or the loss is not finite.
+        UserError: as `check`; the folder holds another training or is in use, weights are missing
+            or of another net, a checkpoint cannot be written, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C, after saving.
         SystemExit: SIGTERM, after saving.
     """

@@ -1,7 +1,6 @@
 """A run that begins with given parameters instead of random ones or a file's, or once more."""
 
 import ml_collections
-from flax import traverse_util
 
 from rice_jax import cluster, data, lock
 from rice_jax.errors import UserError
@@ -26,8 +25,10 @@ def begin(
         UserError: parameters of another net than `config` names, a frozen path that is no layer's,
             a folder that has checkpoints already, is in use or cannot be written.
     """
+    weights.require_of_the_net(config, params)
+    if missing := weights.at_random(params):
+        raise UserError(f"there are no parameters for {', '.join(missing)}, but shapes alone")
     fresh = state.fresh(params, config.train.frozen)
-    _require_of_the_net(config, fresh.params)
     with lock.hold(run):
         if _numbered(run):  # the newest of them would be what is loaded
             raise UserError(f"{run} has checkpoints already: `forget` it, or give another folder")
@@ -43,25 +44,6 @@ def begin(
             checkpoints.wait()
         finally:
             checkpoints.close()
-
-
-def _require_of_the_net(config: ml_collections.ConfigDict, params: Params) -> None:
-    """UserError for what could not be told from a damaged checkpoint once it is saved."""
-    shapes = state.shapes(weights.build(config), weights.input_shape(config), config.train.frozen)
-    wanted, given = (
-        {
-            path: f"{leaf.dtype} {leaf.shape}"
-            for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()
-        }
-        for tree in (shapes.params, params)
-    )
-    for path in sorted(wanted.keys() | given.keys()):
-        here, there = (told.get(path, "not there") for told in (given, wanted))
-        if here != there:
-            raise UserError(
-                f"the parameters are not those of {config.model.name} as it is configured: "
-                f"{path} is {here}, and {there} in that net"
-            )
 
 
 def _numbered(run: Run) -> list[str]:

@@ -135,7 +135,10 @@ def initial_params(
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
     """
-    given = given_params(config, module) if given is None else given
+    if given is None:
+        given = given_params(config, module)
+    else:
+        require_of_the_net(config, given)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
         return given
     shape = input_shape(config)
@@ -163,6 +166,28 @@ def given_params(config: ml_collections.ConfigDict, module: nn.Module) -> Params
                 "config.train.frozen keeps from learning: freeze what it has, or give other weights"
             )
     return given
+
+
+def require_of_the_net(config: ml_collections.ConfigDict, params: Params) -> None:
+    """UserError where parameters are not in shape and type those of the net that `config` names.
+
+    Once saved, other ones could not be told from a damaged checkpoint.
+    """
+    shapes = state.shapes(build(config), input_shape(config), ()).params
+    wanted, given = (
+        {
+            path: f"{jax.dtypes.canonicalize_dtype(leaf.dtype)} {leaf.shape}"
+            for path, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+        }
+        for tree in (shapes, params)
+    )
+    for path in sorted(wanted.keys() | given.keys()):
+        here, there = (told.get(path, "not there") for told in (given, wanted))
+        if here != there:
+            raise UserError(
+                f"the parameters are not those of {config.model.name} as it is configured: "
+                f"{path} is {here}, and {there} in that net"
+            )
 
 
 def refuse_idle_initializer(
