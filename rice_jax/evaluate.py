@@ -45,8 +45,9 @@ def evaluate(
         workers: threads that decode; 0 for one a core.
 
     Returns:
-        What `report` returns, with `loss`: the mean cross-entropy in nats. An answer that is no
-        number counts as the first class, which is said on standard error.
+        What `report` returns, with `loss`: the mean cross-entropy in nats. NaN in an
+        answer counts as its largest number, and of equals the first; where the loss is not finite
+        that is said on standard error.
 
     Raises:
         UserError: a source without images, a label that is no class's, a net of another number of
@@ -78,7 +79,8 @@ def evaluate(
     loss, confusion = measured
     if not math.isfinite(loss):
         print(
-            f"WARNING: some of the net's answers are no numbers; they count as {classes[0]!r}",
+            "WARNING: some of the net's answers are no numbers; NaN counts as the largest, and of "
+            "equals the first",
             file=sys.stderr,
         )
     return dataclasses.replace(report(confusion, classes), loss=loss)

@@ -131,13 +131,17 @@ def test_every_image_counts_once():
     assert sum(row.support for row in found.per_class.values()) == 23
 
 
+@pytest.mark.parametrize("places", [range(5), [3], [4, 2]])
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_answers_that_are_no_numbers_are_told(number, capsys):
+def test_answers_that_are_no_numbers_are_told(number, places, capsys):
     module, params = net()
-    head = params["head"] | {"bias": np.full(5, number, np.float32)}
+    bias = np.zeros(5, np.float32)
+    bias[list(places)] = number
     settings = {"classes": CLASSES, "image_size": SIZE, "batch_size": 8}
-    evaluate(module, params | {"head": head}, Images(23), **settings)
-    assert f"no numbers; they count as {CLASSES[0]!r}" in capsys.readouterr().err
+    head = params["head"] | {"bias": bias}
+    found = evaluate(module, params | {"head": head}, Images(23), **settings)
+    assert np.sum(found.confusion_matrix, axis=0)[min(places)] == 23
+    assert "no numbers; NaN counts as the largest" in capsys.readouterr().err
     evaluate(module, params, Images(23), **settings)
     assert "no numbers" not in capsys.readouterr().err
 
