@@ -191,7 +191,7 @@ def parse_json(content: bytes | str) -> Any:
     if beyond := _beyond_any(content):
         raise ValueError(beyond)
     try:
-        return json.loads(content, parse_constant=_no_number, parse_int=_whole)
+        return json.loads(content, parse_constant=_no_number, parse_int=_whole, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
@@ -204,6 +204,13 @@ def _whole(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits is none of a run's")
     return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):  # 1e999, of which Python makes what no JSON may hold
+        raise ValueError(f"{digits[:40]} is none of a run's numbers")
+    return number
 
 
 def _encoded(text: str) -> bytes:

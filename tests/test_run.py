@@ -201,7 +201,11 @@ def test_what_a_killed_process_left_goes_with_the_next_write_of_the_same_file(na
     assert set(target.parent.iterdir()).isdisjoint(left)
 
 
-@pytest.mark.parametrize("content", ["NaN", "[Infinity]", '{"a": -Infinity}', "1" + "0" * 400])
+NO_NUMBERS = ("NaN", "[Infinity]", '{"a": -Infinity}', "1" + "0" * 400)
+TOO_LARGE = ("1e309", "[-1e999]", '{"a": 0.5e+400}', "9" * 310 + ".5")
+
+
+@pytest.mark.parametrize("content", [*NO_NUMBERS, *TOO_LARGE])
 def test_numbers_that_are_none_of_a_runs_are_damage(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json: .* is no(ne of| number of)"):
