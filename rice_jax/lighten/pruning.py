@@ -9,7 +9,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, files, identity, lock, records, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import child, removal, smaller
+from rice_jax.lighten import asked, child, removal, smaller
 from rice_jax.lighten.remainder import Remainder, layers
 from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
@@ -34,6 +34,7 @@ def prune_run(
     Raises:
         UserError: what can't be done as it was asked for, or `out` holds something else.
     """
+    asked.require_pruning(request)
     if request.steps < 1 or request.finetune_epochs < 0:
         raise UserError("--steps must be 1 or more, --finetune_epochs 0 or more")
     if request.steps > 1 and not (request.budgets and request.finetune_epochs):

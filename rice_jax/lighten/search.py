@@ -10,7 +10,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import identity, lock, records, report, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import outcome, weighing
+from rice_jax.lighten import asked, outcome, weighing
 from rice_jax.lighten.candidate import Workshop
 from rice_jax.lighten.child import for_the_net_of
 from rice_jax.lighten.few_images import settled
@@ -57,9 +57,11 @@ def search(
         estimate_only: only say what it will take.
 
     Raises:
-        UserError: a run without training, images or classes that are not its own, a folder that
-            holds something else, or nothing lighter within the margin: what came nearest is told.
+        UserError: a request of what there is not, a run without training, images or classes that
+            are not its own, a folder that holds something else, or nothing lighter within the
+            margin: what came nearest is told.
     """
+    asked.require_search(request)
     request = dataclasses.replace(request, parent=str(parent))
     most = 1 + sum(request.candidates()) + request.longest()
     if most > MOST_CANDIDATES:

@@ -8,7 +8,7 @@ import ml_collections
 
 from rice_jax import evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import child, smaller
+from rice_jax.lighten import asked, child, smaller
 from rice_jax.prune.pruner import prune, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures, numbers
@@ -28,10 +28,11 @@ def suggest(
     are measured anew, as `prune_run` does.
 
     Raises:
-        UserError: a run without training, images or fields of the net that are not its own, or
-            `out` is in use or cannot be written. What is said of a budget alone, as that it cannot
-            be met, is its line of the table.
+        UserError: a request of what there is not, a run without training, images or fields of the
+            net that are not its own, or `out` is in use or cannot be written. What is said of a
+            budget alone, as that it cannot be met, is its line of the table.
     """
+    asked.require_pruning(request)
     with lock.hold(out) if out else contextlib.nullcontext():
         _suggest(request, config, parent, out)
 
