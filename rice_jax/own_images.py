@@ -25,7 +25,8 @@ def settle(config: ml_collections.ConfigDict, images: int, given: Collection[str
 
     Args:
         config: changed in place.
-        images: that the training split has; 0 where that is not known.
+        images: that the training split has, also where `train.images` takes fewer, which is a wish
+            for less; 0 where that is not known.
         given: fields that the user has set, as 'train.epochs'.
 
     Returns:

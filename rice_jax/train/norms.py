@@ -38,9 +38,9 @@ class Norms:
 
     Running averages follow a net that changes, or was cut, only after hundreds of steps, and until
     then it may answer by chance. What they would come to is computed here instead: each batch goes
-    by its own statistics and is as large as in training, and all batches' are put together (Wu and
-    Johnson 2021, arXiv:2105.07576). They hang on no statistics of before, nor on the number of
-    devices.
+    by its own statistics and is as large as in training, but for the last, and all batches' are put
+    together, each by its number of images (Wu and Johnson 2021, arXiv:2105.07576). They hang on no
+    statistics of before, nor on the number of devices.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, module: nn.Module) -> None:

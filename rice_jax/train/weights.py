@@ -130,7 +130,7 @@ def initial_params(
     the same net, whose best epoch is taken. Weights of another net serve a net with frozen layers:
     these are taken from it, and the layers that learn start at random. Of a Flax checkpoint
     (.msgpack, .safetensors, Orbax's folder) the layers are taken that fit by name and shape. Any
-    other file is Keras's.
+    other file is Keras's. `given` is what `given_params` returned, where that is known already.
 
     Raises:
         UserError: weights that are missing, are of another net, or are needed and not named.
