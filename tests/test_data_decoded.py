@@ -150,8 +150,9 @@ def test_files_that_lie_in_the_cache_folder_by_chance_stay(folder, tmp_path, mon
     assert all(other.read_bytes() == b"mine" for other in others)
 
 
-def test_the_least_recently_used_decoded_splits_make_room(folder, tmp_path, monkeypatch):
-    source = data.load(folder, tmp_path, seed=0).splits["test"]
+@pytest.mark.parametrize("seed", [0, 12, -3])
+def test_the_least_recently_used_decoded_splits_make_room(seed, folder, tmp_path, monkeypatch):
+    source = data.load(folder, tmp_path, seed=seed).splits["test"]
     monkeypatch.setattr(decoded, "MOST_KEPT", 5 * (9 * 9 * 3 + 4) + 5 * (8 * 8 * 3 + 4))
     for image_size in (8, 9, 7):  # the first must go for the third
         next(data.batches(source, 5, image_size=image_size))

@@ -24,7 +24,7 @@ from rice_jax.errors import UserError, reason
 if TYPE_CHECKING:
     from rice_jax.data.builder import RiceImageDataset
 
-DATASET = re.compile("[0-9a-f]{16}-[0-9]+")
+DATASET = re.compile("[0-9a-f]{16}--?[0-9]+")
 """Names of datasets' folders: `key` of the images, and the seed of their splits."""
 _CHANGES = "changes"
 """A file beside the records: `key_of_changes` of the images when they were last read."""
