@@ -1,6 +1,7 @@
 """Ways to one budget beside each other, and what further removal would cost."""
 
 import json
+import shutil
 import types
 
 import jax
@@ -10,9 +11,11 @@ import whole_run
 from report_runs import result
 
 from rice_jax import config as configuration
-from rice_jax import records, train
+from rice_jax import identity, records, train
+from rice_jax.data import loader
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.lighten import candidate
 from rice_jax.lighten.suggest import suggest
 from rice_jax.lighten.variants import with_baselines
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
@@ -183,3 +186,36 @@ def test_suggestions_leave_the_run_alone(settings, parent, capsys, monkeypatch):
     assert "cannot be met" in capsys.readouterr().out
     assert json.dumps(rows[1].removed)
     assert out.has("suggestions.png")
+
+
+@pytest.mark.parametrize("asked", ["suggestions", "a candidate's accuracy", "a candidate"])
+def test_images_are_read_by_as_many_threads_as_are_asked_for(
+    asked, settings, parent, tmp_path, monkeypatch
+):
+    """Also of a candidate that was begun by a command that asked for others."""
+    threads, in_order = [], loader.in_order
+
+    def watched(*args, workers, **more):
+        threads.append(workers)
+        return in_order(*args, workers=workers, **more)
+
+    monkeypatch.setattr(loader, "in_order", watched)
+    now = configuration.from_json(configuration.to_json(settings)).unlock()
+    now.data.workers = 2
+    if asked == "suggestions":
+        monkeypatch.setattr("rice_jax.lighten.suggest.SHARES", ())
+        suggest(PruneRequest(), now, parent, None)
+    else:
+        dataset = identity.load_own(now, parent)
+        workshop = candidate.Workshop(Run(tmp_path), parent, now, dataset, "flops")
+        if asked == "a candidate":
+            shutil.copytree(parent.path, workshop.folder("+few").path)
+            step = {"name": "+few", "out_of": "", "step": "few", "removed": {}, "why": ""}
+            records.write(workshop.folder("+few"), records.made(records.StepFile, step))
+            learning = []
+            monkeypatch.setattr(train, "train", lambda config, *_: learning.append(config))
+            workshop.finish("+few")
+            assert [config.data.workers for config in learning] == [2]
+        else:
+            workshop.accuracy(train.load(parent), "validation", "clean")
+    assert set(threads) == {2}

@@ -83,12 +83,9 @@ class Workshop:
     def finish(self, name: str) -> Candidate:
         """Let a candidate learn, from where it stands, and measure it."""
         run = self.folder(name)
-        config = configuration.from_json(configuration.read(run).config)
-        with config.unlocked():
-            self._find_teacher(config)
         trouble, accuracy = "", 0.0
         try:
-            train.train(config, run, self.dataset)
+            train.train(self.here(run), run, self.dataset)
         except NotFiniteError as error:
             trouble = str(error)
         net = train.load(run)
@@ -144,6 +141,7 @@ class Workshop:
             batch_size=self.whole.eval.batch_size,
             augment_seed=self.whole.seed if kind == "augmented" else None,
             limit=self.whole.train.validation_images if split == "validation" else 0,
+            workers=self.whole.data.workers,
         )
         return measured.accuracy
 

@@ -49,7 +49,8 @@ def _measured(config: ml_collections.ConfigDict, workshop: Workshop) -> tuple[fl
     """Images a second of the whole net's training, and seconds that a candidate compiles for."""
     eyes, source = workshop.eyes(config), workshop.dataset.splits["train"]
     whole, limit = config.data.image_size, config.train.images
-    next(data.batches(source, 1, image_size=eyes, whole_size=whole, limit=limit))  # prepares them
+    read = {"image_size": eyes, "whole_size": whole, "limit": limit}
+    next(data.batches(source, 1, **read, workers=config.data.workers))  # prepares them
     started, seconds = time.monotonic(), 2.0
     speed = train.images_per_second(config, workshop.dataset, seconds=seconds, image_size=eyes)
     return speed, max(time.monotonic() - started - seconds, 0.0) * (1 + _PROGRAMS / 4)

@@ -116,6 +116,7 @@ def _measured(
             image_size=config.data.image_size,
             batch_size=config.eval.batch_size,
             augment_seed=seed,
+            workers=config.data.workers,
         ).accuracy
         for kind, seed in (("clean", None), ("augmented", config.seed))
     }
