@@ -6,6 +6,7 @@ import math
 import pytest
 from compared_runs import read, run_of
 
+from rice_jax import config as configuration
 from rice_jax.records import PruneRequest
 from rice_jax.report.comparison import choice, tables
 
@@ -73,6 +74,37 @@ def test_a_setting_without_a_part_in_the_learning_makes_no_other_net(tmp_path, c
         run_of(tmp_path / "b", "cnn", 910, 100, seed=1, train=usual | changed),
     )
     assert len(found) == nets
+
+
+MISSING = {
+    **{"model.grid": 56, "model.stem_stride": 1, "model.dropout": 0.5, "data.image_size": 64},
+    **{"train.images": 7, "train.validation_images": 7, "train.validation_augmented": True},
+    **{"train.frozen": ["conv1"], "train.dtype": "bfloat16", "train.initializer": "he"},
+    **{"train.plateau_factor": 0.5, "train.batch_size": 7, "train.schedule": "quick"},
+}
+
+
+@pytest.mark.parametrize("field", MISSING)
+@pytest.mark.parametrize("usual", [True, False], ids=["its default", "another"])
+def test_what_an_older_version_did_not_tell_is_as_the_default_of_today(tmp_path, field, usual):
+    section, _, name = field.partition(".")
+    default = configuration.default("cnn").to_dict()[section][name]
+    runs = [run_of(tmp_path / f"{seed}", "cnn", 900, 100, seed=seed) for seed in range(2)]
+    for run, told in zip(runs, ({}, {name: default if usual else MISSING[field]}), strict=True):
+        content = run.read_json("config.json")
+        content["config"][section].pop(name, None)
+        content["config"][section].update(told)
+        run.write_json("config.json", content)
+    assert len(read(*runs)) == (1 if usual else 2)
+
+
+def test_a_net_that_is_not_known_here_is_compared_by_what_its_runs_tell(tmp_path):
+    runs = [run_of(tmp_path / f"{seed}", "mine", 900, 100, seed=seed) for seed in range(2)]
+    assert len(read(*runs)) == 1
+    content = runs[1].read_json("config.json")
+    content["config"]["model"]["width"] = 7
+    runs[1].write_json("config.json", content)
+    assert len(read(*runs)) == 2
 
 
 @pytest.mark.parametrize(("teacher", "nets"), [("own", 1), ("", 1), ("another", 2)])

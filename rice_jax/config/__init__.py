@@ -5,7 +5,7 @@ The defaults are the study's recipe. A net's own fields, `config.model`, are in 
 
 from rice_jax.config.checks import NO_PART_IN, check, flat, idle, same
 from rice_jax.config.defaults import FIELDS, default, fields, set_epochs, split_seed
-from rice_jax.config.stored import completed, from_json, mistake, read, to_json
+from rice_jax.config.stored import completed, filled, from_json, mistake, read, to_json
 
 __all__ = [
     "FIELDS",
@@ -14,6 +14,7 @@ __all__ = [
     "completed",
     "default",
     "fields",
+    "filled",
     "flat",
     "from_json",
     "idle",

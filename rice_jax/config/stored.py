@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rice_jax import nets
 from rice_jax.config.checks import check, flat
-from rice_jax.config.defaults import FIELDS, default
+from rice_jax.config.defaults import FIELDS, default, fields
 from rice_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +44,18 @@ def mistake(content: Mapping[str, Any]) -> str:
         if name in given and not name.startswith("model.") and not field.bounds.allows(given[name]):
             return f"config.{name} is not {field.bounds}"
     return ""
+
+
+def filled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration in JSON by their names, as 'train.epochs', of any version.
+
+    What it does not tell has this version's default; of a net that is not known here the fields of
+    its own are those that it tells.
+    """
+    name = given["model"]["name"]
+    known = fields(name) if name in nets.names() else FIELDS
+    usual = {path: field.default for path, field in known.items()}
+    return usual | dict(flat(_of_today({**given, "train": given.get("train") or {}})))
 
 
 def read(run: "Run") -> "ConfigFile":

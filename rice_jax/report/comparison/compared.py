@@ -5,7 +5,7 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rice_jax import config as configuration
@@ -17,7 +17,7 @@ from rice_jax.report.comparison.measures import MEASURES
 from rice_jax.report.record import Record, load, load_file, summarize
 from rice_jax.run import Run
 
-_NO_PART = ("on_collapse", "save_seconds", "tensorboard")
+_NO_PART = ("train.on_collapse", "train.save_seconds", "train.tensorboard")
 """Fields of config.train that change nothing in what a net learns."""
 
 
@@ -136,30 +136,34 @@ def _entry(run: Run, record: Record) -> Compared:
 
 def _recipe(entry: Compared) -> str:
     """What the runs of one net have in common: all but the seed and where things lie."""
-    config, images = entry.record.config.config, entry.record.data
+    images, config = entry.record.data, configuration.filled(entry.record.config.config)
+    net = {name: value for name, value in config.items() if name.startswith("model.")}
     pruned = entry.record.prune and dataclasses.replace(entry.record.prune.request, parent="")
-    common = [entry.name, config["model"], _learning(entry.record), images and images.fingerprint]
+    learning = _learning(entry.record, config)
+    common = [entry.name, net, learning, images and images.fingerprint]
     common += [entry.record.file and entry.record.file.file, pruned and plain(pruned)]
-    common += [(config.get("data") or {}).get("image_size"), entry.test]
+    common += [config["data.image_size"], entry.test]
     return json.dumps(common, sort_keys=True)
 
 
-def _learning(record: Record) -> dict[str, Any]:
+def _learning(record: Record, config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of config.train that have a part in what it learns, by their names.
 
     The net that it was made out of is as little told by its folder as where it is the teacher.
     """
-    recipe = dict(configuration.flat(record.recipe))
-    told = {"schedule": "study", "teacher": "", **record.recipe}  # older versions had neither
-    recipe["initializer"] = nets.initializer(record.model, told)
-    whole = configuration.from_json({"train": told})
-    teacher = recipe.get("teacher", "")
+    recipe = {name: config[name] for name in config if name.startswith("train.")}
+    told = {name.removeprefix("train."): value for name, value in recipe.items()}
+    recipe["train.initializer"] = nets.initializer(record.model, told)
+    teacher = told["teacher"]
+    decisive = configuration.from_json(
+        {"train": {"schedule": told["schedule"], "teacher": teacher}}
+    )
     if teacher and record.prune and same_place(record.prune.request.parent, teacher):
-        recipe["teacher"] = "the whole net"
+        recipe["train.teacher"] = "the whole net"
     return {
         name: value
         for name, value in recipe.items()
-        if name not in _NO_PART and not configuration.idle(whole, [f"train.{name}"])
+        if name not in _NO_PART and not configuration.idle(decisive, [name])
     }
 
 
