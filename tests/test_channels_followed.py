@@ -17,6 +17,11 @@ def mean(x):
     return x.mean(tuple(range(1, x.ndim - 1)))
 
 
+def squared(x, coefficients):
+    """What JAX has as a primitive where it has any."""
+    return coefficients[0] + coefficients[1] * x + coefficients[2] * x**2
+
+
 CHANNELS = {
     "slices": lambda x: jnp.concatenate(
         [nn.relu(conv(3, x[..., :3])), conv(4, x[..., 3:], "rest")], -1
@@ -32,6 +37,11 @@ CHANNELS = {
     "unstack": lambda x: sum(
         nn.Conv(4, (3,), name=f"row{i}")(y).mean(1) for i, y in enumerate(jnp.unstack(x, axis=1))
     ),
+    "put on a device": lambda x: sum(
+        conv(4, y, name=f"s{i}").mean((1, 2)) for i, y in enumerate(jax.device_put((x, x[:, ::2])))
+    ),
+    "logarithms": lambda x: conv(5, jnp.log2(x + 1)),
+    "polynomial": lambda x: conv(5, getattr(jax.lax, "polynomial", squared)(x, (0.0, 0.5, 2.0))),
     "edges, repeated": lambda x: conv(5, jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), mode="edge")),
     "split unevenly": lambda x: conv(3, jnp.split(x, [2], -1)[1]) * x[..., :1],
     "glu": lambda x: conv(5, nn.glu(conv(8, x, name="gated"))),

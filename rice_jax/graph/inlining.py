@@ -1,6 +1,7 @@
 """From JAX's nested computations to one flat list: calls are inlined, loops and branches kept."""
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,7 +38,24 @@ def _unstack(whole: jax.Array, axis: int) -> list[jax.Array]:
     return [lax.index_in_dim(whole, place, axis, keepdims=False) for place in places]
 
 
-_WRITTEN_OUT: Mapping[str, Callable[..., list[jax.Array]]] = {"stack": _stack, "unstack": _unstack}
+def _log2(x: jax.Array, **_: Any) -> list[jax.Array]:
+    return [jnp.log(x) * np.asarray(1 / math.log(2), jnp.finfo(x.dtype).dtype)]
+
+
+def _polynomial(x: jax.Array, *coefficients: jax.Array, **_: Any) -> list[jax.Array]:
+    """By Horner's rule; the constant's coefficient comes first."""
+    value = coefficients[-1]
+    for each in reversed(coefficients[:-1]):
+        value = value * x + each
+    return [jnp.broadcast_to(value, jnp.broadcast_shapes(x.shape, value.shape))]
+
+
+_WRITTEN_OUT: Mapping[str, Callable[..., list[jax.Array]]] = {
+    "stack": _stack,
+    "unstack": _unstack,
+    "log2": _log2,
+    "polynomial": _polynomial,
+}
 """Primitives of newer versions of JAX, by the operations of which older ones made such."""
 
 
@@ -169,7 +187,7 @@ def _called(eqn: Any) -> Any:
 
 def _of_known_operations(eqn: Any) -> Any:
     """The jaxpr of a primitive that is `_WRITTEN_OUT`: what is known of its operations holds."""
-    function = functools.partial(_WRITTEN_OUT[eqn.primitive.name], axis=eqn.params["axis"])
+    function = functools.partial(_WRITTEN_OUT[eqn.primitive.name], **eqn.params)
     arrays = [jax.ShapeDtypeStruct(each.aval.shape, each.aval.dtype) for each in eqn.invars]
     return jax.make_jaxpr(function)(*arrays)
 

@@ -8,6 +8,7 @@ RENAMES = frozenset(
     {
         "copy",
         "copy_p",
+        "device_put",
         "name",
         "optimization_barrier",
         "sharding_constraint",

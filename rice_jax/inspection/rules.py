@@ -251,7 +251,7 @@ _MONOTONE = (
     *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
 )
 _UNCHANGED = (
-    *("name", "copy", "copy_p", "stop_gradient"),
+    *("name", "copy", "copy_p", "device_put", "stop_gradient"),
     *("sharding_constraint", "optimization_barrier"),
 )
 

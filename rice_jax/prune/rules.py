@@ -219,7 +219,9 @@ def _along(name: str, drop: bool) -> Rule:
     return rule
 
 
-_SAME_SHAPE = ELEMENTWISE | (RENAMES - {"optimization_barrier"}) | CASTS
+_SEVERAL = frozenset({"device_put", "optimization_barrier"})
+"""What renames several arrays at once, each of its own shape."""
+_SAME_SHAPE = ELEMENTWISE | (RENAMES - _SEVERAL) | CASTS
 _SCANS = (
     "cumlogsumexp",
     "cummax",
@@ -231,6 +233,7 @@ _SCANS = (
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME_SHAPE, _elementwise),
     **dict.fromkeys(REDUCTIONS, _along("axes", drop=True)),
+    **dict.fromkeys(_SEVERAL, _each_alone),
     **dict.fromkeys(WINDOWS, _windows),
     **dict.fromkeys(_SCANS, _along("axis", drop=False)),
     "broadcast_in_dim": _broadcast,
@@ -239,7 +242,6 @@ RULES: dict[str, Rule] = {
     "dot_general": _dot,
     "dynamic_slice": picking.dynamic_slice,
     "gather": picking.gather,
-    "optimization_barrier": _each_alone,
     "pad": _pad,
     "reshape": reshape,
     "rev": _reverse,
