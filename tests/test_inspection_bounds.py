@@ -118,7 +118,32 @@ class Function(nn.Module):
 
 
 IDENTITY = {"params": {"conv": {"kernel": np.eye(3, dtype=np.float32)[None, None]}}}
+
+
+def polynomial(x, *coefficients):
+    """The constant's coefficient first: a primitive of its own in newer JAX, as log2 is."""
+    if hasattr(lax, "polynomial"):
+        return lax.polynomial(x, coefficients)
+    value = jnp.broadcast_to(jnp.asarray(coefficients[-1], x.dtype), x.shape)
+    for each in coefficients[-2::-1]:
+        value = value * x + each
+    return value
+
+
+def nearest(x, rows, columns):
+    return jax.image.resize(x, (len(x), rows, columns, x.shape[-1]), "nearest")
+
+
 FUNCTIONS = {
+    "polynomial": lambda x: polynomial(x - 0.5, 1.0, -2.0, x[:, :1], 0.5),
+    "polynomial of many terms": lambda x: polynomial(x - 0.5, *range(12)),
+    "a constant": lambda x: polynomial(x, 0.25),
+    "log2": lambda x: jnp.log2(x + 0.5),
+    "put on a device": lambda x: sum(jax.device_put((x, x[..., :1]))),
+    "nearest pixels, four for each": lambda x: nearest(x, 6, 6),
+    "nearest pixels, many for each": lambda x: nearest(x, 12, 15),
+    "nearest pixel, one of nine": lambda x: nearest(x, 1, 1),
+    "whole numbers of fractions": lambda x: x * jnp.array([1.7, 2.2, -3.1]).astype(jnp.int32),
     "exp": lambda x: jnp.exp(x) - 1,
     "exp2": lambda x: jnp.exp2(-x),
     "log": lambda x: jnp.log(x + 0.5),
@@ -174,6 +199,25 @@ def test_bounds_contain_functions(name):
     assert unbounded == ()
     assert np.isfinite(lo).all()
     assert np.isfinite(hi).all()
+    assert_contained(bounds, inspection.feature_maps(module, IDENTITY, images(8, shape)))
+
+
+FRACTIONS = {
+    "of an image": lambda x: x * (x[0, 0, 0, 0] * jnp.arange(3.0)).astype(jnp.int32),
+    "near to a whole number": lambda x: (
+        x * (jnp.arange(1.0, 4.0) * jnp.float32(1 / 3)).astype(jnp.int32)
+    ),
+    "below the least number": lambda x: x * (jnp.arange(3.0) - 2.5).astype(jnp.uint8),
+    "above the largest number": lambda x: x * (jnp.arange(3.0) * 2.5e9).astype(jnp.int32),
+    "as wide as none": lambda x: x * (jnp.arange(3.0) / jnp.float32(0)).astype(jnp.int32),
+}
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_bounds_contain_what_fractions_are_cut_to(name):
+    """Also where rounding decides to which number, and where there is none such."""
+    module, shape = Function(FRACTIONS[name]), (3, 3, 3)
+    bounds, _ = inspection.map_bounds(module, IDENTITY, shape)
     assert_contained(bounds, inspection.feature_maps(module, IDENTITY, images(8, shape)))
 
 

@@ -19,7 +19,7 @@ import test_prune_picks as picks
 import test_prune_shapes as shapes
 
 from rice_jax.errors import UserError
-from rice_jax.inspection import interval, linear, rounding, rules
+from rice_jax.inspection import interval, linear, ranges, rounding, rules
 from rice_jax.prune import agreement, biases, certificate, dead, departure, pruner, surgery
 from rice_jax.prune import shapes as shapes_held
 
@@ -328,6 +328,11 @@ MUTATIONS = {
         rules,
         ("gamma(terms, unit) + gamma(terms)", "2 * gamma(terms)"),
         lambda: bounds.test_bounds_hold_for_pools_that_round_after_each_term(32),
+    ),
+    "fractions do not round": (
+        ranges,
+        ("(least == most) & (", "("),
+        lambda: bounds.test_bounds_contain_what_fractions_are_cut_to("near to a whole number"),
     ),
     "any output": (
         departure,

@@ -135,6 +135,7 @@ def value_bounds(
     with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
         exact = {value: interval.exact for value, interval in known.items()}
+        places = _places(traced, needed, all_rules)
 
         @functools.partial(jax.jit, compiler_options=once.HASTY)
         def run(
@@ -144,7 +145,7 @@ def value_bounds(
                 value: Interval(lo, lo if exact[value] else hi)
                 for value, (lo, hi) in zip(exact, ends, strict=True)
             }
-            intervals[traced.input] = widened(darkest, brightest, 0.0)
+            intervals |= places | {traced.input: widened(darkest, brightest, 0.0)}
             without_rule.extend(_propagate(needed, intervals, all_rules))
             found = [_of(value, intervals) for value in wanted]
             return [(interval.lo, interval.hi) for interval in found]
@@ -173,6 +174,8 @@ def _propagate(
     """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
     without_rule = []
     for equation in equations:
+        if intervals.keys() >= {*equation.outputs}:
+            continue
         operands = [_of(value, intervals) for value in equation.inputs]
         if _is_known(equation, operands):
             results = [Interval(x, x) for x in equation.apply(*(x.lo for x in operands))]
@@ -188,6 +191,39 @@ def _propagate(
             assert result.lo.shape == value.shape, equation
             intervals[value] = result
     return without_rule
+
+
+def _places(
+    traced: Trace, equations: Sequence[Equation], rules: Mapping[str, Rule]
+) -> dict[Value, Interval]:
+    """Whole numbers made of fractions that the net's code has written in, however these round.
+
+    So a resize computes which pixels it takes. They are known where the fraction's bounds are cut
+    to the same number.
+    """
+    given = {traced.input, *traced.variables.values()}
+    found: dict[Value, Interval] = {}
+    for equation in equations:
+        if equation.name != "convert_element_type" or not _cuts(equation):
+            continue
+        (fraction,), (whole,) = equation.inputs, equation.outputs
+        chain = traced.needed([fraction])
+        if fraction in given or not given.isdisjoint(v for each in chain for v in each.inputs):
+            continue
+        intervals = dict(found)
+        _propagate(chain, intervals, rules)
+        bound, kind = _of(fraction, intervals), jnp.iinfo(whole.dtype)
+        least, most = np.trunc(bound.lo), np.trunc(bound.hi)
+        if np.all((least == most) & (kind.min <= least) & (most < kind.max)):
+            found[whole] = point(least.astype(whole.dtype))
+    return found
+
+
+def _cuts(equation: Equation) -> bool:
+    """Whether a cast leaves of a fraction the whole number towards 0."""
+    (source,), (target,) = equation.inputs, equation.outputs
+    of_fractions = jnp.issubdtype(source.dtype, jnp.floating)
+    return bool(of_fractions and jnp.issubdtype(target.dtype, jnp.integer))
 
 
 def _of(value: Value, intervals: Mapping[Value, Interval]) -> Interval:
