@@ -138,8 +138,9 @@ def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset
 def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
     """Measure a few training steps of each net, and print and note the hours that are to come.
 
-    They are a bound: patience may end a training sooner, and images to validate on, which take
-    less time, are counted as if they were learnt from.
+    They are a bound for nets that learn: patience may end a training sooner, and images to validate
+    on, which take less time, are counted as if they were learnt from. One that rests at chance
+    begins again.
     """
     available, others = (len(dataset.splits[name]) for name in ("train", "validation"))
     print(f"{'net':<18}{'images/s':>10}{'epochs at most':>16}{'hours at most':>15}", flush=True)
@@ -157,7 +158,9 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
         each.hours = (learnt + epochs * looked_at) / speed / 3600
         print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
     print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
-    print("Evaluation, profile and inspection come on top.", flush=True)
+    again = any(each.config.train.on_collapse == "restart" for each in plans if each.hours)
+    tries = ", and tries of nets that rest at chance and begin again" if again else ""
+    print(f"Evaluation, profile and inspection come on top{tries}.", flush=True)
 
 
 def _epochs_done(run: Run) -> int:

@@ -168,7 +168,13 @@ def test_hours_follow_from_speed_epochs_and_images(fields, dataset, monkeypatch,
     monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: 0.5)
     reproduction.estimate([plan], dataset)
     assert plan.hours == pytest.approx(8 * (40 + 5) / 0.5 / 3600)  # 40 to learn from, 5 to validate
-    assert capsys.readouterr().out.count("cnn_light") == 2
+    told = capsys.readouterr().out
+    assert told.count("cnn_light") == 2
+    assert told.count("and tries of nets that rest at chance and begin again.") == 2
+    stops = fields | {"train.epochs": 8, "train.on_collapse": "stop"}
+    plan = reproduction.plan("cnn_light", str(tmp_path), stops, dataset)
+    reproduction.estimate([plan], dataset)
+    assert "inspection come on top." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

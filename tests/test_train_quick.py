@@ -122,8 +122,14 @@ def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(slower, tmp_pat
     images.workers = 1
     with pytest.raises(SystemExit):  # in the second try
         train.train(settings, run, images)
-    assert f"beginning again with seed 1{slower} (restart 1)" in capsys.readouterr().out
-    train.train(settings, run, dataset())
+    said = capsys.readouterr().out
+    assert f"beginning again with seed 1{slower} (restart 1)" in said
+    # As where it was killed before the rows of the first try went.
+    run.write_text("history.csv", "epoch,train_loss\n1,1.6\n")
+    kept = []
+    images = watched("train", 1, lambda: kept.append(run.has("history.csv")))
+    train.train(settings, run, images)
+    assert kept == [False]
     train.train(other, alone, dataset())
     (ours, progress), (theirs, _) = newest(run, settings), newest(alone, other)
     assert_same(ours, theirs)

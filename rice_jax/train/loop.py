@@ -321,9 +321,7 @@ class _Training:
         self.progress = again
         self.state, self.step = self._fresh(self._seed), self._compiled()
         self._save()
-        if jax.process_index() == 0 and self.run.has(HISTORY):
-            (self.run.path / HISTORY).unlink()
-        self.has_history = False
+        self._write_history()
         self.board.close()
         self.board = self._board()
 
@@ -375,8 +373,9 @@ class _Training:
         self.interrupt.leave()
 
     def _write_history(self) -> None:
-        """Write all rows anew: the checkpoint knows which epochs there are."""
-        if jax.process_index() != 0 or not self.progress.history:
-            return
-        write_history(self.run, self.progress.history)
-        self.has_history = True
+        """Write all rows anew: the checkpoint knows which epochs there are, and where none is."""
+        self.has_history = bool(self.progress.history) and jax.process_index() == 0
+        if self.has_history:
+            write_history(self.run, self.progress.history)
+        elif jax.process_index() == 0:
+            self.run.remove(HISTORY)  # of a try that did not learn
