@@ -123,6 +123,12 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     shutil.copytree(finished, run)
     for checkpoint in (run / "checkpoints").iterdir():
         shutil.rmtree(checkpoint / "state")  # none is whole: training does not begin by itself
+    others = ("profile.json", "dead_filters.json", "feature_maps.json")  # of the other stages
+    others += ("dead_filters.png", "flops.png", "roofline.png")
+    for name in others:
+        (run / name).write_text("{}")
+    of_the_old = {"evaluation.json", "confusion_matrix_clean.png", *others}
+    assert of_the_old <= {path.name for path in run.iterdir()}
     other = small("cnn_light", cache, **{"seed": 5, "train.epochs": 1})
     with pytest.raises(UserError, match=r"holds a run with seed=0.*or --restart"):
         run_stages(other, str(run), ["train"], restart=False)
@@ -135,7 +141,7 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     run_stages(other, str(run), ["train"], restart=True)
     assert read(run, "config.json")["config"]["seed"] == 5
     assert len((run / "history.csv").read_text().splitlines()) == 2
-    assert not (run / "evaluation.json").exists()
+    assert of_the_old.isdisjoint(path.name for path in run.iterdir())
     assert train.load(Run(run)).epoch == 1
 
 
@@ -155,7 +161,9 @@ def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
         patch.setattr(f"rice_jax.{killed}", unittest.mock.Mock(side_effect=SystemExit))
         with pytest.raises(SystemExit):
             begin()
-    assert not (run / "history.csv").exists()
+    for name in ("history.csv", "curves.png", "summary.json", "report.md"):
+        assert (finished / name).exists()
+        assert not (run / name).exists()
     begin()
     assert read(run, "config.json")["config"]["seed"] == 5
     assert train.load(Run(run)).epoch == 1

@@ -123,9 +123,11 @@ def test_more_epochs_go_on_where_the_run_ended(finished, settings, tmp_path):
 @pytest.mark.parametrize("epochs", [3, 4])
 def test_what_was_measured_of_other_weights_goes_before_a_run_learns_on(finished, tmp_path, epochs):
     """Also where it is stopped at its first image; what is of the net alone stays."""
-    of_weights = {"evaluation.json", "dead_filters.json", "feature_maps.json"}
+    of_weights = {"evaluation.json", "dead_filters.json", "feature_maps.json", "summary.json"}
+    of_weights |= {"confusion_matrix_clean.png", "confusion_matrix_augmented.png"}
+    of_weights |= {"dead_filters.png", "report.md"}
     later = copied(finished, tmp_path)
-    for name in (*of_weights, "profile.json", "prune.json"):
+    for name in (*of_weights, "profile.json", "prune.json", "flops.png", "report.html"):
         later.write_text(name, "{}")
     before = {path.name for path in later.path.iterdir()}
 

@@ -8,11 +8,8 @@ from rice_jax import cluster, data, identity, own_images, records, train
 from rice_jax.report import figures
 from rice_jax.stages.job import Job
 
-_MEASURED = (
-    *(records.EvaluationFile.FILE, records.ProfileFile.FILE, records.DeadFiltersFile.FILE),
-    *(records.FeatureMapsFile.FILE, records.SummaryFile.FILE),
-)
-"""What the stages wrote of the net that the folder had."""
+_OF_THE_NET = (records.ProfileFile.FILE, "flops.png", "roofline.png")
+"""What the folder tells of its net, whatever that has learned."""
 _SIDE = 512
 """Pixels of an image of the training that is shown: some hundred of them are drawn."""
 _CLASSES = 24
@@ -43,7 +40,7 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
     def begin() -> None:
         if job.restart:
             train.forget(job.run)
-            for name in _MEASURED:
+            for name in _OF_THE_NET:
                 job.run.remove(name)
         identity.record(job.run, job.config, dataset, anew=job.restart, instead=job.instead)
         shown = examples(dataset, job.config.data.image_size)

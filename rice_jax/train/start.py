@@ -4,7 +4,13 @@ import ml_collections
 
 from rice_jax import cluster, data, lock
 from rice_jax.errors import UserError
-from rice_jax.records import HISTORY, DeadFiltersFile, EvaluationFile, FeatureMapsFile
+from rice_jax.records import (
+    HISTORY,
+    DeadFiltersFile,
+    EvaluationFile,
+    FeatureMapsFile,
+    SummaryFile,
+)
 from rice_jax.run import Run
 from rice_jax.train import origin, state, weights
 from rice_jax.train.checkpoint_folder import clear
@@ -12,6 +18,13 @@ from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
 from rice_jax.train.progress import Progress
 from rice_jax.train.state import Params
+
+_OF_WEIGHTS = (
+    *(EvaluationFile.FILE, DeadFiltersFile.FILE, FeatureMapsFile.FILE, SummaryFile.FILE),
+    *("confusion_matrix_clean.png", "confusion_matrix_augmented.png", "dead_filters.png"),
+    "report.md",
+)
+"""What tells of a run's weights, the report among it; report.html is written as it learns."""
 
 
 def begin(
@@ -69,16 +82,18 @@ def forget_measured(run: Run) -> None:
     Raises:
         UserError: that is not permitted.
     """
-    for file in (EvaluationFile, DeadFiltersFile, FeatureMapsFile):
-        run.remove(file.FILE)
+    for name in _OF_WEIGHTS:
+        run.remove(name)
 
 
 def forget(run: Run) -> None:
-    """Remove what the run has learned: its checkpoints and history.csv.
+    """Remove what the run has learned, its checkpoints and history.csv, and what tells of it.
 
     Raises:
         UserError: the folder is in use, cannot be written, or has another program's checkpoints.
     """
     with lock.hold(run):
         clear(run.checkpoints)
-        run.remove(HISTORY)
+        forget_measured(run)
+        for name in (HISTORY, "curves.png"):
+            run.remove(name)
