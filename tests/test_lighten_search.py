@@ -360,18 +360,26 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
         plain(rounds=2, within=0.1)
 
 
-@pytest.mark.parametrize(("seed", "accuracy"), [(0, 0.5), (7, worth("")[1])])
+@pytest.mark.parametrize(
+    ("field", "value", "accuracy"),
+    [
+        ("seed", 0, 0.5),
+        ("seed", 7, worth("")[1]),
+        ("data.image_size", 224, 0.5),
+        ("data.image_size", 112, worth("")[1]),
+    ],
+)
 def test_the_whole_net_is_tested_on_what_the_search_s_seed_draws(
-    seed, accuracy, plain, monkeypatch
+    field, value, accuracy, plain, monkeypatch
 ):
-    """Its own evaluation is taken where that had the same augmented images, and else it is anew."""
+    """Its own evaluation is taken where that had the same images, augmented alike; else anew."""
     run, trained, asked = plain(rounds=1, within=0.5)
     result = evaluate.report(np.array([[1, 1], [0, 0]]), ["a", "b"])  # half of them right
     for name in ("", *trained):
         folder = asked[0].folder(name)
         folder.create()
         config = configuration.default("final")
-        config.seed = config.seed if name else seed
+        config.update_from_flattened_dict({} if name else {field: value})
         folder.write_json("config.json", {"config": configuration.to_json(config), "data": None})
         write(folder, EvaluationFile(clean=result, augmented=result, path="test split"))
     for owner, name in ((report, "is_current"), (stages, "run_stages"), (outcome, "show")):

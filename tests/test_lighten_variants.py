@@ -3,6 +3,7 @@
 import json
 import shutil
 import types
+import unittest.mock
 
 import jax
 import numpy as np
@@ -16,9 +17,11 @@ from rice_jax.data import loader
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten import candidate
+from rice_jax.lighten.pruning import prune_run
+from rice_jax.lighten.search import search
 from rice_jax.lighten.suggest import suggest
 from rice_jax.lighten.variants import with_baselines
-from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
+from rice_jax.records import PruneRequest, SearchRequest, Suggestion, SuggestionsFile
 from rice_jax.run import Run
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
@@ -135,6 +138,30 @@ def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
         patch.setattr("rice_jax.lighten.suggest.prune", refusing)
         suggest(PruneRequest(on_unknown="keep"), reseeded, parent, None)
     assert configuration.split_seed(seen[0]) == 0
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "average"])
+@pytest.mark.parametrize("command", ["suggest", "prune", "lighten"])
+def test_images_of_a_size_that_the_run_s_net_does_not_take_are_refused(
+    command, pooling, settings, tmp_path, monkeypatch
+):
+    """One that averages its maps takes any but such as it would pool away."""
+    flat = configuration.from_json(configuration.to_json(settings)).unlock()
+    flat.model.pooling = pooling
+    run, out = whole_run.made(flat, tmp_path / "whole"), Run(tmp_path / "out")
+    reached = unittest.mock.Mock(side_effect=SystemExit)  # what comes first then
+    monkeypatch.setattr(identity, "load_own", reached)
+    for side in (48, 3):
+        flat.data.image_size = side
+        done = {
+            "suggest": lambda: suggest(PruneRequest(), flat, run, None),
+            "prune": lambda: prune_run(PruneRequest(drop="dead"), flat, run, out),
+            "lighten": lambda: search(SearchRequest(), flat, run, out),
+        }
+        taken = pooling == "average" and side == 48
+        with pytest.raises(SystemExit if taken else UserError) as stopped:
+            done[command]()
+        assert taken or f"image_size={side}: the run was trained on" in str(stopped.value)
 
 
 def refusing(*_, on_unknown, **__):

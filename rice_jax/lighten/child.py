@@ -9,22 +9,41 @@ from rice_jax import config as configuration
 from rice_jax import data, records, train
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.run import Run
 from rice_jax.train.norms import Norms, images_looked_at, learning
 
 
 def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The configuration on the splits of `parent`; UserError where it is of another net."""
+    """The configuration on the splits of `parent`; UserError where it is of another net.
+
+    Or where that does not take images of the size that it asks for.
+    """
     theirs = configuration.from_json(configuration.read(parent).config)
     if dict(theirs.model) != dict(config.model):
         raise UserError("--config.model fields are the run's own: pruning decides the new widths")
     own = configuration.split_seed(theirs)
     if config.data.split_seed not in (theirs.data.split_seed, own):
         raise UserError("--config.data.split_seed is the run's own: its test images stay apart")
+    _require_size(theirs, config)
     config = configuration.from_json(configuration.to_json(config))
     with config.unlocked():
         config.data.split_seed = own
     return config
+
+
+def _require_size(theirs: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
+    """UserError for images of another size that the run's net cannot take as it was trained."""
+    side, own = config.data.image_size, theirs.data.image_size
+    if side == own:
+        return
+    net = train.build(config)
+    params = variable_shapes(net, train.input_shape(theirs))["params"]
+    if not train.fits(net, params, side):
+        raise UserError(
+            f"--config.data.image_size={side}: the run was trained on images of {own} x {own} "
+            "pixels, and its layers fit no net of such: leave it out"
+        )
 
 
 def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Dataset) -> Any:

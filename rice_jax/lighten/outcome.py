@@ -95,11 +95,12 @@ def _nothing(
 def _tested(workshop: Workshop, name: str) -> OnTest:
     """Accuracies on the test split; nothing is written to the folder of the whole net.
 
-    All are of the augmented images that the search's seed draws, which need not be the run's own.
+    All are of images of the search's size, augmented as its seed draws: neither need be the run's.
     """
     run = workshop.folder(name)
     done = records.read_if_there(run, EvaluationFile)
-    alike = configuration.read(run).config["seed"] == workshop.whole.seed
+    config, whole = configuration.from_json(configuration.read(run).config), workshop.whole
+    alike = (config.seed, config.data.image_size) == (whole.seed, whole.data.image_size)
     if done is None or not alike or done.path != "test split" or not report.is_current(run):
         if not name:
             net = train.load(run)
