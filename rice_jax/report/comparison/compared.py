@@ -140,7 +140,7 @@ def _recipe(entry: Compared) -> str:
     net = {name: value for name, value in config.items() if name.startswith("model.")}
     pruned = entry.record.prune and dataclasses.replace(entry.record.prune.request, parent="")
     learning = _learning(entry.record, config)
-    common = [entry.name, net, learning, images and images.fingerprint]
+    common: list[Any] = [entry.name, net, learning, images and images.fingerprint]
     common += [entry.record.file and entry.record.file.file, pruned and plain(pruned)]
     common += [config["data.image_size"], entry.test]
     return json.dumps(common, sort_keys=True)
