@@ -125,7 +125,7 @@ def _finished(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset
     begun, ended = records.ConfigFile.FILE, _LAST
     if not all(run.has(name) for name in (begun, records.FeatureMapsFile.FILE, ended)):
         return False
-    saved = records.read(run, records.ConfigFile)
+    saved = configuration.read(run)
     return (
         run.written(begun) <= run.written(ended)
         and report.is_current(run)

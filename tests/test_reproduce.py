@@ -156,6 +156,23 @@ def test_a_net_of_which_a_file_was_lost_afterwards_is_not_finished(name, made, f
     assert finished()
 
 
+@pytest.mark.parametrize("field", ["train.images", "model.grid", "profile.runtimes"])
+def test_a_net_that_an_older_version_finished_is_finished(field, made, fields, dataset):
+    """Its config.json lacks fields that this one has: they have their defaults."""
+    file = made / "cnn_light" / "config.json"
+    whole, told = file.read_bytes(), file.stat()
+    content = json.loads(whole)
+    section, _, name = field.partition(".")
+    del content["config"][section][name]
+    file.write_text(json.dumps(content))
+    os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+    try:
+        assert reproduction.plan("cnn_light", str(made), fields, dataset).finished
+    finally:
+        file.write_bytes(whole)
+        os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+
+
 @pytest.mark.parametrize("change", [{"train.epochs": 2}, {"eval.batch_size": 8}])
 def test_with_other_settings_it_is_not_finished(change, made, fields, dataset):
     assert not reproduction.plan("cnn_light", str(made), fields | change, dataset).finished
