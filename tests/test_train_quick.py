@@ -122,14 +122,8 @@ def test_a_net_that_cannot_learn_begins_again_with_the_next_seed(slower, tmp_pat
     images.workers = 1
     with pytest.raises(SystemExit):  # in the second try
         train.train(settings, run, images)
-    said = capsys.readouterr().out
-    assert f"beginning again with seed 1{slower} (restart 1)" in said
-    # As where it was killed before the rows of the first try went.
-    run.write_text("history.csv", "epoch,train_loss\n1,1.6\n")
-    kept = []
-    images = watched("train", 1, lambda: kept.append(run.has("history.csv")))
-    train.train(settings, run, images)
-    assert kept == [False]
+    assert f"beginning again with seed 1{slower} (restart 1)" in capsys.readouterr().out
+    train.train(settings, run, dataset())
     train.train(other, alone, dataset())
     (ours, progress), (theirs, _) = newest(run, settings), newest(alone, other)
     assert_same(ours, theirs)
@@ -152,3 +146,30 @@ def test_a_net_that_began_with_given_parameters_does_not_lose_them(tmp_path, cap
     assert "trained: the net does not learn" in capsys.readouterr().out
     assert len(rows(run)) == 1
     np.testing.assert_array_equal(newest(run, settings)[0].params["conv1"]["bias"], -100)
+
+
+@pytest.mark.usefixtures("dead_at_first")
+def test_rows_of_a_try_that_did_not_learn_go_also_where_it_was_killed(tmp_path, monkeypatch):
+    """Between the checkpoint of a training that begins again and the end of the older rows."""
+    settings, run = config(batch_size=20), Run(tmp_path)
+    save, kept = loop.Checkpoints.save, []
+
+    def killed(checkpoints, checkpoint):
+        save(checkpoints, checkpoint)
+        if checkpoint.progress.restarts:
+            checkpoints.wait()
+            raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Checkpoints, "save", killed)
+        with pytest.raises(SystemExit):
+            train.train(settings, run, dataset())
+    run.write_text("history.csv", "epoch,train_loss\n1,1.6\n")
+    images = watched("train", 1, lambda: kept.append(run.has("history.csv")))
+    train.train(settings, run, images)
+    assert kept == [False]
+    assert [(row["epoch"], row["seed"]) for row in rows(run)] == [
+        ("1", "1"),
+        ("2", "1"),
+        ("3", "1"),
+    ]
