@@ -81,7 +81,7 @@ def test_filters_that_no_census_saw_are_named(tmp_path):
     [
         (["memory", "memory"], "memory bounds all layers"),
         (["compute", "compute"], "arithmetic bounds all layers"),
-        (["memory", "compute"], "memory bounds 1 of 2 layers and arithmetic the others"),
+        (["memory", "compute"], "memory bounds 1 of 2 layers and arithmetic the other"),
     ],
 )
 def test_what_bounds_the_layers_is_said_of_those_there_are(bounds, told, tmp_path):
