@@ -160,7 +160,8 @@ def test_a_run_has_them_whatever_was_done_before_its_images_were_known(job):
     assert job()["config"]["train"]["quick"]["epochs"] == [2, 2]
 
 
-@pytest.mark.parametrize("do", ["profile", "evaluate"])
+@pytest.mark.parametrize("do", ["evaluate", "profile"])
+@pytest.mark.one_in(2)
 def test_a_run_has_them_whatever_was_done_with_weights_that_it_begins_with(
     job, tmp_path, capsys, do
 ):
@@ -228,6 +229,7 @@ def test_images_that_are_enlarged_are_told_with_what_they_cost(side, times):
 @pytest.mark.parametrize("recipe", ["study", "quick"])
 @pytest.mark.parametrize("side", [1, 3, 7, 20, 32, 100])
 @pytest.mark.parametrize("name", sorted(name for name in models.NETS if not nets.NETS[name].frozen))
+@pytest.mark.one_in(3)
 def test_the_size_that_is_advised_is_one_that_can_be_trained(name, side, recipe):
     """Net by net, whose shapes are kept; an inception a stage halves as many times as all."""
     config = configuration.default(name)

@@ -272,6 +272,7 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
     ids=["matrix", "matrix first", "convolution", "remat"],
 )
 @pytest.mark.parametrize("drop", ["dead", "proven"])
+@pytest.mark.one_in(3)
 def test_dead_filters_are_found_beside_numbers_that_the_code_has_written_in(fixed, drop):
     class Mixed(nn.Module):
         @nn.compact

@@ -57,6 +57,7 @@ class Plain(nn.Module):
 
 
 @pytest.mark.parametrize(("net", "whole"), [(Split, ["wide"]), (Sorted, ["wide"]), (Plain, [])])
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("drawn_small")
 def test_layers_left_whole_are_told_with_the_reason(net, whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(nets, "_OWN", {})
