@@ -104,7 +104,7 @@ class Channels(nn.Module):
 
 
 @pytest.mark.parametrize("body", CHANNELS.values(), ids=CHANNELS)
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 def test_channels_that_are_picked_parted_or_arranged_are_followed(body):
     module = Channels(body)
     variables = initialised(module, {}, IMAGES)

@@ -109,7 +109,7 @@ def onnxruntime():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # jax2onnx's own
 @pytest.mark.parametrize("name", models.NETS)
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_onnx_equals_the_net(name, onnxruntime):
     import onnx
 

@@ -141,7 +141,7 @@ def tiny(name):
 
 @pytest.mark.parametrize("file", FORMATS)
 @pytest.mark.parametrize("name", [*keras_nets.WIDTHS, "custom layers", "partly frozen"])
-@pytest.mark.one_in(8)
+@pytest.mark.one_in(13)
 def test_every_layout_loads(name, file, tmp_path):
     """Each net, inceptions as the study writes them, and a model in a model, frozen in part.
 

@@ -252,6 +252,7 @@ def first_maps(folder):
 
 @pytest.mark.parametrize("kind", ["Net", "NNXNet"])
 @pytest.mark.parametrize(("frozen", "still"), [((), 0), (("conv/bias",), 4), (("norm",), 8)])
+@pytest.mark.one_in(3)
 def test_a_norms_statistics_and_what_is_frozen_are_not_trainable(kind, frozen, still, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(SOURCE.format(kind))

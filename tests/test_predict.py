@@ -87,6 +87,7 @@ def probabilities(trained, path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.one_in(2)
 def test_each_image_gets_its_own_probabilities(batch_size, trained, folder):
     paths = find_images([str(folder)])
     found = list(predict(trained, paths, batch_size=batch_size))

@@ -123,7 +123,7 @@ def assert_same_answers(one, other):
 @EACH_PICK
 @pytest.mark.parametrize("dead", [[0], [3, 7]])
 @pytest.mark.parametrize("gain", ["none", "one"])
-@pytest.mark.one_in(18)
+@pytest.mark.one_in(27)
 def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
     module = Picking(pick, gain)
     variables = dying(module, dead)
@@ -134,7 +134,7 @@ def test_a_layer_that_is_not_narrow_itself_picks_what_it_did(pick, gain, dead):
 
 
 @EACH_PICK
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 def test_a_layer_that_is_narrow_itself_picks_what_it_did_or_is_named(pick):
     module = Picking(pick, "one a channel")
     variables = dying(module, [0, 6])

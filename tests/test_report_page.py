@@ -39,6 +39,7 @@ def figure_beside(text: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("stages", STAGES)
+@pytest.mark.one_in(2)
 def test_whatever_stages_ran_the_page_links_only_files_that_exist(tmp_path, stages):
     run = make_run(tmp_path, **STAGES[stages])
     report.write(run)

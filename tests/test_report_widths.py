@@ -32,6 +32,7 @@ def address(tmp_path_factory):
 
 # Two columns begin at 1,024 pixels, where each has less room than the page of a tablet.
 @pytest.mark.parametrize("width", [360, 390, 420, 480, 600, 768, 1023, 1024, 1100, 1280, 1920])
+@pytest.mark.one_in(2)
 def test_no_table_of_an_evaluation_is_cut_off(tab, address, width):
     tab.open(address, width)
     assert tab.value("document.querySelectorAll('.matrix .hit').length") == 10

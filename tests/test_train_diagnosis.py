@@ -95,6 +95,7 @@ def test_dead_maps_into_the_head_leave_its_bias_alone_to_learn():
 
 
 @pytest.mark.parametrize(("name", "dead"), [("final", "conv2"), ("cnn", "conv1"), ("cnn", "dense")])
+@pytest.mark.one_in(2)
 def test_the_first_dead_layer_is_named(name, dead):
     module, params = net(name)
     kill(params, dead)
@@ -112,7 +113,7 @@ def test_a_net_in_health_is_said_to_be_so():
 
 
 @pytest.mark.parametrize("place", range(len(IMAGES)))
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_a_layer_that_lives_on_one_image_of_many_is_not_dead(place):
     module, params = net("final")
     images = np.zeros_like(IMAGES)

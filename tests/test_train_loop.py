@@ -152,6 +152,7 @@ def test_what_was_measured_of_other_weights_goes_before_a_run_learns_on(finished
         ("validation", 25, signal.SIGTERM, SystemExit),
     ],
 )
+@pytest.mark.one_in(2)
 def test_an_interrupted_run_ends_as_if_it_never_was(
     finished, settings, tmp_path, split, reading, number, ending
 ):
