@@ -202,18 +202,28 @@ def _places(
     to the same number.
     """
     given = {traced.input, *traced.variables.values()}
-    found: dict[Value, Interval] = {}
+    fractions: dict[Value, Value] = {}
     for equation in equations:
         if equation.name != "convert_element_type" or not _cuts(equation):
             continue
         (fraction,), (whole,) = equation.inputs, equation.outputs
-        chain = traced.needed([fraction])
-        if fraction in given or not given.isdisjoint(v for each in chain for v in each.inputs):
-            continue
-        intervals = dict(found)
-        _propagate(chain, intervals, rules)
-        bound, kind = _of(fraction, intervals), jnp.iinfo(whole.dtype)
-        least, most = np.trunc(bound.lo), np.trunc(bound.hi)
+        read = {value for each in traced.needed([fraction]) for value in each.inputs}
+        if given.isdisjoint(read | {fraction}):
+            fractions[whole] = fraction
+    if not fractions:
+        return {}
+
+    # As one program: compiled one by one the operations of two resizes would take seconds.
+    @functools.partial(jax.jit, compiler_options=once.HASTY)
+    def run() -> list[Ends]:
+        intervals: dict[Value, Interval] = {}
+        _propagate(traced.needed(list(fractions.values())), intervals, rules)
+        bounds = [_of(fraction, intervals) for fraction in fractions.values()]
+        return [(bound.lo, bound.hi) for bound in bounds]
+
+    found = {}
+    for whole, ends in zip(fractions, jax.device_get(run()), strict=True):
+        (least, most), kind = map(np.trunc, ends), jnp.iinfo(whole.dtype)
         if np.all((least == most) & (kind.min <= least) & (most < kind.max)):
             found[whole] = point(least.astype(whole.dtype))
     return found
