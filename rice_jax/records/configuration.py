@@ -76,3 +76,10 @@ class ConfigFile(FileRecord):
     """None where the run has seen none yet."""
     weights: WeightsTold | None = None
     """None for those that are random."""
+
+    @property
+    def augmented(self) -> bool:
+        """Whether augmented images are in its recipe, or were its weights' before, or may be."""
+        recipe = self.config.get("train") or {}
+        before = self.weights is not None and self.weights.augmented
+        return recipe.get("augment", True) or before

@@ -40,9 +40,7 @@ def stage(job: Job) -> None:
             flush=True,
         )
     lost = evaluation.lost_augmented()
-    begun = configuration.read(job.run).weights  # which may have had them
-    seen = config.train.augment or (begun is not None and begun.augmented)
-    if lost and job.run.has(records.HISTORY) and not seen:
+    if lost and job.run.has(records.HISTORY) and not configuration.read(job.run).augmented:
         print(
             f"augmented images cost it {100 * lost:.1f} points, and its training had none such: "
             "with --config.train.augment=true, in another folder, a net learns from them",

@@ -79,9 +79,7 @@ def _does(record: Record, summary: SummaryFile) -> str:
 def _unprepared(record: Record) -> str:
     """What a net that has not learned from augmented images could do about losing on them."""
     lost = record.evaluation.lost_augmented() if record.evaluation else 0.0
-    begun = record.config.weights  # which may have had them
-    seen = record.recipe.get("augment", True) or (begun is not None and begun.augmented)
-    if not (lost and record.history) or seen:
+    if not (lost and record.history) or record.config.augmented:
         return ""
     return (
         f" Its training had none of the latter, which cost it {100 * lost:.1f} points: with "
