@@ -215,7 +215,7 @@ def _places(
 
     # As one program: compiled one by one the operations of two resizes would take seconds.
     @functools.partial(jax.jit, compiler_options=once.HASTY)
-    def run() -> list[Ends]:
+    def run() -> list[tuple[jax.Array, jax.Array]]:
         intervals: dict[Value, Interval] = {}
         _propagate(traced.needed(list(fractions.values())), intervals, rules)
         bounds = [_of(fraction, intervals) for fraction in fractions.values()]
