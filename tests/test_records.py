@@ -329,3 +329,20 @@ def test_what_augmented_images_cost_is_told_beyond_chance(images, clean, augment
 def test_half_an_evaluation_tells_no_loss(part):
     half = records.made(records.EvaluationFile, {part: report_runs.scored(5, 10)})
     assert half.lost_augmented() == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "recipe", "seen"),
+    [
+        ({"augment": False}, None, False),
+        ({"augment": False}, "study", False),
+        ({"augment": False}, "quick, augmented", True),
+        ({"augment": True}, "study", True),
+        ({}, None, True),  # which an older version need not tell
+    ],
+)
+def test_whether_a_net_had_augmented_images(train, recipe, seen):
+    """By its recipe, or by that of the weights that it began with."""
+    weights = records.WeightsTold(source="zoo:final", recipe=recipe) if recipe else None
+    told = records.ConfigFile(config={"train": train}, weights=weights)
+    assert told.augmented == seen
