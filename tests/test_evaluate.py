@@ -161,6 +161,7 @@ def test_the_seed_alone_decides_the_transforms():
 
 
 @pytest.mark.parametrize("classes", [records.MOST_ROWS, records.MOST_ROWS + 1, 4_500])
+@pytest.mark.one_in(2)
 def test_a_matrix_of_any_number_of_classes_is_read_back(classes, tmp_path):
     """As `confused` tells it; written row by row, that of 4,500 would be too large to be read."""
     true, predicted = np.random.default_rng(classes).integers(0, classes, (2, 9_000))

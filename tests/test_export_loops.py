@@ -178,6 +178,7 @@ def first_half_doubled(x):
         ("scan", lambda x: 2 * jax.lax.map(lambda each: jnp.sort(each, 0), x)),
     ],
 )
+@pytest.mark.one_in(2)
 def test_what_goes_over_a_batch_of_any_size_is_right_or_named_as_what_does(primitive, operation):
     """Not what is done with it: some of that is read by nothing where there is one image.
 

@@ -336,6 +336,7 @@ def test_a_layer_whose_kernel_has_another_name_is_pruned_and_told_of(own_run, tm
 
 
 @pytest.mark.parametrize("ways", [{"budgets": {"filters": 9}}, {"drop_layers": ("block",)}])
+@pytest.mark.one_in(2)
 def test_layers_have_a_picture_each_but_for_those_whose_filters_no_account_tells(
     ways, own_run, tmp_path
 ):

@@ -94,6 +94,7 @@ def test_an_inception_learns_the_same_in_fewer_convolutions(dtype, close, widths
 @pytest.mark.parametrize(
     ("net", "as_written", "run"), [("googlenet_light", 51, 35), ("googlenet", 57, 39)]
 )
+@pytest.mark.one_in(3)
 def test_a_googlenet_is_run_in_two_convolutions_less_for_each_inception(way, net, as_written, run):
     module, image = models.build(net), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), image)

@@ -49,6 +49,7 @@ def test_it_has_the_logits_and_the_rows_of_the_module(name):
 
 
 @pytest.mark.parametrize("name", ["depthwise", "group and layer norm"])
+@pytest.mark.one_in(2)
 def test_its_half_is_the_half_of_the_module(name):
     net, module, variables = built(name)
     x = nets_in_both.images()

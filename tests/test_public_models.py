@@ -319,7 +319,7 @@ class TestSmall:
         found = inspection.census(public.small, variables, [(images, np.ones(len(images)))])
         assert 0 in found.layers[public.silent[0]].dead
 
-    @pytest.mark.one_in(8)
+    @pytest.mark.one_in(16)
     def test_half_of_it_and_less_computes_what_the_whole_net_does_without_those_filters(
         self, small
     ):

@@ -368,6 +368,7 @@ def test_small_numbers_are_neither_nothing_nor_all(tab, tmp_path):
 
 
 @pytest.mark.parametrize(("filters", "said"), [(1, "c: 1 map of 2 x 3."), (2, "c: 2 maps of 2")])
+@pytest.mark.one_in(2)
 def test_a_single_map_is_told_as_one(tab, tmp_path, filters, said):
     seen = {"c": gallery.Seen.of(np.ones((2, 3, filters)))}
     image = gallery.Specimen(np.zeros((8, 8, 3)), seen, [0.9, 0.1], "a")

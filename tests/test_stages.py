@@ -288,6 +288,7 @@ def test_a_folder_of_ones_own_is_evaluated_instead_of_the_split(finished, cache,
 
 
 @pytest.mark.parametrize(("taken", "kept"), [("train", 3), ("train", 0), ("validation", 3)])
+@pytest.mark.one_in(2)
 def test_images_of_a_folder_that_a_run_has_learned_from_are_counted(
     finished, cache, tmp_path, capfd, taken, kept
 ):

@@ -74,8 +74,9 @@ def test_what_augmented_images_cost_is_printed_where_a_training_had_none(
         return records.made(records.Result, scored(60 if augment_seed is None else right, 64))
 
     monkeypatch.setattr(evaluate, "evaluate", evaluated)
-    job = Job(make_run(tmp_path, history=HISTORY if trained else None), config.default("final"))
-    job.config.train.augment = augment
+    history = HISTORY if trained else None
+    run = make_run(tmp_path, history=history, train={"augment": augment})
+    job = Job(run, config.default("final"))
     job.trained = types.SimpleNamespace(module=None, params=None)
     job.trained_on = types.SimpleNamespace(splits={"test": []})
     evaluate_stage.stage(job)

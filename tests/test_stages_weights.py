@@ -146,6 +146,7 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
 
 
 @pytest.mark.parametrize("killed", ["identity.record", "stages.train_stage.examples"])
+@pytest.mark.one_in(2)
 def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
     killed, finished, cache, tmp_path, monkeypatch
 ):

@@ -72,6 +72,7 @@ def test_what_is_not_there_is_named_with_what_is(config, told):
 
 @pytest.mark.usefixtures("drawn_small")
 @pytest.mark.parametrize("name", ["vgg_custom_light", "final_grid56_long"])
+@pytest.mark.one_in(2)
 def test_weights_that_need_another_net_tell_how_to_get_it(name, tmp_path):
     """vgg_custom's kernels are wider; final's are the same, of images that are not averaged."""
     small = ("--config.data.path=synthetic", "--config.data.synthetic_per_class=10")
