@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import config as configuration
-from rice_jax import evaluate, identity, report, stages, train
+from rice_jax import evaluate, identity, report, stages
 from rice_jax.errors import UserError
-from rice_jax.lighten import candidate, outcome, search, weighing
+from rice_jax.lighten import outcome, search, weighing
 from rice_jax.lighten.moves import Lighter
 from rice_jax.lighten.weighing import Point
 from rice_jax.records import (
@@ -28,7 +28,6 @@ from rice_jax.records import (
     write,
 )
 from rice_jax.run import Run
-from rice_jax.train import schedule
 
 FINISH = outcome.finish  # which `plain` leaves out
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
@@ -395,24 +394,3 @@ def test_the_whole_net_is_tested_on_what_the_search_s_seed_draws(
     tested = read(run, LightenFile).test
     assert tested[""].augmented == accuracy
     assert {tested[name].augmented for name in trained} == {0.5}
-
-
-@pytest.mark.parametrize(
-    ("grid", "augment", "epochs", "sizes"),
-    [
-        (0, True, 8, (224,) * 8),
-        (112, True, 8, (112,) * 6 + (224,) * 2),
-        (56, True, 3, (56,) * 3),
-        (56, True, 5, (56,) * 4 + (112,)),
-        (56, False, 8, (56,) * 8),
-    ],
-)
-def test_a_candidate_learns_from_what_it_looks_at_and_last_from_larger_augmented_images(
-    grid, augment, epochs, sizes
-):
-    config = configuration.default("final").unlock()
-    config.model.grid = grid
-    config.train.augment = augment
-    recipe = candidate.Workshop(None, None, config, None, "flops").recipe(config, epochs)
-    module = train.build(recipe)
-    assert schedule.image_sizes(recipe.train, module, recipe.data.image_size) == sizes

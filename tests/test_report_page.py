@@ -13,7 +13,7 @@ from report_runs import HISTORY, PRUNED, make_run, profile, result, scored, tabl
 from rice_jax import report
 from rice_jax.errors import UserError
 from rice_jax.records import MOST_ROWS
-from rice_jax.report import markdown, record
+from rice_jax.report import markdown
 
 pytestmark = pytest.mark.usefixtures("drawn_small")
 
@@ -155,72 +155,6 @@ def test_a_rate_that_changes_in_each_epoch_is_told_by_its_ends(tmp_path):
     text = text_of(make_run(tmp_path, history="\n".join([header, *rows]) + "\n"))
     assert "0.002 in the first, 0.004 at most, 0.0005 in the last." in text
     assert "at epoch" not in text
-
-
-def test_the_study_stands_beside_with_its_erratum(tmp_path):
-    reported = {"params": 1234, "filters": 5808, "augmented_test_accuracy": 0.8675}
-    erratum = {"model": "googlenet", "field": "filters", "reported": 5808, "correct": 7280}
-    content = profile(reported=reported, errata=[erratum | {"why": "reduces_count too"}])
-    text = text_of(make_run(tmp_path, "googlenet", profile=content))
-    rows = {row[0]: row[2] for row in table_rows(text) if len(row) == 3}
-    assert rows["parameters"] == "1,234"
-    assert rows["filters"] == "5,808 (correct: 7,280)"
-    assert rows["accuracy, augmented test images"] == "86.75 %"
-    assert rows["accuracy, clean test images"] == "—"
-    assert "reduces\\_count too" in text
-    unknown = text_of(make_run(tmp_path / "other"))
-    assert not any("the study" in row for row in table_rows(unknown))
-
-
-@pytest.mark.parametrize("augmented", [False, True])
-def test_no_figure_of_the_study_stands_beside_augmented_validation(tmp_path, augmented):
-    content = profile(reported={"val_accuracy": 0.9897, "val_loss": 0.03})
-    train = {"validation_augmented": augmented}
-    text = text_of(make_run(tmp_path, profile=content, train=train))
-    where = "augmented validation images" if augmented else "validation"
-    rows = {row[0]: row[1:] for row in table_rows(text)}
-    beside = {rows[f"accuracy, {where}"][1], rows[f"loss, {where} (nats)"][1]}
-    assert (beside == {"—"}) == augmented
-    assert ("lowest validation loss on augmented images" in text) == augmented
-
-
-OF_IMAGES = {
-    "val_accuracy": 0.9897,
-    "val_loss": 0.03,
-    "best_epoch": 34,
-    "augmented_test_accuracy": 0.8675,
-    "macro": {"f1": 0.87},
-}
-LEFT = {"parameters", "FLOPs for one image, study"}
-LEARNED = {"best epoch"}
-VALIDATED = {"accuracy, validation", "loss, validation (nats)"}
-TESTED = {"accuracy, augmented test images", "macro F1, augmented test images"}
-
-
-@pytest.mark.parametrize(
-    ("parts", "beside"),
-    [
-        ({}, LEFT | LEARNED | VALIDATED | TESTED),
-        ({"classes": ("ARBORIO", "karacadag", "Ipsala")}, LEFT | LEARNED | VALIDATED | TESTED),
-        ({"classes": ("daisy", "rose", "tulip")}, LEFT),
-        ({"classes": ("Arborio", "Basmati", "tulip")}, LEFT),
-        ({"synthetic": True}, LEFT),
-        ({"train": {"validation_augmented": True}}, LEFT | LEARNED | TESTED),
-        ({"evaluation": {"clean": result(), "augmented": result(), "path": "my_field"}},
-         LEFT | LEARNED | VALIDATED),
-    ],
-)  # fmt: skip
-def test_figures_of_the_study_stand_beside_those_of_such_images_alone(tmp_path, parts, beside):
-    """In the page, and in a comparison, which reads the same summary."""
-    costs = {"params": 1234, "flops": 1000}
-    run = make_run(tmp_path, profile=profile(reported=costs | OF_IMAGES), **parts)
-    rows = [row for row in table_rows(text_of(run)) if len(row) == 3]
-    assert {row[0] for row in rows[1:] if row[2] != "—"} == beside
-    told = record.summarize(record.load(run)).reported
-    assert (told.params, told.flops) == (1234, 1000)
-    assert (told.val_loss is not None) == (beside >= VALIDATED)
-    assert (told.augmented_test_accuracy is not None) == (beside >= TESTED)
-    assert (told.macro.f1 is not None) == (beside >= TESTED)
 
 
 def test_synthetic_data_is_said_on_the_page_in_the_summary_and_in_every_figure_of_data(tmp_path):

@@ -1,0 +1,29 @@
+"""What a candidate of a search learns from, and how."""
+
+import pytest
+
+from rice_jax import config as configuration
+from rice_jax import train
+from rice_jax.lighten import candidate
+from rice_jax.train import schedule
+
+
+@pytest.mark.parametrize(
+    ("grid", "augment", "epochs", "sizes"),
+    [
+        (0, True, 8, (224,) * 8),
+        (112, True, 8, (112,) * 6 + (224,) * 2),
+        (56, True, 3, (56,) * 3),
+        (56, True, 5, (56,) * 4 + (112,)),
+        (56, False, 8, (56,) * 8),
+    ],
+)
+def test_a_candidate_learns_from_what_it_looks_at_and_last_from_larger_augmented_images(
+    grid, augment, epochs, sizes
+):
+    config = configuration.default("final").unlock()
+    config.model.grid = grid
+    config.train.augment = augment
+    recipe = candidate.Workshop(None, None, config, None, "flops").recipe(config, epochs)
+    module = train.build(recipe)
+    assert schedule.image_sizes(recipe.train, module, recipe.data.image_size) == sizes
