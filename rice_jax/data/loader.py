@@ -61,22 +61,12 @@ def batches(
     what it can be, no memory here holds batches as large, or an image does not decode.
     """
     part, parts = shard
-    if batch_size < 1 or parts < 1 or batch_size % parts:
-        raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
-    if not 0 <= part < parts:
-        raise UserError(f"shard={shard}: of {parts} parts there is none of index {part}")
+    _require_parts(batch_size, shard)
     if image_size < 1:
         raise UserError(f"image_size={image_size} must be 1 or more")
-    counts = {
-        "whole_size": whole_size,
-        "epoch": epoch,
-        "first_batch": first_batch,
-        "limit": limit,
-        "workers": workers,
-    }
-    for name, count in counts.items():
-        if count < 0:
-            raise UserError(f"{name}={count} must be 0 or more")
+    _require_counts(
+        whole_size=whole_size, epoch=epoch, first_batch=first_batch, limit=limit, workers=workers
+    )
     size = require_memory(batch_size // parts, image_size)
     count = batch_size // parts
     places = spread(len(source), limit)
@@ -93,6 +83,22 @@ def batches(
     total = -(-read // batch_size)
     ahead = made_ahead(size, workers)
     return in_order(make, range(first_batch, total), workers=workers, ahead=ahead)
+
+
+def _require_parts(batch_size: int, shard: tuple[int, int]) -> None:
+    """UserError where a batch cannot be cut so, or has no such part."""
+    part, parts = shard
+    if batch_size < 1 or parts < 1 or batch_size % parts:
+        raise UserError(f"a batch of {batch_size} images cannot be cut into {parts} equal parts")
+    if not 0 <= part < parts:
+        raise UserError(f"shard={shard}: of {parts} parts there is none of index {part}")
+
+
+def _require_counts(**counts: int) -> None:
+    """UserError that names one below 0."""
+    for name, count in counts.items():
+        if count < 0:
+            raise UserError(f"{name}={count} must be 0 or more")
 
 
 def spread(images: int, limit: int) -> np.ndarray:
