@@ -66,6 +66,7 @@ MISTAKES = {
             ("images without classes", ("test/1.png", "test/2.png"), "images in no .* in 'test'"),
             ("one image too many", ("val/Arborio/1.png", "train/1.png"), "images .* in 'train'"),
             ("a part of another name", ("dev/Arborio/1.png",), "'dev' beside them"),
+            ("an image in no folder", ("val/Arborio/1.png", "1.png"), "images in no folder b.*"),
             ("images of no class", ("test1/1.png", "test1/2.png"), "'test1' beside them"),
             ("a folder of others", ("val/Arborio/1.png", "more/x/1.png"), "'more' beside them"),
         )

@@ -144,7 +144,10 @@ def _refuse_half_a_split(inner: Sequence[Sequence[str]], where: str) -> None:
     flat = whole and not all(classes[other] for other in others)
     if len(splits) < 2 and not shared and not flat:
         return  # a class may be called so
-    odd = f"images in no class folder in {min(loose)!r}" if loose else f"{others[0]!r} beside them"
+    if loose:
+        odd = f"images in no class folder in {min(loose)!r}"
+    else:
+        odd = f"{others[0]!r} beside them" if others[0] else "images in no folder beside them"
     raise UserError(
         f"{where} has the folders of a split, {', '.join(splits)}, but {odd}: move that away, or "
         "give a folder whose own folders are the classes"
