@@ -5,6 +5,7 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import train
 from rice_jax.lighten import candidate
+from rice_jax.run import Run
 from rice_jax.train import schedule
 
 
@@ -27,3 +28,13 @@ def test_a_candidate_learns_from_what_it_looks_at_and_last_from_larger_augmented
     recipe = candidate.Workshop(None, None, config, None, "flops").recipe(config, epochs)
     module = train.build(recipe)
     assert schedule.image_sizes(recipe.train, module, recipe.data.image_size) == sizes
+
+
+def test_a_candidate_whose_checkpoints_are_gone_is_made_anew(tmp_path):
+    workshop = candidate.Workshop(Run(tmp_path), None, None, None, "flops")
+    run = workshop.folder("channels")
+    run.create()
+    run.write_json("config.json", {})
+    assert not workshop.begun("channels")
+    (run.path / "checkpoints" / "0").mkdir(parents=True)
+    assert workshop.begun("channels")

@@ -224,6 +224,20 @@ def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache
     jax.tree.map(np.testing.assert_array_equal, train.load(run).params, whole.params)
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate", "inspect"])
+@pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json"])
+def test_weights_that_are_gone_are_not_made_up_for_by_random_ones(
+    made, stage, finished, cache, tmp_path
+):
+    run, settings = Run(tmp_path / "run"), small("cnn_light", cache)
+    run.create()
+    (tmp_path / "run" / "config.json").write_text((finished / "config.json").read_text())
+    (tmp_path / "run" / made).write_text("{}")
+    with pytest.raises(UserError, match="which alone held its weights, are gone: make it of that"):
+        run_stages(settings, str(run), [stage])
+    assert not train.has_checkpoints(run)
+
+
 @pytest.mark.parametrize("left", [True, False])
 def test_what_is_left_of_another_net_is_not_called_random(
     left, finished, cache, tmp_path, monkeypatch, capsys

@@ -38,8 +38,9 @@ class Workshop:
         return records.read_if_there(self.folder(name), Candidate)
 
     def begun(self, name: str) -> bool:
-        """Whether the candidate has begun to learn."""
-        return self.folder(name).has("config.json")
+        """Whether the candidate has begun to learn, from weights that its folder still has."""
+        run = self.folder(name)
+        return run.has("config.json") and train.has_checkpoints(run)
 
     def net(self, name: str) -> train.Trained:
         """A candidate, or the whole net, with this search's settings around its own widths."""

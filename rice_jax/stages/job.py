@@ -62,8 +62,7 @@ class Job:
     @property
     def has_checkpoints(self) -> bool:
         """Whether a net was trained in the folder, or taken into it."""
-        folder = self.run.checkpoints
-        return folder.exists() and any(child.name.isdigit() for child in folder.iterdir())
+        return train.has_checkpoints(self.run)
 
     @property
     def made_of_another(self) -> bool:

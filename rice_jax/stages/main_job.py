@@ -79,6 +79,11 @@ def _settle(job: Job, stages: Sequence[str], *, may_restart: bool) -> None:
     """Decide what the configuration leaves open; UserError where the folder has another run."""
     config, run = job.config, job.run
     goes_on = _irreplaceable(job)
+    if job.made_of_another and not job.has_checkpoints and set(stages) != {"profile"}:
+        raise UserError(
+            f"{run} was made out of another run, and its checkpoints, which alone held its "
+            "weights, are gone: make it of that one again, in another folder"
+        )
     if job.restart and goes_on:
         raise UserError(
             f"{run} begins with what was left of another run, which its checkpoints alone hold: "

@@ -6,7 +6,7 @@ from rice_jax.train.given import about, used_otherwise, zoo_fits
 from rice_jax.train.loop import train
 from rice_jax.train.schedule import fits, planned
 from rice_jax.train.speed import images_per_second
-from rice_jax.train.start import begin, forget
+from rice_jax.train.start import begin, forget, has_checkpoints
 from rice_jax.train.step import evaluation_inputs
 from rice_jax.train.trial import require_sound
 from rice_jax.train.weights import (
@@ -37,6 +37,7 @@ __all__ = [
     "fits",
     "forget",
     "given_params",
+    "has_checkpoints",
     "image_sizes",
     "images_per_second",
     "initial_params",

@@ -59,6 +59,11 @@ def begin(
             checkpoints.close()
 
 
+def has_checkpoints(run: Run) -> bool:
+    """Whether a net was trained in the run's folder, or taken into it."""
+    return bool(_numbered(run))
+
+
 def _numbered(run: Run) -> list[str]:
     """Names of the run's checkpoints, damaged ones too."""
     folder = run.checkpoints
