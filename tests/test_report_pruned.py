@@ -31,11 +31,16 @@ def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
     assert said in text
 
 
-def test_a_bound_is_rounded_to_no_less(tmp_path):
-    most = {"max_abs_logit_difference": 1.21e-5, "max_relative_logit_difference": 1.1e-6}
+def test_a_bound_is_rounded_to_no_less(tmp_path, capsys):
+    """On the page, and in more digits on a terminal."""
+    most = {"max_abs_logit_difference": 1.2101e-5, "max_relative_logit_difference": 1.101e-6}
     certificate = PRUNED["certificate"] | most
-    text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))
+    content = PRUNED | {"certificate": certificate}
+    text = text_of(make_run(tmp_path, prune=content))
     assert "differs by more than 1.3e-05 (2e-06 of the largest logit)" in text
+    removal.tell(records.made(records.PruneFile, content))
+    told = "logits differ by 1.22e-05 at most (1.2e-06 of the largest logit)"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "l1"])

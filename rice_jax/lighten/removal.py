@@ -65,9 +65,10 @@ def tell(account: PruneFile) -> None:
     claim = "on every possible image" if certificate.proven else "on these images"
     if certificate.departure:
         claim += f", for {certificate.departure}"
+    most = numbers.at_most(certificate.max_abs_logit_difference, 3)
+    share = numbers.at_most(certificate.max_relative_logit_difference, 2)
     print(
-        f"logits differ by {certificate.max_abs_logit_difference:.2e} at most "
-        f"({certificate.max_relative_logit_difference:.1e} of the largest logit) on "
+        f"logits differ by {most} at most ({share} of the largest logit) on "
         f"{numbers.counted(certificate.images, 'image')}, {numbers.counted(changed, 'prediction')} "
         f"{'changes' if changed == 1 else 'change'}; this holds {claim}",
         flush=True,
