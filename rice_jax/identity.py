@@ -32,8 +32,9 @@ _MAY_CHANGE = (
 _SCHEDULE = "train.schedule"
 _OF_THE_IMAGES = ("model.classes", "train.quick.epochs")
 """What follows from them, the latter by `own_images`: open in a run that has seen none yet."""
-_OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
-"""Fields of config.data that may differ among the processes of a job."""
+OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
+"""Fields of config.data that tell of a machine, not of its images: the processes of a job, and
+commands that go on elsewhere, may have others."""
 _NAMES = (
     *("report.md", "report.html", records.HISTORY, "checkpoints", "tensorboard", "feature_maps"),
     *("classes.png", "curves.png", "flops.png", "roofline.png", "dead_filters.png"),
@@ -181,7 +182,7 @@ def require_one_command(config: ml_collections.ConfigDict, **more: Any) -> None:
     Each would go by its own rate and its own end, and only the first one's would be told.
     """
     told = configuration.to_json(config)
-    told["data"] = {name: told["data"][name] for name in told["data"] if name not in _OF_A_MACHINE}
+    told["data"] = {name: told["data"][name] for name in told["data"] if name not in OF_A_MACHINE}
     cluster.require_same("settings", json.dumps([told, more], sort_keys=True))
 
 

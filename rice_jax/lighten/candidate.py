@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, nets, profile, records, train, zoo
+from rice_jax import data, evaluate, identity, nets, profile, records, train, zoo
 from rice_jax.errors import NotFiniteError
 from rice_jax.lighten import child, smaller
 from rice_jax.lighten.moves import Lighter
@@ -57,7 +57,7 @@ class Workshop:
         """
         config = configuration.from_json(configuration.read(run).config)
         with config.unlocked():
-            for field in ("path", "cache_dir", "keep_decoded", "workers"):
+            for field in identity.OF_A_MACHINE:
                 config.data[field] = self.whole.data[field]
             config.eval.update(self.whole.eval, path="")
             self._find_teacher(config)
