@@ -40,8 +40,8 @@ from rice_jax import train
 from rice_jax.bounds import Several, Word, read
 from rice_jax.commands.entry import enter
 from rice_jax.commands.process import guarded
+from rice_jax.records.epochs import PARTS
 from rice_jax.run import Run
-from rice_jax.train.progress import PARTS
 
 _IMAGES = (
     *("--config.data.path=synthetic", "--config.data.synthetic_per_class=8"),

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 HISTORY = "history.csv"
+PARTS = ("decoding", "feeding", "step", "validation", "saving", "drawing")
+"""What an epoch's seconds go to: waiting for images, handing them to the devices, waiting for the
+step, and what its name says. What is saved and drawn after an epoch's row counts for the next."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class EpochRow:
     image_size: int | None = left_out()
     """Height and width of the images that the net learned from."""
     decoding_seconds: float | None = left_out()
-    """What the epoch's seconds went to, as all below (`train.progress.PARTS`)."""
+    """What the epoch's seconds went to, as all below (`PARTS`)."""
     feeding_seconds: float | None = left_out()
     step_seconds: float | None = left_out()
     validation_seconds: float | None = left_out()
@@ -48,14 +51,7 @@ class EpochRow:
 
     def spent(self) -> dict[str, float]:
         """What the epoch's seconds went to, by part; nothing where an older version wrote it."""
-        parts = {
-            "decoding": self.decoding_seconds,
-            "feeding": self.feeding_seconds,
-            "step": self.step_seconds,
-            "validation": self.validation_seconds,
-            "saving": self.saving_seconds,
-            "drawing": self.drawing_seconds,
-        }
+        parts = {part: getattr(self, f"{part}_seconds") for part in PARTS}
         return {part: seconds for part, seconds in parts.items() if seconds is not None}
 
 

@@ -9,24 +9,14 @@ from typing import Any
 
 from rice_jax import records
 from rice_jax.records import EpochRow
+from rice_jax.records.epochs import PARTS
 from rice_jax.train import schedule
 from rice_jax.train.schedule import Recipe
 
 _MOST_RESTARTS = 5
-_NEW = {
-    "rested",
-    "restarts",
-    "begun",
-    "given",
-    "spent",
-    "hopeless",
-}  # fields that older checkpoints do not have
+_NEW = {"rested", "restarts", "begun", "given", "spent", "hopeless"}
+"""Fields that older checkpoints do not have."""
 _LONGEST_REST = 900  # steps at chance of a net with gradients: an epoch of the study's
-
-
-PARTS = ("decoding", "feeding", "step", "validation", "saving", "drawing")
-"""What an epoch's seconds go to: waiting for images, handing them to the devices, waiting for the
-step, and what its name says. What is saved and drawn after an epoch's row counts for the next."""
 
 
 @dataclasses.dataclass
