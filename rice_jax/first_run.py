@@ -54,10 +54,7 @@ _PHOTOGRAPHS = 500  # that the sample has for training
 _MOST_LAYERS = 25
 """That learn on the sample. Of more, compiling their gradients takes longer than all else."""
 _STUDYS = ("train.epochs", "train.learning_rate")
-_ALSO = tuple(
-    f"train.{name}"
-    for name in ("plateau_patience", "plateau_factor", "plateau_min_delta", "stop_patience")
-)
+_ALSO = {f"train.{name}" for name in configuration.NO_PART_IN["quick"]} - {*_STUDYS}
 """These too the quick schedule leaves unread; a run that goes on has them given as they were."""
 _TOGETHER = {"train.quick.epochs", "train.quick.shrink"}  # they are of one length
 

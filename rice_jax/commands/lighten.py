@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from rice_jax import config as configuration
 from rice_jax.bounds import MOST_EPOCHS, Field, Real, Several, Switch, Text, Whole, Word
 from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
@@ -15,11 +16,11 @@ from rice_jax.errors import UserError
 MEASURES = ("flops", "params", "bytes", "latency")
 STEPS = ("channels", "layer", "resolution", "stem")
 _ITS_OWN = {
+    **dict.fromkeys(f"train.{name}" for name in configuration.NO_PART_IN["quick"]),
     **dict.fromkeys(("train.epochs", "train.quick.epochs"), "--finetune_epochs, --final_epochs"),
     "train.learning_rate": "--config.train.quick.peak_rate",
-    **dict.fromkeys(("train.schedule", "train.stop_patience", "train.quick.shrink")),
-    **dict.fromkeys(("train.plateau_factor", "train.plateau_patience", "train.plateau_min_delta")),
-    **dict.fromkeys(("train.validation_augmented", "train.initializer", "train.frozen")),
+    **dict.fromkeys(("train.schedule", "train.quick.shrink", "train.validation_augmented")),
+    **dict.fromkeys(("train.initializer", "train.frozen")),
     "eval.path": None,
 }
 """Fields that the search decides itself, and what to give in their stead."""
