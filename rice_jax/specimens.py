@@ -1,6 +1,7 @@
 """What a run's net makes of a few of its test images: those that its page shows."""
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -34,7 +35,8 @@ def of_test_images(
     """
     side, variables = trained.config.data.image_size, {"params": trained.params}
     specimens = []
-    for index, record in _chosen(dataset):
+    found = data.first_of_each(dataset, "test", EACH, MOST_CLASSES)
+    for index, record in itertools.chain(*found.values()):
         image = data.decode(record["image"], side)[None]
         for kind, seed in kinds.items():
             inputs = train.evaluation_inputs(image, np.uint32(index), augment_seed=seed)
@@ -53,21 +55,3 @@ def specimen(
     probabilities = [] if logits is None else np.asarray(nn.softmax(logits))[0].tolist()
     seen = {path: gallery.Seen.of(np.asarray(values)[0]) for path, values in maps.items()}
     return gallery.Specimen(pixels[0], seen, probabilities, label, kind)
-
-
-def _chosen(dataset: data.Dataset) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The first images of each class in the test split, by class: index and record."""
-    step = -(-len(dataset.classes) // MOST_CLASSES)
-    found: dict[int, list[tuple[int, dict[str, Any]]]] = {
-        label: [] for label in range(0, len(dataset.classes), step)
-    }
-    source = dataset.splits["test"]
-    for index in range(len(source)):
-        record = source[index]
-        images = found.get(record["label"])
-        if images is not None and len(images) < EACH:
-            images.append((index, record))
-        if all(len(images) == EACH for images in found.values()):
-            break
-    for images in found.values():
-        yield from images

@@ -9,6 +9,7 @@ from rice_jax.data.dataset import (
     VARIABLE,
     Dataset,
     chosen,
+    first_of_each,
     folder,
     load,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "chosen",
     "count_learned",
     "decode",
+    "first_of_each",
     "folder",
     "load",
     "memory",

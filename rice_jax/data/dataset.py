@@ -6,6 +6,7 @@ import os
 import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from rice_jax import files, zoo
 from rice_jax.data.archive import Archive, classes, open_archive
@@ -54,6 +55,28 @@ class Dataset:
         places = (place * len(source) // number for place in range(number))
         heights, widths = zip(*(size(source[place]["image"]) for place in places), strict=True)
         return statistics.median_low(heights), statistics.median_low(widths)
+
+
+def first_of_each(
+    dataset: Dataset, split: str, each: int, most_classes: int
+) -> dict[int, list[tuple[int, dict[str, Any]]]]:
+    """By label the first `each` images of a class in a split: index and record.
+
+    Of more than `most_classes` some are looked for, evenly spread; where there are fewer images of
+    one it has fewer.
+    """
+    step, source = -(-len(dataset.classes) // most_classes), dataset.splits[split]
+    found: dict[int, list[tuple[int, dict[str, Any]]]] = {
+        label: [] for label in range(0, len(dataset.classes), step)
+    }
+    for index in range(len(source)):
+        record = source[index]
+        images = found.get(record["label"])
+        if images is not None and len(images) < each:
+            images.append((index, record))
+        if all(len(images) == each for images in found.values()):
+            break
+    return found
 
 
 def load(

@@ -64,14 +64,8 @@ def examples(dataset: data.Dataset, image_size: int) -> dict[str, list[np.ndarra
     Returns:
         Up to four images (side, side, 3), uint8, by the name of their class.
     """
-    step = -(-len(dataset.classes) // _CLASSES)
-    shown: dict[str, list[np.ndarray]] = {name: [] for name in dataset.classes[::step]}
-    source, side = dataset.splits["train"], min(_SIDE, image_size)
-    for index in range(len(source)):
-        record = source[index]
-        images = shown.get(dataset.classes[record["label"]])
-        if images is not None and len(images) < _EACH:
-            images.append(data.decode(record["image"], side))
-        if all(len(images) == _EACH for images in shown.values()):
-            break
-    return shown
+    side = min(_SIDE, image_size)
+    return {
+        dataset.classes[label]: [data.decode(record["image"], side) for _, record in images]
+        for label, images in data.first_of_each(dataset, "train", _EACH, _CLASSES).items()
+    }
