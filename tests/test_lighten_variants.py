@@ -135,7 +135,7 @@ def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
         patch.setattr("rice_jax.lighten.suggest.SHARES", (0.5,))
         patch.setattr("rice_jax.lighten.suggest._measured", lambda config, *_: seen.append(config))
         patch.setattr("rice_jax.lighten.suggest._print", lambda *_: None)
-        patch.setattr("rice_jax.lighten.suggest.prune", refusing)
+        patch.setattr("rice_jax.lighten.smaller.prune", refusing)
         suggest(PruneRequest(on_unknown="keep"), reseeded, parent, None)
     assert configuration.split_seed(seen[0]) == 0
 
@@ -188,7 +188,7 @@ def test_a_suggestion_is_the_net_that_pruning_leaves_its_norms_measured_anew(
     def prune(module, variables, images, **_):
         return types.SimpleNamespace(module=module, variables=variables, removed={}, after={})
 
-    monkeypatch.setattr("rice_jax.lighten.suggest.prune", prune)
+    monkeypatch.setattr("rice_jax.lighten.smaller.prune", prune)
     monkeypatch.setattr("rice_jax.lighten.child.settled", settled)
     monkeypatch.setattr("rice_jax.lighten.suggest._measured", evaluated)
     suggest(PruneRequest(criterion="l1"), settings, parent, None)

@@ -14,7 +14,7 @@ from rice_jax.lighten.remainder import Remainder, layers
 from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
-from rice_jax.prune.pruner import Pruned, prune, totals
+from rice_jax.prune.pruner import Pruned, totals
 from rice_jax.records import PruneFile, PruneRequest
 from rice_jax.run import Run
 from rice_jax.train.origin import changes
@@ -203,23 +203,14 @@ def _cut(
     judged = dataclasses.replace(
         images, source=dataset.splits["train"], limit=request.judge_images, task="judging filters"
     )
-    module, variables = net.pair
-    cut = prune(  # type: ignore[call-overload]
-        module,
-        variables,
+    cut = smaller.cut(
+        request,
+        *net.pair,
         images,
+        seed=net.config.seed,
         drop=request.drop if first else None,
         budgets=budgets or None,
-        criterion=request.criterion,
-        allocation=request.allocation,
-        only=request.only,
-        skip=request.skip,
-        round_to=request.round_to,
         judged_on=judged,
-        seed=net.config.seed,
-        on_unknown=request.on_unknown,
-        rebuild=module.with_widths,
-        optional=module.optional(),
     )
     net, config = net.with_layers_of(cut), smaller.configured(net.config, cut.module)
     kept = {

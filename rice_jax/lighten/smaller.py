@@ -12,6 +12,8 @@ from rice_jax import nets, train
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import Adjustable
+from rice_jax.prune.pruner import Pruned, prune
+from rice_jax.records import PruneRequest
 
 
 def configured(config: ml_collections.ConfigDict, net: Any) -> ml_collections.ConfigDict:
@@ -19,6 +21,39 @@ def configured(config: ml_collections.ConfigDict, net: Any) -> ml_collections.Co
     made = ml_collections.ConfigDict(config.to_dict()).unlock()
     made.model.update({**net.settings(), "weights": ""})
     return made.lock()
+
+
+def cut(
+    request: PruneRequest, module: Adjustable, variables: Any, images: Any, *, seed: int, **how: Any
+) -> Pruned:
+    """What is left of a net by a request's criterion, in the layers that it allows.
+
+    Args:
+        request: of which neither the budgets nor what is dropped is looked at.
+        module: the net.
+        variables: its variables.
+        images: as `prune` takes them.
+        seed: of what is drawn at random.
+        **how: what goes, and else what `prune` takes.
+
+    Raises:
+        UserError: as `prune`.
+    """
+    return prune(  # type: ignore[call-overload]
+        module,
+        variables,
+        images,
+        criterion=request.criterion,
+        allocation=request.allocation,
+        only=request.only,
+        skip=request.skip,
+        round_to=request.round_to,
+        seed=seed,
+        on_unknown=request.on_unknown,
+        rebuild=module.with_widths,
+        optional=module.optional(),
+        **how,
+    )
 
 
 def looks_at(config: ml_collections.ConfigDict) -> int:

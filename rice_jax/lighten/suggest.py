@@ -6,10 +6,10 @@ from typing import Any
 
 import ml_collections
 
-from rice_jax import evaluate, identity, lock, records, train
+from rice_jax import data, evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import asked, child, smaller
-from rice_jax.prune.pruner import prune, totals
+from rice_jax.prune.pruner import Pruned, totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures, numbers
 from rice_jax.run import Run
@@ -43,7 +43,6 @@ def _suggest(
     trained = train.load(parent)
     config = child.for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
-    variables = {"params": trained.params}
     side = config.data.image_size
     whole = totals(trained.module, (1, side, side, 3))
     judged = Images(
@@ -56,40 +55,29 @@ def _suggest(
     rows = [_measured(config, trained.module, trained.params, dataset, whole, 0)]
     _print(rows[0], whole)
     for share in SHARES:
+        budgets = {"study": int(share * whole["study"])}
+        net = trained.module, {"params": trained.params}
         try:
-            cut = prune(  # type: ignore[call-overload]
-                trained.module,
-                variables,
-                judged,
-                budgets={"study": int(share * whole["study"])},
-                criterion=request.criterion,
-                allocation=request.allocation,
-                only=request.only,
-                skip=request.skip,
-                round_to=request.round_to,
-                seed=config.seed,
-                on_unknown=request.on_unknown,
-                rebuild=trained.module.with_widths,
-                optional=trained.module.optional(),
-            )
+            cut = smaller.cut(request, *net, judged, seed=config.seed, budgets=budgets)
         except UserError as error:
             print(f"{100 * share:.0f}%: {error}")
             continue
-        gone = sum(map(len, cut.removed.values()))
-        # With norms that know what is left, as `prune` leaves it.
-        less = smaller.configured(config, cut.module)
-        params = child.settled(less, cut.variables["params"], dataset)
-        cheaper = _measured(config, cut.module, params, dataset, cut.after, gone)
-        rows.append(
-            dataclasses.replace(
-                cheaper, removed={path: list(filters) for path, filters in cut.removed.items()}
-            )
-        )
+        rows.append(_cheaper(config, cut, dataset))
         _print(rows[-1], whole)
     if out is not None:
         title = f"{config.model.name}: budgets by {request.criterion}, no training after"
         found = SuggestionsFile(criterion=request.criterion, rows=rows)
         _save(out, found, title, synthetic=dataset.synthetic)
+
+
+def _cheaper(config: ml_collections.ConfigDict, cut: Pruned, dataset: data.Dataset) -> Suggestion:
+    """A net that was cut, with norms that know what is left, as `prune` leaves it."""
+    less = smaller.configured(config, cut.module)
+    params = child.settled(less, cut.variables["params"], dataset)
+    removed = {path: list(filters) for path, filters in cut.removed.items()}
+    gone = sum(map(len, removed.values()))
+    row = _measured(config, cut.module, params, dataset, cut.after, gone)
+    return dataclasses.replace(row, removed=removed)
 
 
 def _save(out: Run, found: SuggestionsFile, title: str, *, synthetic: bool) -> None:
@@ -103,7 +91,7 @@ def _measured(
     config: ml_collections.ConfigDict,
     module: Any,
     params: Any,
-    dataset: Any,
+    dataset: data.Dataset,
     left: Any,
     gone: int,
 ) -> Suggestion:
