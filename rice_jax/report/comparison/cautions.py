@@ -1,6 +1,6 @@
 """What a reader must know before comparing nets."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rice_jax.report import markdown, numbers
 from rice_jax.report.comparison.compared import Compared, NetRuns, listed
@@ -14,58 +14,68 @@ def cautions(nets: Sequence[NetRuns]) -> list[str]:
     and nets whose epochs ran out before the recipe would have stopped them.
     """
     entries = [entry for net in nets for entry in net.entries]
-    found = []
+    return [*_of_images(entries), *_of_flops(nets), *_of_tests(nets, entries), *_of_learning(nets)]
+
+
+def _of_images(entries: Sequence[Compared]) -> Iterator[str]:
     if any(entry.record.synthetic for entry in entries):
-        found.append(
+        yield (
             "> **Synthetic data.** Images of at least one run are drawn grains, not photographs: "
             "its accuracies say nothing about rice."
         )
     if _of_several_sets(entries):
-        found.append(
+        yield (
             "> **Not the same images.** The runs did not learn from the same data set (see 'The "
             "runs'): differences between them may be the data's."
         )
-    lacking = [net.label for net in nets if not net.complete]
-    if lacking:
-        found.append(
+
+
+def _of_flops(nets: Sequence[NetRuns]) -> Iterator[str]:
+    if lacking := [net.label for net in nets if not net.complete]:
+        yield (
             f"> **FLOPs that lack something:** {_listed(lacking)}. The profile names operations "
             "that can't be counted: what has ≥ or ≤ before it errs to that side. These nets are "
             "left out of the choice and of the front."
         )
+
+
+def _of_tests(nets: Sequence[NetRuns], entries: Sequence[Compared]) -> Iterator[str]:
     if _of_several_tests(entries):
-        found.append("> **Not the same test.** The runs were evaluated on different images.")
+        yield "> **Not the same test.** The runs were evaluated on different images."
     elif splits := _of_several_splits(nets):
-        found.append(
+        yield (
             "> **Not the same test images.** The splits were drawn by different seeds "
             f"(`data.split_seed`, by default the run's seed): {splits}. Small differences may be "
             "the images'."
         )
     folders = dict.fromkeys(filter(None, (entry.record.tested_elsewhere for entry in entries)))
     if folders:
-        found.append(
+        yield (
             f"> **Not the test split.** Evaluated on {', '.join(map(markdown.code, folders))}: "
             "accuracies of the study's, which are of other images, do not stand beside."
         )
     if seen := [_with_learned(net) for net in nets if any(map(_learned, net.entries))]:
-        found.append(
+        yield (
             f"> **Images that it has learned from:** {_listed(seen)}. So many of those that it was "
             "evaluated on (in brackets) are, byte for byte, its training images."
         )
+
+
+def _of_learning(nets: Sequence[NetRuns]) -> Iterator[str]:
     by_chance = [net for net in nets if net.at_chance]
     if by_chance:
-        found.append(
+        yield (
             f"> **Not learned:** {_listed(net.label for net in by_chance)}. No better than chance "
             f"on the clean test images{_hope(by_chance)}. Such nets are not chosen."
         )
     others = [net for net in nets if net not in by_chance]
-    unfinished = [net for net in others if any(_still_learning(e) for e in net.entries)]
+    unfinished = [net for net in others if any(map(_still_learning, net.entries))]
     if unfinished:
-        found.append(
+        yield (
             f"> **Still learning:** {_listed(map(_with_epochs, unfinished))}. Their epochs (in "
             "brackets) ran out before the recipe would have stopped them: more may raise the "
             "accuracy."
         )
-    return found
 
 
 def incomparable(nets: Sequence[NetRuns]) -> str:
