@@ -68,6 +68,11 @@ def _reachable(intensity: float, peaks: tuple[float, float]) -> float:
     return min(peaks[0], intensity * peaks[1])
 
 
+def _across(layer: LayerCosts) -> float:
+    """A layer's FLOPs a byte; 0 for what has no FLOPs, and no place above."""
+    return max(layer.intensity or 0.0, 0.0)
+
+
 def _roof(
     axes: Axes,
     layers: Sequence[LayerCosts],
@@ -75,18 +80,16 @@ def _roof(
     total: float,
 ) -> None:
     ridge = peaks[0] / peaks[1]
-    across = [(layer.intensity or 0.0) for layer in layers if (layer.intensity or 0.0) > 0] or [
-        ridge
-    ]
+    across = list(filter(None, map(_across, layers))) or [ridge]
     low, high = min(*across, ridge) / 3, max(*across, ridge) * 3
     line = np.array([low, ridge, high])
     axes.plot(line, [_reachable(x, peaks) for x in line], color=style.INK, lw=1.4, zorder=2)
     for name, color, _, marker in _BOUNDS:
-        chosen = [layer for layer in layers if layer.bound == name and (layer.intensity or 0.0) > 0]
+        chosen = [layer for layer in layers if layer.bound == name and _across(layer)]
         if chosen:
             axes.scatter(
-                [(layer.intensity or 0.0) for layer in chosen],
-                [_reachable((layer.intensity or 0.0), peaks) for layer in chosen],
+                [_across(layer) for layer in chosen],
+                [_reachable(_across(layer), peaks) for layer in chosen],
                 s=[18 + 250 * layer.seconds / total for layer in chosen],
                 marker=marker,
                 color=color,
@@ -117,9 +120,9 @@ def _number(axes: Axes, slowest: Sequence[LayerCosts], peaks: tuple[float, float
     """
     figure = axes.figure
     points = {
-        number: ((layer.intensity or 0.0), _reachable((layer.intensity or 0.0), peaks))
-        for number, layer in enumerate(slowest, 1)
-        if (layer.intensity or 0.0)
+        number: (across, _reachable(across, peaks))
+        for number, across in enumerate(map(_across, slowest), 1)
+        if across
     }
     labels: list[tuple[float, list[int]]] = []
     for number, point in sorted(points.items(), key=lambda item: item[1]):
