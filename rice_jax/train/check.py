@@ -30,5 +30,5 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run) ->
     state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
     teacher.refuse_itself(config, run)
     teacher.load(config, dataset)
-    if config.train.get("tensorboard", False):
+    if config.train.tensorboard:
         board.writer()

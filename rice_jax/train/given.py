@@ -33,7 +33,7 @@ def about(config: ml_collections.ConfigDict) -> WeightsTold | None:
         classes, some = card.data.classes, card.config["train"].get("images")
     elif Run(folder := files.reached(source)).has("config.json"):
         trained, data = weights.load(Run(folder)), configuration.read(Run(folder)).data
-        recipe, epochs = trained.config.train.get("schedule", "study"), trained.epoch
+        recipe, epochs = trained.config.train.schedule, trained.epoch
         recipe += ", augmented" if trained.config.train.augment else ""
         side, classes = trained.config.data.image_size, trained.classes
         some = trained.config.train.images

@@ -168,8 +168,7 @@ class _Training:
         )
 
     def _board(self) -> Board:
-        wanted = self.config.train.get("tensorboard", False)
-        return Board(self.run, self.progress.history, wanted=wanted)
+        return Board(self.run, self.progress.history, wanted=self.recipe.tensorboard)
 
     @property
     def _seed(self) -> int:

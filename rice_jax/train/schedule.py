@@ -112,7 +112,8 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
     Raises:
         UserError: images that the net would pool away.
     """
-    if _shapes(module, image_size)[1]:
+    whole, vanished = _shapes(module, image_size)
+    if vanished:
         raise UserError(
             f"config.data.image_size={image_size} is too small for this net, whose layers pool all "
             "of such an image away: give larger images"
@@ -120,15 +121,13 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
     if recipe.schedule == STUDY:
         return (image_size,) * recipe.epochs
     sizes = quick_sizes(recipe.quick.shrink, image_size, getattr(module, "grid", 0))
-    whole, _ = _shapes(module, image_size)
     if any(_shapes(module, max(size, 1))[0] != whole for size in sizes):
         sizes = [image_size] * len(sizes)
     for size in sizes:
         if size < 1 or vanishes(module, size):
-            raise _refused(
-                "quick.shrink",
-                recipe.quick.shrink,
-                f"makes images of {size} x {size} pixels, too small for this net",
+            raise UserError(
+                f"config.train.quick.shrink={recipe.quick.shrink!r} makes images of {size} x "
+                f"{size} pixels, too small for this net"
             )
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
@@ -155,10 +154,6 @@ def takes(module: nn.Module, size: int) -> bool:
 def vanishes(module: nn.Module, size: int) -> bool:
     """Whether a layer of the net pools images of `size` x `size` pixels away."""
     return _shapes(module, size)[1]
-
-
-def _refused(field: str, value: Any, why: str) -> UserError:
-    return UserError(f"config.train.{field}={value!r} {why}")
 
 
 @remembered(32)  # a trace of a large net takes a second
