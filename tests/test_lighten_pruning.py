@@ -198,9 +198,12 @@ def test_a_pruning_that_broke_off_begins_again(settings, parent, monkeypatch):
             prune_run(PruneRequest(drop="proven"), settings, parent, out)
     assert out.has("config.json")
     assert not out.has("prune.json")
+    out.write_bytes("pruned_maps/conv3.png", b"of what was asked for before")
     prune_run(PruneRequest(drop="proven"), settings, parent, out)
     assert out.read_json("prune.json")["removed"] == {"conv1": [0, 2]}
     assert not out.has("pruning.json")
+    assert out.has("pruned_maps/conv1.png")
+    assert not out.has("pruned_maps/conv3.png")
     assert train.load(out).params["conv1"]["kernel"].shape == (3, 3, 3, 2)
 
 

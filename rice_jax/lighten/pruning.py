@@ -242,7 +242,7 @@ def _refuse_other_run(out: Run, parent: Run) -> None:
     if out.is_at(parent.path):
         raise UserError(f"--out={out} is the run itself: give another folder")
     if out.has(_UNDER_WAY):
-        for name in ("checkpoints", "steps"):
+        for name in ("checkpoints", "steps", "pruned_maps"):  # of layers that now may go otherwise
             (out.path / name).rmtree(missing_ok=True)
     elif out.has("config.json"):
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
