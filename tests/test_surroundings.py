@@ -163,6 +163,31 @@ def test_libraries_say_nothing_of_their_own_where_there_is_no_home():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_what_is_odd_in_an_image_is_told_by_us_alone():
+    """One of 100 million pixels, and EXIF that is cut short: Pillow would warn of both."""
+    program = (
+        "import io\n"
+        "from PIL import Image\n"
+        "from rice_jax.commands import process\n"
+        "from rice_jax.data import images\n"
+        "from rice_jax.errors import UserError\n"
+        "process.start()\n"
+        "large, cut = io.BytesIO(), io.BytesIO()\n"
+        "Image.new('1', (10_000, 10_000)).save(large, 'PNG')\n"
+        "Image.new('RGB', (9, 9)).save(cut, 'JPEG', exif=b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\5\\0')\n"
+        "for file in (large, cut):\n"
+        "    try:\n"
+        "        print(images.plain(file.getvalue()).made_of)\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    told = "10000x10000 pixels: too large\n()\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+
+
 def test_a_platform_that_is_not_there_is_one_line():
     program = (
         "from rice_jax.commands import process\n"

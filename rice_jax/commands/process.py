@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -38,6 +39,8 @@ def start() -> None:
 
     absl.logging.use_absl_handler()
     absl.logging.set_verbosity(absl.logging.WARNING)
+    # Pillow's, of images that are refused as too large or read all the same.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where there is no home for its fonts
     # onnxruntime 1.29 and later tell Microsoft what they run, and keep a number of the machine.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
