@@ -17,18 +17,11 @@ from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
-from rice_jax.train.origin import decided
+from rice_jax.train.origin import MAY_CHANGE, decided
 from rice_jax.train.prepared import load_images
 
-# What makes a run another run: a change there cannot go on in the same folder.
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
-_MAY_CHANGE = (
-    "train.epochs",
-    "train.on_collapse",
-    "train.save_seconds",
-    "train.stop_patience",
-    "train.tensorboard",
-)
+"""What makes a run another run, but for `MAY_CHANGE`: a change there cannot go on in its folder."""
 _SCHEDULE = "train.schedule"
 _OF_THE_IMAGES = ("model.classes", "train.quick.epochs")
 """What follows from them, the latter by `own_images`: open in a run that has seen none yet."""
@@ -146,7 +139,7 @@ def refuse_another(run: Run, saved: ConfigFile, wanted: ConfigFile, instead: str
     training may differ, as where another version has other defaults for them.
     """
     before, after = (dict(configuration.flat(decided(each.config))) for each in (saved, wanted))
-    may_change = _MAY_CHANGE if saved.data else (*_MAY_CHANGE, *_OF_THE_IMAGES)
+    may_change = MAY_CHANGE if saved.data else (*MAY_CHANGE, *_OF_THE_IMAGES)
     # The schedule first: by another one other fields have a part.
     for field in sorted(before.keys() | after.keys(), key=lambda each: (each != _SCHEDULE, each)):
         same_run = not field.startswith(_IDENTITY) or field in may_change

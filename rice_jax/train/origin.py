@@ -12,19 +12,18 @@ from rice_jax.run import Run
 from rice_jax.train import schedule
 from rice_jax.train.teacher import Teacher
 
-# Fields that may change between one command and the next: none has a part in what an epoch does.
-_FREE = (
-    "data.cache_dir",
-    "data.keep_decoded",
-    "data.path",
-    "data.workers",
-    "eval",
-    "profile",
+MAY_CHANGE = (
     "train.epochs",
     "train.on_collapse",
     "train.save_seconds",
     "train.stop_patience",
     "train.tensorboard",
+)
+"""Fields of a recipe that may change between one command and the next: none has a part in what an
+epoch does."""
+_FREE = (
+    *("data.cache_dir", "data.keep_decoded", "data.path", "data.workers", "eval", "profile"),
+    *MAY_CHANGE,
 )
 
 
