@@ -17,7 +17,7 @@ from rice_jax import config as configuration
 from rice_jax.errors import UserError
 from rice_jax.records import ConfigFile, ImagesTold, WeightsTold
 from rice_jax.run import Run
-from rice_jax.train.origin import MAY_CHANGE, decided
+from rice_jax.train.origin import MAY_CHANGE, OF_A_MACHINE, decided
 from rice_jax.train.prepared import load_images
 
 _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
@@ -25,9 +25,6 @@ _IDENTITY = ("seed", "model", "train", "data.image_size", "data.split_seed")
 _SCHEDULE = "train.schedule"
 _OF_THE_IMAGES = ("model.classes", "train.quick.epochs")
 """What follows from them, the latter by `own_images`: open in a run that has seen none yet."""
-OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
-"""Fields of config.data that tell of a machine, not of its images: the processes of a job, and
-commands that go on elsewhere, may have others."""
 _NAMES = (
     *("report.md", "report.html", records.HISTORY, "checkpoints", "tensorboard", "feature_maps"),
     *("classes.png", "curves.png", "flops.png", "roofline.png", "dead_filters.png"),

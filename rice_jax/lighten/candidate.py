@@ -6,12 +6,13 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, evaluate, identity, nets, profile, records, train, zoo
+from rice_jax import data, evaluate, nets, profile, records, train, zoo
 from rice_jax.errors import NotFiniteError
 from rice_jax.lighten import child, smaller
 from rice_jax.lighten.moves import Lighter
 from rice_jax.records import Candidate, StepFile
 from rice_jax.run import Run
+from rice_jax.train.origin import OF_A_MACHINE
 
 MEASURES = ("flops", "params", "bytes", "latency")
 """FLOPs of one image from the whole image on (`study`), parameters, bytes that its layers read and
@@ -57,7 +58,7 @@ class Workshop:
         """
         config = configuration.from_json(configuration.read(run).config)
         with config.unlocked():
-            for field in identity.OF_A_MACHINE:
+            for field in OF_A_MACHINE:
                 config.data[field] = self.whole.data[field]
             config.eval.update(self.whole.eval, path="")
             self._find_teacher(config)

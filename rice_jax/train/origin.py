@@ -21,10 +21,10 @@ MAY_CHANGE = (
 )
 """Fields of a recipe that may change between one command and the next: none has a part in what an
 epoch does."""
-_FREE = (
-    *("data.cache_dir", "data.keep_decoded", "data.path", "data.workers", "eval", "profile"),
-    *MAY_CHANGE,
-)
+OF_A_MACHINE = ("path", "cache_dir", "keep_decoded", "workers")
+"""Fields of config.data that tell of a machine, not of its images: the processes of a job, and
+commands that go on elsewhere, may have others."""
+_FREE = (*(f"data.{name}" for name in OF_A_MACHINE), "eval", "profile", *MAY_CHANGE)
 
 
 def describe(
