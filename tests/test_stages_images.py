@@ -77,7 +77,7 @@ def test_what_augmented_images_cost_is_printed_where_a_training_had_none(
     history = HISTORY if trained else None
     run = make_run(tmp_path, history=history, train={"augment": augment})
     job = Job(run, config.default("final"))
-    job.trained = types.SimpleNamespace(module=None, params=None)
+    job.trained = types.SimpleNamespace(module=None, params=None, classes=())
     job.trained_on = types.SimpleNamespace(splits={"test": []})
     evaluate_stage.stage(job)
     told = "cost it 87.5 points" in capsys.readouterr().out

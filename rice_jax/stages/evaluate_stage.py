@@ -10,15 +10,14 @@ from rice_jax.stages.job import Job
 def stage(job: Job) -> None:
     """Evaluate the run's best epoch and write evaluation.json."""
     trained, config = job.trained, job.config
-    classes = _classes(job)
-    folder = data.folder(config.eval.path, classes) if config.eval.path else None
+    folder = data.folder(config.eval.path, trained.classes) if config.eval.path else None
     source = job.trained_on.splits["test"] if folder is None else folder
     results = {
         kind: evaluate.evaluate(
             trained.module,
             trained.params,
             source,
-            classes=classes,
+            classes=trained.classes,
             image_size=config.data.image_size,
             batch_size=config.eval.batch_size,
             augment_seed=seed,
@@ -46,11 +45,6 @@ def stage(job: Job) -> None:
             "with --config.train.augment=true, in another folder, a net learns from them",
             flush=True,
         )
-
-
-def _classes(job: Job) -> tuple[str, ...]:
-    saved = configuration.read(job.run).data
-    return saved.classes if saved else job.dataset.classes
 
 
 def _learned(job: Job, source: data.Source) -> int | None:
