@@ -9,7 +9,7 @@ from tiny_training import ENDLESS, config, dataset
 from rice_jax.errors import UserError
 from rice_jax.records import EpochRow, read_history
 from rice_jax.run import Run
-from rice_jax.train import train
+from rice_jax.train import forget, train
 from rice_jax.train.board import Board
 
 TAGS = {
@@ -41,6 +41,16 @@ def test_each_epoch_is_there_once_also_after_going_on(tmp_path):
         for tag, column in TAGS.items()
     }
     assert [row.epoch for row in rows] == [1, 2]
+
+
+def test_what_a_run_has_forgotten_is_in_no_event_file(tmp_path):
+    run = Run(tmp_path)
+    board = Board(run, [EpochRow(epoch=1, train_loss=1.0)], wanted=True)
+    board.close()
+    assert scalars(run)["loss/train"] == [(1, 1.0)]
+    run.write_text("tensorboard/notes.txt", "of the user's own")
+    forget(run)
+    assert [path.name for path in (run.path / "tensorboard").iterdir()] == ["notes.txt"]
 
 
 def test_nothing_is_written_unasked(tmp_path):

@@ -51,6 +51,12 @@ class Board:
             self._writer.close()
 
 
+def clear(run: Run) -> None:
+    """Remove the run's event files; UserError where that is not permitted."""
+    for old in (run.path / FOLDER).glob("events.out.tfevents.*"):
+        run.remove(f"{FOLDER}/{old.name}")
+
+
 def writer() -> Any:
     """The class that writes event files; UserError where its package is not installed."""
     try:
@@ -65,7 +71,5 @@ def writer() -> Any:
 
 def _writer(run: Run) -> Any:
     made_by = writer()
-    folder = run.path / FOLDER
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    return made_by(str(folder))
+    clear(run)
+    return made_by(str(run.path / FOLDER))

@@ -12,7 +12,7 @@ from rice_jax.records import (
     SummaryFile,
 )
 from rice_jax.run import Run
-from rice_jax.train import origin, state, weights
+from rice_jax.train import board, origin, state, weights
 from rice_jax.train.checkpoint_folder import clear
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
 from rice_jax.train.feed import data_mesh
@@ -92,7 +92,7 @@ def forget_measured(run: Run) -> None:
 
 
 def forget(run: Run) -> None:
-    """Remove what the run has learned, its checkpoints and history.csv, and what tells of it.
+    """Remove what the run has learned, and what tells of it: checkpoints, history.csv, event files.
 
     Raises:
         UserError: the folder is in use, cannot be written, or has another program's checkpoints.
@@ -100,5 +100,6 @@ def forget(run: Run) -> None:
     with lock.hold(run):
         clear(run.checkpoints)
         forget_measured(run)
+        board.clear(run)
         for name in (HISTORY, "curves.png"):
             run.remove(name)
