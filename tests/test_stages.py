@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import data_files
@@ -127,6 +128,27 @@ def test_what_fails_is_not_under_way_for_ever(
     with pytest.raises(type(failure)):
         run_stages(small("cnn_light", cache), str(run), ["evaluate"])
     assert seen == [True]
+    assert "Under way" not in (run / "report.html").read_text()
+
+
+def test_a_ctrl_c_that_comes_again_leaves_no_page_under_way(finished, cache, tmp_path, monkeypatch):
+    """The first ends the stage, the next comes as the page is written."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    watch = writing.watch
+
+    def watched(target, doing):
+        if not doing:
+            signal.raise_signal(signal.SIGINT)
+        watch(target, doing)
+
+    def stopped(job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "watch", watched)
+    monkeypatch.setitem(stages.STAGES, "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(small("cnn_light", cache), str(run), ["evaluate"])
     assert "Under way" not in (run / "report.html").read_text()
 
 

@@ -1,6 +1,8 @@
 """The main job: stages in their order, in a run's folder that nobody else is at work in."""
 
 import functools
+import signal
+import threading
 from collections.abc import Collection, Sequence
 
 import ml_collections
@@ -64,9 +66,21 @@ def run_stages(
             cluster.on_first(lambda: _report(job.run))
         except BaseException:  # the page would say for ever that it is under way
             if cluster.leads():
-                job.watch("")
+                _leave_at_rest(job)
             raise
     print(f"\nThe run is in {job.run}: read report.md or report.html there")
+
+
+def _leave_at_rest(job: Job) -> None:
+    """Write the page anew, whole, though a Ctrl-C comes again until its command has ended."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears it
+        job.watch("")
+        return
+    usual = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        job.watch("")
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _refuse_strangers(job: Job) -> None:
