@@ -346,6 +346,11 @@ def test_labels_are_different_and_fit(names):
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize("alike", [(" a", "a "), ("a  b", "a b"), ("long" * 20, "long" * 21)])
+def test_only_names_that_look_alike_go_by_their_numbers(alike):
+    assert style.labels(["b", *alike, "c"], 1.0) == ["b", "class 2", "class 3", "c"]
+
+
 def test_a_matrix_of_many_classes_labels_those_that_it_draws_by_their_numbers(monkeypatch):
     """Measuring a name takes about a millisecond, of a hundred thousand minutes."""
     measured, fit = [], style.fit

@@ -262,14 +262,14 @@ def labels(
 ) -> list[str]:
     """Names of classes as labels no wider than `inches`, each different from the others.
 
-    A name that can neither be drawn nor written in ASCII, and one that is cut to the same letters
-    as another, becomes its number: 'class 3'. Of some of more classes `places` are the indices.
+    A name that can neither be drawn nor written in ASCII, and one that would look as another does,
+    becomes its number: 'class 3'. Of some of more classes `places` are the indices.
     """
     short = [fit(drawable(name), inches, size) for name in names]
     alike = Counter(short)
     numbered = [f"class {place + 1}" for place in places or range(len(names))]
     chosen = [
-        number if not text or "□" in text or ("…" in text and alike[text] > 1) else text
+        number if not text or "□" in text or alike[text] > 1 else text
         for text, number in zip(short, numbered, strict=True)
     ]
     return chosen if len(set(chosen)) == len(chosen) else numbered
