@@ -80,6 +80,17 @@ def test_figures_are_there_as_png_and_svg_with_and_without_the_final_net(compare
     assert set(re.findall(r"\]\(([^)]+)\)", text)) == {file.name for file in compared.glob("*.png")}
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_figures_without_the_final_net_are_drawn_where_it_is_drawn_in_others(tested, tmp_path):
+    final = run_of(tmp_path / "a", "final", 950, 1000)
+    if not tested:
+        (final.path / "evaluation.json").unlink()
+    found = read(final, run_of(tmp_path / "b", "cnn", 900, 2000))
+    names = {picture.name for picture in pictures(found, synthetic=False)}
+    assert "accuracy_f1" in names
+    assert ("accuracy_f1_without_final" in names) == tested
+
+
 def test_csv_and_json_hold_the_same_figures(compared):
     rows = list(csv.DictReader(io.StringIO((compared / "comparison.csv").read_text())))
     content = json.loads((compared / "comparison.json").read_text())

@@ -69,10 +69,10 @@ _AXES = (
 
 
 def pictures(nets: Sequence[NetRuns], *, synthetic: bool) -> Iterator[Picture]:
-    """Each figure over `nets`, and then, where the final net is one of several, without it."""
+    """Each figure over `nets`, and then, where the final net is drawn beside others, without it."""
     yield from _pictures(nets, "", synthetic)
-    others = [net for net in nets if not net.is_final]
-    if others and len(others) < len(nets):
+    if any(net.is_final and net.mean(ACCURACY) is not None for net in nets):
+        others = [net for net in nets if not net.is_final]
         yield from _pictures(others, WITHOUT_FINAL, synthetic)
 
 
