@@ -252,12 +252,34 @@ def averaged(side: int, grid: int) -> int:
     return side // block(side, grid)
 
 
-def learned_from(sizes: Sequence[int], whole: int, grid: int) -> str:
-    """What to say of a training whose epochs have images of other sizes than its validation.
+def validated_at(sizes: Sequence[int], whole: int, grid: int) -> tuple[int, ...]:
+    """Height and width of the images that a net is validated on, by epoch.
+
+    Those that it learns from while they grow: of others it has not learned anything yet. The whole
+    ones throughout where it averages all of them to the same size, and where it never learns from
+    whole ones, which are what it is for all the same.
+
+    Args:
+        sizes: height and width of the images of each epoch, all that are planned.
+        whole: of a whole image.
+        grid: that the net averages images to; 0 where it does not.
+    """
+    alike = _alike(sizes, whole, grid)
+    return (whole,) * len(sizes) if alike or sizes[-1] != whole else tuple(sizes)
+
+
+def _alike(sizes: Sequence[int], whole: int, grid: int) -> bool:
+    """Whether a net averages images of all these sizes to what it averages whole ones to."""
+    return all(averaged(size, grid) == averaged(whole, grid) for size in sizes)
+
+
+def learned_from(sizes: Sequence[int], validated: Sequence[int], whole: int, grid: int) -> str:
+    """What to say of a training whose epochs have images of other sizes than the whole one.
 
     Args:
         sizes: height and width of the images of each epoch.
-        whole: of those of validation.
+        validated: of those of its validation.
+        whole: of a whole image.
         grid: that the net averages images to; 0 where it does not.
 
     Returns:
@@ -271,8 +293,11 @@ def learned_from(sizes: Sequence[int], whole: int, grid: int) -> str:
         epochs = f"epochs {first} to {last}" if last > first else f"epoch {first}"
         parts.append(f"of {size} x {size} in {epochs}")
         first = last + 1
-    told = f"images {', '.join(parts)}; validation is at {whole} x {whole}"
-    if all(averaged(size, grid) == averaged(whole, grid) for size in sizes):
+    told = f"images {', '.join(parts)}; validation is at "
+    if tuple(validated) == tuple(sizes):
+        return f"{told}the same size, and the best epoch is one of the largest"
+    told += f"{whole} x {whole}"
+    if _alike(sizes, whole, grid):
         return told
     return f"{told}, which says little of a net that has not learned at that size yet"
 

@@ -113,6 +113,9 @@ def test_rows_of_older_and_of_later_versions_are_read_and_written(tmp_path):
     again = records.read_history(run)
     assert again[1].spent() == {"step": 1.0}
     assert (again[0].seed, again[1].seed) == (None, 3)
+    grown = [dataclasses.replace(first, validation_size=112), second]
+    records.write_history(run, grown)  # a cell that the last row lacks
+    assert [row.validation_size for row in records.read_history(run)] == [112, None]
     told = run.read_bytes("history.csv").decode().replace(",seconds", ",of_the_future", 1)
     run.write_text("history.csv", told)
     assert math.isnan(records.read_history(run)[1].seconds)

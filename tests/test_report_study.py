@@ -33,6 +33,24 @@ def test_no_figure_of_the_study_stands_beside_augmented_validation(tmp_path, aug
     assert ("lowest validation loss on augmented images" in text) == augmented
 
 
+GROWING = """epoch,train_loss,val_loss,val_accuracy,image_size,validation_size
+1,0.5,0.1,0.99,4,4
+2,0.4,0.3,0.9,8,
+"""
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_no_figure_of_the_study_stands_beside_validation_at_another_size(tmp_path, rows):
+    content = profile(reported={"val_accuracy": 0.9897, "val_loss": 0.03})
+    history = "".join(GROWING.splitlines(keepends=True)[: 1 + rows])
+    text = text_of(make_run(tmp_path, profile=content, history=history))
+    where = "validation" if rows == 2 else "validation at 4 x 4"
+    found = {row[0]: row[1:] for row in table_rows(text)}
+    own, theirs = found[f"accuracy, {where}"][:2]
+    assert (own, theirs) == (("90.00 %", "98.97 %") if rows == 2 else ("99.00 %", "—"))
+    assert ("lowest validation loss on whole images" in text) == (rows == 2)
+
+
 OF_IMAGES = {
     "val_accuracy": 0.9897,
     "val_loss": 0.03,

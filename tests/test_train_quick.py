@@ -3,13 +3,16 @@
 import math
 import signal
 
+import cv2
 import jax
 import numpy as np
 import pytest
 from tiny_training import assert_same, config, dataset, newest, rows, watched
 
-from rice_jax import train
+from rice_jax import records, train
+from rice_jax.config import to_json
 from rice_jax.errors import UserError
+from rice_jax.report.history import best_row
 from rice_jax.run import Run
 from rice_jax.train import loop
 
@@ -74,6 +77,40 @@ def test_a_run_stopped_near_a_switch_of_sizes_ends_as_if_it_never_was(whole, tmp
     train.train(settings, run, dataset())
     assert_same(newest(run, settings), newest(undisturbed, settings))
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_a_net_is_validated_on_images_of_the_size_that_it_has_learned_from(tmp_path):
+    settings, run = quick(shrink=(2, 1), epochs=(1, 1)), Run(tmp_path)
+    with pytest.raises(SystemExit):  # the first epoch is the best one yet
+        train.train(settings, run, dataset(), on_epoch=lambda: signal.raise_signal(signal.SIGTERM))
+    run.write_json("config.json", {"config": to_json(settings)})
+    net, source = train.load(run), dataset().splits["validation"]
+    (row,) = rows(run)
+    assert (net.epoch, row["image_size"], row["validation_size"]) == (1, "8", "8")
+    files = [np.frombuffer(source[index]["image"], np.uint8) for index in range(len(source))]
+    images = np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files])
+    labels = np.array([source[index]["label"] for index in range(len(source))])
+    averages = np.floor(images.reshape(-1, 8, 2, 8, 2, 3).mean((2, 4)) + 0.5)  # stored as bytes
+    losses = [loss_of(net, each, labels) for each in (averages, images)]
+    assert losses[0] == pytest.approx(float(row["val_loss"]), abs=1e-4)
+    assert losses[1] != pytest.approx(float(row["val_loss"]), abs=1e-3)
+
+
+def loss_of(net, pixels, labels):
+    logits = net.module.apply({"params": net.params}, np.float32(pixels) / 255)
+    return -float(np.mean(jax.nn.log_softmax(logits)[np.arange(len(labels)), labels]))
+
+
+def test_the_best_epoch_is_one_of_whole_images_however_well_smaller_ones_went(tmp_path):
+    settings = quick(shrink=(2, 1), epochs=(20, 2), peak_rate=0.1, warmup=0.0)
+    run = Run(tmp_path)
+    train.train(settings, run, dataset())
+    losses = [float(row["val_loss"]) for row in rows(run)]
+    assert [row["validation_size"] for row in rows(run)] == ["8"] * 20 + [""] * 2
+    assert min(losses[:20]) < min(losses[20:])  # or there would be nothing to see
+    run.write_json("config.json", {"config": to_json(settings)})
+    assert train.load(run).epoch == 21 + losses[20:].index(min(losses[20:]))
+    assert best_row(records.read_history(run)).epoch == train.load(run).epoch
 
 
 def test_patience_and_plateaus_are_the_study_s_alone(tmp_path, monkeypatch):

@@ -47,23 +47,23 @@ def test_the_rate_has_one_peak_and_is_never_zero(steps, warmup):
 
 def test_what_is_left_is_counted_in_pixels_of_the_epoch_that_ended():
     """By hand: epochs of 2 x 2, 2 x 2, 4 x 4 and 8 x 8 pixels."""
-    course = schedule.Schedule(quick(), (2, 2, 4, 8), images=60)
+    course = schedule.Schedule(quick(), (2, 2, 4, 8), (8,) * 4, images=60)
     assert [course.left(ended) for ended in (1, 2, 3, 4)] == [1 + 4 + 16, 4 + 16, 4, 0]
 
 
 @pytest.mark.parametrize(("images", "batches"), [(1, 1), (19, 1), (20, 1), (21, 2), (60, 3)])
 def test_an_epoch_has_all_its_images_and_the_last_batch_may_be_short(images, batches):
     recipe = config(batch_size=20).train
-    assert schedule.Schedule(recipe, (8,), images).steps_an_epoch == batches
+    assert schedule.Schedule(recipe, (8,), (8,), images).steps_an_epoch == batches
 
 
 def test_the_study_s_rate_is_the_one_that_validation_left():
-    course = schedule.Schedule(config(schedule="study").train, (8, 8), images=60)
+    course = schedule.Schedule(config(schedule="study").train, (8, 8), (8, 8), images=60)
     assert [course.rate(step, held=0.3) for step in (0, 5)] == [0.3, 0.3]
 
 
 def test_the_quick_rate_is_halved_in_each_try():
-    course = schedule.Schedule(quick(), (8, 8), images=60)
+    course = schedule.Schedule(quick(), (8, 8), (8, 8), images=60)
     first, third = ([course.rate(step, 0.3, tries) for step in range(6)] for tries in (0, 2))
     assert third == [rate / 4 for rate in first]
 
@@ -139,25 +139,34 @@ def test_a_net_that_asks_for_one_size_learns_at_that(error):
     assert [size for size in (8, 12, 16, 32) if schedule.takes(OfOneSize(), size)] == [16]
 
 
+OWN = "the same size, and the best epoch is one of the largest"
+UNSEEN = "224 x 224, which says little of a net that has not learned at that size yet"
+
+
 @pytest.mark.parametrize(
-    ("sizes", "grid", "images", "new"),
+    ("sizes", "grid", "images", "where"),
     [
-        ((112,) * 4 + (224,), 0, "of 112 x 112 in epochs 1 to 4, of 224 x 224 in epoch 5", True),
-        ((56, 224, 224), 0, "of 56 x 56 in epoch 1, of 224 x 224 in epochs 2 to 3", True),
-        ((112, 112), 0, "of 112 x 112 in epochs 1 to 2", True),
-        ((56, 112), 56, "of 56 x 56 in epoch 1, of 112 x 112 in epoch 2", False),  # micro
-        ((28, 224), 56, "of 28 x 28 in epoch 1, of 224 x 224 in epoch 2", True),
+        ((112,) * 4 + (224,), 0, "of 112 x 112 in epochs 1 to 4, of 224 x 224 in epoch 5", OWN),
+        ((56, 224, 224), 0, "of 56 x 56 in epoch 1, of 224 x 224 in epochs 2 to 3", OWN),
+        ((112, 112), 0, "of 112 x 112 in epochs 1 to 2", UNSEEN),  # and never from whole ones
+        ((56, 112), 56, "of 56 x 56 in epoch 1, of 112 x 112 in epoch 2", "224 x 224"),  # micro
+        ((28, 224), 56, "of 28 x 28 in epoch 1, of 224 x 224 in epoch 2", OWN),
     ],
 )
-def test_what_is_learned_from_is_told_where_validation_is_of_another_size(sizes, grid, images, new):
-    told = nets.learned_from(sizes, 224, grid)
-    assert told.startswith(f"images {images}; validation is at 224 x 224")
-    assert told.endswith("which says little of a net that has not learned at that size yet") == new
+def test_what_is_learned_from_and_validated_on_is_told(sizes, grid, images, where):
+    validated = nets.validated_at(sizes, 224, grid)
+    assert validated == (sizes if where == OWN else (224,) * len(sizes))
+    told = nets.learned_from(sizes, validated, 224, grid)
+    assert told == f"images {images}; validation is at {where}"
+
+
+def test_a_run_that_an_older_version_validated_on_whole_images_says_so():
+    assert nets.learned_from((112, 224), (224, 224), 224, 0).endswith(UNSEEN)
 
 
 @pytest.mark.parametrize("sizes", [(), (224,), (224,) * 50])
 def test_nothing_is_told_where_all_images_are_whole(sizes):
-    assert nets.learned_from(sizes, 224, 0) == ""
+    assert nets.learned_from(sizes, sizes, 224, 0) == ""
 
 
 def test_a_training_tells_its_sizes_before_it_begins_and_in_each_row(tmp_path, capsys):

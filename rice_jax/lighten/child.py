@@ -55,7 +55,7 @@ def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Datase
         return params
     source = dataset.splits["train"]
     with Bar("measuring norms", images_looked_at(config, source)) as bar:
-        return Norms(config, train.build(config))(params, source, bar.advance)
+        return Norms(config, train.build(config))(params, source, on_batch=bar.advance)
 
 
 def begin(

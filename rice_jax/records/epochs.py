@@ -41,6 +41,8 @@ class EpochRow:
     """The seed of this try: a net that begins again has another than its configuration."""
     image_size: int | None = left_out()
     """Height and width of the images that the net learned from."""
+    validation_size: int | None = left_out()
+    """Height and width of those that it was validated on, where they were not whole."""
     decoding_seconds: float | None = left_out()
     """What the epoch's seconds went to, as all below (`PARTS`)."""
     feeding_seconds: float | None = left_out()
@@ -55,7 +57,7 @@ class EpochRow:
         return {part: seconds for part, seconds in parts.items() if seconds is not None}
 
 
-_WHOLE = ("epoch", "seed", "image_size")
+_WHOLE = ("epoch", "seed", "image_size", "validation_size")
 _KNOWN = {field.name for field in dataclasses.fields(EpochRow)}
 
 
@@ -99,13 +101,13 @@ def _row(numbers: dict[str, float]) -> EpochRow:
 
 
 def write_history(run: "Run", rows: Sequence[EpochRow]) -> None:
-    """Write all rows anew, in the columns that the last one has; UserError as `Run.write_text`."""
-    table = io.StringIO()
-    columns = list(plain(rows[-1]))
-    # An older version's rows may lack the last columns.
-    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
+    """Write all rows anew, in the columns that any of them has; UserError as `Run.write_text`."""
+    table, plainly = io.StringIO(), [plain(row) for row in rows]
+    there = set().union(*plainly)
+    columns = [field.name for field in dataclasses.fields(EpochRow) if field.name in there]
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {name: value for name, value in plain(row).items() if not math.isnan(value)} for row in rows
+        {name: value for name, value in row.items() if not math.isnan(value)} for row in plainly
     )
     run.write_text(HISTORY, table.getvalue())

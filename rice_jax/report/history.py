@@ -10,14 +10,26 @@ _FALLS = 1e5  # times that a rate falls in steps at most
 
 
 def best_row(history: Sequence[EpochRow]) -> EpochRow | None:
-    """The row of the lowest validation loss, the first of equals; None where none is finite."""
-    losses = [(row.val_loss, row) for row in history if numbers.present(row.val_loss)]
+    """The row of the lowest validation loss, the first of equals; None where none is finite.
+
+    Of rows that were validated on images of several sizes those of the last row's count alone.
+    """
+    alike = [row for row in history if row.validation_size == history[-1].validation_size]
+    losses = [(row.val_loss, row) for row in alike if numbers.present(row.val_loss)]
     return min(losses, key=lambda pair: pair[0], default=(0, None))[1]
 
 
-def best_label(best: EpochRow) -> str:
-    """The best epoch, and what it is best in."""
-    return f"best epoch: {best.epoch} (lowest validation loss)"
+def best_among(history: Sequence[EpochRow]) -> str:
+    """On which images the best epoch is the best; empty where all were validated on the same."""
+    size = history[-1].validation_size
+    if all(row.validation_size == size for row in history):
+        return ""
+    return f" on images of {size} x {size}" if size else " on whole images"
+
+
+def best_label(history: Sequence[EpochRow], best: EpochRow) -> str:
+    """The best epoch, and what it is best in, in no more letters than a legend has room for."""
+    return f"best epoch: {best.epoch} (lowest{best_among(history) or ' validation loss'})"
 
 
 def rate_changes(history: Sequence[EpochRow]) -> list[float]:

@@ -53,6 +53,11 @@ class Record:
         return bool(self.recipe.get("validation_augmented"))
 
     @property
+    def validation_size(self) -> int | None:
+        """Height and width of its newest validation's images, where they were not whole."""
+        return self.history[-1].validation_size if self.history else None
+
+    @property
     def data(self) -> records.ImagesTold | None:
         """What config.json says of the images; None for a run that has seen none."""
         return self.config.data
@@ -205,7 +210,7 @@ def summarize(record: Record) -> records.SummaryFile:
             profile.reported if profile else None,
             data,
             tested=not record.tested_elsewhere,
-            validated=not record.validated_augmented,
+            validated=not (record.validated_augmented or record.validation_size),
         ),
         errata=profile.errata if profile else [],
     )

@@ -26,7 +26,7 @@ def of_the_same_images(
         theirs: the study's, of photographs of rice.
         images: the run's; None for a run that has seen none.
         tested: whether the run was evaluated on its test split, if it was.
-        validated: whether its validation images were as they are, as the study's.
+        validated: whether its validation images were as they are and whole, as the study's.
     """
     if theirs is None:
         return None

@@ -46,13 +46,14 @@ class Evaluator:
         self._step = _step(module, mesh, classes, augment_seed=augment_seed)
         self._feed = Feed(mesh, batch_size)
         self._classes = classes
-        self._read = {"image_size": image_size, "limit": limit, "workers": workers}
+        self._read = {"whole_size": image_size, "limit": limit, "workers": workers}
 
     def __call__(
         self,
         params: Params,
         source: Any,
         *,
+        image_size: int = 0,
         signal: Callable[[], int] = lambda: 0,
         on_batch: Callable[[int], None] = lambda images: None,
     ) -> tuple[float, np.ndarray] | None:
@@ -61,6 +62,7 @@ class Evaluator:
         Args:
             params: of the net, on every device of the mesh.
             source: the images, as `data.batches` takes them; one at least.
+            image_size: height and width that images are averaged to; 0 for whole ones.
             signal: asked at each batch; where any process's answer is not 0 the result is None.
             on_batch: told the number of images of each batch that is done.
 
@@ -78,7 +80,13 @@ class Evaluator:
             on_batch(int(sums.confusion.sum()))
             return int(sums.signal)
 
-        batches = data.batches(source, self._feed.batch_size, shard=self._feed.shard, **self._read)
+        batches = data.batches(
+            source,
+            self._feed.batch_size,
+            image_size=image_size or self._read["whole_size"],
+            shard=self._feed.shard,
+            **self._read,
+        )
         for number, batch in enumerate(batches):
             first = np.int32(number * self._feed.batch_size)
             sums = self._step(params, self._feed(batch, signal()), first)

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from rice_jax import cluster, data, lock
+from rice_jax import cluster, data, lock, nets
 from rice_jax.errors import NotFiniteError, UserError
 from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
@@ -87,10 +87,12 @@ class _Training:
         self.interrupt = interrupt
         self.display = Display(schedule.epochs(config.train))
         self.module = weights.build(config)
+        sizes, images = weights.image_sizes(config), len(self.splits["train"])
         self.schedule = schedule.Schedule(
             config.train,
-            weights.image_sizes(config),
-            schedule.images(config.train, len(self.splits["train"])),
+            sizes,
+            nets.validated_at(sizes, config.data.image_size, config.model.get("grid", 0)),
+            schedule.images(config.train, images),
         )
         self.reading = Reading(config, self.splits["train"], self.schedule)
         self.mesh = data_mesh()
@@ -174,6 +176,11 @@ class _Training:
     def _seed(self) -> int:
         return self.config.seed + self.progress.restarts
 
+    @property
+    def _validation_size(self) -> int:
+        """Of the images that the epoch under way is validated on."""
+        return self.schedule.validation_size(self.progress.epoch)
+
     def _rate(self, step: int) -> float:
         """Learning rate of a step of the epoch under way, counted from the first epoch's first."""
         return self.schedule.rate(step, self.progress.learning_rate, self.progress.restarts)
@@ -240,12 +247,13 @@ class _Training:
     def _end_epoch(self) -> None:
         """Validate, write the epoch's row, save."""
         self._settle()
-        source = self.splits["validation"]
+        source, size = self.splits["validation"], self._validation_size
         self.display.begin("validation", schedule.validation_images(self.recipe, len(source)))
         with self.progress.timed("validation"):
             measured = self.measure(
                 self.state.params,
                 source,
+                image_size=size,
                 signal=lambda: _STOP if self.interrupt.signal else 0,
                 on_batch=self.display.advance,
             )
@@ -267,6 +275,7 @@ class _Training:
             accuracy,
             seed=self._seed,
             image_size=self.schedule.size(self.progress.epoch),
+            validation_size=None if size == self.config.data.image_size else size,
         )
         self._look_for_collapse(row, diagnosis.chance(confusion))
         if again := self.progress.restarted(self.recipe):
@@ -287,7 +296,9 @@ class _Training:
         source = self.splits["train"]
         self.display.begin("measuring norms", images_looked_at(self.config, source))
         with self.progress.timed("validation"):
-            params = self.norms(self._host_params(), source, self.display.advance)
+            params = self.norms(
+                self._host_params(), source, self._validation_size, self.display.advance
+            )
             learning = state.partition(params, self.recipe.frozen)[0]
             self.state = self.state.replace(trainable=state.replicate(learning, self.mesh))
 

@@ -64,7 +64,11 @@ class Norms:
         self._measure = measure
 
     def __call__(
-        self, params: Params, source: Any, on_batch: Callable[[int], None] = lambda images: None
+        self,
+        params: Params,
+        source: Any,
+        image_size: int = 0,
+        on_batch: Callable[[int], None] = lambda images: None,
     ) -> Params:
         """The parameters with the statistics of `images_looked_at`, as they are trained on.
 
@@ -73,11 +77,12 @@ class Norms:
         Args:
             params: of the net, statistics among them.
             source: the training images, as `data.batches` takes them.
+            image_size: height and width that images are averaged to; 0 for whole ones.
             on_batch: told the number of images of each batch that is done.
         """
         if not learning(self._config, params):
             return params
-        return updated(params, self.statistics(params, self._batches(source, on_batch)))
+        return updated(params, self.statistics(params, self._batches(source, image_size, on_batch)))
 
     def statistics(self, params: Params, batches: Iterable[jax.Array]) -> Params:
         """Mean and variance of each norm that learns, by its path, over batches of images.
@@ -97,12 +102,15 @@ class Norms:
             images_seen,
         )
 
-    def _batches(self, source: Any, on_batch: Callable[[int], None]) -> Iterable[jax.Array]:
+    def _batches(
+        self, source: Any, image_size: int, on_batch: Callable[[int], None]
+    ) -> Iterable[jax.Array]:
         config, first, images = self._config, 0, images_looked_at(self._config, source)
         batches = data.batches(
             source,
             min(config.train.batch_size, images),
-            image_size=config.data.image_size,
+            image_size=image_size or config.data.image_size,
+            whole_size=config.data.image_size,
             limit=images,
             workers=config.data.workers,
         )

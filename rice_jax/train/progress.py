@@ -40,7 +40,8 @@ class Progress:
     plateau_wait: int = 0
     best_loss: float | None = None
     best_epoch: int = 0
-    """Epoch of the lowest validation loss, counted from 1; 0 before there is one."""
+    """Epoch of the lowest validation loss, counted from 1, among those that were validated at the
+    newest one's size; 0 before there is one."""
     best_checkpoint: int = 0
     stop_wait: int = 0
     collapsed: bool = False
@@ -90,8 +91,18 @@ class Progress:
         *,
         seed: int,
         image_size: int,
+        validation_size: int | None = None,
     ) -> EpochRow:
-        """Close the epoch under way: a row of history, then plateau and patience, as Keras's."""
+        """Close the epoch under way: a row of history, then plateau and patience, as Keras's.
+
+        Args:
+            recipe: of the training.
+            val_loss: in nats.
+            val_accuracy: as a share.
+            seed: of this try.
+            image_size: of the images that were learned from.
+            validation_size: of those of validation, where they were not whole.
+        """
         spent = {part: round(self.spent.get(part, 0.0), 3) for part in PARTS}
         row = EpochRow(
             epoch=self.epoch + 1,
@@ -104,8 +115,11 @@ class Progress:
             images_per_second=round(self.images / max(self.seconds, 1e-9), 1),
             seed=seed,
             image_size=image_size,
+            validation_size=validation_size,
             **{f"{part}_seconds": seconds for part, seconds in spent.items()},
         )
+        if self.history and self.history[-1].validation_size != validation_size:
+            self.best_loss = None  # of other images
         self.history.append(row)
         self.epoch += 1
         self.batch = 0

@@ -28,6 +28,8 @@ class Schedule:
     recipe: Recipe
     sizes: tuple[int, ...]
     """Height and width of the images of each epoch."""
+    validated: tuple[int, ...]
+    """Height and width of the images that each epoch is validated on."""
     images: int
     """Of an epoch."""
 
@@ -39,6 +41,10 @@ class Schedule:
     def size(self, epoch: int) -> int:
         """Height and width of the images of epoch `epoch` (from 0); after the last one, of its."""
         return self.sizes[min(epoch, len(self.sizes) - 1)]
+
+    def validation_size(self, epoch: int) -> int:
+        """As `size`, of the images that epoch `epoch` is validated on."""
+        return self.validated[min(epoch, len(self.validated) - 1)]
 
     def rate(self, step: int, held: float, restarts: int = 0) -> float:
         """Learning rate of step `step` (from 0, through all epochs).
@@ -53,9 +59,9 @@ class Schedule:
         return rate / 2**restarts
 
     def told(self, config: ml_collections.ConfigDict) -> str:
-        """What to say beforehand of images smaller than validation's; empty where none are."""
-        grid = config.model.get("grid", 0)
-        told = nets.learned_from(self.sizes, config.data.image_size, grid)
+        """What to say beforehand of images that are not whole; empty where all are."""
+        whole, grid = config.data.image_size, config.model.get("grid", 0)
+        told = nets.learned_from(self.sizes, self.validated, whole, grid)
         return told and f"{config.model.name} learns from {told}"
 
     def left(self, ended: int) -> float:

@@ -52,7 +52,7 @@ def curves(
         log = histories.rate_in_steps(history)
         _learning_rate(panels[2], epochs, _numbers(r.learning_rate for r in history), log=log)
     _mark_changes(panels, marks)
-    _mark_best((loss, accuracy), histories.best_row(history))
+    _mark_best((loss, accuracy), history)
     panels[-1].set_xlabel("epoch")
     if len(epochs):
         first, last = epochs[0], max(epochs[-1], epochs[0] + 1)
@@ -118,7 +118,8 @@ def _mark_changes(axes: Sequence[Axes], marks: Mapping[str, Sequence[float]]) ->
                 panel.axvline(epoch, color=style.GREY, lw=1, ls=dashes, label=label)
 
 
-def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:
+def _mark_best(axes: Sequence[Axes], history: Sequence[EpochRow]) -> None:
+    best = histories.best_row(history)
     if best is None:
         return
     values = (best.val_loss, 1.0), (best.val_accuracy, 100.0)
@@ -134,7 +135,7 @@ def _mark_best(axes: Sequence[Axes], best: EpochRow | None) -> None:
                 linewidth=1.6,
                 zorder=5,
                 clip_on=False,
-                label=histories.best_label(best),
+                label=histories.best_label(history, best),
             )
 
 

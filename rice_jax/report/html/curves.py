@@ -66,7 +66,7 @@ def curves(history: Sequence[EpochRow]) -> Markup:
     return render(
         "curves.html",
         panels=panels,
-        best=best and histories.best_label(best),
+        best=best and histories.best_label(history, best),
         marks=[(changing, _CLASSES[changing]) for changing in histories.marks(history)],
         star=Markup(_STAR),
         width=_WIDTH,

@@ -124,6 +124,8 @@ def _accuracies(record: Record, summary: SummaryFile) -> list[Row]:
     tested = _tested(record)
     clean, augmented = summary.clean, summary.augmented
     validation = "augmented validation images" if record.validated_augmented else "validation"
+    if side := record.validation_size:
+        validation += f" at {side} x {side}"
     return [
         (
             f"accuracy, clean {tested}",

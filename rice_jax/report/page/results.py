@@ -4,6 +4,7 @@ import numpy as np
 
 from rice_jax import nets
 from rice_jax.records import EvaluationFile, Result, Scores, SummaryFile
+from rice_jax.report import history as histories
 from rice_jax.report import markdown, numbers
 from rice_jax.report.confusion import MOST_CLASSES
 from rice_jax.report.page.blocks import Section, picture
@@ -25,7 +26,9 @@ def training(run: Run, record: Record, summary: SummaryFile) -> Section:
         return ["## Training", f"Not trained here yet: {command} does it."]
     parts: Section = ["## Training", *_begun_again(record)]
     if summary.best_epoch is not None:
-        on = " on augmented images" if record.validated_augmented else ""
+        on = histories.best_among(record.history)
+        if record.validated_augmented:
+            on = f" on augmented images{on}"
         parts.append(
             f"Epoch {summary.best_epoch} of {summary.epochs} has the lowest validation "
             f"loss{on}, {numbers.decimal(summary.val_loss)} nats, at a validation accuracy of "
@@ -72,7 +75,9 @@ def _sizes(record: Record) -> str:
     model, images = record.config.config["model"], record.config.config["data"]
     if len(sizes) < len(record.history):
         return ""
-    return nets.learned_from(sizes, images["image_size"], model.get("grid", 0))
+    whole = images["image_size"]
+    validated = [row.validation_size or whole for row in record.history]
+    return nets.learned_from(sizes, validated, whole, model.get("grid", 0))
 
 
 def evaluation(run: Run, record: Record) -> list[Section]:
