@@ -33,23 +33,24 @@ def folded(trained: train.Trained) -> train.Trained:
     image = jnp.zeros((1, side, side, 3), jnp.float32)
     _, left = trained.module.apply({"params": trained.params}, image, mutable=[AFFINE])
     affine = traverse_util.flatten_dict(left[AFFINE], sep="/")
-    flat: dict[str, Any] = traverse_util.flatten_dict(trained.params, sep="/")
+    flat: dict[Any, Any] = dict(traverse_util.flatten_dict(trained.params))
     gone: dict[str, bool] = {}
     for norm in [path for path in traced.layers if f"{path}/factor" in affine]:
         before = _layer_before(traced, origins, norm)
         if before is None:
             continue
         factor, offset = (np.asarray(affine[f"{norm}/{name}"]) for name in ("factor", "offset"))
-        flat[f"{before}/kernel"] = flat[f"{before}/kernel"] * factor
+        its, theirs = tuple(norm.split("/")), tuple(before.split("/"))
+        flat[*theirs, "kernel"] = flat[*theirs, "kernel"] * factor
         for name in (*STATISTICS, "scale", "bias"):
-            flat.pop(f"{norm}/{name}", None)
-        gone[norm] = f"{before}/bias" not in flat
+            flat.pop((*its, name), None)
+        gone[norm] = (*theirs, "bias") not in flat
         if gone[norm]:
-            flat[f"{norm}/bias"] = offset
+            flat[*its, "bias"] = offset
         else:
-            flat[f"{before}/bias"] = flat[f"{before}/bias"] * factor + offset
+            flat[*theirs, "bias"] = flat[*theirs, "bias"] * factor + offset
     module = trained.module.clone(folded=FrozenDict(gone))
-    params = jax.tree.map(np.asarray, traverse_util.unflatten_dict(flat, sep="/"))
+    params = jax.tree.map(np.asarray, traverse_util.unflatten_dict(flat))
     return dataclasses.replace(trained, module=module, params=params)
 
 

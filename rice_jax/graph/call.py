@@ -98,6 +98,15 @@ def placed(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
     return [(tuple(map(key_name, keys)), leaf) for keys, leaf in leaves]
 
 
+def nested(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The arrays by path, nested as `like` is: a name may have '/' in it (`nn.WeightNorm`)."""
+
+    def leaf(keys: Any, _: Any) -> Any:
+        return arrays["/".join(map(key_name, keys))]
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
 def key_name(key: Any) -> str:
     """One step of a path in a tree of JAX's, as its key, index or attribute is called."""
     return str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
+from rice_jax.graph.call import by_path
 from rice_jax.graph.equations import sources
 from rice_jax.graph.primitives import ALIASES, ARRANGES
 from rice_jax.graph.trace import Equation, Trace, Value
@@ -116,7 +116,7 @@ class Origins:
 
     def compute(self, value: Value, variables: Any) -> Any:
         """The array that a weight or a constant is for these variables."""
-        flat = traverse_util.flatten_dict(variables, sep="/")
+        flat = by_path(variables)
         arrays = {each: flat[path] for each, path in self._paths.items() if path in flat}
         for equation in self._trace.needed([value]):
             operands = [arrays.get(each, each.constant) for each in equation.inputs]

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from rice_jax import nets, train
 from rice_jax.errors import UserError
+from rice_jax.graph.call import nested
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import Adjustable
 from rice_jax.prune.pruner import Pruned, prune
@@ -132,9 +133,7 @@ def _fitted(
         if path not in given or given[path].shape != leaf.shape
     }
     every = {**given, **_fresh(config, net, unfit)}
-    return traverse_util.unflatten_dict({path: every[path] for path in wanted}, sep="/"), sorted(
-        unfit
-    )
+    return nested(every, shapes), sorted(unfit)
 
 
 def _fresh(

@@ -9,8 +9,8 @@ import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
+from rice_jax.graph.call import by_path, nested
 from rice_jax.graph.cpu import cpu
-from rice_jax.prune.by_path import flat, nested
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.propagation import Contraction
 
@@ -78,7 +78,7 @@ def folded(
     Raises:
         UserError: no bias follows a layer that reads a constant which is not zero.
     """
-    arrays = flat(variables)
+    arrays = by_path(variables)
     for contraction, constant in zip(graph.contractions, constants, strict=True):
         channels = graph.read(contraction)
         missed = np.where(among(channels, removed), constant, 0)

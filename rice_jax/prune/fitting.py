@@ -9,12 +9,12 @@ import numpy as np
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
+from rice_jax.graph.call import by_path
 from rice_jax.graph.fronts import PureNet, front
 from rice_jax.graph.fronts.function import FunctionNet
 from rice_jax.graph.fronts.linen import LinenNet
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.trace import Trace, trace, variable_shapes
-from rice_jax.prune.by_path import flat
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import narrow
 from rice_jax.prune.places import unplaced
@@ -120,8 +120,8 @@ def fitted(
     except Exception as error:
         text = " ".join(str(error).split())
         raise UserError(f"the smaller module does not run: {text}") from error
-    expected = {path: leaf.shape for path, leaf in flat(wanted).items()}
-    given = {path: leaf.shape for path, leaf in flat(variables).items()}
+    expected = {path: leaf.shape for path, leaf in by_path(wanted).items()}
+    given = {path: leaf.shape for path, leaf in by_path(variables).items()}
     for path in sorted({*expected, *given}):
         if expected.get(path) != given.get(path):
             raise UserError(

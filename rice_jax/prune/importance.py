@@ -13,8 +13,8 @@ import optax
 from rice_jax import ops
 from rice_jax.errors import UserError, reason
 from rice_jax.graph.batches import Batches
+from rice_jax.graph.call import by_path
 from rice_jax.graph.trace import Value
-from rice_jax.prune.by_path import flat
 from rice_jax.prune.dependencies import Dependencies
 
 
@@ -56,7 +56,7 @@ def batch_norm(evidence: Evidence) -> np.ndarray:
     Raises:
         UserError: the net has no batch normalisation with a scale.
     """
-    graph, variables = evidence.graph, flat(evidence.variables)
+    graph, variables = evidence.graph, by_path(evidence.variables)
     total, passed = np.zeros(graph.channels), np.zeros(graph.channels)
     for path, _, channels in graph.variables():
         module = path.removeprefix("params/").removesuffix("/scale")
@@ -186,7 +186,7 @@ def importance(criterion: str, evidence: Evidence) -> np.ndarray:
 
 def _over_layers(evidence: Evidence, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Add up what each layer's filters score, relative to the mean of their layer."""
-    weights = flat(evidence.variables)
+    weights = by_path(evidence.variables)
     total = np.zeros(evidence.graph.channels)
     for filters in evidence.graph.filters.values():
         rows = np.moveaxis(np.asarray(weights[filters.variable], np.float64), filters.axis, 0)

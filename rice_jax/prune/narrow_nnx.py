@@ -7,11 +7,11 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from rice_jax.graph.arrays import Chosen
+from rice_jax.graph.call import by_path
 from rice_jax.graph.fronts import PureNet
 from rice_jax.graph.fronts.nnx import NNXNet, modules
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
-from rice_jax.prune.by_path import flat
 from rice_jax.prune.dependencies import Dependencies
 from rice_jax.prune.narrow import groupings
 from rice_jax.prune.places import reads_and_writes
@@ -46,8 +46,8 @@ def narrow_bridged(
     """The same of an NNX class in a Linen module, which is told what its layers' sizes are."""
     reads, writes = reads_and_writes(graph, removed, held, (module.reads, module.writes))
     widths: dict[str, dict[str, Any]] = {path: dict(at) for path, at in module.widths.items()}
-    whole = flat(graph.trace.variable_shapes["params"])
-    for path, array in flat(variables["params"]).items():
+    whole = by_path(graph.trace.variable_shapes["params"])
+    for path, array in by_path(variables["params"]).items():
         layer, _, name = path.rpartition("/")
         if array.shape != whole[path].shape:
             widths.setdefault(layer, {})[name] = tuple(array.shape)

@@ -10,11 +10,11 @@ from flax import traverse_util
 
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
+from rice_jax.graph.call import by_path, nested
 from rice_jax.graph.fronts import PureNet, front
 from rice_jax.graph.trace import Trace
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.biases import folded
-from rice_jax.prune.by_path import flat, nested
 from rice_jax.prune.departure import departure
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.fitting import fitted, narrowed, rebuilt
@@ -127,7 +127,7 @@ def _cut(
     removed: Chosen,
     without: Callable[[Any, int, np.ndarray], Any],
 ) -> Any:
-    arrays = flat(variables)
+    arrays = by_path(variables)
     for path, axis, channels in graph.variables():
         arrays[path] = without(arrays[path], axis, np.flatnonzero(~among(channels, removed)))
     return nested(arrays, variables)

@@ -176,17 +176,18 @@ def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
     Raises:
         UserError: a path that the net does not have, or nothing left to train.
     """
-    flat = traverse_util.flatten_dict(params, sep="/")
+    flat = traverse_util.flatten_dict(params)  # a name may have '/' in it (`nn.WeightNorm`)
+    names = {place: "/".join(place) for place in flat}
     for path in frozen:
-        if not any(_below(name, path) for name in flat):
-            layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in flat))
+        if not any(_below(name, path) for name in names.values()):
+            layers = ", ".join(dict.fromkeys("/".join(place[:-1]) for place in flat))
             raise UserError(f"config.train.frozen: no layer is called {path!r}; there are {layers}")
-    still = {name for name in flat if any(_below(name, path) for path in frozen)}
+    still = {place for place, name in names.items() if any(_below(name, path) for path in frozen)}
     if len(still) == len(flat):
         raise UserError("config.train.frozen freezes every layer: nothing is left to train")
     return (
-        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n not in still}, sep="/"),
-        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n in still}, sep="/"),
+        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n not in still}),
+        traverse_util.unflatten_dict({n: v for n, v in flat.items() if n in still}),
     )
 
 

@@ -19,6 +19,7 @@ from rice_jax.bounds import checked
 from rice_jax.config import from_json
 from rice_jax.errors import UserError
 from rice_jax.graph import once
+from rice_jax.graph.call import nested
 from rice_jax.run import Run
 from rice_jax.train import schedule, state
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -271,7 +272,7 @@ def _fitted(
     ours = traverse_util.flatten_dict(params, sep="/")
     differing = _differences(ours, theirs)
     if not differing and ours.keys() == theirs.keys():
-        return traverse_util.unflatten_dict(theirs, sep="/")
+        return given
     frozen = traverse_util.flatten_dict(state.partition(params, config.train.frozen)[1], sep="/")
     if not frozen:
         differing += [f"{name} is not in {config.model.name}" for name in theirs.keys() - ours]
@@ -291,7 +292,7 @@ def _fitted(
         )
     layers = ", ".join(dict.fromkeys(name.rpartition("/")[0] for name in frozen))
     print(f"{source} is of another net: {layers} are taken from it, the rest starts at random")
-    return traverse_util.unflatten_dict({**ours, **{n: theirs[n] for n in frozen}}, sep="/")
+    return nested({**ours, **{name: theirs[name] for name in frozen}}, params)
 
 
 def _other_layers(ours: dict[str, Any], theirs: dict[str, Any], classes: int) -> list[str]:
