@@ -10,7 +10,7 @@ import numpy as np
 from rice_jax.graph import once
 from rice_jax.graph.cpu import cpu
 from rice_jax.graph.trace import Trace, Value
-from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.dependencies import Dependencies, along, among
 
 _CLOSE = 1e-5
 """Of the largest logit: how far equal nets may be apart."""
@@ -41,11 +41,12 @@ def agree(
     """
     edits: dict[Value, Any] = {}
     for number, contraction in enumerate(graph.contractions):
-        value = contraction.equation.inputs[contraction.operand]
+        value, axis = contraction.place
         gone = among(graph.read(contraction), removed)
-        shape = [-1 if axis == contraction.axis else 1 for axis in range(len(value.shape))]
         always = np.asarray(constants[number] if constants else np.zeros(len(gone)))
-        edits[value] = _struck(gone.reshape(shape), always.reshape(shape), edits.get(value))
+        rank = len(value.shape)
+        strikes = along(gone, axis, rank), along(always, axis, rank)
+        edits[value] = _struck(*strikes, before=edits.get(value))
     traced = graph.trace
     whole = _compiled(lambda v, x: traced.evaluate(v, x, traced.outputs, edits))
     narrowed = _compiled(lambda v, x: smaller.evaluate(v, x, smaller.outputs))

@@ -11,7 +11,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.call import by_path, nested
 from rice_jax.graph.cpu import cpu
-from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.dependencies import Dependencies, along, among
 from rice_jax.prune.propagation import Contraction
 
 
@@ -49,7 +49,7 @@ def bias_after(graph: Dependencies, contraction: Contraction) -> tuple[str, int]
     if bias.path is None or bias.readers != (reader,) or bias.returned:
         return None
     filters = output.shape[_features(contraction)]
-    line = _along(np.arange(filters), _features(contraction), len(output.shape))
+    line = along(np.arange(filters), _features(contraction), len(output.shape))
     if bias.value.size != filters or not np.all(bias.places() == line):
         return None
     return bias.path, 1 if reader.name == "add" else -1
@@ -103,14 +103,9 @@ def _sum(
     equation, operand = contraction.equation, contraction.operand
     kernel = graph.origins.compute(equation.inputs[1 - operand], variables)
     shape = equation.inputs[operand].shape
-    line = _along(missed, contraction.axis, len(shape))
+    line = along(missed, contraction.axis, len(shape))
     operands = [kernel, kernel]
     operands[operand] = jnp.broadcast_to(jnp.asarray(line, kernel.dtype), shape)
     (result,) = equation.apply(*operands)
     features = _features(contraction)
     return jnp.moveaxis(result, features, -1).reshape(-1, result.shape[features])[0]
-
-
-def _along(line: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    """A line laid along one axis of an array of `rank` axes."""
-    return line.reshape([-1 if other == axis else 1 for other in range(rank)])

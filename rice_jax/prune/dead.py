@@ -40,7 +40,7 @@ class Dead:
 
 def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any]) -> Extremes:
     """The extremes over all images of `batches`, arrays (B, H, W, C) of any length each."""
-    operands = [_operand(graph, contraction) for contraction in graph.contractions]
+    operands = [contraction.place for contraction in graph.contractions]
     values = [value for value, _ in operands]
 
     @jax.jit
@@ -112,16 +112,12 @@ def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()
     return Dead(removed, constants, foldable & ~removed, constant & ~foldable)
 
 
-def _operand(graph: Dependencies, contraction: Any) -> tuple[Any, int]:
-    return contraction.equation.inputs[contraction.operand], contraction.axis
-
-
 def _over_others(reduce: Any, array: Any, axis: int) -> Any:
     return reduce(array, axis=tuple(other for other in range(array.ndim) if other != axis))
 
 
 def _bounds(graph: Dependencies, variables: Any, low: float, high: float) -> Extremes:
-    operands = [_operand(graph, contraction) for contraction in graph.contractions]
+    operands = [contraction.place for contraction in graph.contractions]
     values = [value for value, _ in operands]
     bounds, _ = inspection.value_bounds(graph.trace, variables, values, low, high)
     return [

@@ -16,7 +16,7 @@ import numpy as np
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.primitives import ELEMENTWISE, REDUCTIONS
 from rice_jax.graph.trace import Equation, Trace, Value
-from rice_jax.prune.dependencies import BROADCAST, Dependencies, among
+from rice_jax.prune.dependencies import BROADCAST, Dependencies, among, told
 from rice_jax.prune.propagation import Contraction
 from rice_jax.prune.rules import RULES
 
@@ -117,7 +117,7 @@ class _Comparison:
     def _difference(self, one: Equation, other: Equation) -> str | None:
         inputs = [value for value in one.inputs if not self._is_gone(value)]
         if one.name != other.name or len(inputs) != len(other.inputs):
-            return f"{_named(one)} becomes {_named(other)}"
+            return f"{told(one)} becomes {told(other)}"
         return (
             self._other_operands(one, inputs, other)
             or self._other_params(one, other)
@@ -134,22 +134,22 @@ class _Comparison:
         for a, b in zip(inputs, other.inputs, strict=True):
             if a.constant is None or b.constant is None:
                 if (a.constant is None) != (b.constant is None) or not self._is_twin(a, b):
-                    return f"{_named(one)} reads something else"
+                    return f"{told(one)} reads something else"
             elif (a.shape, a.constant.tobytes()) != (b.shape, b.constant.tobytes()):
                 if self._picks_alike(one, other):
                     continue
-                return f"{_named(one)} takes {_told(a.constant)} in the whole module, " + (
-                    f"{_told(b.constant)} in the smaller one"
+                return f"{told(one)} takes {_shown(a.constant)} in the whole module, " + (
+                    f"{_shown(b.constant)} in the smaller one"
                 )
             if self._repeats_otherwise(one, a, b):
                 return (
-                    f"{_named(one)} takes one number {a.shape} times in the whole module, "
+                    f"{told(one)} takes one number {a.shape} times in the whole module, "
                     f"{b.shape} times in the smaller one"
                 )
         for each in self.summed.get(one, ()):
-            line = self.graph.axes[one.inputs[each.operand]][each.axis]
+            line = self.graph.read(each)
             if other.inputs[each.operand].shape[each.axis] != self._left(line):
-                return f"{_named(one)} sums over places of channels that are gone"
+                return f"{told(one)} sums over places of channels that are gone"
         return None
 
     def _repeats_otherwise(self, one: Equation, value: Value, twin: Value) -> bool:
@@ -173,7 +173,7 @@ class _Comparison:
             if name in _SIZES or name in by_place or _same(value, other.params.get(name)):
                 continue
             return (
-                f"{_named(one)} has {name}={value} in the whole module, "
+                f"{told(one)} has {name}={value} in the whole module, "
                 f"{name}={other.params.get(name)} in the smaller one"
             )
         return None
@@ -188,11 +188,11 @@ class _Comparison:
             ):
                 wanted = tuple(map(self._left, lines))
                 return (
-                    f"{_named(one)} gives {value.shape} in the whole module and would give "
+                    f"{told(one)} gives {value.shape} in the whole module and would give "
                     f"{wanted}, but gives {twin.shape} in the smaller one"
                 )
             if _spreads(one, value, other, twin):
-                return f"{_named(one)} spreads one channel over the places of several"
+                return f"{told(one)} spreads one channel over the places of several"
         return None
 
     def _other_picks(self, one: Equation, other: Equation) -> str | None:
@@ -211,7 +211,7 @@ class _Comparison:
                 _take_alike(_window(one, axis), _window(other, axis), places)
                 for axis, places in enumerate(source)
             )
-        return None if alike else f"{_named(one)} takes other channels in the smaller one"
+        return None if alike else f"{told(one)} takes other channels in the smaller one"
 
     def _left(self, line: np.ndarray) -> int:
         """How many indices of an axis are left."""
@@ -341,7 +341,7 @@ def _spreads(one: Equation, value: Value, other: Equation, twin: Value) -> bool:
 
 
 def _missing(equation: Equation) -> str:
-    return f"{_named(equation)} is in one of the two nets alone"
+    return f"{told(equation)} is in one of the two nets alone"
 
 
 def _same(value: object, other: object) -> bool:
@@ -352,11 +352,7 @@ def _same(value: object, other: object) -> bool:
         return str(value) == str(other)
 
 
-def _named(equation: Equation) -> str:
-    return f"{equation.name} in {equation.layer or 'the outermost module'}"
-
-
-def _told(constant: np.ndarray) -> str:
+def _shown(constant: np.ndarray) -> str:
     if constant.size == 1:
         return f"{constant.item():.6g}"
     return f"an array {constant.shape}"

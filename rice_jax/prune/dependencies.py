@@ -90,7 +90,8 @@ class Dependencies:
 
     def read(self, contraction: Contraction) -> np.ndarray:
         """The channel at each index of the axis that is summed over, or -1."""
-        return self.axes[contraction.equation.inputs[contraction.operand]][contraction.axis]
+        value, axis = contraction.place
+        return self.axes[value][axis]
 
     def select(self, filters: Mapping[str, Sequence[int]]) -> Chosen:
         """The channels (bool, one each) that filters given by layer path and index belong to."""
@@ -227,6 +228,21 @@ def among(channels: np.ndarray, chosen: Chosen) -> np.ndarray:
     return np.append(chosen, [False, False])[channels]  # where -1 and BROADCAST look
 
 
+def along(line: Any, axis: int, rank: int) -> Any:
+    """A line of numbers laid along one axis of an array of `rank` axes."""
+    return line.reshape([-1 if other == axis else 1 for other in range(rank)])
+
+
+def layer_told(path: str) -> str:
+    """A layer as messages call it."""
+    return path or "the outermost module"
+
+
+def told(equation: Equation) -> str:
+    """An operation as messages call it."""
+    return f"{equation.name} in {layer_told(equation.layer)}"
+
+
 def _whole_numbers(path: str, indices: Any) -> list[int]:
     """Indices of filters; UserError where they are none."""
     try:
@@ -268,11 +284,11 @@ def _refuse_unclear(labelled: Propagation) -> None:
     for equation, labels, why in labelled.unclear:
         if free[parts[labels]].any():
             shape = equation.inputs[0].shape
-            told = f"pruning cannot see through {_named(equation)} on {shape}"
+            what = f"pruning cannot see through {told(equation)} on {shape}"
             if why != UNSEEN:
-                told = f"pruning: {_named(equation)} on {shape} {why}"
+                what = f"pruning: {told(equation)} on {shape} {why}"
             raise UserError(
-                f"{told}: leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
+                f"{what}: leave its filters whole with on_unknown='keep' (--on_unknown=keep)"
             )
 
 
@@ -312,17 +328,13 @@ def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[s
             returned[parts[labels]] = True
             continue
         for part in np.unique(parts[labels]).tolist():
-            reason.setdefault(part, f"{_named(equation)} {why}")
+            reason.setdefault(part, f"{told(equation)} {why}")
     found: dict[str, None] = {}
     for path, each in filters.items():
         own = parts[labelled.labels[labelled.trace.variables[each.variable]][each.axis]]
         stuck = own[(each.channels < 0) & ~returned[own]].tolist()
-        found |= {f"{path or 'the outermost module'}: {reason[part]}": None for part in stuck}
+        found |= {f"{layer_told(path)}: {reason[part]}": None for part in stuck}
     return list(found)
-
-
-def _named(equation: Equation) -> str:
-    return f"{equation.name} in {equation.layer or 'the outermost module'}"
 
 
 def _numbers(labels: Labels, parts: np.ndarray, channel: np.ndarray) -> Labels:

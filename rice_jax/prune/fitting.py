@@ -70,10 +70,14 @@ def narrowed(
     raise unplaced(graph, removed) or refused[0]
 
 
+def is_linen(net: PureNet) -> bool:
+    """Whether its layers are Linen's, and not NNX's in a Linen module."""
+    return isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
+
+
 def _checks_itself(net: PureNet, variables: Any) -> bool:
     """Whether a call refuses variables of wrong shapes: Linen does so for parameters alone."""
-    linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
-    return linen and set(variables) == {"params"}
+    return is_linen(net) and set(variables) == {"params"}
 
 
 def _narrowed_to(

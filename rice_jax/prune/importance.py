@@ -15,7 +15,7 @@ from rice_jax.errors import UserError, reason
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import by_path
 from rice_jax.graph.trace import Value
-from rice_jax.prune.dependencies import Dependencies
+from rice_jax.prune.dependencies import Dependencies, along
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _reading_places(graph: Dependencies) -> Iterator[Place]:
     """Where channels are summed over, each value once."""
     seen = set()
     for contraction in graph.contractions:
-        place = contraction.equation.inputs[contraction.operand], contraction.axis
+        place = contraction.place
         if place not in seen and np.any(graph.read(contraction) >= 0):
             seen.add(place)
             yield place
@@ -238,7 +238,7 @@ def _others(array: jax.Array, axis: int) -> tuple[int, ...]:
 
 
 def _scale(factor: jax.Array, axis: int, rank: int) -> Callable[[jax.Array], jax.Array]:
-    line = factor.reshape([-1 if other == axis else 1 for other in range(rank)])
+    line = along(factor, axis, rank)
     # In the factor's own precision, in which the gradient is then summed up; what reads the array
     # takes it in its type alone.
     return lambda array: (array * line).astype(array.dtype)

@@ -9,7 +9,7 @@ from flax.core import FrozenDict
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Held, Narrowed
-from rice_jax.prune.dependencies import Dependencies, among
+from rice_jax.prune.dependencies import Dependencies, among, layer_told
 from rice_jax.prune.places import reads_and_writes
 
 _FLAX = (nn.Dense, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
@@ -55,7 +55,7 @@ def _widths(graph: Dependencies, removed: Chosen) -> dict[str, dict[str, Any]]:
         if path in gone and not has_width(graph, path):
             kind = layer.module.__name__ if layer else "its module"
             raise UserError(
-                f"the width of {path or 'the outermost module'} cannot be set: "
+                f"the width of {layer_told(path)} cannot be set: "
                 f"{kind} has no field 'features'; leave it whole with on_unknown='keep' "
                 "(--on_unknown=keep), or in Python pass rebuild=, a function from widths by layer "
                 "to your module"

@@ -8,7 +8,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.narrowed import Places
 from rice_jax.graph.trace import Value
-from rice_jax.prune.dependencies import Dependencies, among, wide_layers
+from rice_jax.prune.dependencies import Dependencies, among, layer_told, wide_layers
 
 
 def reads_and_writes(
@@ -58,7 +58,7 @@ def unplaced(graph: Dependencies, removed: Chosen) -> UserError | None:
             meant = np.intersect1d(np.concatenate([[], *lines]), held)
             if np.setdiff1d(meant, np.concatenate([[], *seen])).size:
                 return UserError(
-                    f"channels are picked by their place, and {path or 'the outermost module'} "
+                    f"channels are picked by their place, and {layer_told(path)} "
                     f"{told}, or in a loop, or by another method than __call__; "
                     "in Python pass rebuild="
                 )

@@ -32,6 +32,11 @@ class Contraction:
     operand: int
     axis: int
 
+    @property
+    def place(self) -> tuple[Value, int]:
+        """The operand itself, and its axis that is summed over."""
+        return self.equation.inputs[self.operand], self.axis
+
 
 class Propagation:
     """The labels of every value of a trace, and the links between them."""

@@ -10,12 +10,10 @@ import numpy as np
 from rice_jax.errors import UserError
 from rice_jax.graph.arrays import Chosen
 from rice_jax.graph.fronts import PureNet, takes_net, takes_variables
-from rice_jax.graph.fronts.linen import LinenNet
-from rice_jax.graph.narrowed import Bridged
 from rice_jax.prune.agreement import agree
 from rice_jax.prune.departure import departure
-from rice_jax.prune.dependencies import Dependencies
-from rice_jax.prune.fitting import narrowed
+from rice_jax.prune.dependencies import Dependencies, layer_told
+from rice_jax.prune.fitting import is_linen, narrowed
 from rice_jax.prune.narrow import has_width
 from rice_jax.prune.surgery import cut, cut_shapes
 
@@ -66,7 +64,7 @@ def hold_widths(module: Any, graph: Dependencies) -> Dependencies:
         return graph
     layers = [path for group in stuck for path in graph.layers(group)]
     reasons = [
-        f"{path or 'the outermost module'}: its width cannot be set"
+        f"{layer_told(path)}: its width cannot be set"
         for path in layers
         if not has_width(graph, path)
     ]
@@ -106,8 +104,7 @@ def _can_be_tried(net: PureNet, graph: Dependencies, group: int) -> bool:
 
 def _has_widths(net: PureNet, graph: Dependencies, group: int) -> bool:
     """Whether the layers of a group have what tells their width, which is a matter of Linen."""
-    linen = isinstance(net, LinenNet) and not isinstance(net.module, Bridged)
-    return not linen or all(has_width(graph, path) for path in graph.layers(group))
+    return not is_linen(net) or all(has_width(graph, path) for path in graph.layers(group))
 
 
 def _other(
