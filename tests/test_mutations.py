@@ -183,7 +183,7 @@ MUTATIONS = {
     ),
     "sums round as one number": (
         rounding,
-        ("math.sqrt(_terms(equation))", "1"),
+        ("math.sqrt(summands(equation))", "1"),
         certificates.test_a_longer_sum_and_rounded_operands_are_allowed_more,
     ),
     "a bias may have other readers": (

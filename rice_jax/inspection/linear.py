@@ -16,6 +16,7 @@ from jax import lax
 
 from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import SMALLEST, UNIT, Interval, gamma, roundoff, widened
+from rice_jax.inspection.summands import summands
 
 _OPERAND_ROUNDOFF = {"cpu": 0.0, "gpu": 2.0**-10, "tpu": 2.0**-8}
 """How a convolution rounds its float32 operands at JAX's default precision: not at all, to TF32,
@@ -40,25 +41,12 @@ def backend_roundoff(equation: Equation) -> float:
     return _OPERAND_ROUNDOFF.get(backend, 2.0**-8)
 
 
-def convolution(
-    equation: Equation, operand_roundoff: float | None, x: Interval, w: Interval
+def product(
+    operand_roundoff: float | None, equation: Equation, x: Interval, w: Interval
 ) -> Interval:
-    """Bounds of a conv_general_dilated: any stride, dilation, groups, transposed."""
-    kernel, numbers = equation.inputs[1], equation.params["dimension_numbers"]
-    terms = kernel.size // kernel.shape[numbers.rhs_spec[0]]
-    return _bilinear(equation, operand_roundoff, terms, x, w)
-
-
-def dot(equation: Equation, operand_roundoff: float | None, x: Interval, w: Interval) -> Interval:
-    """Bounds of a dot_general."""
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    terms = int(np.prod([equation.inputs[0].shape[axis] for axis in contracted], dtype=int))
-    return _bilinear(equation, operand_roundoff, terms, x, w)
-
-
-def _bilinear(
-    equation: Equation, operand_roundoff: float | None, terms: int, x: Interval, w: Interval
-) -> Interval:
+    """Bounds of a conv_general_dilated of any stride, dilation, groups, transposed; or of a
+    dot_general."""
+    terms = summands(equation)
     dtype = equation.outputs[0].dtype
     short = backend_roundoff(equation) if operand_roundoff is None else operand_roundoff
     # The net's error, in units of sum |w| |x|: operands rounded, products summed in float32 at

@@ -18,8 +18,9 @@ from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
-from rice_jax.inspection.linear import convolution, dot
+from rice_jax.inspection.linear import product
 from rice_jax.inspection.rules import RULES, Rule
+from rice_jax.inspection.summands import PRODUCTS
 
 
 @takes_variables
@@ -124,8 +125,7 @@ def value_bounds(
     box = _box(low, high, traced.input.shape)
     all_rules: Mapping[str, Rule] = {
         **RULES,
-        "conv_general_dilated": functools.partial(_linear, convolution, operand_roundoff),
-        "dot_general": functools.partial(_linear, dot, operand_roundoff),
+        **dict.fromkeys(PRODUCTS, functools.partial(product, operand_roundoff)),
         **rules,
     }
     needed = traced.needed(wanted)
@@ -239,12 +239,6 @@ def _cuts(equation: Equation) -> bool:
 def _of(value: Value, intervals: Mapping[Value, Interval]) -> Interval:
     """What is known of a value; of one that the net's code has written in, all."""
     return intervals[value] if value.constant is None else point(value.constant)
-
-
-def _linear(
-    rule: Any, operand_roundoff: float | None, equation: Equation, *operands: Interval
-) -> Any:
-    return rule(equation, operand_roundoff, *operands)
 
 
 def _is_known(equation: Equation, operands: Sequence[Interval]) -> bool:

@@ -12,6 +12,7 @@ from rice_jax.graph.equations import Equation, Value
 from rice_jax.graph.primitives import MOVES
 from rice_jax.graph.trace import Trace
 from rice_jax.inspection.linear import backend_roundoff
+from rice_jax.inspection.summands import PRODUCTS, SUMS, summands
 
 CONFIDENCE = 8.0
 """Of sums of independent errors one in 10^13 is larger than this many times the root of the sum of
@@ -22,8 +23,6 @@ _EXACT = MOVES | {
     *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
     *("ceil", "floor", "round", "sort", "select_and_gather_add"),
 }
-_PRODUCTS = ("conv_general_dilated", "dot_general")
-_SUMS = ("reduce_sum", "reduce_window_sum")
 
 
 def rounding(
@@ -67,7 +66,7 @@ def rounding(
     short = {
         equation: backend_roundoff(equation) if operand_roundoff is None else operand_roundoff
         for equation, _ in rounded
-        if equation.name in _PRODUCTS
+        if equation.name in PRODUCTS
     }
     if not all(map(math.isfinite, short.values())):
         raise NotImplementedError("products by an algorithm of their own")
@@ -102,25 +101,10 @@ def _error(
 ) -> jax.Array:
     """What the result of one operation may be off by, element by element."""
     error = jnp.finfo(value.dtype).eps * jnp.abs(known[value])
-    if equation.name in (*_PRODUCTS, *_SUMS):
+    if equation.name in (*PRODUCTS, *SUMS):
         (size,) = equation.apply(*(jnp.abs(known[operand]) for operand in equation.inputs))
         # Products are summed in float32 at least, whatever the result is rounded to.
-        unit = (
-            np.finfo(np.float32).eps if equation.name in _PRODUCTS else jnp.finfo(value.dtype).eps
-        )
-        share = unit * math.sqrt(_terms(equation))
+        unit = np.finfo(np.float32).eps if equation.name in PRODUCTS else jnp.finfo(value.dtype).eps
+        share = unit * math.sqrt(summands(equation))
         error += (share + 2 * operand_roundoff) * size
     return error
-
-
-def _terms(equation: Equation) -> int:
-    """How many numbers each number of the result is the sum of."""
-    if equation.name == "conv_general_dilated":
-        kernel = equation.inputs[1]
-        return kernel.size // kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-    if equation.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        return math.prod(equation.inputs[0].shape[axis] for axis in contracted)
-    if equation.name == "reduce_window_sum":
-        return math.prod(equation.params["window_dimensions"])
-    return equation.inputs[0].size // max(equation.outputs[0].size, 1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Equation
 from rice_jax.inspection.interval import (
     FUNCTION,
@@ -21,6 +22,7 @@ from rice_jax.inspection.interval import (
     unknown,
     widened,
 )
+from rice_jax.inspection.summands import SUMS, summands
 
 Rule = Callable[..., Interval | list[Interval]]
 
@@ -111,8 +113,7 @@ def _power(equation: Equation, a: Interval, exponent: int) -> Interval:
         a, exponent = _inverse(a), -exponent
     lo, hi = a.lo, a.hi
     if exponent % 2 == 0:
-        nearest = jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
-        lo, hi = nearest, a.magnitude
+        lo, hi = _nearest(a), a.magnitude
     lo, hi = lax.integer_pow(lo, exponent), lax.integer_pow(hi, exponent)
     error = 2 * exponent * roundoff(equation.outputs[0].dtype)
     size = jnp.maximum(jnp.abs(lo), jnp.abs(hi))
@@ -121,8 +122,12 @@ def _power(equation: Equation, a: Interval, exponent: int) -> Interval:
 
 
 def _abs(equation: Equation, a: Interval) -> Interval:
-    nearest = jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
-    return certain(nearest, a.magnitude)
+    return certain(_nearest(a), a.magnitude)
+
+
+def _nearest(a: Interval) -> jax.Array:
+    """Lower bound of the absolute value."""
+    return jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
 
 
 def _function(
@@ -159,15 +164,8 @@ def _clipped(a: Interval, least: float, most: float) -> Interval:
     )
 
 
-def _reduce_sum(equation: Equation, a: Interval) -> Interval:
-    return _sum(equation, a, equation.inputs[0].size // max(equation.outputs[0].size, 1))
-
-
-def _reduce_window_sum(equation: Equation, a: Interval) -> Interval:
-    return _sum(equation, a, math.prod(equation.params["window_dimensions"]))
-
-
-def _sum(equation: Equation, a: Interval, terms: int) -> Interval:
+def _sum(equation: Equation, a: Interval) -> Interval:
+    terms = summands(equation)
     (lo,), (hi,), (size,) = (equation.apply(end) for end in (a.lo, a.hi, a.magnitude))
     # The net's error, which XLA's CPU backend rounds to a short type after each term, and that of
     # the sums here, whose sizes are themselves rounded.
@@ -245,19 +243,14 @@ def _folded(merge: Any, arrays: list[jax.Array]) -> jax.Array:
     return result
 
 
-_MONOTONE = (
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "rev", "slice"),
-    *("pad", "concatenate", "split", "tile", "max", "min", "relu", "floor", "ceil", "round"),
+_MONOTONE = ARRANGES | {
+    *("slice", "pad", "concatenate", "split", "max", "min", "relu", "floor", "ceil", "round"),
     *("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"),
-)
-_UNCHANGED = (
-    *("name", "copy", "copy_p", "device_put", "stop_gradient"),
-    *("sharding_constraint", "optimization_barrier"),
-)
+}
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MONOTONE, _on_ends),
-    **dict.fromkeys(_UNCHANGED, _same),
+    **dict.fromkeys(RENAMES, _same),
     **dict.fromkeys(("dynamic_slice", "gather"), _at_known_places),
     "add": _add,
     "sub": _sub,
@@ -278,8 +271,7 @@ RULES: dict[str, Rule] = {
     "erfc": _function(0.0, 2.0, falls=True),
     "sqrt": _function(0.0, above=-SMALLEST, near_zero=False),
     "rsqrt": _function(0.0, above=0.0, near_zero=False, falls=True),
-    "reduce_sum": _reduce_sum,
-    "reduce_window_sum": _reduce_window_sum,
+    **dict.fromkeys(SUMS, _sum),
     **dict.fromkeys(("gt", "ge"), _greater),
     **dict.fromkeys(("lt", "le"), _less),
     "select_n": _select,
