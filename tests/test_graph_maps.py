@@ -4,11 +4,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prunable
 import pytest
 from inspected import Looped
 from jax import lax
 
-from rice_jax import models
+from rice_jax import inspection, models, prune
+from rice_jax.errors import UserError
 from rice_jax.graph.maps import convolutions, unseen
 from rice_jax.graph.trace import trace
 
@@ -152,3 +154,32 @@ def test_convolutions_in_a_loop_are_named():
     traced = trace(Looped(), (2, 8, 8, 3))
     assert [conv.path for conv in convolutions(traced)] == ["first", "last"]
     assert unseen(traced) == ["loop/conv"]
+
+
+class Deep(nn.Module):
+    """Two convolutions of stride 2 without padding, the second of which asks for 7 pixels."""
+
+    @nn.compact
+    def __call__(self, x):
+        for number in (1, 2):
+            x = nn.relu(nn.Conv(4, (3, 3), 2, padding="VALID", name=f"conv{number}")(x))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+ASKED = {
+    "maps": inspection.feature_maps,
+    "census": lambda net, variables, x: inspection.census(net, variables, [x]),
+    "proof": lambda net, variables, x: inspection.prove(net, variables, x.shape),
+    "saliency": lambda net, variables, x: inspection.saliency(net, variables, x, [0, 0]),
+    "what is dead": lambda net, variables, x: prune.prune(net, variables, [x], drop="dead"),
+    "proven": lambda net, variables, x: prune.prune(net, variables, [x], drop="proven"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_maps_without_a_pixel_are_told(asked):
+    variables = prunable.random_variables(
+        jax.eval_shape(lambda: Deep().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))), 0
+    )
+    with pytest.raises(UserError, match=r"'conv2' gives maps without a pixel of images \(., 6, 6"):
+        asked(Deep(), variables, np.ones((2, 6, 6, 3), np.float32))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from rice_jax.errors import UserError
 from rice_jax.graph.equations import within
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import CASTS, RENAMES
@@ -67,6 +68,16 @@ def convolutions(trace: Trace) -> list[ConvMap]:
             ConvMap(path, calls[path], filters, value, rectified, batch_axis, channel_axis)
         )
     return found
+
+
+def require_pixels(trace: Trace) -> None:
+    """UserError where a convolution's map has no pixel: the image is too small for its window."""
+    for equation in trace.equations:
+        if equation.name == "conv_general_dilated" and 0 in equation.outputs[0].shape:
+            raise UserError(
+                f"the convolution {equation.layer!r} gives maps without a pixel of images "
+                f"{trace.input.shape}: they are too small for this net"
+            )
 
 
 def unseen(trace: Trace) -> list[str]:

@@ -11,7 +11,7 @@ from rice_jax.graph import once
 from rice_jax.graph.arrays import Images, Maps
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import traced_for
-from rice_jax.graph.maps import ConvMap, convolutions
+from rice_jax.graph.maps import ConvMap, convolutions, require_pixels
 from rice_jax.graph.origins import Origins
 from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Trace
@@ -92,7 +92,8 @@ def traced_for_images(module: Any, images: Any, **call_kwargs: Any) -> Trace:
 
 
 def image_maps(traced: Trace) -> list[ConvMap]:
-    """The convolutions' maps; UserError where one does not have a row for each image."""
+    """The convolutions' maps; UserError where one has no pixel, or not a row for each image."""
+    require_pixels(traced)
     images = traced.input.shape[0]
     maps = convolutions(traced)
     for conv in maps:

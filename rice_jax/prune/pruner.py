@@ -17,6 +17,7 @@ from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_net, takes_variables
 from rice_jax.graph.input_shape import traced_alone
+from rice_jax.graph.maps import require_pixels
 from rice_jax.graph.trace import Trace
 from rice_jax.prune import surgery
 from rice_jax.prune.allocation import ALLOCATIONS, held
@@ -135,8 +136,8 @@ def prune(
     Raises:
         UserError: nothing to do, several outputs of which none is named, labels that are missing,
             a budget that can't be met, an unknown layer in `only` or `skip`, a layer without a
-            filter left, a filter that can't go, an operation without a rule, or a module that
-            can't be narrowed.
+            filter left, a filter that can't go, an operation without a rule, images too small for
+            a convolution, or a module that can't be narrowed.
     """
     budgets = _whole(budgets or {})
     _check_asked(allocation, round_to, budgets, something=bool(drop or filters or budgets))
@@ -146,6 +147,7 @@ def prune(
     called = {"dtype": dtype, "output": output, **kwargs}
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
+    require_pixels(graph.trace)
     graph.trace.arrays(variables)  # refuses what the module does not take
     if rebuild is None:
         graph = hold_widths(module, graph) if on_unknown == "keep" else graph
