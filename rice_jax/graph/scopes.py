@@ -27,20 +27,20 @@ def layers(equations: Sequence[Equation], returned: Iterable[Value]) -> dict[str
     """
     found = {"": Layer("", Scope, calls=1)}
     for inner in (inner for equation in equations for inner in within(equation)):
-        for around in _around(inner.layer):
-            found.setdefault(around, Layer(around, Scope, calls=1))
+        for scope in around(inner.layer):
+            found.setdefault(scope, Layer(scope, Scope, calls=1))
     makers = {value: equation.layer for equation in equations for value in equation.outputs}
-    leaving: dict[str, dict[Value, None]] = {around: {} for around in found}
+    leaving: dict[str, dict[Value, None]] = {scope: {} for scope in found}
     reads = [(value, equation.layer) for equation in equations for value in equation.inputs]
     for value, reader in [*reads, *((value, None) for value in returned)]:
         if value in makers:
-            inside = () if reader is None else _around(reader)
-            for around in _around(makers[value]):
-                if around not in inside:
-                    leaving[around][value] = None
-    for around, values in leaving.items():
+            inside = () if reader is None else around(reader)
+            for scope in around(makers[value]):
+                if scope not in inside:
+                    leaving[scope][value] = None
+    for scope, values in leaving.items():
         if len(values) == 1:
-            (found[around].output,) = values
+            (found[scope].output,) = values
     return found
 
 
@@ -72,7 +72,7 @@ def _first_reader(value: Value, equations: Sequence[Equation]) -> str:
     return ""
 
 
-def _around(layer: str) -> list[str]:
+def around(layer: str) -> list[str]:
     """The paths of a layer and of all that are around it, the root's first."""
     names = layer.split("/") if layer else []
     return ["/".join(names[:depth]) for depth in range(len(names) + 1)]

@@ -1,10 +1,9 @@
 """Which row of the table an operation belongs to."""
 
-from collections.abc import Iterable
-
 from rice_jax.graph.equations import sources
 from rice_jax.graph.loops import LINKS
 from rice_jax.graph.primitives import MOVES
+from rice_jax.graph.scopes import around
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.profile.rules import is_elementwise
 from rice_jax.profile.softmax import softmaxes
@@ -39,7 +38,7 @@ class Attribution:
     def __init__(self, traced: Trace) -> None:
         self.types = {path: layer.module.__name__ for path, layer in traced.layers.items()}
         self._traced = traced
-        self._composites = {parent for path in traced.layers for parent in _parents(path)}
+        self._composites = {parent for path in traced.layers for parent in around(path)[:-1]}
         self._softmaxes = softmaxes(traced)
         self._softmax_rows: dict[Equation, str] = {}
         self._constants_rows: dict[str, str] = {}
@@ -119,11 +118,3 @@ class Attribution:
 
 def _join(layer: str, name: str) -> str:
     return f"{layer}/{name}" if layer else name
-
-
-def _parents(path: str) -> Iterable[str]:
-    """The paths of the modules around a layer, the root's ('') first; none for the root itself."""
-    if not path:
-        return []
-    names = path.split("/")
-    return ["/".join(names[:depth]) for depth in range(len(names))]
