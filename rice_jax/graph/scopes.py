@@ -76,3 +76,8 @@ def around(layer: str) -> list[str]:
     """The paths of a layer and of all that are around it, the root's first."""
     names = layer.split("/") if layer else []
     return ["/".join(names[:depth]) for depth in range(len(names) + 1)]
+
+
+def is_under(path: str, ancestors: Iterable[str]) -> bool:
+    """Whether a path is one of these or below one, which may be given with a '/' at its end."""
+    return any(f"{path}/".startswith(f"{each.rstrip('/')}/") for each in ancestors)

@@ -11,6 +11,7 @@ from flax import traverse_util
 from rice_jax import nets, train
 from rice_jax.errors import UserError
 from rice_jax.graph.call import nested
+from rice_jax.graph.scopes import is_under
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import Adjustable
 from rice_jax.prune.pruner import Pruned, prune
@@ -98,7 +99,7 @@ def without(
     kept = {
         path: array
         for path, array in traverse_util.flatten_dict(params, sep="/").items()
-        if not _below(path, paths)
+        if not is_under(path, paths)
     }
     origin = {_renamed(path, names).rpartition("/")[0]: path.rpartition("/")[0] for path in kept}
     given = {_renamed(path, names): array for path, array in kept.items()}
@@ -108,16 +109,12 @@ def without(
 def frozen_without(config: ml_collections.ConfigDict, paths: Collection[str]) -> tuple[str, ...]:
     """What does not learn of a net `without` some of its blocks, by the paths that are left."""
     _, names = train.build(config).without(paths)
-    return tuple(_renamed(path, names) for path in config.train.frozen if not _below(path, paths))
-
-
-def _below(path: str, blocks: Collection[str]) -> bool:
-    return any(f"{path}/".startswith(f"{block}/") for block in blocks)
+    return tuple(_renamed(path, names) for path in config.train.frozen if not is_under(path, paths))
 
 
 def _renamed(path: str, names: Mapping[str, str]) -> str:
     """A path where blocks have other names."""
-    block = next((block for block in names if _below(path, [block])), None)
+    block = next((block for block in names if is_under(path, [block])), None)
     return path if block is None else names[block] + path[len(block) :]
 
 

@@ -21,6 +21,7 @@ from rice_jax.graph.fronts.nnx import NNXNet, become, called, modules, subclass
 from rice_jax.graph.marks import calling
 from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
+from rice_jax.graph.scopes import is_under
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.own import as_logits, told, what_is_left, with_classes
 from rice_jax.models.statistics import (
@@ -200,7 +201,7 @@ class OwnNNX(Traced, Bridged):
         """What parameters there are, and their shapes."""
         for path, leaf in _as_training_has_it(net.variables).items():
             layer = "/".join(path[:-1])
-            if any(f"{layer}/".startswith(f"{each}/") for each in self.dropped):
+            if is_under(layer, self.dropped):
                 continue
             if layer in self.folded and not (path[-1] == "bias" and self.folded[layer]):
                 continue

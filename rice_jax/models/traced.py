@@ -11,6 +11,7 @@ from flax.core import FrozenDict
 from rice_jax.graph import narrowed
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import is_nnx
+from rice_jax.graph.scopes import is_under
 from rice_jax.graph.trace import Layer, trace
 from rice_jax.models.adjustable import Adjustable, Shape
 from rice_jax.models.statistics import Rows
@@ -50,9 +51,8 @@ class Traced(Adjustable):
         kernels = {path for path, layer in layers.items() if "kernel" in layer.params}
         found: list[str] = []
         for path, layer in layers.items():
-            inside = path and any(f"{kernel}/".startswith(f"{path}/") for kernel in kernels)
-            below = any(path.startswith(f"{other}/") for other in found)
-            if inside and _keeps_shape(layer) and not below:
+            inside = path and any(is_under(kernel, [path]) for kernel in kernels)
+            if inside and _keeps_shape(layer) and not is_under(path, found):
                 found.append(path)
         return found
 

@@ -14,6 +14,7 @@ from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_net
 from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
 from rice_jax.graph.loops import opened
+from rice_jax.graph.scopes import is_under
 from rice_jax.graph.trace import Trace, Value
 from rice_jax.profile import study
 from rice_jax.profile.bits import PRECISIONS, Precision, bit_operations
@@ -253,7 +254,7 @@ def _in_single(traced: Trace) -> bool:
 def _check_frozen(frozen: Sequence[str], traced: Trace) -> None:
     arrays = [path for path, _ in _params(traced)]
     for path in frozen:
-        if not any(_is_under(array, [path]) for array in arrays):
+        if not any(is_under(array, [path]) for array in arrays):
             layers = dict.fromkeys(array.rpartition("/")[0] or array for array in arrays)
             raise UserError(
                 f"frozen names {path!r}, where the net has no parameters; layers that have are "
@@ -263,7 +264,7 @@ def _check_frozen(frozen: Sequence[str], traced: Trace) -> None:
 
 def _learned(traced: Trace, frozen: Sequence[str]) -> list[Value]:
     """The parameters that are trained."""
-    return [value for path, value in _params(traced) if not _is_under(path, frozen)]
+    return [value for path, value in _params(traced) if not is_under(path, frozen)]
 
 
 def _params(traced: Trace) -> list[tuple[str, Value]]:
@@ -273,10 +274,6 @@ def _params(traced: Trace) -> list[tuple[str, Value]]:
         for path, value in traced.variables.items()
         if path.startswith("params/")
     ]
-
-
-def _is_under(path: str, ancestors: Sequence[str]) -> bool:
-    return any(path == ancestor or path.startswith(f"{ancestor}/") for ancestor in ancestors)
 
 
 def _study_filters(traced: Trace, rows: Sequence[Row]) -> int:

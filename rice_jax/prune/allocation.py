@@ -5,6 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from rice_jax.errors import UserError
+from rice_jax.graph.scopes import is_under
 from rice_jax.prune.cost import Cost
 from rice_jax.prune.dependencies import Dependencies
 
@@ -130,14 +131,10 @@ def held(graph: Dependencies, only: Collection[str], skip: Collection[str]) -> n
     kept = np.zeros(graph.channels, bool)
     for name, paths in (("only", only), ("skip", skip)):
         for path in paths:
-            if not any(_under(layer, [path]) for layer in graph.filters):
+            if not any(is_under(layer, [path]) for layer in graph.filters):
                 known = ", ".join(graph.filters)
                 raise UserError(f"{name}={path}: there is no such layer with filters; are {known}")
     for layer, filters in graph.filters.items():
-        if _under(layer, skip) or (only and not _under(layer, only)):
+        if is_under(layer, skip) or (only and not is_under(layer, only)):
             kept[filters.channels[filters.channels >= 0]] = True
     return kept
-
-
-def _under(layer: str, paths: Collection[str]) -> bool:
-    return any(layer == path or layer.startswith(f"{path}/") for path in paths)

@@ -17,6 +17,7 @@ from rice_jax import data, nets
 from rice_jax.errors import UserError
 from rice_jax.graph import once
 from rice_jax.graph.remembered import remembered
+from rice_jax.graph.scopes import is_under
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays, by layer: {'conv1': {'kernel': ..., 'bias': ...}, ...}."""
@@ -179,10 +180,10 @@ def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
     flat = traverse_util.flatten_dict(params)  # a name may have '/' in it (`nn.WeightNorm`)
     names = {place: "/".join(place) for place in flat}
     for path in frozen:
-        if not any(_below(name, path) for name in names.values()):
+        if not any(is_under(name, [path]) for name in names.values()):
             layers = ", ".join(dict.fromkeys("/".join(place[:-1]) for place in flat))
             raise UserError(f"config.train.frozen: no layer is called {path!r}; there are {layers}")
-    still = {place for place, name in names.items() if any(_below(name, path) for path in frozen)}
+    still = {place for place, name in names.items() if is_under(name, frozen)}
     if len(still) == len(flat):
         raise UserError("config.train.frozen freezes every layer: nothing is left to train")
     return (
@@ -217,7 +218,3 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
-
-
-def _below(name: str, path: str) -> bool:
-    return f"{name}/".startswith(f"{path.rstrip('/')}/")
