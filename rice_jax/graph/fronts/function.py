@@ -1,11 +1,14 @@
 """Plain functions f(params, x), whose layers are the named scopes that they are written with."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from rice_jax.graph import scopes
 from rice_jax.graph.call import key_name
@@ -30,13 +33,11 @@ class FunctionNet(PureNet):
     @property
     def variables(self) -> Any:
         """The params by the names of their places, as the one collection 'params'."""
-        nested: dict[str, Any] = {}
-        for names, leaf in _places(self.params):
-            inner = nested
-            for name in names[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[names[-1]] = leaf if hasattr(leaf, "shape") else np.asarray(leaf)
-        return {"params": nested}
+        flat = {
+            names: leaf if hasattr(leaf, "shape") else np.asarray(leaf)
+            for names, leaf in _places(self.params)
+        }
+        return {"params": traverse_util.unflatten_dict(flat)}
 
     def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
         """Shapes of the params."""
@@ -49,12 +50,10 @@ class FunctionNet(PureNet):
 
     def given(self, variables: Any) -> tuple[Callable[..., Any], Any]:
         """The function, and params in the structure that they came in."""
-        leaves = []
-        for names, _ in _places(self.params):
-            inner = variables["params"]
-            for name in names:
-                inner = inner[name]
-            leaves.append(inner)
+        given = variables["params"]
+        leaves = [
+            functools.reduce(operator.getitem, names, given) for names, _ in _places(self.params)
+        ]
         return self.function, jax.tree.unflatten(jax.tree.structure(self.params), leaves)
 
     def like(self, module: Any, variables: Any) -> "FunctionNet":
@@ -66,7 +65,7 @@ class FunctionNet(PureNet):
         return scopes.path(eqn, outer)
 
 
-def _places(params: Any) -> list[tuple[list[str], Any]]:
+def _places(params: Any) -> list[tuple[tuple[str, ...], Any]]:
     """Each leaf of a tree with the names that lead to it."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [([key_name(key) for key in keys] or ["value"], leaf) for keys, leaf in leaves]
+    return [(tuple(map(key_name, keys)) or ("value",), leaf) for keys, leaf in leaves]

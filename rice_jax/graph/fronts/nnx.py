@@ -4,13 +4,14 @@ import contextlib
 import functools
 import inspect
 import itertools
+import operator
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from rice_jax.graph.call import key_name
 from rice_jax.graph.fronts.protocol import PureNet
@@ -51,13 +52,8 @@ class NNXNet(PureNet):
         return self._nested(split[2])
 
     def _nested(self, state: Any) -> Any:
-        nested: dict[str, Any] = {}
-        for names, leaf in zip(self._places, jax.tree.leaves(state), strict=True):
-            inner = nested
-            for name in names[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[names[-1]] = leaf
-        return nested
+        leaves = jax.tree.leaves(state)
+        return traverse_util.unflatten_dict(dict(zip(self._places, leaves, strict=True)))
 
     def shapes(self, x: Any, rngs: Any = None, **kwargs: Any) -> Any:
         """Shapes of the module's variables."""
@@ -70,12 +66,7 @@ class NNXNet(PureNet):
 
     def with_variables(self, variables: Any, key: jax.Array | None = None) -> nnx.Module:
         """A new module, as this one but for its variables; its random streams draw from `key`."""
-        leaves = []
-        for names in self._places:
-            inner = variables
-            for name in names:
-                inner = inner[name]
-            leaves.append(inner)
+        leaves = [functools.reduce(operator.getitem, names, variables) for names in self._places]
         state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
         random = self._random() if key is None else _reseeded(self._random(), key)
         return nnx.merge(self._graphdef, random, state)
