@@ -92,8 +92,8 @@ def test_files_hold_what_they_are_named_for(finished):
     assert list(rows[0]) == [
         *("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
         *("learning_rate", "seconds", "images_per_second", "seed", "image_size"),
-        *("decoding_seconds", "feeding_seconds", "step_seconds", "validation_seconds"),
-        *("saving_seconds", "drawing_seconds"),
+        *("compiling_seconds", "decoding_seconds", "feeding_seconds", "step_seconds"),
+        *("validation_seconds", "saving_seconds", "drawing_seconds"),
     ]
     evaluation = read(finished, "evaluation.json")
     for kind in ("clean", "augmented"):

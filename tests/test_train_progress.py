@@ -99,6 +99,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     assert progress.history == [row]
     assert (progress.step, progress.batch, progress.images) == (2, 0, 0)
 
+        "compiling_seconds": 0.0,
 
 def test_seconds_are_counted_by_what_they_went_to(monkeypatch):
     clock = iter([1.0, 3.0, 10.0, 10.5, 20.0, 24.0])
@@ -107,7 +108,7 @@ def test_seconds_are_counted_by_what_they_went_to(monkeypatch):
     for part in ("step", "saving", "step"):
         with progress.timed(part):
             pass
-    assert progress.spent == {"step": 2.0 + 4.0, "saving": 0.5}
+    assert progress.spent == {"step": 2.0 + 4.0, "saving": 0.5, "compiling": 0.0}
 
 
 def test_an_older_version_s_progress_is_gone_on_with():

@@ -13,6 +13,7 @@ from tiny_training import config, dataset, rows
 from rice_jax import config as configuration
 from rice_jax import models, nets, train
 from rice_jax.errors import UserError
+from rice_jax.records import EpochRow
 from rice_jax.run import Run
 from rice_jax.train import loop, schedule
 from rice_jax.train.step import Metrics
@@ -45,10 +46,22 @@ def test_the_rate_has_one_peak_and_is_never_zero(steps, warmup):
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-def test_what_is_left_is_counted_in_pixels_of_the_epoch_that_ended():
-    """By hand: epochs of 2 x 2, 2 x 2, 4 x 4 and 8 x 8 pixels."""
+def test_what_is_left_is_pixels_at_the_newest_epoch_s_pace_and_each_new_size_compiled_once():
+    """By hand: epochs of 2 x 2, 2 x 2, 4 x 4 and 8 x 8 pixels; without compiling 1, 1, 4, 16 s."""
     course = schedule.Schedule(quick(), (2, 2, 4, 8), (8,) * 4, images=60)
-    assert [course.left(ended) for ended in (1, 2, 3, 4)] == [1 + 4 + 16, 4 + 16, 4, 0]
+    spent = [(50.0, 1.0, 0.0), (0.0, 0.5, 0.5), (60.0, 4.0, 0.0), (55.0, 15.0, 1.0)]
+    rows = [
+        EpochRow(epoch=number, compiling_seconds=c, step_seconds=s, drawing_seconds=d)
+        for number, (c, s, d) in enumerate(spent, 1)
+    ]
+    left = [course.seconds_left(rows[:ended]) for ended in (1, 2, 3, 4)]
+    assert left == [(1 + 4 + 16) + 2 * 50, (4 + 16) + 2 * 50, 16 + 60, 0]
+
+
+def test_what_is_left_where_older_rows_do_not_tell_of_compiling():
+    course = schedule.Schedule(quick(), (4, 4, 8), (8,) * 3, images=60)
+    rows = [EpochRow(epoch=1), EpochRow(epoch=2, compiling_seconds=9.0, step_seconds=1.0)]
+    assert course.seconds_left(rows) == 4 + 9
 
 
 @pytest.mark.parametrize(("images", "batches"), [(1, 1), (19, 1), (20, 1), (21, 2), (60, 3)])

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from rice_jax.run import Run
 
 HISTORY = "history.csv"
-PARTS = ("decoding", "feeding", "step", "validation", "saving", "drawing")
-"""What an epoch's seconds go to: waiting for images, handing them to the devices, waiting for the
-step, and what its name says. What is saved and drawn after an epoch's row counts for the next."""
+PARTS = ("compiling", "decoding", "feeding", "step", "validation", "saving", "drawing")
+"""What an epoch's seconds go to: compiling, which is once for each size of images and each command,
+waiting for images, handing them to the devices, waiting for the step, and what its name says. What
+is saved and drawn after an epoch's row counts for the next."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,17 +35,18 @@ class EpochRow:
     learning_rate: float = math.nan
     """Of the epoch's last step."""
     seconds: float = math.nan
-    """Of training and validation."""
+    """Of training and validation, with what was compiled for them."""
     images_per_second: float = math.nan
-    """Of training."""
+    """Of training, without the time of compiling."""
     seed: int | None = left_out()
     """The seed of this try: a net that begins again has another than its configuration."""
     image_size: int | None = left_out()
     """Height and width of the images that the net learned from."""
     validation_size: int | None = left_out()
     """Height and width of those that it was validated on, where they were not whole."""
-    decoding_seconds: float | None = left_out()
+    compiling_seconds: float | None = left_out()
     """What the epoch's seconds went to, as all below (`PARTS`)."""
+    decoding_seconds: float | None = left_out()
     feeding_seconds: float | None = left_out()
     step_seconds: float | None = left_out()
     validation_seconds: float | None = left_out()

@@ -43,15 +43,15 @@ class Display:
             self._bar.close()
             self._bar = None
 
-    def epoch(self, row: EpochRow, left: float) -> None:
-        """Say what a finished epoch came to; what is left takes `left` times as long as it did."""
+    def epoch(self, row: EpochRow, seconds_left: float) -> None:
+        """Say what a finished epoch came to, and how long the rest takes at most."""
         self.say(
             f"epoch {row.epoch:>3}/{self._epochs}"
             f"  loss {row.train_loss:.4f}  accuracy {row.train_accuracy:.4f}"
             f"  val_loss {row.val_loss:.4f}  val_accuracy {row.val_accuracy:.4f}"
             f"  rate {row.learning_rate:.2g}"
             f"  {row.images_per_second:.0f} images/s  {row.seconds:.1f} s{_parts(row)}"
-            f"  at most {_duration(left * row.seconds)} left"
+            f"  at most {_duration(seconds_left)} left"
         )
 
     def say(self, text: str) -> None:

@@ -14,7 +14,7 @@ from rice_jax.errors import NotFiniteError, UserError
 from rice_jax.models.statistics import norms
 from rice_jax.records import HISTORY, EpochRow, write_history
 from rice_jax.run import Run
-from rice_jax.train import diagnosis, origin, schedule, start, state, teacher, weights
+from rice_jax.train import compiling, diagnosis, origin, schedule, start, state, teacher, weights
 from rice_jax.train.board import Board
 from rice_jax.train.check import check
 from rice_jax.train.checkpoints import Checkpoint, Checkpoints
@@ -102,7 +102,7 @@ class _Training:
         self.origin = origin.describe(config, dataset, self.teacher)
         self.state, self.progress = self._start(given)
         self.board = self._board()
-        self.saved_at = self.counted_at = time.monotonic()
+        self.saved_at, self.counted_at = time.monotonic(), _computing()
         self.has_history = False
 
     def finish(self) -> None:
@@ -189,7 +189,7 @@ class _Training:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
         progress = self.progress
         results = Lagged()
-        self.counted_at = time.monotonic()
+        self.counted_at = _computing()
         self.display.begin(
             f"epoch {progress.epoch + 1}/{len(self.schedule.sizes)}",
             self.schedule.images,
@@ -282,7 +282,7 @@ class _Training:
             self._restart(again)
             return
         self._save()
-        self.display.epoch(row, self.schedule.left(self.progress.epoch))
+        self.display.epoch(row, self.schedule.seconds_left(self.progress.history))
         with self.progress.timed("drawing"):
             self._write_history()
             self.board.epoch(row)
@@ -371,7 +371,7 @@ class _Training:
 
     def _stop_clock(self) -> None:
         """Add to the epoch's seconds what its steps took since the last time."""
-        now = time.monotonic()
+        now = _computing()
         self.progress.seconds += now - self.counted_at
         self.counted_at = now
 
@@ -389,3 +389,8 @@ class _Training:
             write_history(self.run, self.progress.history)
         elif jax.process_index() == 0:
             self.run.remove(HISTORY)  # of a try that did not learn
+
+
+def _computing() -> float:
+    """A clock that stands while JAX compiles."""
+    return time.monotonic() - compiling.seconds()

@@ -10,7 +10,7 @@ from typing import Any
 from rice_jax import records
 from rice_jax.records import EpochRow
 from rice_jax.records.epochs import PARTS
-from rice_jax.train import schedule
+from rice_jax.train import compiling, schedule
 from rice_jax.train.schedule import Recipe
 
 _MOST_RESTARTS = 5
@@ -35,7 +35,7 @@ class Progress:
     correct: float = 0.0
     images: float = 0.0
     seconds: float = 0.0
-    """Spent on the training steps of the epoch under way."""
+    """Spent on the training steps of the epoch under way, but for compiling them."""
     plateau_best: float | None = None
     plateau_wait: int = 0
     best_loss: float | None = None
@@ -76,12 +76,14 @@ class Progress:
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Count what is done within as one of PARTS."""
-        started = time.monotonic()
+        """Count what is done within as one of PARTS, and what is compiled there as compiling."""
+        started, before = time.monotonic(), compiling.seconds()
         try:
             yield
         finally:
-            self.spent[part] = self.spent.get(part, 0.0) + time.monotonic() - started
+            compiled = compiling.seconds() - before
+            took = {part: time.monotonic() - started - compiled, "compiling": compiled}
+            self.spent |= {each: self.spent.get(each, 0.0) + took[each] for each in took}
 
     def end_epoch(
         self,
@@ -111,7 +113,7 @@ class Progress:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             learning_rate=self.learning_rate,
-            seconds=round(self.seconds + self.spent.get("validation", 0.0), 3),
+            seconds=round(self.seconds + spent["validation"] + spent["compiling"], 3),
             images_per_second=round(self.images / max(self.seconds, 1e-9), 1),
             seed=seed,
             image_size=image_size,

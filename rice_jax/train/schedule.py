@@ -14,6 +14,7 @@ import numpy as np
 from rice_jax import nets
 from rice_jax.errors import UserError
 from rice_jax.graph.remembered import remembered
+from rice_jax.records import EpochRow
 
 Recipe = Any
 """The `train` part of a configuration."""
@@ -64,9 +65,19 @@ class Schedule:
         told = nets.learned_from(self.sizes, self.validated, whole, grid)
         return told and f"{config.model.name} learns from {told}"
 
-    def left(self, ended: int) -> float:
-        """How many times the pixels of the newest of `ended` epochs are yet to be learnt from."""
-        return sum((size / self.sizes[ended - 1]) ** 2 for size in self.sizes[ended:])
+    def seconds_left(self, history: Sequence[EpochRow]) -> float:
+        """How long the epochs after those of `history` take at most.
+
+        Each takes what the newest one took for each of its pixels. A size that is yet to come is
+        compiled once, for as long as any epoch's was.
+        """
+        ended, newest = len(history), history[-1].spent()
+        size, to_come = self.sizes[ended - 1], self.sizes[ended:]
+        computing = sum(newest.values()) - newest.get("compiling", 0.0)
+        compiling = max(row.spent().get("compiling", 0.0) for row in history)
+        return computing * sum((each / size) ** 2 for each in to_come) + compiling * len(
+            {*to_come} - {size}
+        )
 
 
 def epochs(recipe: Recipe) -> int:
