@@ -1,6 +1,7 @@
 """What a recipe asks of steps and epochs: rates by hand, image sizes, how many images, refusals."""
 
 import math
+import re
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -136,6 +137,20 @@ def test_images_that_a_net_pools_away_are_refused_by_any_recipe_and_no_larger_on
         made.data.image_size = least - 1
         with pytest.raises(UserError, match=rf"config\.data\.image_size={least - 1} is too small"):
             train.image_sizes(made)
+
+
+@pytest.mark.parametrize(("name", "size"), [("final", 7), ("final", 4), ("vgg_custom", 15)])
+def test_where_half_an_image_is_too_small_the_refusal_says_how_whole_ones_are_learnt_from(
+    name, size
+):
+    made = configuration.default(name)
+    made.data.image_size, made.train.schedule, made.train.quick.epochs = size, "quick", (3, 2)
+    with pytest.raises(UserError) as refused:
+        train.image_sizes(made)
+    remedy = r"quick\.shrink=(\d+) --config\.train\.quick\.epochs=(\d+) "
+    said = re.search(remedy, str(refused.value))
+    made.train.quick.shrink, made.train.quick.epochs = ((int(each),) for each in said.groups())
+    assert train.image_sizes(made) == (size,) * 5
 
 
 @pytest.mark.parametrize("error", [AssertionError, KeyError, RuntimeError, ValueError])

@@ -144,7 +144,8 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
         if size < 1 or vanishes(module, size):
             raise UserError(
                 f"config.train.quick.shrink={recipe.quick.shrink!r} makes images of {size} x "
-                f"{size} pixels, too small for this net"
+                f"{size} pixels, too small for this net: give --config.train.quick.shrink=1 "
+                f"--config.train.quick.epochs={sum(recipe.quick.epochs)} to learn from whole ones"
             )
     pairs = zip(sizes, recipe.quick.epochs, strict=True)
     return tuple(size for size, count in pairs for _ in range(count))
