@@ -349,3 +349,19 @@ def test_whether_a_net_had_augmented_images(train, recipe, seen):
     weights = records.WeightsTold(source="zoo:final", recipe=recipe) if recipe else None
     told = records.ConfigFile(config={"train": train}, weights=weights)
     assert told.augmented == seen
+
+
+@pytest.mark.parametrize(
+    ("matrix", "told"),
+    [
+        (((50, 0), (1, 0)), ("common", 50 / 51)),  # that is what it answers
+        (((25, 25), (25, 25)), ("common", 0.5)),
+        (((0, 6), (10, 4)), ("rare", 14 / 20)),  # worse than that
+        (((50, 0), (0, 1)), None),
+        (((40, 0), (9, 2)), None),
+        (((0, 7), (0, 0)), None),  # images of one class
+    ],
+)
+def test_a_class_that_is_as_good_an_answer_to_all_is_told(matrix, told):
+    content = report_runs.supported(matrix, ("common", "rare"))
+    assert records.made(records.Result, content).as_well() == told

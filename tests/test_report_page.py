@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import report_runs
 from markdown_it import MarkdownIt
-from report_runs import HISTORY, PRUNED, make_run, profile, result, scored, table_rows, text_of
+from report_runs import (
+    HISTORY,
+    PRUNED,
+    make_run,
+    profile,
+    result,
+    scored,
+    supported,
+    table_rows,
+    text_of,
+)
 
 from rice_jax import report
 from rice_jax.errors import UserError
@@ -331,6 +341,14 @@ def test_sizes_that_explain_the_curves(tmp_path, sizes, grid, said):
     text = text_of(run)
     assert said in text
     assert said or "It learned from" not in text
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_an_accuracy_that_one_answer_to_all_would_have_is_told_as_such(rare, tmp_path):
+    clean = supported(((49, 0), (1 - rare, rare)), ("com|mon", "rare"))
+    run = make_run(tmp_path, evaluation={"clean": clean, "augmented": clean, "path": "test split"})
+    told = "To answer `com|mon` to every clean one would be right for 98.00 %." in text_of(run)
+    assert told == (not rare)
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -4,7 +4,7 @@ import types
 
 import data_files
 import pytest
-from report_runs import HISTORY, make_run, scored
+from report_runs import HISTORY, make_run, scored, supported
 from small_run import read, small
 
 from rice_jax import config, data, evaluate, records
@@ -62,6 +62,22 @@ def test_images_are_shown_small_however_large_the_net_takes_them():
     dataset = types.SimpleNamespace(classes=("a", "b"), splits={"train": images})
     shown = examples(dataset, 4096)
     assert [image.shape for row in shown.values() for image in row] == [(512, 512, 3)] * 8
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_an_accuracy_that_one_answer_to_all_would_have_is_printed_as_such(
+    rare, tmp_path, monkeypatch, capsys
+):
+    found = supported(((49, 0), (1 - rare, rare)), ("common", "rare"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: records.made(records.Result, found))
+    job = Job(make_run(tmp_path), config.default("final"))
+    job.trained = types.SimpleNamespace(module=None, params=None, classes=())
+    job.trained_on = types.SimpleNamespace(splits={"test": []})
+    evaluate_stage.stage(job)
+    told = "to answer 'common' to every clean image would be right for 0.9800" in (
+        capsys.readouterr().out
+    )
+    assert told == (not rare)
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -85,6 +85,15 @@ class Result:
         true, predicted = matrix.nonzero()
         return true, predicted, matrix[true, predicted]
 
+    def as_well(self) -> tuple[str, float] | None:
+        """A class that is as good an answer to every image as the net's are, and how good that is.
+
+        None where the net is better, and where all images are of one class.
+        """
+        name, scores = max(self.per_class.items(), key=lambda item: item[1].support)
+        share = scores.support / self.images
+        return (name, share) if self.accuracy <= share < 1 else None
+
 
 def tested_on(folder: str) -> str:
     """`EvaluationFile.path` of a folder's images; '' for none."""

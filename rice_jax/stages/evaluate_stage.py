@@ -38,6 +38,9 @@ def stage(job: Job) -> None:
             f"macro F1 {result.macro_avg.f1:.4f} on {numbers.counted(result.images, 'image')}",
             flush=True,
         )
+    if evaluation.clean and (as_well := evaluation.clean.as_well()):
+        name, share = as_well
+        print(f"to answer {name!r} to every clean image would be right for {share:.4f}", flush=True)
     lost = evaluation.lost_augmented()
     if lost and job.run.has(records.HISTORY) and not configuration.read(job.run).augmented:
         print(

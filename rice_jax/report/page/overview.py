@@ -72,7 +72,19 @@ def _does(record: Record, summary: SummaryFile) -> str:
     return (
         f"It names the class of {numbers.percent(clean.accuracy)} of the clean {_tested(record)}, "
         f"and of {numbers.percent(augmented.accuracy)} once they are flipped, turned, zoomed, "
-        f"shifted and changed in contrast.{_unprepared(record)}"
+        f"shifted and changed in contrast.{_as_well(record)}{_unprepared(record)}"
+    )
+
+
+def _as_well(record: Record) -> str:
+    """What the clean accuracy is worth where the images' commonest class alone gives as much."""
+    clean = record.evaluation.clean if record.evaluation else None
+    if not clean or not (as_well := clean.as_well()):
+        return ""
+    name, share = as_well
+    return (
+        f" To answer {markdown.code(name)} to every clean one would be right for "
+        f"{numbers.percent(share)}."
     )
 
 
