@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rice_jax import records
+from rice_jax.report.history import best_row
 from rice_jax.train.progress import Progress
 
 keras = pytest.importorskip("keras_nets").keras  # it sets the backend first
@@ -25,9 +26,9 @@ RECIPE = types.SimpleNamespace(
 )
 
 
-def end(progress, val_loss, recipe=RECIPE):
+def end(progress, val_loss, recipe=RECIPE, **sizes):
     progress.add(loss=6.0, correct=3, images=4)
-    return progress.end_epoch(recipe, val_loss, 0.5, seed=0, image_size=8)
+    return progress.end_epoch(recipe, val_loss, 0.5, seed=0, image_size=8, **sizes)
 
 
 class Model:
@@ -70,6 +71,16 @@ def test_plateau_and_early_stopping_are_those_of_keras(losses):
             break
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([4, None]))))
+def test_the_best_row_of_a_history_is_of_the_epoch_whose_weights_are_the_run_s(epochs):
+    """Also where an older version's rows, of whole images from the first on, come before."""
+    progress = Progress(learning_rate=1e-3)
+    for loss, size in epochs:
+        end(progress, loss, validation_size=size)
+        assert best_row(progress.history).epoch == progress.best_epoch
+
+
 def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     progress = Progress(learning_rate=1e-3)
     progress.add(loss=6.0, correct=3, images=4)
@@ -88,6 +99,7 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
         "images_per_second": 2.5,
         "seed": 7,
         "image_size": 32,
+        "compiling_seconds": 0.0,
         "decoding_seconds": 0.0,
         "feeding_seconds": 0.0,
         "step_seconds": 1.75,
@@ -99,7 +111,6 @@ def test_a_row_holds_the_means_over_the_images_and_the_rate_that_was_used():
     assert progress.history == [row]
     assert (progress.step, progress.batch, progress.images) == (2, 0, 0)
 
-        "compiling_seconds": 0.0,
 
 def test_seconds_are_counted_by_what_they_went_to(monkeypatch):
     clock = iter([1.0, 3.0, 10.0, 10.5, 20.0, 24.0])

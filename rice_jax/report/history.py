@@ -12,11 +12,14 @@ _FALLS = 1e5  # times that a rate falls in steps at most
 def best_row(history: Sequence[EpochRow]) -> EpochRow | None:
     """The row of the lowest validation loss, the first of equals; None where none is finite.
 
-    Of rows that were validated on images of several sizes those of the last row's count alone.
+    Where images of validation changed in size only rows since then count, as in the training. (An
+    older version validated on whole images from the first epoch on.)
     """
-    alike = [row for row in history if row.validation_size == history[-1].validation_size]
-    losses = [(row.val_loss, row) for row in alike if numbers.present(row.val_loss)]
-    return min(losses, key=lambda pair: pair[0], default=(0, None))[1]
+    alike = itertools.takewhile(
+        lambda row: row.validation_size == history[-1].validation_size, reversed(history)
+    )
+    losses = [(row.val_loss, row.epoch, row) for row in alike if numbers.present(row.val_loss)]
+    return min(losses, key=lambda told: told[:2], default=(0, 0, None))[2]
 
 
 def best_among(history: Sequence[EpochRow]) -> str:
