@@ -273,6 +273,17 @@ def _alike(sizes: Sequence[int], whole: int, grid: int) -> bool:
     return all(averaged(size, grid) == averaged(whole, grid) for size in sizes)
 
 
+def _by_epoch(sizes: Sequence[int]) -> list[str]:
+    """Sizes that change by epoch, in words."""
+    parts, first = [], 1
+    for size, alike in itertools.groupby(sizes):
+        last = first + len(list(alike)) - 1
+        epochs = f"epochs {first} to {last}" if last > first else f"epoch {first}"
+        parts.append(f"{size} x {size} in {epochs}")
+        first = last + 1
+    return parts
+
+
 def learned_from(sizes: Sequence[int], validated: Sequence[int], whole: int, grid: int) -> str:
     """What to say of a training whose epochs have images of other sizes than the whole one.
 
@@ -287,15 +298,11 @@ def learned_from(sizes: Sequence[int], validated: Sequence[int], whole: int, gri
     """
     if all(size == whole for size in sizes):
         return ""
-    parts, first = [], 1
-    for size, alike in itertools.groupby(sizes):
-        last = first + len(list(alike)) - 1
-        epochs = f"epochs {first} to {last}" if last > first else f"epoch {first}"
-        parts.append(f"of {size} x {size} in {epochs}")
-        first = last + 1
-    told = f"images {', '.join(parts)}; validation is at "
+    told = f"images of {', of '.join(_by_epoch(sizes))}; validation is at "
     if tuple(validated) == tuple(sizes):
         return f"{told}the same size, and the best epoch is one of the largest"
+    if any(size != whole for size in validated):  # an older version began it
+        return f"{told}{', '.join(_by_epoch(validated))}"
     told += f"{whole} x {whole}"
     if _alike(sizes, whole, grid):
         return told

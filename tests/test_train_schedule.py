@@ -190,6 +190,10 @@ def test_what_is_learned_from_and_validated_on_is_told(sizes, grid, images, wher
 
 def test_a_run_that_an_older_version_validated_on_whole_images_says_so():
     assert nets.learned_from((112, 224), (224, 224), 224, 0).endswith(UNSEEN)
+    begun = nets.learned_from((112, 112, 112, 224), (224, 112, 112, 224), 224, 0)
+    assert begun.endswith(
+        "; validation is at 224 x 224 in epoch 1, 112 x 112 in epochs 2 to 3, 224 x 224 in epoch 4"
+    )
 
 
 @pytest.mark.parametrize("sizes", [(), (224,), (224,) * 50])
