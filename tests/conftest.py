@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gc
 import os
+import types
 from unittest import mock
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -26,6 +27,9 @@ if jax.default_backend() != "cpu":
     # Expected values are exact, or come from a CPU: a GPU would multiply in TF32.
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
     jax.config.update("jax_default_matmul_precision", os.environ["JAX_DEFAULT_MATMUL_PRECISION"])
+
+_RENDERED = set()
+"""Kinds of figures that `drawn_small` has seen."""
 
 VARIABLES = ("XLA_", "JAX_", "KERAS_", "RICE_")
 """Beginnings of those that tell how a process computes."""
@@ -143,10 +147,35 @@ def as_arguments():
 
 @pytest.fixture(scope="module")
 def drawn_small():
-    """Figures of few pixels, where nobody looks at them: most of the time to draw goes by these."""
-    from rice_jax.report import style
+    """Figures of few pixels, where nobody looks at them: most of the time to draw goes by these.
 
-    with mock.patch.dict(style._settings(), {"figure.dpi": 40, "savefig.dpi": 40}):
+    Of those in files that are as large and have the same parts the first is rendered; others are
+    blank.
+    """
+    from matplotlib.figure import Figure
+
+    from rice_jax.report import saving, style
+    from rice_jax.report.comparison import comparing
+
+    def once(render):
+        def rendered(figure):
+            size = tuple(figure.get_size_inches())
+            parts = [type(part) for axes in figure.axes for part in axes.get_children()]
+            if (kind := (render.__name__, size, *parts)) in _RENDERED:
+                figure = Figure(size, figure.dpi)
+            _RENDERED.add(kind)
+            return render(figure)
+
+        return rendered
+
+    by_once = types.SimpleNamespace(
+        **{render.__name__: once(render) for render in (style.drawn, style.png, style.svg)}
+    )
+    with contextlib.ExitStack() as stack:
+        dots = {"figure.dpi": 40, "savefig.dpi": 40}
+        stack.enter_context(mock.patch.dict(style._settings(), dots))
+        for module in (saving, comparing):
+            stack.enter_context(mock.patch.object(module, "style", by_once))
         yield
 
 
