@@ -50,7 +50,8 @@ def own_outputs(module, variables, array):
     return found
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn_light", "googlenet_light"])
+@pytest.mark.parametrize("name", ["googlenet_light", "cnn_light", "cnn"])
+@pytest.mark.one_in(2)
 def test_maps_and_census_equal_the_layers_own_outputs(name):
     module, array = small(name), images(7)
     variables = random_variables(module, (1, *SHAPE), seed=1)
@@ -114,6 +115,7 @@ def test_labels_beside_images_are_no_weights(array):
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
 @pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.one_in(3)  # each kind of array, and each place
 def test_labels_that_are_floats_are_refused_wherever_they_stand(array, place):
     """The first class's, 0.0, would be images that fill up; any weight from 0 to 1 is one."""
     net, pixels = nn.Conv(1, (1, 1)), np.ones((3, 2, 2, 1), np.float32)
@@ -278,6 +280,7 @@ def test_mistakes_are_named():
 
 
 @pytest.mark.parametrize("name", ["cnn_light", "residual", "inception"])
+@pytest.mark.one_in(3)
 def test_proven_filters_are_dead_in_every_census_and_the_findings_say_so(name):
     module, array = NETS[name](), images(4)
     variables = random_variables(module, (1, *SHAPE), seed=3)
