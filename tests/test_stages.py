@@ -383,6 +383,7 @@ def test_where_a_run_s_own_images_are_gone_it_is_not_known_what_it_learned_from(
 
 
 @pytest.mark.parametrize("classes", [3, 7])
+@pytest.mark.one_in(2)
 def test_images_that_are_not_the_run_s_own_leave_its_net_as_it_is(
     classes, finished, cache, tmp_path
 ):
