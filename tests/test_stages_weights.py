@@ -209,6 +209,7 @@ def test_what_another_mistake_stops_is_not_begun_anew(
 
 
 @pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json", ""])
+@pytest.mark.one_in(3)  # of what made them, and of none
 def test_weights_that_are_nowhere_else_are_not_thrown_away(made, finished, cache, tmp_path):
     run, settings = Run(tmp_path / "run"), small("cnn_light", cache)
     whole, dataset = train.load(Run(finished)), stages.Job(Run(finished), settings).dataset
