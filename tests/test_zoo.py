@@ -87,7 +87,7 @@ LIGHT = 5_000_000
         for name in zoo.names()
     ],
 )
-@pytest.mark.one_in(9)
+@pytest.mark.one_in(13)
 def test_a_net_does_on_the_sample_as_its_card_says(name, part, photographs):
     """Both figures estimate the same share p of right answers, from m and from n images.
 
