@@ -146,11 +146,11 @@ def as_arguments():
 
 
 @pytest.fixture(scope="module")
-def drawn_small():
+def drawn_small(request):
     """Figures of few pixels, where nobody looks at them: most of the time to draw goes by these.
 
     Of those in files that are as large and have the same parts the first is rendered; others are
-    blank.
+    blank, but for `--thorough`.
     """
     from matplotlib.figure import Figure
 
@@ -174,7 +174,7 @@ def drawn_small():
     with contextlib.ExitStack() as stack:
         dots = {"figure.dpi": 40, "savefig.dpi": 40}
         stack.enter_context(mock.patch.dict(style._settings(), dots))
-        for module in (saving, comparing):
+        for module in () if request.config.getoption("--thorough") else (saving, comparing):
             stack.enter_context(mock.patch.object(module, "style", by_once))
         yield
 
