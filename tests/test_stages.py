@@ -397,16 +397,3 @@ def test_images_that_are_not_the_run_s_own_leave_its_net_as_it_is(
     run_stages(small("cnn_light", cache, **paths), str(run), ["evaluate", "profile"])
     assert "in_training" not in read(run, "evaluation.json")
     assert read(run, "profile.json")["totals"] == read(finished, "profile.json")["totals"]
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"data.path": "no/such/folder"}, "no/such/folder"),
-        ({"model.weights": "no/such/weights.h5"}, "no/such/weights.h5"),
-    ],
-)
-def test_a_wrong_path_is_named_and_leaves_no_training_behind(fields, said, cache, tmp_path):
-    with pytest.raises(UserError, match=said):
-        run_stages(small("cnn_light", cache, **fields), str(tmp_path / "run"), ["train"])
-    assert not list(tmp_path.rglob("checkpoints/*"))

@@ -8,6 +8,7 @@ from report_runs import HISTORY, make_run, scored, supported
 from small_run import read, small
 
 from rice_jax import config, data, evaluate, records
+from rice_jax.errors import UserError
 from rice_jax.stages import Job, evaluate_stage, run_stages
 from rice_jax.stages.train_stage import examples
 
@@ -98,3 +99,18 @@ def test_what_augmented_images_cost_is_printed_where_a_training_had_none(
     evaluate_stage.stage(job)
     told = "cost it 87.5 points" in capsys.readouterr().out
     assert told == (trained and right == 4 and not augment)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"data.path": "no/such/folder"}, "no/such/folder"),
+        ({"model.weights": "no/such/weights.h5"}, "no/such/weights.h5"),
+    ],
+)
+def test_a_wrong_path_is_named_and_leaves_no_training_behind(fields, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        run_stages(
+            small("cnn_light", tmp_path / "cache", **fields), str(tmp_path / "run"), ["train"]
+        )
+    assert not list(tmp_path.rglob("checkpoints/*"))
