@@ -13,7 +13,8 @@ import numpy as np
 from rice_jax import models, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import smaller
-from rice_jax.prune.pruner import prune, totals
+from rice_jax.prune.pruner import prune
+from rice_jax.prune.tally import totals
 from rice_jax.records import Taken
 from rice_jax.train import schedule
 from rice_jax.train.prepared import Images

@@ -14,7 +14,8 @@ from rice_jax.lighten.remainder import Remainder, layers
 from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
-from rice_jax.prune.pruner import Pruned, totals
+from rice_jax.prune.pruner import Pruned
+from rice_jax.prune.tally import totals
 from rice_jax.records import PruneFile, PruneRequest
 from rice_jax.run import Run
 from rice_jax.train.origin import changes

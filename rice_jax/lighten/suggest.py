@@ -9,7 +9,8 @@ import ml_collections
 from rice_jax import data, evaluate, identity, lock, records, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import asked, child, smaller
-from rice_jax.prune.pruner import Pruned, totals
+from rice_jax.prune.pruner import Pruned
+from rice_jax.prune.tally import totals
 from rice_jax.records import PruneRequest, Suggestion, SuggestionsFile
 from rice_jax.report import figures, numbers
 from rice_jax.run import Run

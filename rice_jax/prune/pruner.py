@@ -2,39 +2,31 @@
 
 import dataclasses
 import functools
-import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rice_jax import profile
 from rice_jax.errors import UserError
-from rice_jax.graph.arrays import Chosen, InputShape
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
-from rice_jax.graph.fronts import takes_net, takes_variables
-from rice_jax.graph.input_shape import traced_alone
+from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import require_pixels
-from rice_jax.graph.trace import Trace
 from rice_jax.prune import surgery
 from rice_jax.prune.allocation import ALLOCATIONS, held
-from rice_jax.prune.budget import check, to_budget
 from rice_jax.prune.certificate import Certificate, certify
-from rice_jax.prune.cost import Cost, Measure, cost
+from rice_jax.prune.cost import Measure
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
 from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
 from rice_jax.prune.importance import Evidence, importance
 from rice_jax.prune.rules import Rule
 from rice_jax.prune.shapes import hold_shapes, hold_widths
+from rice_jax.prune.tally import of_trace
+from rice_jax.prune.within import whole, within
 
 Drop = Literal["dead", "proven"]
-Limits = list[tuple[Cost, int]]
-"""For each budget what narrower nets cost in its measure, and the most that they may."""
-_TRIES = 8
-"""How often a budget is sought that the smaller net meets when it is counted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +131,9 @@ def prune(
             filter left, a filter that can't go, an operation without a rule, images too small for
             a convolution, or a module that can't be narrowed.
     """
-    budgets = _whole(budgets or {})
-    _check_asked(allocation, round_to, budgets, something=bool(drop or filters or budgets))
+    asked = whole(budgets or {})
+    _check_asked(allocation, round_to, something=bool(drop or filters or asked))
     batches = Batches(batches)
-    judged_on = batches if judged_on is None else Batches(judged_on)
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
@@ -152,33 +143,28 @@ def prune(
     if rebuild is None:
         graph = hold_widths(module, graph) if on_unknown == "keep" else graph
         graph = hold_shapes(module, variables, graph, **called)
-    before = _totals(graph.trace)
+    before = of_trace(graph.trace)
     kept = held(graph, only, skip)
-    limits = _limits(graph, before, budgets, kept, round_to)
+    limits = within(graph, asked, before, held=kept, round_to=round_to, allocation=allocation)
     found = _dead(graph, variables, batches, drop, optional, pixels)
+    scores = np.zeros(graph.channels)
+    if asked:
+        judging = batches if judged_on is None else Batches(judged_on)
+        scores = importance(criterion, Evidence(graph, variables, judging, seed))
+    remove = functools.partial(
+        surgery.remove,
+        module,
+        variables,
+        graph,
+        constants=found.constants,
+        rebuild=rebuild,
+        optional=optional,
+        **called,
+    )
     removed = (found.removed & ~kept) | graph.select(filters or {})
-
-    def remove(gone: Chosen) -> surgery.Cut:
-        return surgery.remove(
-            module,
-            variables,
-            graph,
-            gone,
-            constants=found.constants,
-            rebuild=rebuild,
-            optional=optional,
-            **called,
-        )
-
-    if budgets:
-        scores = importance(criterion, Evidence(graph, variables, judged_on, seed))
-        chosen = functools.partial(_within, graph, scores, removed, kept, round_to, allocation)
-        cut, after = _cut_within(limits, budgets, chosen, remove, graph)
-    else:
-        cut = remove(removed)
-        after = _totals(cut.trace)
-    met = _met(after, budgets)
-    exact = drop == "proven" and not filters and not budgets and cut.departure is None
+    cut, after = limits.cut(scores, removed, remove)
+    met = limits.met(after)
+    exact = drop == "proven" and not filters and not asked and cut.departure is None
     pairs = (module, variables), (cut.net, cut.variables)
     certificate = certify(*pairs, batches, proven=exact, output=output, **kwargs)
     smaller, its_variables = cut.net.given(cut.variables)
@@ -197,42 +183,8 @@ def prune(
     )
 
 
-@takes_net
-def totals(
-    module: Any, input_shape: InputShape, *, batched: bool | None = None, **kwargs: Any
-) -> dict[str, int]:
-    """What `Pruned.before` and `Pruned.after` have, of any net.
-
-    Args:
-        module: any net called with one array, as `dependencies` takes it.
-        input_shape: (N, H, W, C) or, of an image, (H, W, C). N is of no matter.
-        batched: whether `input_shape` has its batch dimension, as in `dependencies`.
-        **kwargs: what else the module's call needs, as in `dependencies`.
-
-    Returns:
-        FLOPs for one image in the three conventions, parameters, filters, operations uncounted.
-
-    Raises:
-        UserError: for a shape that the net does not run on, or that was read wrongly.
-    """
-    return _totals(traced_alone(module, input_shape, batched, any_key=True, **kwargs))
-
-
-def _totals(traced: Trace) -> dict[str, int]:
-    counted = profile.of_trace(traced)
-    return counted.flops.to_json() | {
-        "params": counted.params,
-        "filters": counted.filters,
-        "uncounted": len(counted.uncounted),
-    }
-
-
-def _check_asked(
-    allocation: str, round_to: int, measures: Collection[str], *, something: bool
-) -> None:
+def _check_asked(allocation: str, round_to: int, *, something: bool) -> None:
     """UserError for what can't be done, or where nothing is asked for."""
-    if unknown := [each for each in measures if each not in get_args(Measure)]:
-        raise UserError(f"budgets of {unknown[0]!r}: there are {', '.join(get_args(Measure))}")
     if allocation not in ALLOCATIONS or not isinstance(round_to, numbers.Integral) or round_to < 1:
         raise UserError(
             f"allocation={allocation!r}, round_to={round_to}: there are {', '.join(ALLOCATIONS)}, "
@@ -240,116 +192,6 @@ def _check_asked(
         )
     if not something:
         raise UserError("nothing says what to remove: give drop, filters or budgets")
-
-
-def _whole(budgets: Mapping[Measure, int]) -> dict[Measure, int]:
-    """Budgets as Python's whole numbers, for whole is what is counted; UserError for no number."""
-    found: dict[Measure, int] = {}
-    for measure, most in budgets.items():
-        try:
-            found[measure] = math.floor(most)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"a budget of {most} is no number: give a positive one") from error
-    return found
-
-
-def _limits(
-    graph: Dependencies,
-    before: Mapping[str, int],
-    budgets: Mapping[Measure, int],
-    kept: np.ndarray,
-    round_to: int,
-) -> Limits:
-    """For each budget what narrower nets cost in its measure, and the most that they may.
-
-    UserError where that can't be met, before anything is measured on images.
-    """
-    limits = [(cost(graph, measure, before[measure]), most) for measure, most in budgets.items()]
-    for of, most in limits:
-        check(graph, of, most, None, kept, round_to)
-    return limits
-
-
-def _within(
-    graph: Dependencies,
-    scores: np.ndarray,
-    removed: np.ndarray,
-    kept: np.ndarray,
-    round_to: int,
-    allocation: str,
-    limits: Limits,
-) -> np.ndarray:
-    """What has to go to be within all limits, one after the other, with what is removed already."""
-    for of, most in limits:
-        removed = to_budget(
-            graph,
-            scores,
-            of,
-            most,
-            removed=removed,
-            held=kept,
-            round_to=round_to,
-            allocation=allocation,
-        )
-    return removed
-
-
-def _cut_within(
-    limits: Limits,
-    budgets: Mapping[Measure, int],
-    chosen: Callable[[Limits], Chosen],
-    remove: Callable[[Chosen], surgery.Cut],
-    graph: Dependencies,
-) -> tuple[surgery.Cut, dict[str, int]]:
-    """The net cut within its budgets, and its totals; as near as it came where a few tries fail.
-
-    Args:
-        limits: what `budgets` come to, by what narrower nets are said to cost.
-        chosen: the channels that go within limits.
-        remove: the net without them.
-    """
-    gone = chosen(limits)
-    cut = remove(gone)
-    after = _totals(cut.trace)
-    for _ in range(_TRIES):
-        lower = _lower(limits, budgets, after, graph.sizes(gone))
-        if lower == limits:
-            break
-        limits = lower
-        try:
-            gone = chosen(limits)
-            cut = remove(gone)
-        except UserError:  # `_met` says it of the budget that was asked for
-            break
-        after = _totals(cut.trace)
-    return cut, after
-
-
-def _lower(
-    limits: Limits, budgets: Mapping[Measure, int], after: Mapping[str, int], sizes: np.ndarray
-) -> Limits:
-    """The limits, lower by what a net with groups of these sizes costs beyond its budgets.
-
-    Where channels keep their places between layers that net costs more than `Cost` says.
-    """
-    return [
-        (of, most if after[measure] <= budget else of(sizes) + budget - after[measure])
-        for (of, most), (measure, budget) in zip(limits, budgets.items(), strict=True)
-    ]
-
-
-def _met(after: Mapping[str, int], budgets: Mapping[Measure, int]) -> dict[str, dict[str, int]]:
-    """The account of the budgets; UserError where the net, counted anew, costs more than one."""
-    for measure, budget in budgets.items():
-        if after[measure] > budget:
-            raise UserError(
-                f"the budget of {budget:,} ({measure}) is not met: the smaller net counts "
-                f"{after[measure]:,}; ask for that or more, or name the filters to remove"
-            )
-    return {
-        measure: {"asked": most, "met": after[measure], "under": most - after[measure]}
-        for measure, most in budgets.items()
-    }
 
 
 def _input(batches: Batches) -> tuple[tuple[int, ...], Any]:
