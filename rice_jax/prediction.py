@@ -284,13 +284,31 @@ class _Csv:
         sys.stdout.flush()
 
 
-class _Table:
+_WIDEST = 120  # letters that the columns of a line for people may take
+
+
+def _table(classes: Sequence[str]) -> "_EachClass | _Likeliest":
+    """For people: each class where a line has room for all, of more the two likeliest."""
+    each = _EachClass(classes)
+    table = each if each.width <= _WIDEST or len(classes) <= 2 else _Likeliest(classes)
+    table.head()
+    return table
+
+
+class _EachClass:
     """A line an image: the class, the probability of each class, and last what may be long."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = classes
         self._widths = [max(len(name), 6) for name in classes]
-        print(self._line("class", classes, "image"))
+
+    @property
+    def width(self) -> int:
+        """Letters that the columns of a line take."""
+        return max(self._widths) + sum(2 + width for width in self._widths)
+
+    def head(self) -> None:
+        print(self._line("class", self._classes, "image"))
 
     def show(self, prediction: Prediction) -> None:
         if prediction.probabilities is not None:
@@ -303,8 +321,29 @@ class _Table:
         return harmless("  ".join([best.ljust(max(self._widths)), *numbers, image]))
 
 
-_FORMS: dict[str, type[_Table] | type[_Json] | type[_Csv]] = {
-    "table": _Table,
+class _Likeliest:
+    """A line an image: the class, the one that is likeliest after it, the probability of each."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._width = max(len(name) for name in classes)
+
+    def head(self) -> None:
+        print(self._line([("class", ""), ("or else", "")], "image"))
+
+    def show(self, prediction: Prediction) -> None:
+        if prediction.probabilities is not None:
+            two = np.argsort(-prediction.probabilities, kind="stable")[:2]
+            named = [(self._classes[at], f"{prediction.probabilities[at]:.4f}") for at in two]
+            print(self._line(named, prediction.image))
+
+    def _line(self, named: Sequence[tuple[str, str]], image: str) -> str:
+        cells = (f"{name.ljust(self._width)}  {number.rjust(6)}" for name, number in named)
+        return harmless("  ".join([*cells, image]))
+
+
+_FORMS: dict[str, Callable[[Sequence[str]], _EachClass | _Likeliest | _Json | _Csv]] = {
+    "table": _table,
     "json": _Json,
     "csv": _Csv,
 }

@@ -44,7 +44,8 @@ def predict(
     IMAGES are files and folders; '-' reads paths from standard input, one a line. What is no image
     is named on standard error, the others are classified all the same, and the exit status is then
     1. --json prints {"image", "class", "probability", "probabilities"}, or {"image", "error"};
-    --csv has a column for each class. --explain saves pictures: what in the image speaks for its
+    --csv has a column for each class, as what is printed without them has where there are few, and
+    else the two likeliest. --explain saves pictures: what in the image speaks for its
     class (Grad-CAM), and the feature maps of each convolution.
     """
     run = settings.existing_run(workdir, config)
