@@ -88,7 +88,8 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
     made.train.schedule = "quick"
     made.train.quick.update(shrink=(4, 1), epochs=(2, 1))
     flattens = name in ("cnn", "cnn_light")
-    assert train.image_sizes(made) == ((224,) * 3 if flattens else (56, 56, 224))
+    small = 32 if name == "nano" else 56  # 224 x 224 is 32 x 32 to it, and 56 x 56 would stay
+    assert train.image_sizes(made) == ((224,) * 3 if flattens else (small, small, 224))
     made.train.update(schedule="study", epochs=50)
     assert train.image_sizes(made) == (224,) * 50
 
@@ -101,10 +102,17 @@ def test_nets_that_average_see_smaller_images_first_and_others_do_not(name):
         ("micro", 56, 40, {40}),  # it averages none
         ("nano", 32, 32, {32}),  # would be 4
         ("final", 100, 224, {112, 224}),
-        ("googlenet_light", 150, 224, {150, 224}),  # would be 112
+        ("googlenet_light", 150, 224, {224}),  # would be 112, or 150: it averages none to either
+        ("micro", 56, 64, {64}),  # would be 56, and never 64
+        ("micro", 56, 192, {64}),  # 56 and 96, of which it averages neither as 192 x 192 to 64
+        ("micro", 56, 250, {62, 125}),
+        ("micro", 56, 300, {60, 120}),  # 75 and 150, which would both become 75
+        ("nano", 32, 100, {33, 100}),
     ],
 )
-def test_a_net_that_averages_images_learns_from_none_smaller_than_that(name, grid, side, sizes):
+def test_a_net_that_averages_images_learns_from_those_that_become_what_whole_ones_do(
+    name, grid, side, sizes
+):
     made = configuration.default(name)
     made.train.schedule = "quick"
     made.model.grid, made.data.image_size = grid, side

@@ -152,8 +152,19 @@ def image_sizes(recipe: Recipe, module: nn.Module, image_size: int) -> tuple[int
 
 
 def quick_sizes(shrink: Sequence[int], image_size: int, grid: int) -> list[int]:
-    """`image_size` / each of `shrink`, none below the `grid` that images are averaged to."""
-    return [max(image_size // each, min(grid, image_size)) for each in shrink]
+    """About `image_size` / each of `shrink`: sizes that a net takes for those of whole images.
+
+    One that averages images to about `grid` makes of each what it makes of a whole one. Of others
+    it would learn what is of no use there, and at `image_size` itself it may never learn.
+    """
+    sizes = [image_size // each for each in shrink]
+    if not grid:
+        return sizes
+    seen, block = nets.averaged(image_size, grid), nets.block(image_size, grid)
+    return [
+        size if nets.averaged(size, grid) == seen else seen * max(1, block // each)
+        for size, each in zip(sizes, shrink, strict=True)
+    ]
 
 
 def fits(module: nn.Module, params: Any, size: int) -> bool:
