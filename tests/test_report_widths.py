@@ -5,6 +5,8 @@ from report_runs import make_run, result
 
 from rice_jax.report import writing
 from rice_jax.report.html import rendering
+from rice_jax.report.html.run_page import run_page
+from rice_jax.report.record import load, summarize
 
 RICE = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
 MATRIX = [[1500 if at == row else 0 for at in range(5)] for row in range(5)]  # 100.0 % is widest
@@ -37,6 +39,30 @@ def test_no_table_of_an_evaluation_is_cut_off(tab, address, width):
     tab.open(address, width)
     assert tab.value("document.querySelectorAll('.matrix .hit').length") == 10
     assert tab.value(CUT_OFF) == []
+
+
+LONG = ("one_word_of_sixty_letters_that_nothing_but_a_dash_could_break", "ü " * 40, "circle")
+BESIDE_NAMES = """
+[...document.querySelectorAll('.matrix .table, .matrix ~ .table')].map(each =>
+  1 - each.querySelector('tbody tr').firstElementChild.offsetWidth / each.clientWidth)
+"""
+HEADS = "[...document.querySelectorAll('.matrix thead')].map(each => each.offsetHeight)"
+
+
+@pytest.mark.parametrize("width", [360, 1024, 1280])
+@pytest.mark.parametrize("classes", [LONG, (*LONG, *"abcdefghi")], ids=["few", "many"])
+def test_long_names_of_classes_leave_room_for_the_numbers(tab, tmp_path, width, classes):
+    """Names stay where they are while numbers are moved past them, and stand above them too."""
+    counts = [[1500 * (at == row) for at in range(len(classes))] for row in range(len(classes))]
+    tested = {"clean": result(counts, classes), "augmented": None}
+    run = make_run(tmp_path, evaluation=tested, classes=classes)
+    record = load(run)
+    (tmp_path / "page.html").write_text(run_page(run, record, summarize(record)))
+    tab.open(f"file://{tmp_path}/page.html", width)
+    beside = tab.value(BESIDE_NAMES)
+    assert len(beside) == 2
+    assert min(beside) > 0.55
+    assert max(tab.value(HEADS)) < 250
 
 
 COMMAND = "rice-jax train --config=googlenet --config.data.path=rice-image-dataset.zip"
