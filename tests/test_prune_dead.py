@@ -290,3 +290,26 @@ def test_dead_filters_are_found_beside_numbers_that_the_code_has_written_in(fixe
     assert pruned.removed == {"conv": [1, 3]}
     wanted = module.apply(variables, x)
     np.testing.assert_allclose(pruned.module.apply(pruned.variables, x), wanted, rtol=1e-5)
+
+
+class Pooled(nn.Module):
+    """A convolution, whose maps the code averages by a kernel of its own, and another."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="conv")(x))
+        kernel = jnp.full((2, 2, 1, x.shape[-1]), 0.25)
+        x = lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", feature_group_count=x.shape[-1], dimension_numbers=NUMBERS
+        )
+        return nn.Dense(2, name="head")(nn.Conv(4, (3, 3), name="next")(x).mean((1, 2)))
+
+
+def test_what_is_read_through_a_kernel_of_the_codes_own_is_not_dead():
+    module, shape = Pooled(), (2, 6, 6, 3)
+    variables, images = variables_of(module, shape=shape), prunable.images(0, shape)
+    kill(variables, "conv", [1, 4])
+    pruned = prune.prune(module, variables, [images], drop="dead")
+    assert pruned.removed == {"conv": [1, 4]}
+    wanted = module.apply(variables, images)
+    np.testing.assert_allclose(pruned.module.apply(pruned.variables, images), wanted, rtol=1e-5)

@@ -189,6 +189,30 @@ def test_channels_that_are_averaged_in_groups_go_by_whole_groups():
     assert along(graph, "params/next/kernel", 2) == [0, 1]
 
 
+def of_equal_numbers(x, groups, times=1):
+    """A convolution whose kernel the code makes of one number, as wide as the channels are."""
+    channels = x.shape[-1]
+    kernel = jnp.ones((2, 2, channels // groups, channels * times))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", feature_group_count=groups, dimension_numbers=numbers
+    )
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_channels_go_on_through_a_depthwise_kernel_of_equal_numbers(times):
+    graph = prune.dependencies(Net(lambda x: of_equal_numbers(x, 4, times)), SHAPE)
+    rows = along(graph, "params/head/kernel", 0)
+    assert rows == np.repeat(along(graph, "params/stem/kernel", 3), times).tolist()
+    assert graph.channels == 4
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_groups_of_a_kernel_of_equal_numbers_stay_equally_wide(times):
+    graph = prune.dependencies(Net(lambda x: of_equal_numbers(x, 2, times)), SHAPE)
+    assert along(graph, "params/stem/kernel", 3) == [0, 1, 0, 1]
+
+
 def test_a_rule_from_outside_sees_through_an_operation():
     """Sorting rows leaves channels where they are; our own rules know nothing of it."""
 

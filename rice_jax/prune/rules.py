@@ -79,9 +79,10 @@ def _convolution(p: Propagation, equation: Equation) -> list[Labels]:
         p.contract(equation, (feature, in_axis))
     elif kernel.shape[in_axis] == 1:  # depthwise: each channel on its own
         p.fix(p.of(kernel)[in_axis])
-        p.link(np.repeat(solid(maps), len(filters) // groups), filters)
+        filters = p.link(filters, np.repeat(solid(maps), len(filters) // groups))
     else:  # the same position of every group together, so that groups stay equally wide
-        p.link(solid(maps), np.tile(p.of(kernel)[in_axis], groups))
+        rows = p.link(p.of(kernel)[in_axis], solid(maps)[: len(maps) // groups])
+        p.link(solid(maps), np.tile(rows, groups))
         p.link(filters, np.tile(filters[: len(filters) // groups], groups))
         p.contractions.append(Contraction(equation, 0, feature))
     p.note_filters(kernel, [out_axis])
