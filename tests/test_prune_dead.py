@@ -1,5 +1,8 @@
 """What never changes goes at no change to the logits; what can't go exactly stays, and is named."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -295,18 +298,34 @@ def test_dead_filters_are_found_beside_numbers_that_the_code_has_written_in(fixe
 class Pooled(nn.Module):
     """A convolution, whose maps the code averages by a kernel of its own, and another."""
 
+    kernel: Callable[[int], Any]
+
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Conv(6, (3, 3), name="conv")(x))
-        kernel = jnp.full((2, 2, 1, x.shape[-1]), 0.25)
+        kernel = self.kernel(x.shape[-1])
         x = lax.conv_general_dilated(
             x, kernel, (2, 2), "SAME", feature_group_count=x.shape[-1], dimension_numbers=NUMBERS
         )
         return nn.Dense(2, name="head")(nn.Conv(4, (3, 3), name="next")(x).mean((1, 2)))
 
 
-def test_what_is_read_through_a_kernel_of_the_codes_own_is_not_dead():
-    module, shape = Pooled(), (2, 6, 6, 3)
+BOX = np.full((2, 2, 1, 1), 0.25, np.float32)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        lambda channels: jnp.full((2, 2, 1, channels), 0.25),
+        lambda channels: np.repeat(BOX, channels, axis=3),
+        lambda channels: jnp.tile(BOX, (1, 1, 1, channels)),
+        lambda channels: np.repeat(BOX, 6, axis=3),  # whatever is left: the places stay
+    ],
+    ids=["of one number", "of NumPy", "tiled", "of a written width"],
+)
+@pytest.mark.one_in(2)
+def test_what_is_read_through_a_kernel_of_the_codes_own_is_not_dead(kernel):
+    module, shape = Pooled(kernel), (2, 6, 6, 3)
     variables, images = variables_of(module, shape=shape), prunable.images(0, shape)
     kill(variables, "conv", [1, 4])
     pruned = prune.prune(module, variables, [images], drop="dead")

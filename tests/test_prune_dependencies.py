@@ -33,6 +33,16 @@ def along(graph, path, axis):
     return graph.axes[graph.trace.variables[path]][axis].tolist()
 
 
+def of_equal_numbers(x, groups, times=1, make=jnp.ones):
+    """A convolution whose kernel the code makes of one number, as wide as the channels are."""
+    channels = x.shape[-1]
+    kernel = make((2, 2, channels // groups, channels * times))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", feature_group_count=groups, dimension_numbers=numbers
+    )
+
+
 @pytest.mark.parametrize("name", models.NETS)
 def test_each_layer_of_the_eight_nets_is_a_group_of_its_own(name):
     graph = prune.dependencies(prunable.NETS[name](), prunable.SHAPE)
@@ -88,6 +98,10 @@ def test_concatenation_shifts_and_flatten_repeats():
         lambda x: jnp.concatenate([x, x], axis=1),
         lambda x: jnp.tile(x, (1, 2, 1, 1)),
         lambda x: jnp.tile(x, (1, 1, 1, 3)),
+        lambda x: x * np.full((1, 4), 0.5, np.float32) + np.zeros(x.shape[-1], np.float32),
+        lambda x: x * jnp.tile(jnp.arange(8.0)[:, None, None], (1, 8, 4)),
+        lambda x: of_equal_numbers(x, 4, make=lambda shape: np.ones(shape, np.float32)),
+        lambda x: of_equal_numbers(x, 4, make=lambda shape: jnp.tile(0.5, shape)),
         lambda x: jax.nn.gelu(x),
         lambda x: jnp.einsum("nhwc,nhwc->nc", x, x),
         lambda x: x[..., jnp.array([3, 1, 2, 0])],
@@ -187,16 +201,6 @@ def test_channels_that_are_averaged_in_groups_go_by_whole_groups():
     assert groups(graph) == {("stem",): 2, ("next",): 4}
     assert along(graph, "params/stem/kernel", 3) == [0, 0, 1, 1]
     assert along(graph, "params/next/kernel", 2) == [0, 1]
-
-
-def of_equal_numbers(x, groups, times=1):
-    """A convolution whose kernel the code makes of one number, as wide as the channels are."""
-    channels = x.shape[-1]
-    kernel = jnp.ones((2, 2, channels // groups, channels * times))
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", feature_group_count=groups, dimension_numbers=numbers
-    )
 
 
 @pytest.mark.parametrize("times", [1, 3])

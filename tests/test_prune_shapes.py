@@ -36,6 +36,12 @@ READS = {
         "0.125",
         "0.14",
     ),
+    "equal numbers": (
+        lambda x: x * np.full(x.shape[-1], 1 / x.shape[-1], np.float32),
+        "outermost",
+        r"an array (8,)",
+        r"an array (7,)",
+    ),
     "in a layer": (
         lambda x: nn.Dense(4, name="late")(x / np.float32(x.shape[-1] ** 0.5)),
         "div in the outermost module",

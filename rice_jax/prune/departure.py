@@ -135,7 +135,7 @@ class _Comparison:
             if a.constant is None or b.constant is None:
                 if (a.constant is None) != (b.constant is None) or not self._is_twin(a, b):
                     return f"{told(one)} reads something else"
-            elif (a.shape, a.constant.tobytes()) != (b.shape, b.constant.tobytes()):
+            elif not self._same_numbers(a, a.constant, b.constant):
                 if self._picks_alike(one, other):
                     continue
                 return f"{told(one)} takes {_shown(a.constant)} in the whole module, " + (
@@ -151,6 +151,20 @@ class _Comparison:
             if other.inputs[each.operand].shape[each.axis] != self._left(line):
                 return f"{told(one)} sums over places of channels that are gone"
         return None
+
+    def _same_numbers(self, value: Value, whole: np.ndarray, fewer: np.ndarray) -> bool:
+        """Whether a constant is what it was, along axes of equal numbers however often it is so."""
+        if whole.ndim != fewer.ndim:
+            return False
+        lines = self.graph.axes.get(value, ((),) * whole.ndim)
+        repeated = [len(line) > 0 and bool(np.all(line == BROADCAST)) for line in lines]
+        sizes = [
+            new if again else size
+            for again, size, new in zip(repeated, whole.shape, fewer.shape, strict=True)
+        ]
+        one = whole[tuple(slice(1) if again else slice(None) for again in repeated)]
+        wanted = np.broadcast_to(one, sizes)
+        return (wanted.shape, wanted.tobytes()) == (fewer.shape, fewer.tobytes())
 
     def _repeats_otherwise(self, one: Equation, value: Value, twin: Value) -> bool:
         """Whether an operation makes one number of a repeated one's repetitions, and of fewer now.

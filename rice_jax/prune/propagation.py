@@ -67,7 +67,7 @@ class Propagation:
     def of(self, value: Value) -> Labels:
         """The labels of each axis of `value`."""
         if value.constant is not None:
-            self.labels.setdefault(value, uniform(FIXED, value.shape))
+            self.labels.setdefault(value, _written(value.constant))
         return self.labels[value]
 
     def link(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -138,6 +138,14 @@ class Propagation:
 def uniform(label: int, shape: Sequence[int]) -> Labels:
     """One label along every axis."""
     return tuple(np.full(size, label) for size in shape)
+
+
+def _written(constant: np.ndarray) -> Labels:
+    """Labels of an array in the code: along an axis of equal entries it is a broadcast."""
+    return tuple(
+        np.full(size, ANY if size > 1 and np.all(constant == constant.take([0], axis)) else FIXED)
+        for axis, size in enumerate(constant.shape)
+    )
 
 
 def solid(labels: np.ndarray) -> np.ndarray:

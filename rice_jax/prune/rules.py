@@ -163,9 +163,17 @@ def _pad(p: Propagation, equation: Equation) -> list[Labels]:
 
 
 def _tile(p: Propagation, equation: Equation) -> list[Labels]:
-    """A channel that is repeated goes with all its copies."""
-    lines = zip(p.of(equation.inputs[0]), equation.params["reps"], strict=True)
-    return [tuple(line if n == 1 else np.tile(solid(line), n) for line, n in lines)]
+    """A channel that is repeated goes with all its copies; a single entry is broadcast."""
+    result = []
+    for line, times in zip(p.of(equation.inputs[0]), equation.params["reps"], strict=True):
+        if times == 1:
+            result.append(line)
+        elif len(line) == 1:
+            p.fix(line)
+            result.append(np.full(times, ANY))
+        else:
+            result.append(np.tile(solid(line), times))
+    return [tuple(result)]
 
 
 def _reverse(p: Propagation, equation: Equation) -> list[Labels]:
