@@ -275,6 +275,14 @@ def test_a_softmax_counts_five_a_class_and_is_not_added_twice():
     assert [row.path for row in profile.count(ended, (3, 11)).rows][-1] == "softmax"
 
 
+def test_a_softmax_of_numbers_in_the_code_is_one_too():
+    def weighed(x):
+        return x * nn.softmax(jnp.array([0.0, 1.0, 2.0, 4.0]))
+
+    counted = profile.count(Layers((weighed, nn.Dense(7))), (3, 4))
+    assert counted.flops.study == 5 * 4 + 3 * 4 + 3 * (2 * 4 * 7 + 7) + 5 * 7 * 3
+
+
 RAGGED = {
     # name: numbers of the axes, shape of the rows, shape of the weights, 2 x the multiply-adds
     "experts": ((((1,), (1,)), ((), ())), (0,), (0,), (8, 4), (3, 4, 5), 2 * 8 * 4 * 5),

@@ -46,6 +46,7 @@ def _maximum(origins: Origins, value: Value) -> set[Equation]:
     step = origins.maker(value, _SAME_VALUES)
     while step is not None and step.name in ("max", "reduce_max"):
         steps.add(step)
-        operand = next(v for v in reversed(step.inputs) if v.constant is None)
-        step = origins.maker(operand, _SAME_VALUES) if step.name == "max" else None
+        changing = [v for v in step.inputs if v.constant is None]
+        joined = step.name == "max" and changing
+        step = origins.maker(changing[-1], _SAME_VALUES) if joined else None
     return steps
