@@ -194,3 +194,46 @@ def test_dense_layers_over_maps_go_into_int8(suffix, sizes):
     exact = np.asarray(net.apply({"params": params}, IMAGES))
     found = runtimes.opened(suffix, content)(IMAGES)
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
+
+
+STEPS = np.float32([0.05, 1, 4, 0.3])
+"""So unlike that the columns of one matrix do not share a scale."""
+
+
+def members(x, weights):
+    """An ensemble's last layers: rows and a matrix for each member, as `nn.vmap` has them."""
+    rows = jnp.stack([x.mean((1, 2)), x.max((1, 2)), x[:, 0, 0]])
+    return jnp.einsum("mnc,mcd->mnd", rows, weights * STEPS).mean(0)
+
+
+def blurred(x, weights):
+    """A depthwise kernel that the code tiles, and a bias."""
+    kernel = jnp.tile(jnp.outer(STEPS, STEPS)[:, :, None, None] / 30, (1, 1, 1, x.shape[-1]))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "SAME", feature_group_count=x.shape[-1], dimension_numbers=numbers
+    )
+    return (x + weights[0, 0]).mean((1, 2))
+
+
+class OfMade(nn.Module):
+    """A layer, and a product with what is no array of its own."""
+
+    product: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+        return self.product(x, self.param("weights", nn.initializers.normal(1), (3, 4, 4)))
+
+
+@pytest.mark.parametrize("product", [members, blurred])
+def test_products_with_what_weights_and_numbers_make_go_into_int8(product):
+    pytest.importorskip(NEEDED[".tflite"])
+    net = OfMade(product)
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    content = export.to_tflite(net, params, 8, calibrate=[IMAGES])
+    exact = np.asarray(net.apply({"params": params}, IMAGES))
+    found = runtimes.opened(".tflite", content)(IMAGES)
+    assert np.abs(found - exact).max() < 0.03 * np.ptp(exact)

@@ -25,7 +25,7 @@ from rice_jax.graph.arrays import InputShape
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.origins import Origins
-from rice_jax.graph.trace import Equation
+from rice_jax.graph.trace import Equation, Trace
 
 SIGNATURE = "serving_default"
 """The name under which LiteRT finds the net; its input is 'images', its output 'logits'."""
@@ -60,7 +60,7 @@ def float32_tflite(
     wanted = [traced.the_logits()]
     origins = Origins(traced)
     dense = {each for each in traced.equations if to_be_quantized and _is_dense(each, origins)}
-    play = functools.partial(_played, dense=dense)
+    play = functools.partial(_played, dense=dense, kernels=_making_kernels(traced, origins))
 
     def logits(images: jax.Array) -> jax.Array:
         return traced.evaluate(net.variables, images, wanted, run=play)[0]
@@ -79,12 +79,21 @@ def float32_tflite(
     return content
 
 
-def _played(equation: Equation, *operands: Any, dense: Container[Equation]) -> list[Any]:
+def _played(
+    equation: Equation,
+    *operands: Any,
+    dense: Container[Equation],
+    kernels: Container[Equation],
+) -> list[Any]:
     """What `Equation.apply` gives, under its layer's name, which LiteRT's tensors then have.
 
     Those of `dense` become convolutions of one pixel, and the maximum over whole maps a max pool:
-    of that the quantiser has an int8.
+    of that the quantiser has an int8. Those of `kernels` are computed here: of a kernel that the
+    file computes LiteRT has no int8 that is right.
     """
+    if equation in kernels:
+        with jax.ensure_compile_time_eval():
+            return equation.apply(*operands)
     shapes, params = [each.shape for each in equation.inputs], equation.params
     with jax.named_scope(equation.layer or ROOT):
         if (
@@ -106,6 +115,18 @@ def _played(equation: Equation, *operands: Any, dense: Container[Equation]) -> l
         if equation.name == "top_k":  # of its values alone the converter makes a sort
             return jax.lax.optimization_barrier(equation.apply(*operands))
         return equation.apply(*operands)
+
+
+def _making_kernels(traced: Trace, origins: Origins) -> set[Equation]:
+    """The operations that make kernels of weights and numbers, whatever the image is."""
+    kernels = [
+        value
+        for equation in traced.equations
+        if equation.name in ("conv_general_dilated", "dot_general")
+        for value in equation.inputs
+        if origins.is_weight(value) or origins.is_constant(value)
+    ]
+    return set(traced.needed(kernels))
 
 
 def _is_dense(equation: Equation, origins: Origins) -> bool:

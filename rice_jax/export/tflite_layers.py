@@ -61,10 +61,10 @@ class TfliteLayers:
     def _layer(
         self, inputs: Sequence[int], output: int, kind: str, rescaled: Mapping[int, int]
     ) -> BiasedLayer | None:
-        """The operation as a layer; None where it has no bias."""
-        if len(inputs) < 3 or inputs[2] < 0:
-            return None
+        """The operation as a layer; None where it has no bias, or computes its kernel."""
         tensors = self._graph.tensors
+        if len(inputs) < 3 or inputs[2] < 0 or not self._is_written(tensors[inputs[1]]):
+            return None
         source = tensors[rescaled.get(inputs[0], inputs[0])]
         kernel, bias = (tensors[index] for index in inputs[1:3])
         channels, numbers = source.shape[-1], flatbuffer.numbers(self._model, kernel)
@@ -82,6 +82,10 @@ class TfliteLayers:
             bias=self._integers(bias),
             step=flatbuffer.steps(bias),
         )
+
+    def _is_written(self, tensor: Any) -> bool:
+        """Whether the file holds the tensor's numbers."""
+        return self._model.buffers[tensor.buffer].data is not None
 
     def _integers(self, bias: Any) -> np.ndarray | None:
         """The numbers of a bias, to be changed in place; None of floats, or where two have it."""

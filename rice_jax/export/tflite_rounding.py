@@ -57,6 +57,8 @@ def _quantizer(content: bytes) -> Any:
     made.add_static_config(".*", qtyping.TFLOperationName.ALL_SUPPORTED, 8, 8)
     one_scale = qtyping.QuantGranularity.TENSORWISE
     made.add_static_config(f".*{DENSE}.*", qtyping.TFLOperationName.CONV_2D, 8, 8, one_scale)
+    # LiteRT reads the first scale of a matrix alone, where each row of images has one of its own.
+    made.add_static_config(".*", qtyping.TFLOperationName.BATCH_MATMUL, 8, 8, one_scale)
     return made
 
 
