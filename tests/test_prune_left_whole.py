@@ -4,10 +4,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+import prunable
 import pytest
 import whole_run
 
-from rice_jax import nets, report
+from rice_jax import nets, prune, report
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.records import PruneRequest
 from rice_jax.run import Run
@@ -77,3 +80,49 @@ def test_layers_left_whole_are_told_with_the_reason(net, whole, tmp_path, monkey
     page = (out.path / "report.md").read_text()
     assert ("had to stay whole" in page) == bool(whole)
     assert all(f"- {path}: " in page for path in whole)
+
+
+class Block(nn.Module):
+    """Two convolutions, as a layer of a loop or as a net of several at once."""
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        y = nn.relu(nn.Conv(3, (3, 3), name="inner")(x))
+        return nn.Conv(x.shape[-1], (3, 3), name="outer")(y), None
+
+
+class Within(nn.Module):
+    """A convolution, then blocks by a transformation of Flax's, then another convolution."""
+
+    transform: str
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+        apart = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        match self.transform:
+            case "scan":
+                x, _ = nn.scan(Block, length=2, **apart)(name="blocks")(x, None)
+            case "vmap":
+                x = nn.vmap(Block, in_axes=None, axis_size=2, **apart)(name="blocks")(x)[0].mean(0)
+            case "remat":
+                x, _ = nn.remat(Block)(name="blocks")(x)
+        return nn.Dense(2, name="head")(nn.Conv(3, (3, 3), name="last")(x).mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("transform", "whole"),
+    [
+        ("scan", {"stem", "blocks/inner", "blocks/outer"}),
+        ("vmap", {"stem", "blocks/inner", "blocks/outer"}),
+        ("remat", set()),
+    ],
+)
+def test_convolutions_within_loops_and_ensembles_are_told_too(transform, whole):
+    net, shape = Within(transform), (2, 8, 8, 3)
+    variables = prunable.random_variables(variable_shapes(net, shape), 1)
+    images = np.random.default_rng(0).random(shape, np.float32)
+    gone = {"last": [0]}
+    pruned = prune.prune(net, variables, [images], filters=gone, on_unknown="keep")
+    assert pruned.removed == gone
+    assert {reason.partition(": ")[0] for reason in pruned.kept_whole} == whole

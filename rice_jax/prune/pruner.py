@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from rice_jax import profile
 from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
@@ -19,11 +20,11 @@ from rice_jax.prune.allocation import ALLOCATIONS, held
 from rice_jax.prune.certificate import Certificate, certify
 from rice_jax.prune.cost import Measure
 from rice_jax.prune.dead import Dead, dead, measured_extremes, proven_extremes
-from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies
+from rice_jax.prune.dependencies import Dependencies, OnUnknown, dependencies, layer_told
 from rice_jax.prune.importance import Evidence, importance
 from rice_jax.prune.rules import Rule
 from rice_jax.prune.shapes import hold_shapes, hold_widths
-from rice_jax.prune.tally import of_trace
+from rice_jax.prune.tally import of_profile
 from rice_jax.prune.within import whole, within
 
 Drop = Literal["dead", "proven"]
@@ -143,7 +144,8 @@ def prune(
     if rebuild is None:
         graph = hold_widths(module, graph) if on_unknown == "keep" else graph
         graph = hold_shapes(module, variables, graph, **called)
-    before = of_trace(graph.trace)
+    counted = profile.of_trace(graph.trace)
+    before = of_profile(counted)
     kept = held(graph, only, skip)
     limits = within(graph, asked, before, held=kept, round_to=round_to, allocation=allocation)
     found = _dead(graph, variables, batches, drop, optional, pixels)
@@ -178,7 +180,7 @@ def prune(
         budgets=met,
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
-        kept_whole=graph.kept_whole,
+        kept_whole=[*graph.kept_whole, *_unseen(counted, graph)],
         certificate=dataclasses.replace(certificate, departure=cut.departure),
     )
 
@@ -199,6 +201,15 @@ def _input(batches: Batches) -> tuple[tuple[int, ...], Any]:
     for images, _ in batches:
         return (1, *images.shape[1:]), images.dtype
     raise UserError("no images to judge filters on: give a split that has some")
+
+
+def _unseen(counted: profile.Profile, graph: Dependencies) -> list[str]:
+    """Convolutions whose kernels are no variables of their own where they run: why they stay."""
+    return [
+        f"{layer_told(row.path)}: its filters are not seen, as within nn.scan and nn.vmap"
+        for row in counted.rows
+        if row.filters and row.params and row.path not in graph.filters
+    ]
 
 
 def _check_rows(graph: Dependencies) -> None:

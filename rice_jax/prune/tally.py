@@ -32,7 +32,11 @@ def totals(
 
 def of_trace(traced: Trace) -> dict[str, int]:
     """`totals` of a net that is traced already."""
-    counted = profile.of_trace(traced)
+    return of_profile(profile.of_trace(traced))
+
+
+def of_profile(counted: profile.Profile) -> dict[str, int]:
+    """`totals` of a net that is counted already."""
     return counted.flops.to_json() | {
         "params": counted.params,
         "filters": counted.filters,
