@@ -1,9 +1,12 @@
 """How far a long task is: a bar on a terminal, lines in a log, also while nothing moves."""
 
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -24,6 +27,34 @@ class _Silence:
 _silence = _Silence()
 
 
+class _Place:
+    """Where it is told: standard error, or what stands for it while others are kept off that."""
+
+    def __init__(self) -> None:
+        self.instead: TextIO | None = None
+        self.lock = threading.RLock()
+        """Held while something is told: no thread then writes to what has just been closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.instead or sys.stderr, name)
+
+
+_place = _Place()
+
+
+@contextlib.contextmanager
+def told_to(stream: TextIO) -> Iterator[None]:
+    """Tell on `stream` meanwhile, on which bars that are there already go on."""
+    with _place.lock:
+        before, _place.instead = _place.instead, stream
+    try:
+        yield
+    finally:
+        with _place.lock:
+            stream.flush()
+            _place.instead = before
+
+
 class Bar:
     """Tells on standard error; results have standard output to themselves.
 
@@ -39,7 +70,7 @@ class Bar:
         if _silence.since is None:
             _silence.since = self._begun
         self._bar: tqdm | None = None
-        if sys.stderr.isatty():
+        if _place.isatty():
             form = "{desc}: {elapsed}" if images is None else None
             self._bar = tqdm(
                 total=images,
@@ -49,8 +80,9 @@ class Bar:
                 leave=False,
                 delay=0.5,
                 bar_format=form,
+                file=_place,
             )
-        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -67,7 +99,7 @@ class Bar:
 
     def advance(self, images: int, said: str = "") -> None:
         """Count `images` images more; `said` stands behind their number."""
-        with self._lock:
+        with _place.lock:
             self._done += images
             self._said = said
             if self._bar is not None:
@@ -79,14 +111,15 @@ class Bar:
         """Take the bar away."""
         self._ended.set()
         self._thread.join()
-        if self._bar is not None:
-            self._bar.clear()  # tqdm leaves what was shown by refresh alone
-            self._bar.close()
-            self._bar = None
+        with _place.lock:
+            if self._bar is not None:
+                self._bar.clear()  # tqdm leaves what was shown by refresh alone
+                self._bar.close()
+                self._bar = None
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            with self._lock:
+            with _place.lock:
                 if self._bar is not None:
                     self._bar.refresh()
                 self._tell()
@@ -107,4 +140,4 @@ class Bar:
         else:
             line = f"{self._task}: {self._done} of {self._images} images  {self._said}".rstrip()
         self._told_of = self._done
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=_place, flush=True)

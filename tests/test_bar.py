@@ -1,6 +1,7 @@
 """How far a long task is, told in a log."""
 
 import io
+import os
 import sys
 import threading
 import types
@@ -11,6 +12,7 @@ import pytest
 from rice_jax import bar, data
 from rice_jax.data import builder
 from rice_jax.data.parallel import progress
+from rice_jax.export.native import stderr_kept_back
 from rice_jax.train.display import Display
 
 
@@ -145,3 +147,27 @@ def test_a_failure_within_ends_the_telling():
     with pytest.raises(ValueError, match="bad"), bar.Bar("compiling"):
         raise ValueError("bad")
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("begun", ["before", "meanwhile"])
+@pytest.mark.parametrize("shown", ["in a log", "in a notebook"])
+def test_a_task_is_told_of_while_a_library_is_kept_off_standard_error(
+    begun, shown, clock, monkeypatch, capfd
+):
+    clock += [0, 5, 10, 15]
+    notebook = io.StringIO()
+    with open(2, "w", closefd=False) if shown == "in a log" else notebook as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        told = bar.Bar("calibrating", 9) if begun == "before" else None
+        with stderr_kept_back() as said:
+            os.write(2, b"a library's own\n")
+            told = told or bar.Bar("calibrating", 9)
+            told.advance(2)
+            if shown == "in a log":
+                print("of Python", file=sys.stderr, flush=True)
+        told.advance(3)
+        told.close()
+        found = notebook.getvalue() + capfd.readouterr().err
+        monkeypatch.undo()
+    assert found == "calibrating: 2 of 9 images\ncalibrating: 5 of 9 images\n"
+    assert said() == "a library's own\n" + ("of Python\n" if shown == "in a log" else "")

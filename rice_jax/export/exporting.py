@@ -13,6 +13,7 @@ import numpy as np
 
 from rice_jax import config as configuration
 from rice_jax import export, identity, profile, records, train
+from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.export import averaging, flatbuffer, int8, litert, onnx, passport, runtimes
 from rice_jax.export.artifact import RUNTIMES
@@ -68,9 +69,10 @@ def write(
     about |= _about(net, suffix, size, calibration is not None)
     content, differences = _made(net, trained, suffix, passport.unsealed(about), calibration)
     if suffix != ".stablehlo":
-        about["latency_seconds"] = _latencies(
-            trained, RUNTIMES[suffix], runtimes.opened(suffix, content)
-        )
+        with Bar("measuring latency"):
+            about["latency_seconds"] = _latencies(
+                trained, RUNTIMES[suffix], runtimes.opened(suffix, content)
+            )
         about["operators"] = (onnx if suffix == ".onnx" else flatbuffer).operators(content)
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
@@ -137,14 +139,9 @@ def _made(
     calibration: Batches | None,
 ) -> tuple[bytes, dict[str, Any]]:
     """The file, and how far it is from the trained net."""
-    net = (made_of.module, made_of.params, made_of.config.data.image_size)
+    content = _float32(made_of, suffix, to_be_quantized=calibration is not None)
     if suffix == ".stablehlo":
-        content = export.to_stablehlo(*net)
         return content, _differences(trained, runtimes.opened(suffix, content), None)
-    if suffix == ".onnx":
-        content = onnx.float32_onnx(*net)
-    else:
-        content = litert.float32_tflite(*net, to_be_quantized=calibration is not None)
     with_cpu = cpu("an export is compared")  # where the runtimes are, and no product is rounded
     differences = _differences(trained, runtimes.opened(suffix, content), with_cpu)
     annotated = onnx.with_note if suffix == ".onnx" else flatbuffer.with_note
@@ -160,6 +157,16 @@ def _made(
         )
         differences["float32_bytes"] = len(annotated(whole, passport.NAME, told))
     return passport.sealed(annotated(content, passport.NAME, told)), differences
+
+
+def _float32(trained: train.Trained, suffix: str, *, to_be_quantized: bool) -> bytes:
+    net = (trained.module, trained.params, trained.config.data.image_size)
+    with Bar(f"converting to {suffix}"):
+        if suffix == ".stablehlo":
+            return export.to_stablehlo(*net)
+        if suffix == ".onnx":
+            return onnx.float32_onnx(*net)
+        return litert.float32_tflite(*net, to_be_quantized=to_be_quantized)
 
 
 def _about(trained: train.Trained, suffix: str, size: int, quantized: bool) -> dict[str, Any]:
