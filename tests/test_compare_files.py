@@ -71,6 +71,25 @@ def test_a_file_that_was_not_evaluated_has_its_costs(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "given"),
+    [
+        (None, ""),  # of an older version, or what the command finds by itself
+        ("", ""),
+        ("sample", " --config.data.path=sample"),
+        ("my leaves/it's", """ '--config.data.path=my leaves/it'"'"'s'"""),
+    ],
+)
+def test_a_file_is_evaluated_on_its_runs_images_by_the_command_that_is_told(
+    images, given, tmp_path, capsys
+):
+    path = file_of(tmp_path, "int8", 940, 64_000, evaluation=None, images=images)
+    comparison.compare([], str(tmp_path / "out"), files=[path])
+    told = f"rice-jax evaluate --artifact={path}{given}"
+    assert f"it lacks evaluation: {told}\n" in capsys.readouterr().err
+    assert f"lacks evaluation: `{told}`" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
     "changes", [{"params": "many"}, {"bytes": [1]}, {"seed": 0, "evaluation": {"clean": 3}}]
 )
 def test_damage_is_told(changes, tmp_path):

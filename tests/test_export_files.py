@@ -133,6 +133,7 @@ def test_a_file_and_what_is_told_of_it(name, file):
     path, said = file(name)
     told = about(path)
     assert told["classes"] == list(tiny_training.CLASSES)
+    assert told["images"] == tiny_training.config().data.path  # where it can be evaluated
     assert told["bytes"] == path.stat().st_size
     assert told["max_abs_logit_difference"] < 1e-5
     if convolution := {".onnx": "Conv", ".tflite": "CONV_2D"}.get(path.suffix):

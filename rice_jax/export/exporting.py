@@ -185,6 +185,7 @@ def _about(trained: train.Trained, suffix: str, size: int, quantized: bool) -> d
         "classes": classes,
         "seed": config.seed,
         "split_seed": configuration.split_seed(config),
+        "images": config.data.path,
         "input": f"images: {images[0]} ({number}, {side}, {side}, 3), {values}, {batch}",
         "resizing": "bilinear at half-pixel centres, no antialiasing, as cv2.resize",
         "output": f"logits: {logits} ({number}, {len(classes)}); softmax gives probabilities",

@@ -49,6 +49,8 @@ class ExportFile(FileRecord):
     """Pixels of a side whose average is one that the file takes; 1 where images come whole."""
     seed: int
     split_seed: int | None = left_out()
+    images: str | None = left_out()
+    """Where its run had its images, as config.data.path of it tells; None in older files."""
     input: str = ""
     resizing: str = ""
     """How a photograph becomes one of `image_size`."""

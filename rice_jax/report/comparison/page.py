@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from rice_jax.records import PruneFile
+from rice_jax.records import ExportFile, PruneFile
 from rice_jax.report import markdown, numbers, reported
 from rice_jax.report.comparison import choice as choosing
 from rice_jax.report.comparison import tables
@@ -147,12 +147,20 @@ def unweighed(nets: Sequence[NetRuns]) -> list[tuple[str, str, str]]:
             continue
         words = " and ".join({"evaluate": "evaluation", "profile": "profile"}[m] for m in missing)
         mend = (
-            f"rice-jax evaluate {shlex.quote(f'--artifact={entry.run}')}"
+            _file_command(str(entry.run), entry.record.file)
             if entry.record.file is not None
             else stage_command(entry.run, entry.record, ",".join(missing))
         )
         found.append((str(entry.run), words, mend))
     return found
+
+
+def _file_command(path: str, file: ExportFile) -> str:
+    """The command that evaluates an exported file on the images of the run that it came from."""
+    given = [f"--artifact={path}"]
+    if file.images:  # else on those that the command finds by itself
+        given.append(f"--config.data.path={file.images}")
+    return f"rice-jax evaluate {shlex.join(given)}"
 
 
 def _why(choice: Recommended) -> str:
