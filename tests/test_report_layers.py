@@ -92,6 +92,21 @@ def test_what_bounds_the_layers_is_said_of_those_there_are(bounds, told, tmp_pat
     assert f"100 GB/s {told}, where" in text_of(make_run(tmp_path, profile=content))
 
 
+@pytest.mark.parametrize(
+    ("flops", "told"),
+    [
+        ((500, 300, 200), "`c0` alone does 50.0 % of the work ("),
+        ((200, 400, 400), "`c1` and `c2` each do 40.0 % of the work ("),
+        ((3333, 3334, 3333), "`c1`, `c0` and `c2` each do 33.3 % of the work ("),
+        ((1,) * 20, "`c0`, `c1`, `c2` and 17 more each do 5.0 % of the work ("),
+    ],
+)
+def test_layers_that_do_as_much_as_the_costliest_stand_beside_it(flops, told, tmp_path):
+    layers = [layer(f"c{number}", one - 1, 4) for number, one in enumerate(flops)]
+    content = profile(sum(flops), layers=layers)
+    assert told in text_of(make_run(tmp_path, profile=content))
+
+
 def test_what_has_no_rule_is_named_as_not_counted(tmp_path):
     uncounted = [{"operation": "while", "layer": "rnn", "input_shapes": [], "output_shapes": []}]
     text = text_of(make_run(tmp_path, profile=profile(777_000, uncounted=uncounted)))

@@ -21,6 +21,14 @@ def test_the_study_stands_beside_with_its_erratum(tmp_path):
     assert not any("the study" in row for row in table_rows(unknown))
 
 
+@pytest.mark.parametrize("theirs", [None, {"params": 1234}, {"tflops_7500": 7.82}])
+def test_flops_for_the_studys_test_images_stand_beside_its_own_alone(theirs, tmp_path):
+    content = profile(4_000_000_000, reported=theirs)
+    rows = {row[0]: row[1:] for row in table_rows(text_of(make_run(tmp_path, profile=content)))}
+    found = rows.get("TFLOPs for 7,500 images, study")
+    assert found == (["30", "7.82"] if theirs and "tflops_7500" in theirs else None)
+
+
 @pytest.mark.parametrize("augmented", [False, True])
 def test_no_figure_of_the_study_stands_beside_augmented_validation(tmp_path, augmented):
     content = profile(reported={"val_accuracy": 0.9897, "val_loss": 0.03})

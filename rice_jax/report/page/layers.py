@@ -13,6 +13,7 @@ from rice_jax.run import Run
 _COSTLIEST = 8
 _INLINE_MAPS = 8
 _DEADEST = 12
+_MOST_ALIKE = 3
 
 
 def compute(run: Run, record: Record) -> Section:
@@ -26,10 +27,9 @@ def compute(run: Run, record: Record) -> Section:
     costliest = layers[:_COSTLIEST]
     parts: Section = ["## Where the compute goes"]
     if costliest and costliest[0].study:
-        first, counted = costliest[0], " that is counted" if profile.uncounted else ""
+        counted = " that is counted" if profile.uncounted else ""
         parts.append(
-            f"{markdown.code(first.path or 'the net')} alone does "
-            f"{numbers.percent(first.study / total, 1)} of the work{counted} "
+            f"{_most_work(layers, total)} of the work{counted} "
             "(FLOPs of one image in the study's convention; one multiply-add is two)."
         )
     image = markdown.image("FLOPs by layer", "flops.png")
@@ -46,6 +46,19 @@ def compute(run: Run, record: Record) -> Section:
         _time(profile),
     ]
     return [part for part in parts if part]
+
+
+def _most_work(layers: Sequence[LayerCosts], total: float) -> str:
+    """'`conv2` alone does 40.0 %'; of layers, the costliest first, that do as much, each."""
+    share = numbers.percent(layers[0].study / total, 1)
+    # Such as are told to do as much: 34.14 % beside 34.11 % would be no "alone".
+    alike = [layer for layer in layers if numbers.percent(layer.study / total, 1) == share]
+    names = [markdown.code(layer.path or "the net") for layer in alike[:_MOST_ALIKE]]
+    if len(alike) == 1:
+        return f"{names[0]} alone does {share}"
+    if more := len(alike) - len(names):
+        names.append(f"{more} more")
+    return f"{', '.join(names[:-1])} and {names[-1]} each do {share}"
 
 
 def _layer_row(layer: LayerCosts, total: float) -> tuple[str, ...]:
