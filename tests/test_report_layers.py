@@ -68,6 +68,19 @@ def test_many_dead_layers_are_cut_to_the_deadest(tmp_path, layers, said):
     assert said in text if said else "or fewer" not in text
 
 
+@pytest.mark.parametrize(
+    ("dead", "step"),
+    [([[0, 2]], "--drop=dead"), ([[], [1]], "--drop=dead"), ([[], []], "--suggest")],
+)
+def test_dead_filters_are_offered_for_removal_where_there_are_any(tmp_path, dead, step):
+    found = [DEAD["layers"][0] | {"path": f"conv{i}", "dead_clean": d} for i, d in enumerate(dead)]
+    text = text_of(make_run(tmp_path, dead_filters={"layers": found, "images": 30}))
+    (command,) = (line for line in text.splitlines() if "rice-jax prune" in line)
+    assert command.endswith(step)
+    without = text_of(make_run(tmp_path / "uninspected", dead_filters=None))
+    assert "--drop=dead" in without
+
+
 def test_filters_that_no_census_saw_are_named(tmp_path):
     unseen = {"unseen": ["blocks/conv", "blocks/conv2"]}
     for layers in (DEAD["layers"], []):

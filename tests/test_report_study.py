@@ -3,7 +3,7 @@
 import pytest
 from report_runs import make_run, profile, result, table_rows, text_of
 
-from rice_jax.report import record
+from rice_jax.report import comparison, record
 
 
 def test_the_study_stands_beside_with_its_erratum(tmp_path):
@@ -27,6 +27,19 @@ def test_flops_for_the_studys_test_images_stand_beside_its_own_alone(theirs, tmp
     rows = {row[0]: row[1:] for row in table_rows(text_of(make_run(tmp_path, profile=content)))}
     found = rows.get("TFLOPs for 7,500 images, study")
     assert found == (["30", "7.82"] if theirs and "tflops_7500" in theirs else None)
+
+
+@pytest.mark.parametrize("theirs", [None, {"params": 1234}, {"tflops_7500": 7.82}])
+def test_a_comparison_tells_flops_for_the_studys_test_images_beside_its_own_alone(theirs, tmp_path):
+    runs = [
+        make_run(tmp_path / "run", profile=profile(4_000_000_000, reported=theirs)),
+        make_run(tmp_path / "mine", "mine"),
+    ]
+    comparison.compare([str(run) for run in runs], str(tmp_path / "out"))
+    text = (tmp_path / "out" / "report.md").read_text()
+    told = theirs is not None and "tflops_7500" in theirs
+    assert ("TFLOPs for 7,500 images | the study" in text) == told
+    assert ("TFLOPs for 7,500 images" in text) == told
 
 
 @pytest.mark.parametrize("augmented", [False, True])

@@ -14,6 +14,10 @@ from rice_jax.report.comparison.figures import WITHOUT_FINAL
 from rice_jax.report.page import Section, Shown
 from rice_jax.report.page.commands import stage_command
 
+_OF_ITS_TEST = "tflops_7500"
+"""FLOPs for the study's test images: beside its own figure they tell something, alone nothing that
+those for one image do not."""
+
 _STUDY_TABLES = (
     (
         "Size and learning",
@@ -23,7 +27,7 @@ _STUDY_TABLES = (
         "Augmented test images",
         (ACCURACY, "augmented_precision", "augmented_recall", "augmented_f1"),
     ),
-    ("Compute and filters", ("flops_study", "tflops_7500", "filters", "study_filters")),
+    ("Compute and filters", ("flops_study", _OF_ITS_TEST, "filters", "study_filters")),
     (
         "What the study does not report",
         ("clean_accuracy", "latency_seconds", "images_per_second", "dead_clean", "dead_proven"),
@@ -33,7 +37,6 @@ _STUDY_TABLES = (
         ("bit_operations", "bytes"),
     ),
 )
-
 
 FIGURES = "figures"
 """Name of the block that holds all figures."""
@@ -256,6 +259,8 @@ def _about_front(front: Front) -> str:
 
 def _study_table(nets: Sequence[NetRuns], heading: str, names: Sequence[str]) -> list[str]:
     known = [name for name in names if any(net.mean(name) is not None for net in nets)]
+    if not tables.studied(nets, _OF_ITS_TEST):
+        known = [name for name in known if name != _OF_ITS_TEST]
     return [f"### {heading}", tables.table(nets, known)] if known else []
 
 

@@ -33,20 +33,21 @@ def table(nets: Sequence[NetRuns], measures: Sequence[str]) -> str:
     header = ["net"]
     for name in measures:
         header.append(MEASURES[name].heading)
-        if _studied(nets, name):
+        if studied(nets, name):
             header.append("the study")
     rows = []
     for net in nets:
         row = [markdown.escape(net.label)]
         for name in measures:
             row.append(cell(net, name))
-            if _studied(nets, name):
+            if studied(nets, name):
                 row.append(MEASURES[name].study_cell(net.summary))
         rows.append(row)
     return markdown.table(header, rows)
 
 
-def _studied(nets: Sequence[NetRuns], measure: str) -> bool:
+def studied(nets: Sequence[NetRuns], measure: str) -> bool:
+    """Whether the study has a figure for any of these nets."""
     return any(MEASURES[measure].reported(net.summary) is not None for net in nets)
 
 

@@ -79,18 +79,25 @@ def how_to_go_on(run: Run, record: Record) -> Section:
         train = stage_command(run, record, "train,evaluate,profile,inspect")
         lines = ["# a net that images can be given to", train]
         return ["## How to go on", markdown.commands(lines)]
-    lighter = _flag("out", f"{_named(run)}_pruned")
     lines = [
         "# the class of an image of your own",
         f"rice-jax predict {folder} IMAGE.jpg",
-        "# remove the filters that do nothing",
-        f"rice-jax prune {folder} {lighter} --drop=dead",
+        *_lighter(record, f"rice-jax prune {folder}", _flag("out", f"{_named(run)}_pruned")),
         "# beside other runs",
         f"rice-jax compare {_flag('workdirs', f'{run},OTHER_RUN')} --out=comparison",
         "# a file that runs without this package",
         f"rice-jax export {folder} {_flag('out', f'{record.model}.onnx')}",
     ]
     return ["## How to go on", markdown.commands(lines)]
+
+
+def _lighter(record: Record, prune: str, out: str) -> list[str]:
+    """How to remove what does nothing; where no filter of the run is known to be dead, how to find
+    what can be spared."""
+    census = record.dead_filters
+    if census is None or any(layer.dead_clean for layer in census.layers):
+        return ["# remove the filters that do nothing", f"{prune} {out} --drop=dead"]
+    return ["# no filter is dead: what fewer of them would cost", f"{prune} --suggest"]
 
 
 def _has_a_net(record: Record) -> bool:
