@@ -6,6 +6,7 @@ from report_runs import make_run, result
 from rice_jax.report import writing
 from rice_jax.report.html import rendering
 from rice_jax.report.html.run_page import run_page
+from rice_jax.report.page import Shown
 from rice_jax.report.record import load, summarize
 
 RICE = ("Arborio", "Basmati", "Ipsala", "Jasmine", "Karacadag")
@@ -63,6 +64,39 @@ def test_long_names_of_classes_leave_room_for_the_numbers(tab, tmp_path, width, 
     assert len(beside) == 2
     assert min(beside) > 0.55
     assert max(tab.value(HEADS)) < 250
+
+
+PLACES = """
+[...document.querySelectorAll('section')]
+  .map(each => each.getBoundingClientRect()).map(each => [each.top, each.bottom])
+"""
+
+
+@pytest.mark.parametrize(
+    ("wide", "width", "under"),
+    [
+        ([3], 1280, True),  # a third section follows the first, beside the long second one
+        ([3], 1000, False),  # one column
+        ([2], 1280, False),
+        ([4], 1280, False),  # the third stands beside the fourth
+    ],
+)
+def test_a_section_that_would_stand_alone_is_put_under_the_first(tab, tmp_path, wide, width, under):
+    lengths = (1, 20, 3, 1, 1)
+    texts = [[f"## {at}", *["text"] * length] for at, length in enumerate(lengths)]
+    content = [[Shown(f"part{at}", ""), *text] for at, text in enumerate(texts)]
+    narrow = {f"part{at}" for at in range(5) if at not in wide}
+    blocks = {f"part{at}": rendering.prose("-") for at in range(5)}
+    path = tmp_path / "page.html"
+    path.write_text(rendering.page("columns", content, blocks, narrow=narrow))
+    tab.open(f"file://{path}", width)
+    first, second, third, fourth, _ = tab.value(PLACES)
+    beside = width > 1024
+    assert (first[0] == second[0]) == beside
+    assert third[0] >= first[1]
+    assert (third[0] < second[1]) == under
+    assert (third[0] == fourth[0]) == (beside and wide == [4])
+    assert fourth[0] >= second[1]
 
 
 COMMAND = "rice-jax train --config=googlenet --config.data.path=rice-image-dataset.zip"
