@@ -30,6 +30,7 @@ from rice_jax.records import (
 from rice_jax.run import Run
 
 FINISH = outcome.finish  # which `plain` leaves out
+OF_ANOTHER_CHOICE = ("feature_maps/conv9.png", "tensorboard/events.out.tfevents.9")
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
     lambda pairs: [Point(str(i), cost, right / 10) for i, (cost, right) in enumerate(pairs)]
 )
@@ -387,10 +388,12 @@ def test_the_whole_net_is_tested_on_what_the_search_s_seed_draws(
         config.update_from_flattened_dict({} if name else {field: value})
         folder.write_json("config.json", {"config": configuration.to_json(config), "data": None})
         write(folder, EvaluationFile(clean=result, augmented=result, path="test split"))
-    for owner, name in ((report, "is_current"), (stages, "run_stages"), (outcome, "show")):
+    spared = ((report, "is_current"), (stages, "run_stages"), (outcome, "show"))
+    for owner, name in (*spared, (outcome.train, "load")):
         monkeypatch.setattr(owner, name, lambda *_: True)
-    monkeypatch.setattr(outcome, "train", types.SimpleNamespace(load=lambda run: None))
+    left = [run.write_bytes(name, b"") for name in OF_ANOTHER_CHOICE]
     FINISH(*asked)
+    assert not any(file.exists() for file in left), "of what was chosen before it was stopped"
     tested = read(run, LightenFile).test
     assert tested[""].augmented == accuracy
     assert {tested[name].augmented for name in trained} == {0.5}

@@ -1,5 +1,7 @@
 """A run that begins with given parameters."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from rice_jax import train
 from rice_jax.config import to_json
 from rice_jax.errors import UserError
 from rice_jax.run import Run
+from rice_jax.train import start
 
 
 def drawn(settings, seed=0):
@@ -87,3 +90,24 @@ def test_a_run_begins_with_no_shapes_alone(tmp_path):
     given = train.given_params(settings, train.build(settings))
     with pytest.raises(UserError, match="no parameters for conv1, dense, head, but shapes alone"):
         train.begin(settings, Run(tmp_path), dataset(), given)
+
+
+@pytest.mark.parametrize("forgotten", [start.forget_measured, train.forget])
+def test_no_picture_of_older_weights_maps_stays(forgotten, tmp_path):
+    """Another net would draw over those alone of layers that it has too."""
+    run = Run(tmp_path)
+    for name in ("conv1", "conv9", "conv1@2", "conv1~2", "Äpfel"):
+        run.write_bytes(f"feature_maps/{name}.png", b"old")
+    notes = run.write_text("feature_maps/notes.txt", "of the user's own")
+    forgotten(run)
+    assert list((run.path / "feature_maps").iterdir()) == [notes]
+
+
+@pytest.mark.parametrize("forgotten", [start.forget_measured, train.forget])
+def test_pictures_that_a_link_leads_to_are_not_the_run_s(forgotten, tmp_path):
+    picture = Run(tmp_path).write_bytes("theirs/conv1.png", b"theirs")
+    run = Run(tmp_path / "run")
+    run.create()
+    os.symlink(tmp_path / "theirs", run.path / "feature_maps")
+    forgotten(run)
+    assert picture.exists()

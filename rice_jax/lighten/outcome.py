@@ -113,10 +113,13 @@ def _tested(workshop: Workshop, name: str) -> OnTest:
 
 
 def _copy(run: Run, out: Run) -> None:
-    """Make `out` the run: config.json last, with which it is one."""
+    """Make `out` the run: config.json last, with which it is one.
+
+    A search that was stopped here and goes on with another margin may have chosen another before.
+    """
     config = out.path / ConfigFile.FILE
     config.unlink(missing_ok=True)
-    out.checkpoints.rmtree(missing_ok=True)
+    train.forget(out)
     for child in run.path.iterdir():
         if child.name not in (ConfigFile.FILE, Candidate.FILE, StepFile.FILE, ".lock"):
             _copy_into(child, out.path / child.name)

@@ -1,5 +1,7 @@
 """A run that begins with given parameters instead of random ones or a file's, or once more."""
 
+import os
+
 import ml_collections
 
 from rice_jax import cluster, data, lock
@@ -25,6 +27,8 @@ _OF_WEIGHTS = (
     "report.md",
 )
 """What tells of a run's weights, the report among it; report.html is written as it learns."""
+_MAPS = "feature_maps"
+"""The folder of the pictures of them, which tell of its weights too."""
 
 
 def begin(
@@ -87,8 +91,16 @@ def forget_measured(run: Run) -> None:
     Raises:
         UserError: that is not permitted.
     """
-    for name in _OF_WEIGHTS:
+    for name in (*_OF_WEIGHTS, *_pictures_of_maps(run)):
         run.remove(name)
+
+
+def _pictures_of_maps(run: Run) -> list[str]:
+    """Names of the pictures of feature maps: another net would not draw over all of them."""
+    folder = run.path / _MAPS
+    if os.path.islink(folder):  # through which none is written
+        return []
+    return [f"{_MAPS}/{picture.name}" for picture in folder.glob("*.png")]
 
 
 def forget(run: Run) -> None:
