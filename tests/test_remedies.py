@@ -9,13 +9,15 @@ from rice_jax.errors import UserError
 from rice_jax.lighten import outcome, weighing
 from rice_jax.records import SearchRequest
 
+BEGUN = ", without --restart where it has said that training begins anew"
+
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("train --config=final", "the same command goes on from here"),
-        ("train --config=final --restart", "the same command without --restart goes on from here"),
-        ("train --restart --config final", "the same command without --restart goes on from here"),
+        ("train --config=final --restart", f"the same command goes on from here{BEGUN}"),
+        ("train --restart --config final", f"the same command goes on from here{BEGUN}"),
         ("prune --workdir=a --out=b --drop=dead", "the same command goes on from here"),
         ("prune --workdir=a --suggest", ""),
         ("lighten --workdir=a --out=b", "the same command goes on from here"),
@@ -27,7 +29,9 @@ from rice_jax.records import SearchRequest
     ],
 )
 def test_what_is_said_to_go_on_goes_on(line, said):
-    """The same command with --restart would remove what was trained until it was stopped."""
+    """The same command with --restart would remove what was trained until it was stopped; where
+    nothing was, without it an older run would go on.
+    """
     assert app.goes_on(line.split()) == said
 
 

@@ -145,10 +145,14 @@ def test_a_run_begins_anew_where_that_is_asked_for(finished, cache, tmp_path):
     assert train.load(Run(run)).epoch == 1
 
 
+SAID = "training begins anew in "
+"""Where a run that was stopped goes on without --restart."""
+
+
 @pytest.mark.parametrize("killed", ["identity.record", "stages.train_stage.examples"])
 @pytest.mark.one_in(2)
 def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
-    killed, finished, cache, tmp_path, monkeypatch
+    killed, finished, cache, tmp_path, monkeypatch, capsys
 ):
     """Between what goes and what comes its folder is a run's all the same."""
     run = tmp_path / "run"
@@ -162,6 +166,8 @@ def test_a_run_that_was_killed_as_it_began_anew_begins_anew(
         patch.setattr(f"rice_jax.{killed}", unittest.mock.Mock(side_effect=SystemExit))
         with pytest.raises(SystemExit):
             begin()
+    now = read(run, "config.json")["config"]["seed"] == 5
+    assert (f"{SAID}{run}" in capsys.readouterr().out) == now
     for name in ("history.csv", "curves.png", "summary.json", "report.md"):
         assert (finished / name).exists()
         assert not (run / name).exists()
@@ -206,6 +212,26 @@ def test_what_another_mistake_stops_is_not_begun_anew(
     with pytest.raises(UserError, match=said):
         run_stages(small("cnn_light", cache, **fields), str(run), ["train"], restart=True)
     assert left() == before
+
+
+@pytest.mark.parametrize("at", ["stages.job.load_images", "train.check", "train.given_params"])
+def test_what_is_stopped_before_it_is_begun_anew_is_as_it_was(
+    at, finished, cache, tmp_path, monkeypatch, capsys
+):
+    """Images may be prepared for minutes; nor is the older run's page said to be under way."""
+    run, pages = tmp_path / "run", []
+    shutil.copytree(finished, run)
+
+    def stopped(*_):
+        pages.append((run / "report.html").read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"rice_jax.{at}", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(small("cnn_light", cache), str(run), ["train"], restart=True)
+    assert SAID not in capsys.readouterr().out
+    assert pages == [(finished / "report.html").read_text()]
+    assert (run / "history.csv").read_text() == (finished / "history.csv").read_text()
 
 
 @pytest.mark.parametrize("made", ["prune.json", "lighten.json", "step.json", ""])

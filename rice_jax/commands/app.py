@@ -88,9 +88,9 @@ def goes_on(arguments: Sequence[str]) -> str:
     command, *options = arguments or [""]
     if command not in _RESUMING or set(options) & {*_MEASURING}:
         return ""
-    # With it what was trained until then would go.
-    same = "the same command" + (" without --restart" if "--restart" in options else "")
-    return f"{same} goes on from here"
+    # With it what was trained until then would go, and without it an older run would go on.
+    begun = "without --restart where it has said that training begins anew"
+    return "the same command goes on from here" + (f", {begun}" if "--restart" in options else "")
 
 
 def sizes(arguments: Sequence[str]) -> list[str]:

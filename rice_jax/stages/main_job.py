@@ -61,7 +61,8 @@ def run_stages(
         try:
             for name in chosen:
                 print(f"== {name} ==", flush=True)
-                cluster.on_first(functools.partial(job.watch, name))
+                if not (job.restart and name == "train"):  # an older run is not what is under way
+                    cluster.on_first(functools.partial(job.watch, name))
                 STAGES[name](job)
             cluster.on_first(lambda: _report(job.run))
         except BaseException:  # the page would say for ever that it is under way

@@ -43,6 +43,8 @@ def _begun(job: Job, dataset: data.Dataset) -> Any:
             for name in _OF_THE_NET:
                 job.run.remove(name)
         identity.record(job.run, job.config, dataset, anew=job.restart, instead=job.instead)
+        if job.restart:  # who stops the command is told to look for it
+            print(f"training begins anew in {job.run}", flush=True)
         shown = examples(dataset, job.config.data.image_size)
         some = f": {len(shown)} of {len(dataset.classes):,} classes"
         title = "Images by class" + (some if len(shown) < len(dataset.classes) else "")
