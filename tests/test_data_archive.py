@@ -10,6 +10,7 @@ from data_files import read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rice_jax import data
 from rice_jax import files as places
 from rice_jax.data import archive
 from rice_jax.errors import UserError
@@ -124,9 +125,39 @@ def test_the_key_of_a_folder_sees_a_file_rewritten_with_as_many_bytes(tmp_path):
     assert archive.key(archive.open_archive(folder)) != first
 
 
-def test_a_missing_path_and_a_file_that_is_no_zip_are_told(tmp_path):
-    with pytest.raises(UserError, match="nowhere does not exist: give the Kaggle zip"):
-        archive.open_archive(tmp_path / "nowhere")
+@pytest.mark.parametrize("path", ["nowhere", "./nowhere/", "FOLDER/nowhere", "../in/nowhere"])
+@pytest.mark.parametrize("field", ["data", "eval"])
+def test_images_that_are_gone_are_told_in_full_with_what_names_others(
+    path, field, tmp_path, monkeypatch
+):
+    """A run that was moved tells its images as they were given then, maybe from another folder."""
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    reads = {"data": lambda path: data.load(path, "cache"), "eval": lambda p: data.folder(p, [])}
+    with pytest.raises(UserError) as told:
+        reads[field](path.replace("FOLDER", str(tmp_path / "in")))
+    assert str(told.value).startswith(f"{tmp_path / 'in' / 'nowhere'} does not exist: give ")
+    assert str(told.value).endswith(f"folder of class folders as --config.{field}.path")
+    assert not os.listdir()
+
+
+def test_images_that_are_gone_from_a_bucket_are_told_as_they_are_named(monkeypatch):
+    class Gone:
+        def __fspath__(self):
+            return "gs://rice/nowhere"
+
+        def exists(self):
+            return False
+
+        is_dir = exists
+
+    monkeypatch.setattr(places, "reached", lambda path: Gone())
+    monkeypatch.setattr(places, "require_content", lambda path: None)
+    with pytest.raises(UserError, match=r"^gs://rice/nowhere does not exist: give the Kaggle zip"):
+        archive.open_archive("gs://rice/nowhere")
+
+
+def test_a_file_that_is_no_zip_is_told(tmp_path):
     (tmp_path / "rice.zip").write_text("<html>Sign in to download</html>")
     with pytest.raises(UserError, match=r"rice.zip is neither a folder nor a whole zip"):
         archive.open_archive(tmp_path / "rice.zip")

@@ -60,10 +60,11 @@ def key(archive: Archive) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_archive(path: str | os.PathLike[str]) -> Archive:
+def open_archive(path: str | os.PathLike[str], option: str = "--config.data.path") -> Archive:
     """The images under `path`: a zip or a folder of class folders, local or remote.
 
-    Raises UserError where nothing is there, or it is no such thing, or a class is empty.
+    Raises UserError where nothing is there, which tells the `option` that names another place: it
+    may stand in a run's configuration; where it is no such thing, or a class is empty.
     """
     place = files.reached(path)
     try:
@@ -76,9 +77,14 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
         closed = error.filename if isinstance(error, OSError) else None
         raise UserError(f"cannot read {closed or os.fspath(place)}: {reason(error)}") from error
     raise UserError(
-        f"{os.fspath(place)} does not exist: give the Kaggle zip, its unpacked folder "
-        "or any folder of class folders"
+        f"{_in_full(place)} does not exist: give the Kaggle zip, its unpacked folder or any folder "
+        f"of class folders as {option}"
     )
+
+
+def _in_full(place: epath.Path) -> str:
+    """A path with the folder that it was looked for in: a run tells it as it was given once."""
+    return os.fspath(place) if files.is_remote(place) else os.path.abspath(place)
 
 
 class Folder:

@@ -173,7 +173,7 @@ def folder(path: str | os.PathLike[str], class_names: Sequence[str]) -> Files:
     Raises UserError for a class that is unknown, and where more than 1% of the images cannot be
     used.
     """
-    archive = open_archive(path)
+    archive = open_archive(path, "--config.eval.path")
     found = classes(archive)
     if unknown := sorted(set(found) - set(class_names)):
         raise UserError(
