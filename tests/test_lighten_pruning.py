@@ -1,6 +1,8 @@
 """From a trained run's folder to a lighter run's folder, and what leaves nothing behind."""
 
+import dataclasses
 import os
+import shutil
 
 import flax.linen as nn
 import jax
@@ -148,6 +150,25 @@ def test_a_pruning_goes_on_however_its_folders_are_spelled(settings, pruned, pla
     (other / "config.json").write_bytes((run.path / "config.json").read_bytes())
     with pytest.raises(UserError, match="was pruned with parent="):
         prune_run(request, now, Run(other), out)
+
+
+@pytest.mark.parametrize("told", ["{}/whole", "whole", "runs/whole"])
+def test_a_pruning_whose_run_was_moved_goes_on_as_it_says(settings, pruned, told, monkeypatch):
+    run, out = pruned
+    folder, told = run.path.parent, told.format(run.path.parent)
+    request = PruneRequest(drop="proven")
+    out.write_json("prune.json", {"request": plain(dataclasses.replace(request, parent=told))})
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *_: None)
+    os.rename(run.path, folder / "moved")
+    with pytest.raises(UserError, match=f"; if that run was moved, make {told} a link to where"):
+        prune_run(request, settings, Run("moved"), out)
+    os.makedirs(os.path.dirname(told) or ".", exist_ok=True)
+    os.symlink(folder / "moved", told)
+    for place in ("moved", folder / "moved", told):
+        prune_run(request, settings, Run(place), out)
+    with pytest.raises(UserError, match=r"remove that folder$"):  # that is another run
+        prune_run(request, settings, Run(shutil.copytree("moved", "another")), out)
 
 
 @pytest.mark.parametrize(("field", "value"), [("eval.batch_size", 3), ("data.workers", 2)])

@@ -352,7 +352,7 @@ def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidate
             plain(**asked)
     monkeypatch.chdir(tmp_path)
     assert plain(rounds=2, within=0.05, parent="run")[1] == []
-    with pytest.raises(UserError, match="a search with parent=run, not another"):
+    with pytest.raises(UserError, match=r"with parent=run, not another: .*make run a link to"):
         plain(rounds=2, within=0.05, parent="another")
     content = run.read_json("lighten.json")
     configs = ({}, {"model": None}, {"model": {"name": "final"}, "train": 7})

@@ -32,6 +32,13 @@ def for_the_net_of(parent: Run, config: ml_collections.ConfigDict) -> ml_collect
     return config
 
 
+def if_moved(field: str, parent: str) -> str:
+    """What helps where a folder tells another `parent` than is given, which is there no more."""
+    if field != "parent" or Run(parent).path.exists():
+        return ""
+    return f"; if that run was moved, make {parent} a link to where it is"
+
+
 def _require_size(theirs: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
     """UserError for images of another size that the run's net cannot take as it was trained."""
     side, own = config.data.image_size, theirs.data.image_size

@@ -57,7 +57,7 @@ def _prune_run(
             if before != now and not same:
                 raise UserError(
                     f"{out} was pruned with {field.name}={before}, not {now}: give another "
-                    "--out, or remove that folder"
+                    f"--out, or remove that folder{child.if_moved(field.name, str(before))}"
                 )
         saved = _resumed(account, config, out)
         out.remove(_UNDER_WAY)  # a kill may have come between the one file and the other

@@ -12,7 +12,7 @@ from rice_jax import identity, lock, records, report, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import asked, outcome, weighing
 from rice_jax.lighten.candidate import Workshop
-from rice_jax.lighten.child import for_the_net_of
+from rice_jax.lighten.child import for_the_net_of, if_moved
 from rice_jax.lighten.few_images import settled
 from rice_jax.lighten.forecast import forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
@@ -252,6 +252,7 @@ def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | Non
         before, now = (getattr(each, name) for each in (saved.request, request))
         raise UserError(
             f"{out} holds a search with {name}={before}, not {now}: give the same, or another --out"
+            f"{if_moved(name, saved.request.parent)}"
         )
     if mistake := configuration.mistake(saved.config):
         raise UserError(f"{out.path / LightenFile.FILE} is damaged: {mistake}")
