@@ -45,6 +45,42 @@ def test_nothing_is_proven_behind_what_has_no_bounds(name):
     assert proof.unbounded[:1] == ((f"{primitive} in the module itself",) if primitive else ())
 
 
+NEAR_ZERO = {
+    "layer norm": lambda x: jax.nn.standardize(8 * x - 3, epsilon=1e-6),
+    "root mean square": lambda x: x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6),
+    "square": lambda x: x / (jnp.square(x - 0.5) + 1e-5),
+    "length": lambda x: x / (jnp.sqrt((x**2).sum((1, 2), keepdims=True)) + 1e-6),
+    "deviation": lambda x: jnp.log(x.var(-1, keepdims=True) + 1e-6) + x,
+    "wide softmax": lambda x: nn.softmax(30 * x - 7),
+    "wide logarithm": lambda x: jnp.log(jnp.exp(12 * x - 6)),
+    "half the bits": lambda x: 1 / (jnp.abs(x - 0.5).astype(jnp.bfloat16) + 1e-2),
+    "products": lambda x: jnp.sqrt(x * x[..., ::-1] / 3 + 1e-6),
+}
+"""Functions that divide by, or take a logarithm or root of, what is above 0 by little."""
+
+
+@pytest.mark.parametrize("name", NEAR_ZERO)
+@pytest.mark.one_in(3)
+def test_what_is_above_zero_stays_so_however_wide_its_bounds_are(name):
+    """So filters are proven dead behind it too."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.relu(nn.Conv(3, (1, 1), name="after")(NEAR_ZERO[name](x)))
+
+    weights, bias = [[0, 1, -1]] * 3, [-0.1, 9, 9]
+    variables = {"params": {"after": {"kernel": np.float32([[weights]]), "bias": np.float32(bias)}}}
+    shape = (3, 3, 3)
+    assert inspection.proven_dead(Net(), variables, shape) == {"after": [0]}
+    ((lo, hi),) = inspection.map_bounds(Net(), variables, shape)[0].values()
+    pixels = np.random.default_rng(0).random((16, *shape), np.float32)
+    pixels[8:] = pixels[8:] > 0.5
+    maps = inspection.feature_maps(Net(), variables, pixels)["after"]
+    assert np.isfinite(hi).all()
+    assert np.all((lo <= maps) & (maps <= hi))
+
+
 def test_more_layers_are_proven_by_one_program_too():
     class Chain(nn.Module):
         widths: tuple[int, ...]

@@ -69,8 +69,8 @@ MUTATIONS = {
     "no margin": (
         interval,
         (
-            "lo - margin * (1 + 4 * UNIT), hi + margin * (1 + 4 * UNIT)",
-            "lo + 0 * margin, hi + 0 * margin",
+            "lo - margin * (1 + 4 * UNIT), hi + above * (1 + 4 * UNIT)",
+            "lo + 0 * margin, hi + 0 * above",
         ),
         lambda: (
             intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis.inner_test(
@@ -328,6 +328,13 @@ MUTATIONS = {
         rules,
         ("gamma(terms, unit) + gamma(terms)", "2 * gamma(terms)"),
         lambda: bounds.test_bounds_hold_for_pools_that_round_after_each_term(32),
+    ),
+    "a step is off by nothing": (
+        rules,
+        ("error * at_lo + least, terms, above=error * at_hi", "least, terms, above=0.0 * at_hi"),
+        lambda: bounds.test_bounds_hold_for_weights_and_images_that_are_rounded_to_another_type(
+            "float16", "bfloat16"
+        ),
     ),
     "fractions do not round": (
         ranges,

@@ -96,15 +96,20 @@ def gamma(terms: int, unit: float = UNIT) -> float:
     return share / (1 - share) if share < 1 else float("inf")
 
 
-def widened(lo: jax.Array, hi: jax.Array, margin: Any, terms: int = 1) -> Interval:
+def widened(
+    lo: jax.Array, hi: jax.Array, margin: Any, terms: int = 1, *, above: Any = None
+) -> Interval:
     """The interval [lo - margin, hi + margin], its own rounding included.
+
+    `above` is the upper end's margin, where it has another.
 
     Ends too near to zero move outward. Where an end is infinite or no number nothing is known at
     all: such a value may be NaN in the net, and no proof may rest on it.
     """
     # Each of these operations, and the caller's last one, is off by at most UNIT / 2. Where all is
     # zero nothing is added.
-    lo, hi = lo - margin * (1 + 4 * UNIT), hi + margin * (1 + 4 * UNIT)
+    above = margin if above is None else above
+    lo, hi = lo - margin * (1 + 4 * UNIT), hi + above * (1 + 4 * UNIT)
     lo, hi = lo - 4 * UNIT * jnp.abs(lo), hi + 4 * UNIT * jnp.abs(hi)
     lo, hi = -_upward(-lo), _upward(hi)
     return certain(lo, hi, terms)

@@ -58,8 +58,11 @@ def _add(equation: Equation, a: Interval, b: Interval) -> Interval:
     terms = a.terms + b.terms
     error = gamma(terms) + roundoff(equation.outputs[0].dtype) - UNIT
     rounds = (a.magnitude > 0) & (b.magnitude > 0)
-    margin = jnp.where(rounds, error * (a.magnitude + b.magnitude), 0.0)
-    return widened(a.lo + b.lo, a.hi + b.hi, margin, terms)
+    at_lo, at_hi = (
+        jnp.where(rounds, jnp.abs(one) + jnp.abs(other), 0.0)
+        for one, other in ((a.lo, b.lo), (a.hi, b.hi))
+    )
+    return _off_by(error, a.lo + b.lo, a.hi + b.hi, (at_lo, at_hi), terms=terms)
 
 
 def _sub(equation: Equation, a: Interval, b: Interval) -> Interval:
@@ -83,10 +86,11 @@ def _mul(equation: Equation, a: Interval, b: Interval) -> Interval:
 
 def _product(a: Interval, b: Interval, error: float) -> Interval:
     corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-    margin = error * a.magnitude * b.magnitude + SMALLEST
     nothing = (a.magnitude == 0) | (b.magnitude == 0)
     lo, hi = _least(corners), _most(corners)
-    return widened(lo, hi, jnp.where(nothing, 0.0, margin))
+    bound = _off_by(error, lo, hi, least=jnp.where(nothing, 0.0, SMALLEST))
+    # It has the sign that its factors give it, however it rounds.
+    return _clipped(bound, jnp.where(lo >= 0, 0.0, -math.inf), jnp.where(hi <= 0, 0.0, math.inf))
 
 
 def _div(equation: Equation, a: Interval, b: Interval) -> Interval:
@@ -116,8 +120,7 @@ def _power(equation: Equation, a: Interval, exponent: int) -> Interval:
         lo, hi = _nearest(a), a.magnitude
     lo, hi = lax.integer_pow(lo, exponent), lax.integer_pow(hi, exponent)
     error = 2 * exponent * roundoff(equation.outputs[0].dtype)
-    size = jnp.maximum(jnp.abs(lo), jnp.abs(hi))
-    bound = widened(lo, hi, jnp.where(a.magnitude == 0, 0.0, error * size + SMALLEST))
+    bound = _off_by(error, lo, hi, least=jnp.where(a.magnitude == 0, 0.0, SMALLEST))
     return _clipped(bound, 0.0, math.inf) if exponent % 2 == 0 else bound
 
 
@@ -148,14 +151,14 @@ def _function(
         lo, hi = (at_hi, at_lo) if falls else (at_lo, at_hi)
         defined = (a.lo > above) & jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
         error = FUNCTION + roundoff(equation.outputs[0].dtype)
-        size = jnp.maximum(jnp.abs(lo), jnp.abs(hi)) + float(near_zero)
-        bound = widened(lo, hi, jnp.where(defined, error * size + SMALLEST, jnp.inf))
+        absolute = error * near_zero + SMALLEST
+        bound = _off_by(error, lo, hi, least=jnp.where(defined, absolute, jnp.inf))
         return _clipped(bound, least, most)
 
     return rule
 
 
-def _clipped(a: Interval, least: float, most: float) -> Interval:
+def _clipped(a: Interval, least: Any, most: Any) -> Interval:
     """Tightened to the function's values, except where nothing is known."""
     finite = jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
     return Interval(
@@ -164,14 +167,38 @@ def _clipped(a: Interval, least: float, most: float) -> Interval:
     )
 
 
+def _off_by(
+    error: float,
+    lo: jax.Array,
+    hi: jax.Array,
+    sizes: tuple[jax.Array, jax.Array] | None = None,
+    *,
+    least: Any = 0.0,
+    terms: int = 1,
+) -> Interval:
+    """The interval of what lies from lo to hi, and is off by `error` of its size and by `least`.
+
+    Each end is off by its own size, not by the larger one's: x - error |x| rises with x where the
+    error is below 1. So what a norm divides by, a variance and a small number, stays above 0.
+
+    Args:
+        sizes: what the error is relative to at lo and at hi: without it their absolute values.
+    """
+    at_lo, at_hi = sizes or (jnp.abs(lo), jnp.abs(hi))
+    if not error < 1:
+        at_lo = at_hi = at_lo + at_hi
+    return widened(lo, hi, error * at_lo + least, terms, above=error * at_hi + least)
+
+
 def _sum(equation: Equation, a: Interval) -> Interval:
     terms = summands(equation)
-    (lo,), (hi,), (size,) = (equation.apply(end) for end in (a.lo, a.hi, a.magnitude))
+    (lo,), (hi,) = (equation.apply(end) for end in (a.lo, a.hi))
+    (at_lo,), (at_hi,) = (equation.apply(jnp.abs(end)) for end in (a.lo, a.hi))
     # The net's error, which XLA's CPU backend rounds to a short type after each term, and that of
     # the sums here, whose sizes are themselves rounded.
     unit = roundoff(equation.outputs[0].dtype)
     error = (gamma(terms, unit) + gamma(terms)) * (1 + 2 * gamma(terms)) + unit
-    return widened(lo, hi, error * size)
+    return _off_by(error, lo, hi, (at_lo, at_hi))
 
 
 def _greater(equation: Equation, a: Interval, b: Interval) -> Interval:
@@ -211,17 +238,17 @@ def _convert(equation: Equation, a: Interval) -> Interval:
     if not jnp.issubdtype(source, jnp.floating):
         if a.exact:  # numbers above 2^24 are rounded
             known = a.lo.astype(jnp.float32)
-            return widened(known, known, roundoff(target) * jnp.abs(known))
+            return _off_by(roundoff(target), known, known)
         return a
     if jnp.finfo(target).eps <= jnp.finfo(source).eps:
         return a
-    return widened(a.lo, a.hi, roundoff(target) * a.magnitude)
+    return _off_by(roundoff(target), a.lo, a.hi)
 
 
 def _reduce_precision(equation: Equation, a: Interval) -> Interval:
     error = 2.0 ** -equation.params["mantissa_bits"]
     exponent = equation.params["exponent_bits"] >= np.finfo(np.float32).nexp
-    return widened(a.lo, a.hi, error * a.magnitude) if exponent else unknown(a.lo.shape)
+    return _off_by(error, a.lo, a.hi) if exponent else unknown(a.lo.shape)
 
 
 def _one_or_all(results: list[Interval]) -> Interval | list[Interval]:
