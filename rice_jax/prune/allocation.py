@@ -126,10 +126,12 @@ def held(graph: Dependencies, only: Collection[str], skip: Collection[str]) -> n
     one of them keeps it.
 
     Raises:
-        UserError: a path under which there is no layer with filters.
+        UserError: a path under which there is no layer with filters; one that is in no list.
     """
     kept = np.zeros(graph.channels, bool)
     for name, paths in (("only", only), ("skip", skip)):
+        if isinstance(paths, str):  # its letters would be taken for paths
+            raise UserError(f"{name}={paths!r}: give a list of layers' paths, [{paths!r}]")
         for path in paths:
             if not any(is_under(layer, [path]) for layer in graph.filters):
                 known = ", ".join(graph.filters)

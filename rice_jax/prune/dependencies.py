@@ -95,6 +95,8 @@ class Dependencies:
 
     def select(self, filters: Mapping[str, Sequence[int]]) -> Chosen:
         """The channels (bool, one each) that filters given by layer path and index belong to."""
+        if not isinstance(filters, Mapping):
+            raise UserError(f"filters are given by layer, {{'conv1': [0, 3]}}, not {filters!r}")
         chosen = np.zeros(self.channels, bool)
         for path, indices in filters.items():
             channels = self._layer(path).channels

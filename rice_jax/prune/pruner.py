@@ -236,7 +236,18 @@ def _dead(
     if drop == "dead":
         extremes = measured_extremes(graph, variables, (images for images, _ in batches))
     elif drop == "proven":
-        extremes = proven_extremes(graph, variables, *pixels)
+        extremes = proven_extremes(graph, variables, *_ends(pixels))
     else:
         raise UserError(f"drop={drop!r}: there are {', '.join(get_args(Drop))}")
     return dead(graph, extremes, optional)
+
+
+def _ends(pixels: Any) -> tuple[Any, Any]:
+    """Least and largest value of a pixel; UserError for what is no pair."""
+    try:
+        low, high = pixels
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"pixels={pixels!r}: give the least and the largest value of a pixel, (0.0, 1.0)"
+        ) from error
+    return low, high

@@ -130,8 +130,10 @@ def within(
 def whole(budgets: Mapping[Measure, int]) -> dict[Measure, int]:
     """Budgets as Python's whole numbers, for whole is what is counted.
 
-    UserError for a measure that there is not, or a budget that is no number.
+    UserError for a measure that there is not, a budget that is no number, or a share of one.
     """
+    if not isinstance(budgets, Mapping):
+        raise UserError(f"budgets are given by what they bound, {{'formula': N}}, not {budgets!r}")
     found: dict[Measure, int] = {}
     for measure, most in budgets.items():
         if measure not in get_args(Measure):
@@ -140,4 +142,9 @@ def whole(budgets: Mapping[Measure, int]) -> dict[Measure, int]:
             found[measure] = math.floor(most)
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"a budget of {most} is no number: give a positive one") from error
+        if 0 < most < 1:
+            raise UserError(
+                f"a budget of {most} leaves nothing: it is how many FLOPs, parameters or filters "
+                "may be left, not what share of them"
+            )
     return found
