@@ -5,6 +5,7 @@ import io
 import math
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nets_in_both
@@ -271,7 +272,35 @@ def test_an_nnx_module_and_its_classes_are_left_as_they_were():
     assert nnx.graphdef(module) == before
     assert type(module.conv) is nnx.Conv
     assert nnx.Conv.__call__ is call
-    assert not hasattr(module.conv, "_rice_jax_path")
+    assert not hasattr(module.conv, "to_nnx__rice_jax_path")
+
+
+class Bridged(nnx.Module):
+    """A Linen module, whose variables are its attributes, and layers of NNX's."""
+
+    def __init__(self, rngs):
+        part = nn.Sequential([nn.Conv(4, (3, 3)), nn.BatchNorm(use_running_average=True), nn.relu])
+        self.part = nnx.bridge.ToNNX(part, rngs=rngs).lazy_init(IMAGES[:1])
+        self.conv = nnx.Conv(4, 6, (3, 3), rngs=rngs)
+        self.head = nnx.Linear(6, 5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.conv(self.part(x))).mean((1, 2)))
+
+
+def test_an_nnx_net_may_have_a_linen_module_in_it():
+    net = Bridged(nnx.Rngs(0))
+    net.conv.kernel[...] = net.conv.kernel[...].at[..., 2].set(0)
+    counted = profile.count(net, IMAGE)
+    sizes = {row.path: row.params for row in counted.rows if row.params}
+    of_linen = {"part/layers_0": 27 * 4 + 4, "part/layers_1": 2 * 4}
+    assert sizes == of_linen | {"conv": 36 * 6 + 6, "head": 6 * 5 + 5}
+    pixels = IMAGE[0] * IMAGE[1]
+    assert counted.flops.formula == 2 * (pixels * (27 * 4 + 36 * 6) + 6 * 5)
+    assert list(inspection.feature_maps(net, IMAGES)) == ["part", "conv"]
+    cut = prune(net, [IMAGES], drop="proven")
+    assert cut.removed == {"conv": [2]}
+    np.testing.assert_allclose(cut.module(IMAGES + 1), net(IMAGES + 1), atol=1e-5)
 
 
 def test_a_net_of_shapes_alone_is_counted():
