@@ -75,6 +75,41 @@ def test_a_net_of_each_kind_is_made_int8_in_one_call(kind, suffix):
     assert 1e-5 * span < np.abs(found["small"] - logits).max() < 0.05 * span
 
 
+class Added(nn.Module):
+    """What two layers give is added: the first result may be the second product's bias."""
+
+    branch: str
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="conv")(x))
+        pooled = x.mean((1, 2))
+        match self.branch:
+            case "two heads":
+                return nn.Dense(4, name="a")(pooled) + nn.Dense(4, name="b")(x.max((1, 2)))
+            case "a factored head":
+                factors = nn.Dense(2, use_bias=False)(pooled)
+                return nn.Dense(4)(pooled) + nn.Dense(4, use_bias=False)(factors)
+            case "a residual":
+                return nn.Dense(4)(pooled + nn.Dense(6, use_bias=False)(nn.Dense(6)(pooled)))
+            case "two convolutions":
+                x = nn.Conv(4, (1, 1))(x) + nn.Conv(4, (3, 3), use_bias=False)(x)
+                return nn.Dense(4)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "branch", ["two heads", "a factored head", "a residual", "two convolutions"]
+)
+@pytest.mark.one_in(2)
+def test_layers_that_are_added_are_made_int8(branch, suffix):
+    net = Added(branch)
+    variables = net.init(jax.random.key(0), IMAGES)
+    logits = net.apply(variables, IMAGES)
+    content = MADE[suffix](net, variables, SHAPE, calibrate=[IMAGES])
+    off = np.abs(runtimes.opened(suffix, content)(IMAGES) - logits).max()
+    assert 0 < off < 0.05 * np.ptp(logits)
+
+
 def test_images_may_come_as_any_batches(suffix):
     net, called, _ = linen()
     labels = np.zeros(len(IMAGES), int)

@@ -74,8 +74,8 @@ class OnnxLayers:
             return None
         told = {each.name: self._onnx.helper.get_attribute_value(each) for each in node.attribute}
         kernel, bias = self._numbers(node.input[1]), self._to_numbers(node.input[2])
-        if kernel is None:
-            return None
+        if kernel is None or (bias is not None and bias.input[0] not in self._constants):
+            return None  # what a Gemm adds may be what another layer gives
         if node.op_type == "Gemm" and not told.get("transB"):
             kernel = kernel.T
         weights = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2)  # (G * O, I)
