@@ -236,6 +236,60 @@ def test_every_stream_has_a_key_when_counting_and_needs_one_to_compute():
         prune.certify((Noisy(), variables), (Noisy(), variables), [IMAGES])
 
 
+class Learns(nn.Module):
+    """Draws, and has a norm where one is asked for."""
+
+    norm: str
+
+    def learns(self, x, learns):
+        x = nn.Conv(6, (3, 3), name="one")(x)
+        x = nn.BatchNorm(use_running_average=not learns, name="norm")(x) if self.norm else x
+        return nn.Dropout(0.5, deterministic=not learns)(nn.Dense(3, name="head")(mean(x)))
+
+
+def learning(switch, value):
+    """A class whose call has such a switch: a parameter of that name, which is on by default."""
+    code = f"def call(self, x, {switch}={value}): return self.learns(x, {switch} == {value})"
+    exec(code, space := {})
+    return type("Switched", (Learns,), {"__call__": nn.compact(space["call"])})
+
+
+class Hard(Learns):
+    @nn.compact
+    def __call__(self, x):
+        return self.learns(x, True)
+
+
+SWITCHES = [
+    *((learning(name, True), f", {name}=False") for name in ("train", "training", "is_training")),
+    (learning("deterministic", False), ", deterministic=True"),
+    (learning("use_running_average", False), ", use_running_average=True"),
+    (learning("learns", True), ""),
+    (Hard, ""),
+]
+
+
+@pytest.mark.parametrize(("made", "how"), SWITCHES, ids=[how[2:] for _, how in SWITCHES])
+@pytest.mark.parametrize("norm", ["norm", ""])
+def test_a_net_that_is_called_as_if_it_learned_is_told_how_not_to(made, how, norm):
+    module = made(norm)
+    variables = module.init(jax.random.key(0), IMAGES)
+    said = "updates norm/mean as it is called" if norm else "draws random numbers from the stream"
+    calls = [
+        lambda: inspection.feature_maps(module, variables, IMAGES),
+        lambda: prune.prune(module, variables, [IMAGES], filters={"one": [0]}),
+        lambda: profile.latency(module, variables, IMAGES.shape[1:]),
+    ]
+    for call in calls + [lambda: profile.count(module, IMAGES.shape[1:])] * bool(norm):
+        with pytest.raises(UserError, match=said) as caught:
+            call()
+        assert str(caught.value).endswith(how or ("that" if norm else "none"))
+        assert "\n" not in str(caught.value)
+    if how:
+        still = {how[2:].partition("=")[0]: how.endswith("True")}
+        assert inspection.feature_maps(module, variables, IMAGES, **still)["one"].shape[-1] == 6
+
+
 class Line(nn.Module):
     """Convolutions along as many axes as `size` has numbers."""
 

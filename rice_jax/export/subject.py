@@ -19,7 +19,7 @@ from rice_jax.graph.input_shape import dimensions_of, traced_for, whole_shape
 from rice_jax.graph.keys import carried
 from rice_jax.graph.trace import Trace, trace
 from rice_jax.graph.unrolled import unrolled
-from rice_jax.models.own import told
+from rice_jax.nets import told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from rice_jax.graph.narrowed import Held, Narrowed
 from rice_jax.models.layers import dropped, shrunk
 from rice_jax.models.statistics import added, normalised
 from rice_jax.models.traced import Traced
-from rice_jax.nets import LEARNS, STAYS, SUPPLIED, classes_field
+from rice_jax.nets import SUPPLIED, classes_field, told
 
 
 class Own(Traced, Narrowed):
@@ -138,12 +138,6 @@ def with_classes(names: Container[str], fields: Mapping[str, Any]) -> dict[str, 
     """The fields of a net, the number of its classes by the name that it has for it."""
     own = classes_field(names) or "classes"
     return {own if name == "classes" else name: value for name, value in fields.items()}
-
-
-def told(names: Container[str], train: bool) -> dict[str, bool]:
-    """Whether it learns, by those of the `names` that a net may hear it by."""
-    learns, stays = dict.fromkeys(LEARNS, train), dict.fromkeys(STAYS, not train)
-    return {name: value for name, value in (learns | stays).items() if name in names}
 
 
 def as_logits(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from rice_jax.graph.boxes import boxed_as, unboxed
 from rice_jax.graph.fronts.protocol import PureNet
 from rice_jax.graph.marks import Layer, calling, mark
 from rice_jax.graph.remembered import remembered
+from rice_jax.nets import told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +40,8 @@ class LinenNet(PureNet):
         return jax.tree.map(lambda leaf: leaf, known)  # dictionaries of the caller's own
 
     def apply(self, variables: Any, x: Any, **options: Any) -> Any:
-        """`module.apply`; UserError for a random stream that has no key."""
+        """`module.apply`; UserError for a random stream without a key, and for what only training
+        does."""
         try:
             return self.module.apply(variables, x, **options)
         except errors.InvalidRngError as error:
@@ -46,7 +49,21 @@ class LinenNet(PureNet):
             raise UserError(
                 f"the net draws random numbers from the stream {stream!r}: give it a key, "
                 f"rngs={{{stream!r}: jax.random.key(0)}}, or call it so that it draws none"
+                f"{self._still}"
             ) from error
+        except errors.ModifyScopeVariableError as error:
+            _, variable, _, place, *_ = str(error).split('"')
+            updated = f"{place}/{variable}".lstrip("/")
+            raise UserError(
+                f"{self.name} updates {updated} as it is called, as a norm does that learns: call "
+                f"it so that it only reads that{self._still}"
+            ) from error
+
+    @property
+    def _still(self) -> str:
+        """What the module's call takes to be told that it does not learn: ', train=False'."""
+        takes = inspect.signature(type(self.module).__call__).parameters
+        return "".join(f", {name}={value}" for name, value in told(takes, train=False).items())
 
     def options(self, rngs: Any = None, *, any_key: bool = False, **kwargs: Any) -> dict[str, Any]:
         """`kwargs`, and keys by stream."""
