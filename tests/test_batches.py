@@ -168,3 +168,40 @@ def test_a_budget_of_any_kind_of_number_is_told_as_json(number):
     found = prune(NET, VARIABLES, IMAGES, budgets={"filters": number(3)}, criterion="l1")
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert told["budgets"] == {"filters": {"asked": 3, "met": 3, "under": 0}}
+
+
+FIRST = {
+    "nothing": (lambda x: x, False),
+    "a mean taken off": (lambda x: x - 0.5, False),
+    "a cast": (lambda x: jnp.asarray(x, jnp.float32)[..., ::-1], False),
+    "a division": (lambda x: x / 255, True),
+    "a cast and a division": (lambda x: x.astype(jnp.float32) / 255.0, True),
+    "a product": (lambda x: jnp.transpose(x, (0, 2, 1, 3)) * jnp.float32(1 / 255), True),
+    "a table": (lambda x: jax.nn.one_hot(x[..., 0], 256), True),
+}
+"""What a net does with pixels first, and whether those may be whole numbers then."""
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("kind", [np.uint8, np.int32])
+@pytest.mark.one_in(2)
+def test_pixels_that_are_whole_numbers_are_for_nets_that_scale_them(first, kind):
+    scale, taken = FIRST[first]
+
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return Net()(scale(x))
+
+    net, pixels = Scaled(), (255 * IMAGES).astype(kind)
+    variables = net.init(jax.random.key(0), pixels)
+    for call in (
+        lambda: inspection.census(net, variables, [(pixels, LABELS)]),
+        lambda: inspection.feature_maps(net, variables, pixels),
+        lambda: prune(net, variables, [(pixels, LABELS)], budgets={"filters": 3}),
+    ):
+        if taken:
+            call()
+        else:
+            with pytest.raises(UserError, match=f"images are {np.dtype(kind)}, a net takes floats"):
+                call()

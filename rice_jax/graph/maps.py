@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
 from rice_jax.errors import UserError
 from rice_jax.graph.equations import within
 from rice_jax.graph.origins import Origins
-from rice_jax.graph.primitives import CASTS, RENAMES
+from rice_jax.graph.primitives import ARRANGES, CASTS, RENAMES
 from rice_jax.graph.trace import Equation, Trace, Value
 
 # Steps that act on each element alone: bias, BatchNorm's affine, a scale, a change of precision.
@@ -77,6 +79,27 @@ def require_pixels(trace: Trace) -> None:
             raise UserError(
                 f"the convolution {equation.layer!r} gives maps without a pixel of images "
                 f"{trace.input.shape}: they are too small for this net"
+            )
+
+
+def require_scaled(trace: Trace) -> None:
+    """UserError for pixels that are whole numbers: a net trained on [0, 1] would see them 255 times
+    as bright.
+
+    Not where the net itself multiplies or divides them first. Whole numbers that are places in a
+    table (`nn.Embed`) are no pixels.
+    """
+    if jnp.issubdtype(trace.input.dtype, jnp.floating):
+        return
+    origins, moves = Origins(trace), RENAMES | ARRANGES
+    for reader in origins.origin(trace.input, moves).readers:
+        made = reader.outputs[0]
+        if reader.name != "convert_element_type" or not jnp.issubdtype(made.dtype, jnp.floating):
+            continue
+        if not any(each.name in ("div", "mul") for each in origins.origin(made, moves).readers):
+            raise UserError(
+                f"images are {trace.input.dtype}, a net takes floats: divide pixels by 255, in a "
+                "census with transform=lambda images, first: images / 255"
             )
 
 

@@ -11,9 +11,7 @@ from rice_jax.graph import once
 from rice_jax.graph.arrays import Images, Maps
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import traced_for
-from rice_jax.graph.maps import ConvMap, convolutions, require_pixels
-from rice_jax.graph.origins import Origins
-from rice_jax.graph.primitives import ARRANGES, RENAMES
+from rice_jax.graph.maps import ConvMap, convolutions, require_pixels, require_scaled
 from rice_jax.graph.trace import Trace
 
 
@@ -74,20 +72,10 @@ def seer(
 def traced_for_images(module: Any, images: Any, **call_kwargs: Any) -> Trace:
     """The trace of a module called with `images` (an array or its shape and dtype).
 
-    UserError for pixels that are integers: a net trained on [0, 1] would see them 255 times as
-    bright. Integers that are places in a table (`nn.Embed`) are no pixels.
+    UserError for pixels as `require_scaled` refuses them.
     """
     traced = traced_for(module, images.shape, images.dtype, **call_kwargs)
-    whole = not jnp.issubdtype(images.dtype, jnp.floating)
-    if whole and any(
-        reader.name == "convert_element_type"
-        and jnp.issubdtype(reader.outputs[0].dtype, jnp.floating)
-        for reader in Origins(traced).origin(traced.input, RENAMES | ARRANGES).readers
-    ):
-        raise UserError(
-            f"images are {images.dtype}, a net takes floats: divide pixels by 255, in a census "
-            "with transform=lambda images, first: images / 255"
-        )
+    require_scaled(traced)
     return traced
 
 

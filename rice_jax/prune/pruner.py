@@ -14,7 +14,7 @@ from rice_jax.errors import UserError
 from rice_jax.graph.batches import Batches
 from rice_jax.graph.call import Output
 from rice_jax.graph.fronts import takes_variables
-from rice_jax.graph.maps import require_pixels
+from rice_jax.graph.maps import require_pixels, require_scaled
 from rice_jax.prune import surgery
 from rice_jax.prune.allocation import ALLOCATIONS, held
 from rice_jax.prune.certificate import Certificate, certify
@@ -130,7 +130,8 @@ def prune(
         UserError: nothing to do, several outputs of which none is named, labels that are missing,
             a budget that can't be met, an unknown layer in `only` or `skip`, a layer without a
             filter left, a filter that can't go, an operation without a rule, images too small for
-            a convolution, or a module that can't be narrowed.
+            a convolution, pixels in whole numbers that the net does not scale, or a module that
+            can't be narrowed.
     """
     asked = whole(budgets or {})
     _check_asked(allocation, round_to, something=bool(drop or filters or asked))
@@ -140,6 +141,7 @@ def prune(
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
     _check_rows(graph)
     require_pixels(graph.trace)
+    require_scaled(graph.trace)
     graph.trace.arrays(variables)  # refuses what the module does not take
     if rebuild is None:
         graph = hold_widths(module, graph) if on_unknown == "keep" else graph
