@@ -272,7 +272,7 @@ def test_an_nnx_module_and_its_classes_are_left_as_they_were():
     assert nnx.graphdef(module) == before
     assert type(module.conv) is nnx.Conv
     assert nnx.Conv.__call__ is call
-    assert not hasattr(module.conv, "to_nnx__rice_jax_path")
+    assert not hasattr(module.conv, "_pytree__rice_jax_path")
 
 
 class Bridged(nnx.Module):

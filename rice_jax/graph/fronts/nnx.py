@@ -91,10 +91,10 @@ def called(module: Any, x: Any, **options: Any) -> Any:
     """Call a module of our own copy, and its modules as `CALLING` says."""
     if CALLING.get() is not None:
         number = next(_CALLS)
-        # By these names for `nnx.bridge.ToNNX`, which takes its other attributes for variables.
+        # By names as of Flax itself: `nnx.bridge.ToNNX` takes its other attributes for variables.
         for path, each in list(modules(module)):
             cls = _called_otherwise(type(each))
-            become(each, cls, to_nnx__rice_jax_path=path, to_nnx__rice_jax_call=number)
+            become(each, cls, _pytree__rice_jax_path=path, _pytree__rice_jax_call=number)
     return module(x, **options)
 
 
@@ -130,7 +130,7 @@ def _called_otherwise(cls: type) -> type:
             bound = functools.partial(method, self)
             if how is None:
                 return bound(*args, **kwargs)
-            return how(self.to_nnx__rice_jax_path, cls, bound, args, kwargs)
+            return how(self._pytree__rice_jax_path, cls, bound, args, kwargs)
 
         return call
 
