@@ -88,6 +88,8 @@ MISTAKES = [
     ("prune --workdir=run --out=x --max_flops=1M --steps=2", "--steps needs a budget and"),
     ("prune --workdir=run --out=x --drop=dead --seeds=1,2", "give --finetune_epochs"),
     ("prune --workdir=run --out=x --drop=dead --baselines=l1", "need a budget"),
+    ("prune --workdir=run --out=x --drop=dead --seeds=1 --config.seed=2", "train with: give one"),
+    ("prune --workdir=run --out=x --drop_layers=conv2,auto", "give it alone, or their names"),
     ("prune --workdir=run --out=x --drop=dead --criterion=l1", "--criterion changes nothing"),
     ("prune --workdir=run --out=x --drop=dead --teach", "nothing without --finetune_"),
     ("prune --workdir=run --out=x --max_params=9 --convention=xla", "nothing without --max_flops"),

@@ -120,6 +120,66 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     assert "proven: clean 0.5000, augmented 0.2500, 1,000 FLOPs, seed 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seeds", [[5], [5, 6]])
+def test_variants_of_another_seed_and_size_share_the_run_s_images_and_its_own_speed(
+    seeds, settings, parent, tmp_path, monkeypatch
+):
+    """The splits are those of the trained run, and the whole net is timed at the variants' size."""
+    given = configuration.from_json(configuration.to_json(settings))
+    given.seed, given.data.image_size = seeds[0], 32
+    begun, timed = [], []
+
+    def stages(config, *_, **__):
+        begun.append((config.seed, configuration.split_seed(config)))
+
+    monkeypatch.setattr("rice_jax.lighten.variants.prune_run", lambda _, each, *__: stages(each))
+    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed: told(seed))
+    monkeypatch.setattr("rice_jax.lighten.variants.train.load", lambda _: unittest.mock.Mock())
+    monkeypatch.setattr("rice_jax.report.write", lambda _: None)
+
+    def latency(module, variables, shape, **_):
+        timed.append(tuple(shape))
+        return {"median": 0.002}
+
+    monkeypatch.setattr("rice_jax.profile.latency", latency)
+    request = PruneRequest(drop="dead", finetune_epochs=1)
+    with_baselines(request, given, parent, Run(tmp_path / "out"), [], seeds)
+    assert begun == [(seed, 0) for seed in seeds]
+    assert timed == [(32, 32, 3)]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_net_from_random_weights_trains_as_long_as_the_pruned_one_in_all_its_steps(
+    steps, settings, parent, tmp_path, monkeypatch
+):
+    trained = []
+
+    def pruned(request, config, parent, out):
+        with config.unlocked():
+            configuration.set_epochs(config, request.finetune_epochs)
+        out.create()
+        changed = {"config": configuration.to_json(config)}
+        out.write_json("config.json", parent.read_json("config.json") | changed)
+
+    def stages(config, *_, **__):
+        trained.append((config.train.epochs, *config.train.quick.epochs))
+
+    monkeypatch.setattr("rice_jax.lighten.variants.prune_run", pruned)
+    monkeypatch.setattr("rice_jax.stages.run_stages", stages)
+    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed: told(seed))
+    monkeypatch.setattr("rice_jax.lighten.variants._latency", lambda *_: 0.002)
+    monkeypatch.setattr("rice_jax.report.write", lambda _: None)
+    request = PruneRequest(budgets={"filters": 5}, steps=steps, finetune_epochs=2)
+    out = Run(tmp_path / "out")
+    with_baselines(request, settings, parent, out, ["scratch"], [0])
+    assert trained == [(2 * steps, 2 * steps)]
+    assert out.read_json("variants.json")["epochs"] == 2 * steps
+
+
+def told(seed):
+    return records.SeedTold(seed=seed, clean=0.5, augmented=0.5, flops=1, latency=0.001)
+
+
 def test_suggestions_are_of_the_run_s_own_net_and_splits(settings, parent):
     for section, change in (("model", {"dense": 5}), ("data", {"split_seed": 7})):
         other = configuration.from_json(configuration.to_json(settings))

@@ -98,6 +98,8 @@ def prune(
     chosen, given = settings.chosen(None, workdir, fields)
     if teach and "train.teacher" in given:
         raise UserError("--teach and --config.train.teacher both name a teacher: give one")
+    if asked["seeds"] and "seed" in given:
+        raise UserError("--seeds and --config.seed both say what seed to train with: give one")
     if teach:
         chosen.train.teacher = str(parent)
     if suggest:
@@ -159,6 +161,8 @@ def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
             "nothing says what to remove: give --drop, --max_flops, --max_params, --max_filters "
             "or --drop_layers (or --suggest to see what budgets would cost)"
         )
+    if "auto" in (blocks := asked["drop_layers"] or ()) and len(blocks) > 1:
+        raise UserError("--drop_layers=auto finds the blocks itself: give it alone, or their names")
     if asked["steps"] > 1 and not (budget and asked["finetune_epochs"]):
         raise UserError("--steps needs a budget and --finetune_epochs to train between the steps")
     if not budget and set(asked["baselines"] or ()) - {"scratch"}:

@@ -9,6 +9,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import lock, profile, records, report, stages, train
 from rice_jax.errors import UserError
+from rice_jax.lighten import child
 from rice_jax.lighten.pruning import prune_run
 from rice_jax.prune import ALLOCATIONS, CRITERIA
 from rice_jax.records import PruneRequest
@@ -60,9 +61,11 @@ def _compare(
     baselines: Sequence[str],
     seeds: Sequence[int],
 ) -> None:
+    config = child.for_the_net_of(parent, config)
     own = request.criterion if request.budgets else request.drop or "drop_layers"
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))
+    epochs = request.steps * request.finetune_epochs  # after each step the pruned nets have these
     rows: dict[str, list[records.SeedTold]] = {name: [] for name in names}
     for seed in dict.fromkeys(seeds):
         seeded = _with_seed(config, seed)
@@ -71,13 +74,15 @@ def _compare(
             run = out if first else Run(out.path / "variants" / f"{name}-seed{seed}")
             print(f"=== {name}, seed {seed} ===", flush=True)
             if name == "scratch":
-                _from_scratch(out, run, seed)
+                _from_scratch(out, run, seed, epochs)
             else:
                 prune_run(_otherwise(request, name), seeded, parent, run)
             rows[name].append(_measured(run, seed))
     table = {name: _summary(each) for name, each in rows.items()}
     variants = records.VariantsFile(
-        epochs=request.finetune_epochs, variants=table, whole_latency_seconds=_latency(parent)
+        epochs=epochs,
+        variants=table,
+        whole_latency_seconds=_latency(parent, config),
     )
     records.write(out, variants)
     report.write(out)
@@ -97,13 +102,10 @@ def _otherwise(request: PruneRequest, name: str) -> PruneRequest:
     return dataclasses.replace(request, criterion=name) if name in CRITERIA else request
 
 
-def _latency(run: Run) -> float:
+def _latency(run: Run, config: ml_collections.ConfigDict) -> float:
     """Seconds of one image, measured now: as those of the variants, on this machine."""
-    net = train.load(run)
-    side = net.config.data.image_size
-    return profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)[
-        "median"
-    ]
+    net, (_, *image) = train.load(run), train.input_shape(config)
+    return profile.latency(net.module, {"params": net.params}, image, seconds=1.0)["median"]
 
 
 def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:
@@ -113,10 +115,11 @@ def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.C
     return seeded.lock()
 
 
-def _from_scratch(pruned: Run, run: Run, seed: int) -> None:
-    """Train the shape of the run in `pruned` from random weights, for as many epochs."""
+def _from_scratch(pruned: Run, run: Run, seed: int, epochs: int) -> None:
+    """Train the shape of the run in `pruned` from random weights."""
     config = _with_seed(configuration.from_json(configuration.read(pruned).config), seed)
     config.model.weights = train.RANDOM
+    configuration.set_epochs(config, epochs)
     config.train.frozen = ()  # what is random has to learn
     settled = configuration.fields(config.model.name)  # by the run whose budget it has
     stages.run_stages(config, str(run), list(stages.STAGES), settled)

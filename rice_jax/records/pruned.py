@@ -168,5 +168,6 @@ class VariantsFile(FileRecord):
     FILE: ClassVar[str] = "variants.json"
 
     epochs: int
+    """That each was trained for, after all steps together."""
     variants: Annotated[dict[Name, VariantTold], msgspec.Meta(min_length=1, max_length=1_000)]
     whole_latency_seconds: float | None = None
