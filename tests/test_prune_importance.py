@@ -7,11 +7,14 @@ import numpy as np
 import optax
 import prunable
 import pytest
+from flax import nnx
 from scipy.spatial.distance import cdist
 
 from rice_jax import inspection, models, prune
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.models.own import Own
+from rice_jax.models.own_nnx import OwnNNX
 from rice_jax.prune.importance import Evidence, importance
 
 SHAPE = (5, 8, 8, 3)
@@ -66,6 +69,36 @@ def test_batch_norm_is_the_mean_scale_that_a_channel_passes():
     np.testing.assert_allclose(found["squeeze"], every.mean(), rtol=1e-6)
     with pytest.raises(UserError, match="no batch normalisation"):
         scores("batch_norm")
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_batch_norm_knows_the_norms_of_a_trained_run(kind):
+    """Their statistics are among its parameters; conv2 passes no norm."""
+    module = Own.of(NormedLinen) if kind == "linen" else OwnNNX.of(NormedNNX)
+    graph = prune.dependencies(module, SHAPE)
+    variables = prunable.random_variables(variable_shapes(module, SHAPE), 1)
+    found = scores("batch_norm", graph, variables)
+    scale = np.abs(variables["params"]["norm"]["scale"])
+    np.testing.assert_allclose(found["conv1"], scale, rtol=1e-6)
+    np.testing.assert_allclose(found["conv2"], scale.mean(), rtol=1e-6)
+
+
+class NormedLinen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.BatchNorm(use_running_average=True, name="norm")(nn.Conv(4, (3, 3), name="conv1")(x))
+        x = nn.Conv(3, (3, 3), name="conv2")(nn.relu(x))
+        return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+
+class NormedNNX(nnx.Module):
+    def __init__(self, rngs):
+        self.conv1, self.norm = nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+        self.conv2, self.head = nnx.Conv(4, 3, (3, 3), rngs=rngs), nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.conv2(nnx.relu(self.norm(self.conv1(x))))
+        return self.head(x.mean((1, 2)))
 
 
 def test_geometric_median_is_the_distance_to_all_other_filters():

@@ -30,6 +30,10 @@ class Evidence:
     seed: int = 0
 
 
+_MEANS = ("batch_stats/{}/mean", "params/{}/running_mean")
+"""Where a batch norm has its running mean: in Flax, and in a trained run, whose statistics are
+among its parameters. By it the norms of groups and of layers are told apart, that have none."""
+
 Criterion = Callable[[Evidence], np.ndarray]
 """From evidence to one number a channel."""
 
@@ -60,7 +64,8 @@ def batch_norm(evidence: Evidence) -> np.ndarray:
     total, passed = np.zeros(graph.channels), np.zeros(graph.channels)
     for path, _, channels in graph.variables():
         module = path.removeprefix("params/").removesuffix("/scale")
-        if path == f"params/{module}/scale" and f"batch_stats/{module}/mean" in variables:
+        means = (place.format(module) for place in _MEANS)
+        if path == f"params/{module}/scale" and any(mean in variables for mean in means):
             free = channels >= 0
             scale = np.abs(np.asarray(variables[path], np.float64))
             np.add.at(total, channels[free], scale[free])
