@@ -14,7 +14,9 @@ import whole_run
 from rice_jax import config as configuration
 from rice_jax import data, nets, train
 from rice_jax.errors import UserError
+from rice_jax.graph.trace import variable_shapes
 from rice_jax.lighten.pruning import prune_run
+from rice_jax.lighten.remainder import Remainder
 from rice_jax.records import PruneRequest, plain
 from rice_jax.run import Run
 
@@ -268,6 +270,19 @@ def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent
     assert len(account["kept"]["conv2"]) == 2
     assert account["budgets"]["filters"] == {"asked": 2, "met": 2, "under": 0}
     assert train.load(out).config.model.stages == ((), (2,))
+
+
+def test_layers_are_told_in_the_order_in_which_they_run(settings, tmp_path):
+    """Also the tenth convolution, and beside a stage that has none."""
+    config = configuration.from_json(configuration.to_json(settings)).unlock()
+    config.model.stages = ((2,) * 9, (), (3, 2))
+    net = train.build(config)
+    params = variable_shapes(net, train.input_shape(config))["params"]
+    whole = Remainder.whole(config, dict(sorted(params.items())))  # as a checkpoint has them
+    in_order = [*(f"conv{number}" for number in range(1, 12)), "dense", "head"]
+    assert list(whole.kept) == list(whole.left_of(whole)) == in_order
+    less = dataclasses.replace(whole, kept={path: [0] for path in sorted(in_order)})
+    assert list(less.gone_from(whole)) == in_order
 
 
 def test_a_pruning_that_dropped_a_frozen_layer_s_neighbour_goes_on(settings, parent, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from rice_jax import models, train
+from rice_jax.graph.trace import trace
 from rice_jax.prune.pruner import Pruned
 
 
@@ -23,9 +24,11 @@ class Remainder:
 
     @classmethod
     def whole(cls, config: ml_collections.ConfigDict, params: Any) -> "Remainder":
-        """All of a trained net."""
+        """All of a trained net, its layers in the order in which they run."""
+        order = [*trace(train.build(config), train.input_shape(config)).layers]
         widths = {path: layer["kernel"].shape[-1] for path, layer in layers(params)}
-        kept = {path: list(range(width)) for path, width in widths.items()}
+        paths = sorted(widths, key=lambda path: order.index(path) if path in order else len(order))
+        kept = {path: list(range(widths[path])) for path in paths}
         return cls(config, params, kept, {path: path for path in kept})
 
     @property
