@@ -31,6 +31,20 @@ def test_what_keeps_a_pruning_from_being_proven_is_told(tmp_path):
     assert said in text
 
 
+@pytest.mark.parametrize("anew", [[], ["dense"], ["conv1", "dense"]])
+def test_what_no_pruning_left_of_the_whole_net_is_told(tmp_path, anew):
+    """Blocks that went as a whole, and the layers that are random since then."""
+    layers = {"dropped_layers": ["conv1", "conv2"], "started_anew": anew}
+    text = text_of(make_run(tmp_path, prune=PRUNED | layers))
+    assert "Left out as a whole: `conv1`, `conv2`." in text
+    names = ", ".join(f"`{path}`" for path in anew)
+    assert text.count("random") == 2 * bool(anew)
+    assert not anew or f"those of `runs/final`, but for {names}, which began at random" in text
+    assert not anew or f"began with random weights: {names} of this net." in text
+    whole = text_of(make_run(tmp_path / "whole", prune=PRUNED))
+    assert "Left out" not in whole
+
+
 def test_a_bound_is_rounded_to_no_less(tmp_path, capsys):
     """On the page, and in more digits on a terminal."""
     most = {"max_abs_logit_difference": 1.2101e-5, "max_relative_logit_difference": 1.101e-6}

@@ -169,7 +169,8 @@ def _drop_layers(
     config, params, anew, origin = smaller.without(net.config, net.params, paths)
     account["started_anew"] = anew
     if anew and not request.finetune_epochs:
-        print(f"{', '.join(anew)} start at random: give --finetune_epochs to train them")
+        verb, them = ("starts", "it") if len(anew) == 1 else ("start", "them")
+        print(f"{', '.join(anew)} {verb} at random: give --finetune_epochs to train {them}")
     origin = {path: origin[path] for path, _ in layers(params)}
     return Remainder(
         config, params, {path: net.kept[old] for path, old in origin.items()}, origin

@@ -15,6 +15,8 @@ def origin(record: Record) -> str:
     made_from = record.lighten or record.prune
     if made_from is not None:
         of = f"The weights are what is left of those of {markdown.code(made_from.request.parent)}"
+        if anew := record.prune and record.prune.started_anew:
+            of += f", but for {', '.join(map(markdown.code, anew))}, which began at random"
         parts.append(f"{of}, trained on here." if record.history else f"{of}.")
     elif weights or on_sample or _drawn_by_he(record):
         parts.append(_weights(weights, record))

@@ -39,6 +39,7 @@ def pruning(run: Run, record: Record) -> Section:
     parent = markdown.code(account.request.parent)
     parts: Section = ["## Pruning", f"Made out of {parent}.", _totals(account)]
     parts += [
+        _left_out(account),
         _budgets(account),
         _certificate(account.certificate, trained=bool(record.history)),
         _removed(account),
@@ -69,6 +70,20 @@ def _totals(account: PruneFile) -> str:
 def _count(totals: Left, name: str) -> str:
     lacks = name == "study" and totals.uncounted
     return numbers.at_least(numbers.count(totals.of(name)), not lacks)
+
+
+def _left_out(account: PruneFile) -> str:
+    """Blocks that are gone as a whole, by their old names, and what no longer fits, by its new."""
+    gone, anew = (
+        ", ".join(map(markdown.code, paths or ()))
+        for paths in (account.dropped_layers, account.started_anew)
+    )
+    told = [f"Left out as a whole: {gone}."] if gone else []
+    if anew:
+        told.append(
+            f"What reads other channels for that began with random weights: {anew} of this net."
+        )
+    return " ".join(told)
 
 
 def _budgets(account: PruneFile) -> str:
