@@ -18,6 +18,13 @@ def test_pruning_that_a_budget_asked_for_is_told(tmp_path):
     assert "not proven for others." in text
 
 
+@pytest.mark.parametrize(("met", "told"), [(34, "met exactly"), (33, "undershot by 1")])
+def test_a_budget_that_is_met_to_the_last_filter_is_not_undershot(tmp_path, met, told):
+    budget = {"asked": 34, "met": met, "under": 34 - met}
+    text = text_of(make_run(tmp_path, prune=PRUNED | {"budgets": {"filters": budget}}))
+    assert f"The budget of 34 filters was {told}." in text
+
+
 def test_a_single_change_is_told_as_one(tmp_path):
     certificate = PRUNED["certificate"] | {"changed_predictions": 1}
     text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))

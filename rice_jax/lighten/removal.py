@@ -61,7 +61,7 @@ def tell(account: PruneFile) -> None:
     for why in account.kept_whole:
         print(f"left whole: {why}")
     for measure, budget in account.budgets.items():
-        print(f"budget of {budget.asked:,} ({measure}): undershot by {budget.under:,}")
+        print(f"budget of {budget.asked:,} ({measure}): {budget.told}")
     claim = "on every possible image" if certificate.proven else "on these images"
     if certificate.departure:
         claim += f", for {certificate.departure}"

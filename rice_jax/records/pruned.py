@@ -61,6 +61,11 @@ class BudgetTold:
     met: int | None = None
     under: int
 
+    @property
+    def told(self) -> str:
+        """What became of it."""
+        return f"undershot by {self.under:,}" if self.under else "met exactly"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CertificateTold:

@@ -89,8 +89,7 @@ def _left_out(account: PruneFile) -> str:
 def _budgets(account: PruneFile) -> str:
     sentences = [
         f"The budget of {numbers.count(budget.asked)} "
-        f"{_UNITS.get(measure, f'FLOPs (`{measure}`)')} was undershot by "
-        f"{numbers.count(budget.under)}."
+        f"{_UNITS.get(measure, f'FLOPs (`{measure}`)')} was {budget.told}."
         for measure, budget in account.budgets.items()
     ]
     return " ".join(sentences)
