@@ -271,6 +271,7 @@ SWITCHES = [
 
 @pytest.mark.parametrize(("made", "how"), SWITCHES, ids=[how[2:] for _, how in SWITCHES])
 @pytest.mark.parametrize("norm", ["norm", ""])
+@pytest.mark.one_in(3)
 def test_a_net_that_is_called_as_if_it_learned_is_told_how_not_to(made, how, norm):
     module = made(norm)
     variables = module.init(jax.random.key(0), IMAGES)
