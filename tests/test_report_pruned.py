@@ -25,6 +25,13 @@ def test_a_budget_that_is_met_to_the_last_filter_is_not_undershot(tmp_path, met,
     assert f"The budget of 34 filters was {told}." in text
 
 
+@pytest.mark.parametrize(("steps", "told"), [(1, ""), (3, " after the last of 3 steps of pruning")])
+def test_epochs_of_the_last_step_are_told_as_such(tmp_path, steps, told):
+    pruned = PRUNED | {"request": PRUNED["request"] | {"steps": steps}}
+    text = text_of(make_run(tmp_path, prune=pruned))
+    assert f"It learned for 3 epochs from 240 images{told}; the figures are those" in text
+
+
 def test_a_single_change_is_told_as_one(tmp_path):
     certificate = PRUNED["certificate"] | {"changed_predictions": 1}
     text = text_of(make_run(tmp_path, prune=PRUNED | {"certificate": certificate}))

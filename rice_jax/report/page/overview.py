@@ -61,6 +61,8 @@ def _learned(record: Record, summary: SummaryFile) -> str:
     if some := record.learns_from:
         drawn = f"{numbers.count(some)} each of " if some < images["train"] else ""
         text += f" from {drawn}{numbers.counted(images['train'], 'image')}"
+    if record.prune and (steps := record.prune.request.steps) > 1:
+        text += f" after the last of {steps} steps of pruning"
     best = summary.best_epoch
     return f"{text}; the figures are those of epoch {best}, the best." if best else f"{text}."
 
