@@ -25,7 +25,8 @@ def feature_maps(
         module: any net called with one array of images: a Linen module, an NNX module, a function.
         variables: of a Linen module, {'params': ..., 'batch_stats': ...}, or params of a function;
             an NNX module is followed by none.
-        images: (N, H, W, C) floats as the module takes them, in [0, 1] for this package's nets.
+        images: (N, H, W, C) as the module takes them: floats, in [0, 1] for this package's nets;
+            whole numbers where it scales them itself.
         **call_kwargs: what else the module's call needs, such as train=False.
 
     Returns:
@@ -34,9 +35,10 @@ def feature_maps(
         '@2' after its path.
 
     Raises:
-        UserError: images that are integers, that have no batch dimension or that the net does not
-            run on; variables that are not the net's; a convolution that works on other rows than
-            one an image, as where a batch is cut or repeated.
+        UserError: images that are integers, of which the module makes floats without scaling them,
+            that have no batch dimension or that the net does not run on; variables that are not the
+            net's; a convolution that works on other rows than one an image, as where a batch is cut
+            or repeated.
     """
     images = jnp.asarray(images)
     return seer(module, images, **call_kwargs)(variables, images)[0]

@@ -29,7 +29,7 @@ def saliency(
         module: any net called with one array of images that returns logits (N, classes): a Linen
             module, an NNX module, a function.
         variables: of a Linen module, or params of a function; an NNX module is followed by none.
-        images: (N, H, W, C) floats as the module takes them.
+        images: (N, H, W, C) as the module takes them.
         classes: (N,) the class that is asked about of each image.
         **call_kwargs: what else the module's call needs, such as train=False.
 
