@@ -325,7 +325,7 @@ class TestSmall:
     ):
         """To half of its FLOPs first, then what is left without channels at random."""
         public, variables, images = small
-        whole = prune.totals(public.small, public.batch)["formula"]
+        whole = prune.totals(public.small, public.batch, batched=True)["formula"]
         half = prune.prune(
             public.small,
             variables,
