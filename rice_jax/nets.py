@@ -199,14 +199,6 @@ SUPPLIED = ("dtype", "first_image")
 LEARNS = ("train", "training", "is_training")
 STAYS = ("deterministic", "use_running_average")
 """By which a net of one's own is told that it learns now, and that it does not."""
-
-
-def told(names: Container[str], train: bool) -> dict[str, bool]:
-    """Whether a net learns, by those of the `names` that it may hear it by."""
-    learns, stays = dict.fromkeys(LEARNS, train), dict.fromkeys(STAYS, not train)
-    return {name: value for name, value in (learns | stays).items() if name in names}
-
-
 RNGS = "rngs"
 """By which an NNX net of one's own is given what it draws from as it learns."""
 CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "num_outputs")
@@ -214,6 +206,12 @@ CLASSES = ("classes", "num_classes", "n_classes", "num_labels", "num_outputs")
 OWN = "own"
 """The kind of a net of the user's own."""
 _OWN: dict[str, Net] = {}
+
+
+def told(names: Container[str], train: bool) -> dict[str, bool]:
+    """Whether a net learns, by those of the `names` that it may hear it by."""
+    learns, stays = dict.fromkeys(LEARNS, train), dict.fromkeys(STAYS, not train)
+    return {name: value for name, value in (learns | stays).items() if name in names}
 
 
 def classes_field(names: Container[str]) -> str | None:

@@ -23,7 +23,7 @@ from rice_jax.graph.narrowed import Bridged
 from rice_jax.graph.narrowed_nnx import fit
 from rice_jax.graph.scopes import is_under
 from rice_jax.models.layers import dropped, shrunk
-from rice_jax.models.own import as_logits, told, what_is_left, with_classes
+from rice_jax.models.own import as_logits, what_is_left, with_classes
 from rice_jax.models.statistics import (
     AFFINE,
     COLLECTION,
@@ -32,7 +32,7 @@ from rice_jax.models.statistics import (
     require_last_axis,
 )
 from rice_jax.models.traced import Traced
-from rice_jax.nets import RNGS, classes_field
+from rice_jax.nets import RNGS, classes_field, told
 
 _OF_NNX = ("mean", "var")
 """What NNX calls a norm's statistics; training's names are `STATISTICS`."""
