@@ -339,7 +339,9 @@ def test_bounds_hold_for_pools_that_round_after_each_term(side):
     maps = inspection.feature_maps(
         module, IDENTITY, white * np.float32([1, 0.97])[:, None, None, None]
     )
-    assert unbounded == ()
+    too_many = side == 32  # rounding may eat all of the sum
+    assert unbounded == (("reduce_window_sum in the module itself",) if too_many else ())
+    assert np.isinf(bounds["conv"]).all() == too_many
     assert side < 32 or np.max(maps["conv"]) < 0.3
     assert_contained(bounds, maps)
 

@@ -75,6 +75,40 @@ def test_a_filter_that_these_images_do_not_wake_is_not_proven_dead():
     assert "conv1" not in prune.prune(module, variables, bright, drop="proven").removed
 
 
+class Through(nn.Module):
+    """A function between two convolutions, each with a dead filter."""
+
+    function: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.function(nn.relu(nn.Conv(3, (3, 3), name="before")(x)))
+        return nn.Dense(2)(nn.relu(nn.Conv(3, (1, 1), name="after")(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("function", "unbounded"),
+    [
+        (nn.relu, None),
+        (lambda x: x - jnp.sort(x, axis=1)[:, :1], "sort"),  # has no rule
+        (lambda x: x / (x - x.mean((1, 2), keepdims=True) + 1e-3), "div"),  # by what may be 0
+        (lambda x: nn.sigmoid(jnp.exp(99 * x)), "exp"),  # beyond float32
+    ],
+)
+def test_operations_behind_which_nothing_is_proven_are_named(function, unbounded):
+    module = Through(function)
+    variables = variables_of(module)
+    kill(variables, "before", [1])
+    variables["params"]["after"]["kernel"] *= 0
+    kill(variables, "after", [2])
+    result = prune.prune(module, variables, labelled(), drop="proven", on_unknown="keep")
+    assert ("after" in result.removed) == (unbounded is None)
+    assert list(result.unbounded) == ([f"{unbounded} in the module itself"] if unbounded else [])
+    assert result.to_json()["unbounded"] == result.unbounded
+    measured = prune.prune(module, variables, labelled(), drop="dead", on_unknown="keep")
+    assert not measured.unbounded
+
+
 def rebuild(widths):
     def inception(name):
         parts = "branch1/conv branch2/reduce branch2/conv branch3/reduce branch3/conv branch4/conv"

@@ -82,6 +82,21 @@ def test_layers_left_whole_are_told_with_the_reason(net, whole, tmp_path, monkey
     assert all(f"- {path}: " in page for path in whole)
 
 
+@pytest.mark.parametrize("drop", ["dead", "proven"])
+@pytest.mark.usefixtures("drawn_small")
+def test_operations_behind_which_nothing_is_proven_are_told(drop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(nets, "_OWN", {})
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    config, run = whole_run.of_ones_own(Sorted, whole_run.settings(tmp_path), tmp_path / "run")
+    out = Run(tmp_path / "less")
+    prune_run(PruneRequest(drop=drop, on_unknown="keep"), config, run, out)
+    report.write(out)
+    told = "nothing is proven behind sort in the module itself"
+    assert (told in capsys.readouterr().out.splitlines()) == (drop == "proven")
+    page = (out.path / "report.md").read_text()
+    assert ("- sort in the module itself\n" in page) == (drop == "proven")
+
+
 class Block(nn.Module):
     """Two convolutions, as a layer of a loop or as a net of several at once."""
 

@@ -28,7 +28,7 @@ class Proof:
     """By the layer's path: filters, not dead, whose map is this value at every pixel, within 2e-5
     of max(1, |value|)."""
     unbounded: tuple[str, ...]
-    """Operations without a rule ('sort in layer conv1'), behind which nothing is proved."""
+    """Operations behind which nothing is proved ('sort in layer conv1'), as `map_bounds` tells."""
     unseen: tuple[str, ...]
     """Paths of the convolutions of which nothing is told, since they run inside a loop."""
 

@@ -65,14 +65,16 @@ def map_bounds(
 
     Returns:
         The bounds by the map's name, arrays (N, H', W', filters) each, -inf and inf where nothing
-        is known; and the operations without a rule that maps depend on, as 'sort in layer conv1'.
+        is known; and the operations that maps depend on and that bound nothing, as 'sort in layer
+        conv1': those without a rule, and those whose rule tells nothing of these operands, as a
+        division by what may be 0.
 
     Raises:
         UserError: where low is above high, or either is no number nor an array that broadcasts; a
             shape that the net does not run on, or that was read wrongly (say `batched`); variables
             that are not the net's; images whose rows a convolution mixes; no CPU backend in JAX.
     """
-    _, bounds, without_rule = traced_map_bounds(
+    _, bounds, unbounded = traced_map_bounds(
         module,
         variables,
         input_shape,
@@ -83,7 +85,7 @@ def map_bounds(
         rules=rules,
         **call_kwargs,
     )
-    return bounds, without_rule
+    return bounds, unbounded
 
 
 def traced_map_bounds(
@@ -102,14 +104,14 @@ def traced_map_bounds(
     traced = traced_for(module, whole_shape(input_shape, batched), **call_kwargs)
     check_reading(traced, input_shape, batched)
     maps = image_maps(traced)
-    bounds, without_rule = value_bounds(
+    bounds, unbounded = value_bounds(
         traced, variables, [conv.value for conv in maps], low, high, operand_roundoff, rules
     )
     by_name = {
         conv.name: (arranged(conv, lo), arranged(conv, hi))
         for conv, (lo, hi) in zip(maps, bounds, strict=True)
     }
-    return traced, by_name, without_rule
+    return traced, by_name, unbounded
 
 
 def value_bounds(
@@ -121,7 +123,11 @@ def value_bounds(
     operand_roundoff: float | None = None,
     rules: Mapping[str, Rule] = MappingProxyType({}),
 ) -> tuple[list[Ends], tuple[str, ...]]:
-    """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them."""
+    """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them.
+
+    With them the operations that bound nothing: those without a rule and, where a bound that is
+    wanted is infinite, those that make one of operands whose bounds are finite.
+    """
     box = _box(low, high, traced.input.shape)
     all_rules: Mapping[str, Rule] = {
         **RULES,
@@ -137,21 +143,33 @@ def value_bounds(
         exact = {value: interval.exact for value, interval in known.items()}
         places = _places(traced, needed, all_rules)
 
-        @functools.partial(jax.jit, compiler_options=once.HASTY)
-        def run(
+        def propagated(
             ends: list[tuple[jax.Array, jax.Array]], darkest: jax.Array, brightest: jax.Array
-        ) -> list[tuple[jax.Array, jax.Array]]:
+        ) -> dict[Value, Interval]:
             intervals = {
                 value: Interval(lo, lo if exact[value] else hi)
                 for value, (lo, hi) in zip(exact, ends, strict=True)
             }
             intervals |= places | {traced.input: widened(darkest, brightest, 0.0)}
             without_rule.extend(_propagate(needed, intervals, all_rules))
+            return intervals
+
+        @functools.partial(jax.jit, compiler_options=once.HASTY)
+        def run(*given: Any) -> list[tuple[jax.Array, jax.Array]]:
+            intervals = propagated(*given)
             found = [_of(value, intervals) for value in wanted]
             return [(interval.lo, interval.hi) for interval in found]
 
+        @functools.partial(jax.jit, compiler_options=once.HASTY)
+        def lose(*given: Any) -> list[jax.Array]:
+            intervals = propagated(*given)
+            return [_loses(equation, intervals) for equation in needed]
+
         ends = [(interval.lo, interval.hi) for interval in known.values()]
         bounds = jax.device_get(run(ends, *box))
+        if not all(np.isfinite(end).all() for each in bounds for end in each):
+            lost = jax.device_get(lose(ends, *box))
+            without_rule += [_told(each) for each, loses in zip(needed, lost, strict=True) if loses]
     return bounds, tuple(dict.fromkeys(without_rule))
 
 
@@ -185,12 +203,34 @@ def _propagate(
         else:
             results = [_anything(value) for value in equation.outputs]
             if not all(map(_is_truth, equation.outputs)):
-                place = f"layer {equation.layer}" if equation.layer else "the module itself"
-                without_rule.append(f"{equation.name} in {place}")
+                without_rule.append(_told(equation))
         for value, result in zip(equation.outputs, results, strict=True):
             assert result.lo.shape == value.shape, equation
             intervals[value] = result
     return without_rule
+
+
+def _told(equation: Equation) -> str:
+    place = f"layer {equation.layer}" if equation.layer else "the module itself"
+    return f"{equation.name} in {place}"
+
+
+def _loses(equation: Equation, intervals: Mapping[Value, Interval]) -> jax.Array:
+    """Whether an output is without bounds though no operand is; what is known is bounded."""
+    before, after = (
+        [_of(value, intervals) for value in values]
+        for values in (equation.inputs, equation.outputs)
+    )
+    return _bounded(before) & ~_bounded(after)
+
+
+def _bounded(values: Sequence[Interval]) -> jax.Array:
+    finite = [
+        jnp.isfinite(value.lo).all() & jnp.isfinite(value.hi).all()
+        for value in values
+        if not value.exact
+    ]
+    return jnp.array(finite).all()
 
 
 def _places(

@@ -60,6 +60,8 @@ def tell(account: PruneFile) -> None:
         print("no filter was removed")
     for why in account.kept_whole:
         print(f"left whole: {why}")
+    for operation in account.unbounded:
+        print(f"nothing is proven behind {operation}")
     for measure, budget in account.budgets.items():
         print(f"budget of {budget.asked:,} ({measure}): {budget.told}")
     claim = "on every possible image" if certificate.proven else "on these images"

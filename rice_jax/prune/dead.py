@@ -36,6 +36,8 @@ class Dead:
     """Channels that never change but stay: their layer would be empty."""
     refused: np.ndarray
     """Channels that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+    unbounded: Sequence[str] = ()
+    """Operations behind which nothing could be proven."""
 
 
 def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any]) -> Extremes:
@@ -69,22 +71,23 @@ def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any
 
 def proven_extremes(
     graph: Dependencies, variables: Any, low: float = 0.0, high: float = 1.0
-) -> Extremes:
+) -> tuple[Extremes, Sequence[str]]:
     """Bounds of the extremes for every image with pixels from `low` to `high`.
 
     Where they are no further apart than float rounding sets them they are taken for one value.
+    With them the operations that bound nothing, as `inspection.map_bounds` tells them.
     """
-    every = _bounds(graph, variables, low, high)
+    every, unbounded = _bounds(graph, variables, low, high)
     close = [_close(*ends) for ends in every]
     if not any(np.any(met) for met in close):
-        return every
+        return every, unbounded
     grey = (low + high) / 2
-    return [
-        _meeting(ends, met & (_width(*ends) <= _AS_ROUNDED * _width(*alone)))
-        for ends, met, alone in zip(
-            every, close, _bounds(graph, variables, grey, grey), strict=True
-        )
+    of_grey, _ = _bounds(graph, variables, grey, grey)
+    met = [
+        _meeting(ends, near & (_width(*ends) <= _AS_ROUNDED * _width(*alone)))
+        for ends, near, alone in zip(every, close, of_grey, strict=True)
     ]
+    return met, unbounded
 
 
 def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()) -> Dead:
@@ -116,14 +119,17 @@ def _over_others(reduce: Any, array: Any, axis: int) -> Any:
     return reduce(array, axis=tuple(other for other in range(array.ndim) if other != axis))
 
 
-def _bounds(graph: Dependencies, variables: Any, low: float, high: float) -> Extremes:
+def _bounds(
+    graph: Dependencies, variables: Any, low: float, high: float
+) -> tuple[Extremes, Sequence[str]]:
     operands = [contraction.place for contraction in graph.contractions]
     values = [value for value, _ in operands]
-    bounds, _ = inspection.value_bounds(graph.trace, variables, values, low, high)
-    return [
+    bounds, unbounded = inspection.value_bounds(graph.trace, variables, values, low, high)
+    extremes = [
         (_over_others(np.min, least, axis), _over_others(np.max, most, axis))
         for (least, most), (_, axis) in zip(bounds, operands, strict=True)
     ]
+    return extremes, unbounded
 
 
 def _width(least: np.ndarray, most: np.ndarray) -> np.ndarray:

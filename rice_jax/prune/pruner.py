@@ -52,14 +52,19 @@ class Pruned:
     """Filters that do nothing but stay, for a layer can't be empty."""
     refused: Mapping[str, Sequence[int]]
     """Filters that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+    unbounded: Sequence[str]
+    """With drop='proven', operations behind which nothing is proven: 'sort in layer conv1'."""
     kept_whole: Sequence[str]
     """Layers with filters that can't be cut, and what holds them; the output's are left out."""
     certificate: Certificate
 
     def to_json(self) -> dict[str, Any]:
         """The account as plain JSON types."""
-        names = ("before", "after", "budgets", "removed", "kept", "spared", "refused", "kept_whole")
-        account = {name: getattr(self, name) for name in names}
+        account = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("module", "variables")
+        }
         return account | {"certificate": self.certificate.to_json()}
 
 
@@ -182,6 +187,7 @@ def prune(
         budgets=met,
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
+        unbounded=found.unbounded,
         kept_whole=[*graph.kept_whole, *_unseen(counted, graph)],
         certificate=dataclasses.replace(certificate, departure=cut.departure),
     )
@@ -236,12 +242,12 @@ def _dead(
         nothing = np.zeros(graph.channels, bool)
         return Dead(nothing, [], nothing, nothing)
     if drop == "dead":
-        extremes = measured_extremes(graph, variables, (images for images, _ in batches))
-    elif drop == "proven":
-        extremes = proven_extremes(graph, variables, *_ends(pixels))
-    else:
-        raise UserError(f"drop={drop!r}: there are {', '.join(get_args(Drop))}")
-    return dead(graph, extremes, optional)
+        measured = measured_extremes(graph, variables, (images for images, _ in batches))
+        return dead(graph, measured, optional)
+    if drop == "proven":
+        proven, unbounded = proven_extremes(graph, variables, *_ends(pixels))
+        return dataclasses.replace(dead(graph, proven, optional), unbounded=unbounded)
+    raise UserError(f"drop={drop!r}: there are {', '.join(get_args(Drop))}")
 
 
 def _ends(pixels: Any) -> tuple[Any, Any]:

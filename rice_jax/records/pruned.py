@@ -120,7 +120,15 @@ class PruneFile(FileRecord):
     @property
     def kept_whole(self) -> list[str]:
         """'LAYER: why', of each layer that could lose no filter of its own accord."""
-        told = (str(why) for step in self.steps for why in step.get("kept_whole") or ())
+        return self._told("kept_whole")
+
+    @property
+    def unbounded(self) -> list[str]:
+        """'OPERATION in layer LAYER', of each behind which nothing could be proven."""
+        return self._told("unbounded")
+
+    def _told(self, what: str) -> list[str]:
+        told = (str(each) for step in self.steps for each in step.get(what) or ())
         return list(dict.fromkeys(told))
 
 

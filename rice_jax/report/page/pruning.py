@@ -43,8 +43,11 @@ def pruning(run: Run, record: Record) -> Section:
         _budgets(account),
         _certificate(account.certificate, trained=bool(record.history)),
         _removed(account),
+        _listed(
+            "Operations that bound nothing, so that nothing is proven behind", account.unbounded
+        ),
+        _listed("Layers that had to stay whole, and why", account.kept_whole),
     ]
-    parts += [_kept_whole(account.kept_whole)]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
     pictures += [
@@ -121,9 +124,9 @@ def _certificate(certificate: CertificateTold | None, *, trained: bool) -> str:
     )
 
 
-def _kept_whole(reasons: Sequence[str]) -> str:
-    lines = [f"- {markdown.escape(each)}" for each in reasons]
-    return "\n".join(["Layers that had to stay whole, and why:\n", *lines]) if lines else ""
+def _listed(heading: str, entries: Sequence[str]) -> str:
+    lines = [f"- {markdown.escape(each)}" for each in entries]
+    return "\n".join([f"{heading}:\n", *lines]) if lines else ""
 
 
 def _variants(variants: VariantsFile) -> str:
