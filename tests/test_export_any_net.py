@@ -158,7 +158,43 @@ def test_a_whole_number_is_the_side_of_an_image_in_colour():
         np.testing.assert_allclose(found, module.apply(variables, images), rtol=1e-5)
 
 
+def with_nan(given, path):
+    """The same net after a training that diverged: one number of one array is none."""
+    module, *rest = given
+    variables = rest[0] if rest else nnx.state(module)
+
+    def spoil(at, array):
+        spoiled = jax.tree_util.keystr(at, simple=True, separator="/").removesuffix("/value")
+        return array.at[(0,) * array.ndim].set(jnp.nan) if spoiled == path else array
+
+    spoiled = jax.tree_util.tree_map_with_path(spoil, jax.tree.map(jnp.asarray, variables))
+    if rest:
+        return module, spoiled, SHAPE
+    nnx.update(module, spoiled)
+    return module, SHAPE
+
+
 WRONG = {
+    "a weight that is none": (
+        lambda: with_nan(linen(Plain())[0], "params/conv/kernel"),
+        {},
+        "^variables: params/conv/kernel holds NaN",
+    ),
+    "a statistic that is none": (
+        lambda: with_nan(normed()[0], "batch_stats/norm/var"),
+        {"output": "logits"},
+        "^variables: batch_stats/norm/var holds NaN",
+    ),
+    "a weight of an NNX module": (
+        lambda: with_nan(in_nnx()[0], "head/bias"),
+        {},
+        "^variables: params/head/bias holds NaN",
+    ),
+    "a function's": (
+        lambda: with_nan(a_function()[0], "conv/1"),
+        {},
+        "^variables: params/conv/1 holds NaN",
+    ),
     "no variables": (lambda: (Plain(), SHAPE), {}, "its variables come after it"),
     "an NNX module's": (lambda: (*in_nnx()[0], {}, SHAPE), {}, "holds its variables itself"),
     "other channels": (lambda: (*linen(Plain())[0][:2], (8, 12, 3)), {}, "params/conv/kernel is"),

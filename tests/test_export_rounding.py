@@ -129,7 +129,6 @@ def test_a_layer_that_hardly_moves_on_the_images_is_refused_where_no_step_fits()
 UNSIZED = {
     "infinite": (3e38, "first"),
     "infinite later": (3e38, "second"),
-    "no number": (np.nan, "first"),
 }
 
 

@@ -60,8 +60,9 @@ def subject(
     """The net as `to_onnx` and its like are asked for it.
 
     Raises:
-        UserError: sizes that are none, a net that does not run on them, numbers that are missing or
-            of other shapes, several outputs of which none is named, a batch's shape for an image's.
+        UserError: sizes that are none, a net that does not run on them, numbers that are missing,
+            of other shapes or NaN, several outputs of which none is named, a batch's shape for an
+            image's.
     """
     image = image_shape(input_shape)
     module, _ = net.given(variables)
@@ -72,10 +73,18 @@ def subject(
             net = net.like(module.clone(dtype=jnp.float32), variables)
     takes = {} if net.scoped else inspect.signature(type(module).__call__).parameters
     found = Subject(net, variables, image, output, told(takes, train=False) | kwargs)
-    found.alone.arrays(variables)
+    _refuse_nan(found.alone, variables)
     found.alone.the_logits()
     _refuse_batch_of_one(found.alone, image)
     return found
+
+
+def _refuse_nan(traced: Trace, variables: Any) -> None:
+    """UserError for weights that no file should carry: those of a training that diverged."""
+    arrays = traced.arrays(variables)
+    for path, value in traced.variables.items():
+        if jnp.issubdtype(value.dtype, jnp.inexact) and np.isnan(arrays[value]).any():
+            raise UserError(f"variables: {path} holds NaN, so that the file would give no answers")
 
 
 def _refuse_batch_of_one(traced: Trace, image: tuple[int, ...]) -> None:
