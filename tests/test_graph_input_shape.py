@@ -113,6 +113,71 @@ def test_the_shape_that_a_net_is_for_is_taken(name):
     assert inspection.proven_dead(*given, shape)["conv"] == []
 
 
+IMAGE = (8, 8, 3)
+
+
+class Asks(nn.Module):
+    """For an argument beside images."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(not train)(nn.Conv(4, (3, 3), name="conv")(x))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+class AsksNNX(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x, train):
+        return self.conv(x).mean((1, 2))
+
+
+def asks(params, x, train):
+    return (x @ params).mean((1, 2))
+
+
+class AsksWithin(nn.Module):
+    """Its own code forgets the argument."""
+
+    @nn.compact
+    def __call__(self, x):
+        return Asks()(x)
+
+
+ASKING = {
+    "Asks": ((Asks(), Asks().init(jax.random.key(0), np.ones((1, *IMAGE)), False)), IMAGE),
+    "AsksNNX": ((AsksNNX(nnx.Rngs(0)),), IMAGE),
+    "asks": ((asks, np.ones((3, 3), np.float32)), IMAGE),
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize(
+    ("given", "told_of"),
+    [({}, "missing"), ({"trian": False}, "trian"), ({"train": 0, "mode": 1}, "mode")],
+)
+def test_arguments_that_a_net_does_not_take_are_no_fault_of_the_shape(name, given, told_of):
+    net, shape = ASKING[name]
+    images = np.ones((2, *shape), np.float32)
+    for call in (
+        lambda: profile.count(*net[: 2 - (name == "Asks")], shape, **given),
+        lambda: inspection.proven_dead(*net, shape, **given),
+        lambda: inspection.feature_maps(*net, images, **given),
+        lambda: certify(*[net if net[1:] else net[0]] * 2, [images], **given),
+    ):
+        line = told(call)
+        assert told_of in line
+        assert f"what {name} takes beside images is given by name" in line
+        assert "shape" not in line
+
+
+def test_an_argument_that_a_nets_own_code_forgets_is_told_with_its_line():
+    line = told(lambda: profile.count(AsksWithin(), IMAGE))
+    assert "test_graph_input_shape.py, line " in line
+    assert "by name" not in line
+
+
 class Mean(nn.Module):
     """Of any size, along as many dimensions as its kernel has."""
 
