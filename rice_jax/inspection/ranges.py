@@ -1,7 +1,7 @@
 """Bounds of every value of a traced net, for all images in a box at once."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -140,37 +140,42 @@ def value_bounds(
 
     with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
-        exact = {value: interval.exact for value, interval in known.items()}
         places = _places(traced, needed, all_rules)
 
-        def propagated(
-            ends: list[tuple[jax.Array, jax.Array]], darkest: jax.Array, brightest: jax.Array
-        ) -> dict[Value, Interval]:
+        def propagated(ends: Sequence[Any], darkest: Any, brightest: Any) -> dict[Value, Interval]:
             intervals = {
-                value: Interval(lo, lo if exact[value] else hi)
-                for value, (lo, hi) in zip(exact, ends, strict=True)
+                value: Interval(lo, lo if known[value].exact else hi)
+                for value, (lo, hi) in zip(known, ends, strict=True)
             }
             intervals |= places | {traced.input: widened(darkest, brightest, 0.0)}
             without_rule.extend(_propagate(needed, intervals, all_rules))
             return intervals
 
-        @functools.partial(jax.jit, compiler_options=once.HASTY)
-        def run(*given: Any) -> list[tuple[jax.Array, jax.Array]]:
-            intervals = propagated(*given)
-            found = [_of(value, intervals) for value in wanted]
-            return [(interval.lo, interval.hi) for interval in found]
+        def ends_of_wanted(*given: Any) -> list[tuple[jax.Array, jax.Array]]:
+            return _ends(wanted, propagated(*given))
 
-        @functools.partial(jax.jit, compiler_options=once.HASTY)
-        def lose(*given: Any) -> list[jax.Array]:
+        def losses(*given: Any) -> list[jax.Array]:
             intervals = propagated(*given)
             return [_loses(equation, intervals) for equation in needed]
 
-        ends = [(interval.lo, interval.hi) for interval in known.values()]
-        bounds = jax.device_get(run(ends, *box))
-        if not all(np.isfinite(end).all() for each in bounds for end in each):
-            lost = jax.device_get(lose(ends, *box))
+        given = [(interval.lo, interval.hi) for interval in known.values()], *box
+        bounds = _as_one_program(ends_of_wanted, *given)
+        if not all(np.isfinite(end).all() for ends in bounds for end in ends):
+            lost = _as_one_program(losses, *given)
             without_rule += [_told(each) for each, loses in zip(needed, lost, strict=True) if loses]
     return bounds, tuple(dict.fromkeys(without_rule))
+
+
+def _as_one_program(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function of arrays gives. Compiled one by one its operations would take seconds."""
+    return jax.device_get(jax.jit(function, compiler_options=once.HASTY)(*given))
+
+
+def _ends(
+    values: Iterable[Value], intervals: Mapping[Value, Interval]
+) -> list[tuple[jax.Array, jax.Array]]:
+    bounds = [_of(value, intervals) for value in values]
+    return [(bound.lo, bound.hi) for bound in bounds]
 
 
 def _box(low: Any, high: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -253,16 +258,13 @@ def _places(
     if not fractions:
         return {}
 
-    # As one program: compiled one by one the operations of two resizes would take seconds.
-    @functools.partial(jax.jit, compiler_options=once.HASTY)
     def run() -> list[tuple[jax.Array, jax.Array]]:
         intervals: dict[Value, Interval] = {}
         _propagate(traced.needed(list(fractions.values())), intervals, rules)
-        bounds = [_of(fraction, intervals) for fraction in fractions.values()]
-        return [(bound.lo, bound.hi) for bound in bounds]
+        return _ends(fractions.values(), intervals)
 
     found = {}
-    for whole, ends in zip(fractions, jax.device_get(run()), strict=True):
+    for whole, ends in zip(fractions, _as_one_program(run), strict=True):
         (least, most), kind = map(np.trunc, ends), jnp.iinfo(whole.dtype)
         if np.all((least == most) & (kind.min <= least) & (most < kind.max)):
             found[whole] = point(least.astype(whole.dtype))
