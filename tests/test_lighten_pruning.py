@@ -266,6 +266,7 @@ def test_a_budget_with_a_dropped_layer_keeps_the_original_names(settings, parent
     account = out.read_json("prune.json")
     assert account["dropped_layers"] == ["conv1"]
     assert account["started_anew"] == ["conv1"]  # once conv2: it read four channels, now three
+    assert account["renamed"] == {"conv2": "conv1"}
     assert account["removed"]["conv1"] == [0, 1, 2, 3]
     assert len(account["kept"]["conv2"]) == 2
     assert account["budgets"]["filters"] == {"asked": 2, "met": 2, "under": 0}

@@ -59,6 +59,20 @@ def test_what_no_pruning_left_of_the_whole_net_is_told(tmp_path, anew):
     assert "Left out" not in whole
 
 
+@pytest.mark.parametrize(
+    ("renamed", "told"),
+    [
+        ({}, ""),
+        ({"conv3": "conv1"}, "`conv3` is `conv1`."),
+        ({"conv3": "conv1", "conv4": "conv2"}, "`conv3` is `conv1`, `conv4` is `conv2`."),
+    ],
+)
+def test_layers_that_have_another_name_in_the_new_net_are_told(tmp_path, renamed, told):
+    text = text_of(make_run(tmp_path, prune=PRUNED | ({"renamed": renamed} if renamed else {})))
+    assert ("In this net, and so in the other sections, " in text) == bool(told)
+    assert told in text
+
+
 def test_a_bound_is_rounded_to_no_less(tmp_path, capsys):
     """On the page, and in more digits on a terminal."""
     most = {"max_abs_logit_difference": 1.2101e-5, "max_relative_logit_difference": 1.101e-6}

@@ -172,6 +172,7 @@ def _drop_layers(
         verb, them = ("starts", "it") if len(anew) == 1 else ("start", "them")
         print(f"{', '.join(anew)} {verb} at random: give --finetune_epochs to train {them}")
     origin = {path: origin[path] for path, _ in layers(params)}
+    account["renamed"] = {old: path for path, old in origin.items() if path != old} or None
     return Remainder(
         config, params, {path: net.kept[old] for path, old in origin.items()}, origin
     ), account

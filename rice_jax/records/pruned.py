@@ -116,6 +116,9 @@ class PruneFile(FileRecord):
     dropped_layers: list[str] | None = left_out()
     probes: list[ProbeTold] | None = left_out()
     started_anew: list[str] | None = left_out()
+    """Layers of the new net that are random."""
+    renamed: dict[str, str] | None = left_out()
+    """By a layer's path in the trained net: its path in the new one, where that is another."""
 
     @property
     def kept_whole(self) -> list[str]:

@@ -1,6 +1,6 @@
 """What was removed from a net, what that cost, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rice_jax.records import (
     CertificateTold,
@@ -43,6 +43,7 @@ def pruning(run: Run, record: Record) -> Section:
         _budgets(account),
         _certificate(account.certificate, trained=bool(record.history)),
         _removed(account),
+        _renamed(account.renamed or {}),
         _listed(
             "Operations that bound nothing, so that nothing is proven behind", account.unbounded
         ),
@@ -122,6 +123,11 @@ def _certificate(certificate: CertificateTold | None, *, trained: bool) -> str:
         f"{numbers.counted(changed, 'prediction')} "
         f"{'changes' if changed == 1 else 'change'}. This holds {where}."
     )
+
+
+def _renamed(renamed: Mapping[str, str]) -> str:
+    told = [f"{markdown.code(old)} is {markdown.code(new)}" for old, new in renamed.items()]
+    return f"In this net, and so in the other sections, {', '.join(told)}." if told else ""
 
 
 def _listed(heading: str, entries: Sequence[str]) -> str:
