@@ -22,12 +22,12 @@ def settings(cache):
     return config
 
 
-def made(settings, folder):
+def made(settings, folder, scale=0.3):
     """A run as training leaves it, two of whose filters no image wakes."""
     run = Run(folder)
     shapes = variable_shapes(train.build(settings), (1, 24, 24, 3))
     params = prunable.random_variables(shapes, 0)["params"]
-    params = jax.tree.map(lambda array: np.abs(array) * 0.3, params)
+    params = jax.tree.map(lambda array: np.abs(array) * scale, params)
     params["conv1"]["bias"][[0, 2]] = -100
     _begun(settings, run, params)
     return run

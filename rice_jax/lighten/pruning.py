@@ -7,22 +7,18 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, files, identity, lock, records, stages, train
+from rice_jax import data, identity, lock, records, stages, train
 from rice_jax.errors import UserError
-from rice_jax.lighten import asked, child, removal, smaller
+from rice_jax.lighten import asked, child, half, removal, smaller
 from rice_jax.lighten.remainder import Remainder, layers
 from rice_jax.models.statistics import norms
 from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned
 from rice_jax.prune.tally import totals
-from rice_jax.records import PruneFile, PruneRequest
+from rice_jax.records import HalfPruned, PruneFile, PruneRequest
 from rice_jax.run import Run
-from rice_jax.train.origin import changes
 from rice_jax.train.prepared import Images
-
-_UNDER_WAY = "pruning.json"
-"""A file that is there as long as prune.json is not: the folder holds half a pruning."""
 
 
 def prune_run(
@@ -51,16 +47,9 @@ def _prune_run(
     config = child.for_the_net_of(parent, config)
     if out.has(PruneFile.FILE):
         account = records.read(out, PruneFile)
-        for field in dataclasses.fields(request):
-            before, now = (getattr(each, field.name) for each in (account.request, request))
-            same = field.name == "parent" and files.same_place(before, now)
-            if before != now and not same:
-                raise UserError(
-                    f"{out} was pruned with {field.name}={before}, not {now}: give another "
-                    f"--out, or remove that folder{child.if_moved(field.name, str(before))}"
-                )
+        half.require_same(out, account.request, request)
         saved = _resumed(account, config, out)
-        out.remove(_UNDER_WAY)  # a kill may have come between the one file and the other
+        out.remove(HalfPruned.FILE)  # a kill may have come between the one file and the other
         print(f"{out} is pruned already: going on from there", flush=True)
     else:
         _refuse_other_run(out, parent)
@@ -75,49 +64,50 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     dataset = identity.load_own(config, parent)
     whole = Remainder.whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
-    net = whole
-    account: dict[str, Any] = {}
-    if request.drop_layers:
+    told = half.begun(out, request, config, trained.params)
+    net = half.trained(told, config, out) if told.steps else whole
+    if request.drop_layers and not told.steps:
         net, account = _drop_layers(request, net, images, dataset)
+        told = dataclasses.replace(told, account=account)
         if account["dropped_layers"]:
             net = _settled(net, dataset)
-    cuts: list[Pruned] = []
-    for number, budgets in enumerate(_schedule(request, whole), 1):
-        net, cut = _cut(request, net, dataset, budgets, first=number == 1)
-        cuts.append(cut)
+    cuts = [step.cut for step in told.steps]
+    for budgets in _schedule(request, whole)[len(cuts) :]:
+        net, cut = _cut(request, net, dataset, budgets, first=not cuts)
+        cuts.append(cut.to_json())
         if budgets and cut.removed:
             net = _settled(net, dataset)
-        _begin(out, request)
-        if number < request.steps:
-            step = Run(out.path / "steps" / str(number))
+        if len(cuts) < request.steps:
+            _begin(out, told)
+            step = half.folder(out, len(cuts))
             _save(step, parent, net, dataset, request.finetune_epochs)
-            stages.run_stages(net.config, str(step), ["train"])
-            net = dataclasses.replace(net, params=train.load(step).params)
+            told = half.with_step(told, net, cuts[-1])
+            _begin(out, told)
+            net = half.trained(told, config, out)
     if cuts:
         whole = whole.with_layers_of(cuts[0])
-    final = cuts[-1].certificate if cuts else None
+    certificate = cuts[-1]["certificate"] if cuts else None
     if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
-        final = certify(whole.pair, net.pair, images)
-    _begin(out, request)
+        certificate = certify(whole.pair, net.pair, images).to_json()
+    _begin(out, told)
     _save(out, parent, net, dataset, request.finetune_epochs)
     removal.draw(whole, net, dataset, out)
-    assert final is not None
     content = {
         "request": records.plain(request),
         "before": totals(whole.pair[0], whole.shape),
         "after": totals(net.pair[0], net.shape),
         "removed": net.gone_from(whole),
         "kept": net.left_of(whole),
-        "budgets": cuts[-1].budgets if cuts else {},
-        "certificate": final.to_json(),
+        "budgets": cuts[-1]["budgets"] if cuts else {},
+        "certificate": certificate,
         "found_on": {"split": request.split, "kinds": list(request.kinds)},
-        "steps": [cut.to_json() for cut in cuts],
-        **account,
+        "steps": cuts,
+        **told.account,
     }
-    told = records.made(PruneFile, content)
-    records.write(out, told)
-    out.remove(_UNDER_WAY)
-    removal.tell(told)
+    done = records.made(PruneFile, content)
+    records.write(out, done)
+    out.remove(HalfPruned.FILE)
+    removal.tell(done)
 
 
 def _resumed(
@@ -125,24 +115,16 @@ def _resumed(
 ) -> ml_collections.ConfigDict:
     """The lighter run's configuration, with what is given now and may still change."""
     saved = configuration.from_json(configuration.read(out).config)
-    given = configuration.from_json(configuration.to_json(config))
-    with given.unlocked():
-        given.train.frozen = smaller.frozen_without(given, account.dropped_layers or ())
-        given.model = saved.model
-        if account.request.finetune_epochs:
-            configuration.set_epochs(given, account.request.finetune_epochs)
-    for path, before, now in changes(configuration.to_json(saved), configuration.to_json(given)):
-        raise UserError(
-            f"{out} was pruned with config.{path}={before!r}, not {now!r}: give the same, or "
-            "another --out"
-        )
+    dropped, epochs = account.dropped_layers or (), account.request.finetune_epochs
+    given = half.with_net_of(out, config, dropped, epochs)
+    half.require_same_training(out, configuration.to_json(saved), configuration.to_json(given))
     return given
 
 
-def _begin(out: Run, request: PruneRequest) -> None:
+def _begin(out: Run, told: HalfPruned) -> None:
     """Mark the folder as half a pruning, from its first file on."""
     out.create()
-    out.write_json(_UNDER_WAY, records.plain(request))
+    records.write(out, told)
 
 
 def _drop_layers(
@@ -215,7 +197,7 @@ def _cut(
         budgets=budgets or None,
         judged_on=judged,
     )
-    net, config = net.with_layers_of(cut), smaller.configured(net.config, cut.module)
+    net, config = net.with_layers_of(cut.to_json()), smaller.configured(net.config, cut.module)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()
@@ -241,13 +223,11 @@ def _save(run: Run, parent: Run, net: Remainder, dataset: data.Dataset, epochs: 
 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:
-    """UserError for a folder with a run in it; half a pruning is removed, to begin again."""
+    """UserError for a folder with a run in it that no pruning of its own has begun."""
     if out.is_at(parent.path):
         raise UserError(f"--out={out} is the run itself: give another folder")
-    if out.has(_UNDER_WAY):
-        for name in ("checkpoints", "steps", "pruned_maps"):  # of layers that now may go otherwise
-            (out.path / name).rmtree(missing_ok=True)
-    elif out.has("config.json"):
+    if out.has(HalfPruned.FILE):
+        return
+    if out.has("config.json"):
         raise UserError(f"{out} holds a run that was not pruned: give another --out")
-    else:
-        identity.refuse_strangers(out)
+    identity.refuse_strangers(out)

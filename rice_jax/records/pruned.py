@@ -136,6 +136,34 @@ class PruneFile(FileRecord):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """A step of a pruning whose net is in its folder, to be trained."""
+
+    kept: _Filters
+    """By path in its net: its filters' indices in the trained one."""
+    origin: dict[Name, Name]
+    """By path in its net: the layer's path in the trained one."""
+    cut: dict[str, Any]
+    """As `prune.Pruned` tells it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HalfPruned(FileRecord):
+    """A pruning that goes on; the file is there as long as prune.json is not."""
+
+    FILE: ClassVar[str] = "pruning.json"
+
+    request: PruneRequest
+    config: dict[str, Any]
+    """What was given, in JSON."""
+    weights: str
+    """SHA-256 of the parameters that it began with."""
+    account: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What prune.json tells of dropped layers."""
+    steps: list[StepDone] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mean:
     """Of several seeds; without spread of a single one."""
 
