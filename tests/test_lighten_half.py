@@ -99,7 +99,10 @@ def test_steps_that_are_done_stay(when, again, undisturbed, settings, parent, tm
         trained = training(patch)
         prune_run(REQUEST, settings, parent, out)
     assert trained == again
-    assert f"going on from step {when['stop']} of 3" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"going on from step {when['stop']} of 3" in printed
+    headings = [line for line in printed.splitlines() if line.startswith("===")]
+    assert headings == [f"=== step {number} of 3 ===" for number in again]
     assert all(path.read_bytes() == content for path, content in done.items())
     assert out.read_json("prune.json") == undisturbed.read_json("prune.json")
     found, expected = (train.load(run).params for run in (out, undisturbed))

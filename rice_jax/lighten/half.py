@@ -89,7 +89,9 @@ def with_step(half: HalfPruned, net: Remainder, cut: Mapping[str, Any]) -> HalfP
 
 def trained(half: HalfPruned, config: ml_collections.ConfigDict, out: Run) -> Remainder:
     """The net of the last step, trained to its end."""
-    run, last = folder(out, len(half.steps)), half.steps[-1]
+    number, last = len(half.steps), half.steps[-1]
+    print(f"=== step {number} of {half.request.steps} ===", flush=True)
+    run = folder(out, number)
     dropped = half.account.get("dropped_layers", ())
     saved = with_net_of(run, config, dropped, half.request.finetune_epochs)
     stages.run_stages(saved, str(run), ["train"])
