@@ -59,8 +59,9 @@ def test_a_run_of_a_version_with_fewer_fields_is_loaded(settings, parent, tmp_pa
     assert train.load(run).config.model.grid == 0
 
 
-def test_prune_json_gives_the_account(lighter):
+def test_prune_json_gives_the_account(parent, lighter):
     account = lighter.read_json("prune.json")
+    assert account["weights"] == train.load(parent).digest
     assert account["removed"] == {"conv1": [0, 2]}
     assert account["kept"]["conv1"] == [1, 3]
     assert account["certificate"]["max_abs_logit_difference"] < 1e-5

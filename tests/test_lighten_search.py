@@ -6,8 +6,6 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rice_jax import config as configuration
 from rice_jax import evaluate, identity, report, stages
@@ -31,62 +29,6 @@ from rice_jax.run import Run
 
 FINISH = outcome.finish  # which `plain` leaves out
 OF_ANOTHER_CHOICE = ("feature_maps/conv9.png", "tensorboard/events.out.tfevents.9")
-POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).map(
-    lambda pairs: [Point(str(i), cost, right / 10) for i, (cost, right) in enumerate(pairs)]
-)
-
-
-@settings(deadline=None)
-@given(POINTS)
-def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
-    kept = weighing.front(points)
-    assert kept == sorted(kept, key=lambda point: point.cost)
-    for point in points:
-        beaten = [
-            other for other in kept if other.cost <= point.cost and other.accuracy >= point.accuracy
-        ]
-        assert beaten
-        assert (point in kept) == (beaten == [point])
-
-
-SHARE = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
-
-
-@settings(deadline=None)
-@given(POINTS, SHARE, SHARE)
-def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_short_of_it(
-    points, floor, slack
-):
-    found = weighing.lightest(points, floor)
-    within = [point.cost for point in points if point.accuracy >= floor]
-    assert (found is None) == (not within)
-    assert found is None or (found.accuracy >= floor and found.cost == min(within))
-    longer = weighing.to_train(points, floor, floor - slack)
-    assert all(floor - slack <= point.accuracy < floor for point in longer)
-    assert all(point.cost < min(within, default=99) for point in longer)
-    assert [p.cost for p in longer] == sorted((p.cost for p in longer), reverse=True)
-
-
-@pytest.mark.parametrize("images", [100, 1000])
-def test_as_many_images_below_as_the_margin_says_are_within_it_and_one_more_is_not(images):
-    """Whatever binary fractions make of the three; counted in whole images."""
-    for right, percent in itertools.product(range(images // 2, images + 1), (1, 2, 5)):
-        margin, least = percent / 100, right - percent * images // 100
-        floor = SearchRequest(within=margin).floor(right / images)
-        there, short = (Point(str(n), 1, n / images) for n in (least, least - 1))
-        assert weighing.lightest([there], floor) == there
-        assert weighing.lightest([short], floor) is None
-        assert weighing.to_lighten([there], (), floor, 1) == [there]
-        assert weighing.to_lighten([short], (), floor, 1) == []
-        assert weighing.to_train([there], floor, floor - margin) == []
-        assert weighing.to_train([short], floor, floor - 1 / images) == [short]
-
-
-@pytest.mark.parametrize(
-    ("own", "within", "wanted"), [(0.2, 0.5, 0.0), (0.5, 0.5, 0.0), (0.75, 0.5, 0.25)]
-)
-def test_no_less_than_no_image_is_wanted(own, within, wanted):
-    assert SearchRequest(within=within).floor(own) == wanted
 
 
 class Workshop:
@@ -160,6 +102,7 @@ def worth(name):
 def plain(monkeypatch, tmp_path):
     """The search over such nets; its call, and what was chosen at its end."""
     made, ended = [], []
+    held = types.SimpleNamespace(digest="as trained")
 
     def workshop(*parts):
         made.append(Workshop(*parts))
@@ -177,7 +120,7 @@ def plain(monkeypatch, tmp_path):
         "identity": types.SimpleNamespace(
             load_own=lambda *_: dataset, refuse_strangers=identity.refuse_strangers
         ),
-        "train": types.SimpleNamespace(load=lambda run: None, check=lambda *_: None),
+        "train": types.SimpleNamespace(load=lambda run: held, check=lambda *_: None),
     }.items():
         monkeypatch.setattr(search, name, stand_in)
     monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
@@ -185,6 +128,7 @@ def plain(monkeypatch, tmp_path):
 
     def call(out="out", stop_at=None, failing="", parent=tmp_path / "run", fields=(), **asked):
         made.clear()
+        held.digest = asked.pop("weights", held.digest)
         monkeypatch.setattr(Workshop, "stop_at", stop_at)
         monkeypatch.setattr(Workshop, "failing", failing)
         request = SearchRequest(steps=("channels", "resolution"), **asked)
@@ -322,6 +266,20 @@ def test_candidates_of_a_search_all_learn_alike(
             plain(rounds=2, fields=run | {field: other})
     else:
         assert plain(rounds=2, fields=run | {field: other})[1]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_search_out_of_a_run_that_has_learned_on_is_refused(plain, finished):
+    """Its nets would be weighed against an accuracy that the run no longer has."""
+    run, tried, _ = plain(rounds=1)
+    content = run.read_json("lighten.json") | {"finished": finished, "chosen": tried[0]}
+    run.write_json("lighten.json", content)
+    with pytest.raises(UserError, match=f"{run} was begun when .*run had other weights.*--out"):
+        plain(rounds=1 if finished else 2, weights="learned on")
+    assert run.read_json("lighten.json") == content
+    del content["weights"]  # as an older version wrote it
+    run.write_json("lighten.json", content | {"finished": False})
+    assert plain(rounds=2, weights="learned on")[1]
 
 
 def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, monkeypatch):

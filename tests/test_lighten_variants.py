@@ -1,5 +1,6 @@
 """Ways to one budget beside each other, and what further removal would cost."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -146,6 +147,26 @@ def test_variants_of_another_seed_and_size_share_the_run_s_images_and_its_own_sp
     with_baselines(request, given, parent, Run(tmp_path / "out"), [], seeds)
     assert begun == [(seed, 0) for seed in seeds]
     assert timed == [(32, 32, 3)]
+
+
+@pytest.mark.parametrize("others", [True, False, None])
+def test_seeds_are_not_mixed_with_those_that_were_pruned_from_other_weights(
+    others, settings, parent, tmp_path, monkeypatch
+):
+    """The run may have learned on meanwhile; older versions did not tell which weights it had."""
+    out = Run(tmp_path / "out")
+    out.create()
+    whole = train.load(parent)
+    changed = jax.tree.map(lambda leaf: leaf + 1, whole.params)
+    made_of = {True: dataclasses.replace(whole, params=changed).digest, False: whole.digest}
+    request = PruneRequest(drop="dead", finetune_epochs=1)
+    records.write(out, records.PruneFile(request=request, weights=made_of.get(others)))
+    reached = unittest.mock.Mock(side_effect=SystemExit)
+    monkeypatch.setattr("rice_jax.lighten.variants.prune_run", reached)
+    said = f"{out} was begun when {parent} had other weights"
+    with pytest.raises(UserError if others else SystemExit, match=said if others else None):
+        with_baselines(request, settings, parent, out, ["scratch"], [0, 1])
+    assert reached.called != bool(others)
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -40,8 +40,7 @@ class Workshop:
 
     def begun(self, name: str) -> bool:
         """Whether the candidate has begun to learn, from weights that its folder still has."""
-        run = self.folder(name)
-        return run.has("config.json") and train.has_checkpoints(run)
+        return child.begun(self.folder(name))
 
     def net(self, name: str) -> train.Trained:
         """A candidate, or the whole net, with this search's settings around its own widths."""

@@ -10,6 +10,7 @@ from rice_jax import data, records, train
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
+from rice_jax.records import ConfigFile
 from rice_jax.run import Run
 from rice_jax.train.norms import Norms, images_looked_at, learning
 
@@ -63,6 +64,27 @@ def settled(config: ml_collections.ConfigDict, params: Any, dataset: data.Datase
     source = dataset.splits["train"]
     with Bar("measuring norms", images_looked_at(config, source)) as bar:
         return Norms(config, train.build(config))(params, source, on_batch=bar.advance)
+
+
+def begun(run: Run) -> bool:
+    """Whether `begin` came to its end, and what was begun with is still there."""
+    return run.has(ConfigFile.FILE) and train.has_checkpoints(run)
+
+
+def require_its_weights(out: Run, told: str | None, parent: Run, net: train.Trained) -> None:
+    """UserError where what `out` holds was made of other weights than the run has now.
+
+    Args:
+        out: a folder with what was made of the run.
+        told: the digest that it has of the run's weights; None in files of older versions.
+        parent: the run.
+        net: what the run holds now.
+    """
+    if told not in (None, net.digest):
+        raise UserError(
+            f"{out} was begun when {parent} had other weights, and the two would be mixed: give "
+            "another --out"
+        )
 
 
 def begin(

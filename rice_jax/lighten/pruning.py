@@ -94,6 +94,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     removal.draw(whole, net, dataset, out)
     content = {
         "request": records.plain(request),
+        "weights": trained.digest,
         "before": totals(whole.pair[0], whole.shape),
         "after": totals(net.pair[0], net.shape),
         "removed": net.gone_from(whole),

@@ -12,7 +12,7 @@ from rice_jax import identity, lock, records, report, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import asked, outcome, weighing
 from rice_jax.lighten.candidate import Workshop
-from rice_jax.lighten.child import for_the_net_of, if_moved
+from rice_jax.lighten.child import for_the_net_of, if_moved, require_its_weights
 from rice_jax.lighten.few_images import settled
 from rice_jax.lighten.forecast import forecast
 from rice_jax.lighten.moves import MOVES, Judge, Lighter, longer
@@ -73,7 +73,7 @@ def search(
     dataset = identity.load_own(config, parent)
     request, said = settled(request, dataset, config.train.batch_size, given)
     workshop = Workshop(out, parent, config, dataset, request.measure)
-    saved = _own_search(request, workshop)
+    saved = _own_search(request, workshop, trained)
     train.check(workshop.recipe(config, request.epochs), dataset, out)
     if saved and saved.finished and not estimate_only:
         if not report.is_current(out):
@@ -106,6 +106,7 @@ class _Search:
         self, request: SearchRequest, workshop: Workshop, trained: train.Trained, expected: Forecast
     ) -> None:
         self._request, self._workshop, self._expected = request, workshop, expected
+        self._weights = trained.digest
         self._tried: dict[str, Candidate] = {}
         self._note(self._whole(trained))
         self.floor = request.floor(self._tried[""].accuracy)
@@ -141,6 +142,7 @@ class _Search:
         recipe, splits = self._workshop.whole.train, self._workshop.dataset.splits
         return LightenFile(
             request=self._request,
+            weights=self._weights,
             config=configuration.to_json(self._workshop.whole),
             synthetic=self._workshop.dataset.synthetic,
             images=LearntFrom(
@@ -232,11 +234,14 @@ class _Search:
         records.write(self._workshop.out, self.content())
 
 
-def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | None:
+def _own_search(
+    request: SearchRequest, workshop: Workshop, trained: train.Trained
+) -> LightenFile | None:
     """What lighten.json holds of this search, where it has begun.
 
     Raises:
-        UserError: a folder that holds another search, or a run that none made.
+        UserError: a folder that holds another search, or one of the run with other weights, or a
+            run that none made.
     """
     out, parent = workshop.out, workshop.parent
     if out.is_at(parent.path):
@@ -254,6 +259,7 @@ def _own_search(request: SearchRequest, workshop: Workshop) -> LightenFile | Non
             f"{out} holds a search with {name}={before}, not {now}: give the same, or another --out"
             f"{if_moved(name, saved.request.parent)}"
         )
+    require_its_weights(out, saved.weights, parent, trained)
     if mistake := configuration.mistake(saved.config):
         raise UserError(f"{out.path / LightenFile.FILE} is damaged: {mistake}")
     whole = configuration.to_json(workshop.whole)

@@ -38,7 +38,8 @@ def with_baselines(
 
     Raises:
         UserError: an unknown baseline, one but 'scratch' without a budget to compare at, no
-            training after, no seed; or as `prune_run`.
+            training after, no seed, other weights in `parent` than those that `out` was made of; or
+            as `prune_run`.
     """
     unknown = [name for name in baselines if name not in BASELINES]
     if unknown:
@@ -62,6 +63,8 @@ def _compare(
     seeds: Sequence[int],
 ) -> None:
     config = child.for_the_net_of(parent, config)
+    if account := records.read_if_there(out, records.PruneFile):  # of which there may be variants
+        child.require_its_weights(out, account.weights, parent, train.load(parent))
     own = request.criterion if request.budgets else request.drop or "drop_layers"
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))

@@ -104,6 +104,8 @@ class PruneFile(FileRecord):
     FILE: ClassVar[str] = "prune.json"
 
     request: PruneRequest
+    weights: str | None = left_out()
+    """Digest of those that the run had which was made lighter."""
     before: Left = Left()
     after: Left = Left()
     removed: _Filters = dataclasses.field(default_factory=dict)

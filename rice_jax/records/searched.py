@@ -174,6 +174,8 @@ class LightenFile(FileRecord):
     FILE: ClassVar[str] = "lighten.json"
 
     request: SearchRequest
+    weights: str | None = left_out()
+    """Digest of those that the run had when the search began."""
     config: dict[str, Any]
     """Of the whole net, with the settings of the candidates' training."""
     synthetic: bool = False

@@ -1,6 +1,7 @@
 """What training changes: parameters split into trainable and frozen, and Adam's moments."""
 
 import collections
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -190,6 +191,13 @@ def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
         traverse_util.unflatten_dict({n: v for n, v in flat.items() if n not in still}),
         traverse_util.unflatten_dict({n: v for n, v in flat.items() if n in still}),
     )
+
+
+def digest(params: Params) -> str:
+    """SHA-256 over the parameters: with others it is another net."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    content = b"".join(np.asarray(flat[path]).tobytes() for path in sorted(flat))
+    return hashlib.sha256(content).hexdigest()
 
 
 def merge(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> Params:

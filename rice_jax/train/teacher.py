@@ -3,7 +3,6 @@
 Source: Hinton, Vinyals and Dean 2015 (arXiv:1503.02531), section 2.
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,14 +10,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import ml_collections
-import numpy as np
 import optax
-from flax import traverse_util
 
 from rice_jax import nets, zoo
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import schedule, weights
+from rice_jax.train import schedule, state, weights
 from rice_jax.train.state import Params
 
 
@@ -35,9 +32,7 @@ class Teacher(NamedTuple):
     @property
     def digest(self) -> str:
         """Of its parameters: with others it is another teacher."""
-        flat = traverse_util.flatten_dict(self.params, sep="/")
-        content = b"".join(np.asarray(flat[path]).tobytes() for path in sorted(flat))
-        return hashlib.sha256(content).hexdigest()
+        return state.digest(self.params)
 
     def mixed(self, labelled: jax.Array, logits: jax.Array, answers: jax.Array) -> jax.Array:
         """The loss of each image (N,) that is to be learnt from, in nats.

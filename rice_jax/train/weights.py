@@ -43,6 +43,11 @@ class Trained:
     epoch: int
     """Number of the best epoch, from 1; 0 for weights that no epoch has changed yet."""
 
+    @property
+    def digest(self) -> str:
+        """Of its parameters."""
+        return state.digest(self.params)
+
 
 def build(config: ml_collections.ConfigDict) -> models.Adjustable:
     """The net that a configuration names, with its widths and its type of activations."""
