@@ -1,14 +1,11 @@
 """A pruning that is not done: what its steps have left so far, so that it goes on from there."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
-import numpy as np
 
 from rice_jax import config as configuration
 from rice_jax import files, records, stages, train
@@ -21,33 +18,34 @@ from rice_jax.train.origin import changes
 
 
 def begun(
-    out: Run, request: PruneRequest, config: ml_collections.ConfigDict, params: Any
+    out: Run,
+    request: PruneRequest,
+    config: ml_collections.ConfigDict,
+    parent: Run,
+    whole: train.Trained,
 ) -> HalfPruned:
-    """What is to be told of a pruning of these parameters, with the steps that `out` holds of it.
+    """What is to be told of a pruning of this net, with the steps that `out` holds of it.
 
     What else is there of half a pruning is removed.
 
     Raises:
         UserError: the steps that it holds are of another pruning.
     """
-    new = HalfPruned(
-        request=request, config=configuration.to_json(config), weights=_fingerprint(params)
-    )
+    new = HalfPruned(request=request, config=configuration.to_json(config), weights=whole.digest)
     if not out.has(HalfPruned.FILE):
         return new
     told = _told(out) or new
     if told.steps:
-        _refuse_another(out, told, new)
-    done = [
-        *itertools.takewhile(
-            lambda number: folder(out, number).has("config.json"), range(1, len(told.steps) + 1)
-        )
-    ]
+        require_same(out, told.request, request)
+        require_same_training(out, told.config, new.config)
+        child.require_its_weights(out, told.weights, parent, whole)
+    numbers = range(1, len(told.steps) + 1)
+    done = [*itertools.takewhile(lambda number: child.begun(folder(out, number)), numbers)]
     for name in ("checkpoints", "pruned_maps"):  # of layers that now may go otherwise
         (out.path / name).rmtree(missing_ok=True)
     steps = out.path / "steps"
     for each in steps.iterdir() if steps.exists() else ():
-        if each.name not in map(str, done):
+        if each.is_dir() and each.name not in map(str, done):
             each.rmtree()
     if not done:
         return new
@@ -117,22 +115,3 @@ def _told(out: Run) -> HalfPruned | None:
         return records.read(out, HalfPruned)
     except UserError:
         return None
-
-
-def _refuse_another(out: Run, before: HalfPruned, now: HalfPruned) -> None:
-    require_same(out, before.request, now.request)
-    require_same_training(out, before.config, now.config)
-    if before.weights != now.weights:
-        raise UserError(
-            f"{out} holds {len(before.steps)} of {before.request.steps} steps of a pruning of "
-            f"{now.request.parent}, whose weights are others now: give another --out, or remove "
-            "that folder"
-        )
-
-
-def _fingerprint(params: Any) -> str:
-    digest = hashlib.sha256()
-    for path, array in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(f"{jax.tree_util.keystr(path)} {np.shape(array)}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -64,7 +64,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     dataset = identity.load_own(config, parent)
     whole = Remainder.whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
-    told = half.begun(out, request, config, trained.params)
+    told = half.begun(out, request, config, parent, trained)
     net = half.trained(told, config, out) if told.steps else whole
     if request.drop_layers and not told.steps:
         net, account = _drop_layers(request, net, images, dataset)

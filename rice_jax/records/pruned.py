@@ -159,7 +159,7 @@ class HalfPruned(FileRecord):
     config: dict[str, Any]
     """What was given, in JSON."""
     weights: str
-    """SHA-256 of the parameters that it began with."""
+    """Digest of those that it began with."""
     account: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What prune.json tells of dropped layers."""
     steps: list[StepDone] = dataclasses.field(default_factory=list)
