@@ -205,6 +205,43 @@ def test_layers_of_one_bias_are_left_or_have_each_their_own(suffix):
     assert np.abs(found - exact).max() < 0.05 * np.ptp(exact)
 
 
+TURNED = {
+    "picked": lambda pooled: pooled[:, np.arange(8)[::-1]],
+    "scaled by rows": lambda pooled: (pooled.T * np.float32([[0.5]] * 4 + [[2]] * 4)).T,
+    "as it is": lambda pooled: pooled,
+}
+"""What is done to (N, 8) before a dense layer; some as a transposition, in an .onnx."""
+
+
+@pytest.mark.parametrize("done", TURNED)
+@pytest.mark.one_in(2)
+def test_a_dense_layer_is_corrected_by_its_channels_however_the_code_turns_them(done, suffix):
+    """Also where there are as many images as channels."""
+
+    class Turned(nn.Module):
+        dtype: Any = None
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.relu(nn.Conv(8, (3, 3), name="conv")(x)).mean((1, 2))
+            return nn.Dense(3, name="head")(TURNED[done](x))
+
+    images = np.random.default_rng(0).random((8, 6, 6, 3), dtype=np.float32)
+    params = Turned().init(jax.random.key(0), images)["params"]
+    params["conv"]["bias"] = params["conv"]["bias"] + np.arange(8) / 4
+    maps = nn.relu(nn.Conv(8, (3, 3)).apply({"params": params["conv"]}, images))
+    read = np.asarray(TURNED[done](maps.mean((1, 2))))
+    whole = FORMATS[suffix].exact(Turned(), params, 6)
+    layers = FORMATS[suffix].layers(whole)
+    ((head,),) = layers.waves()[1:]
+    (means,) = layers.means([head.source], images).values()
+    np.testing.assert_allclose(means, read.mean(0), rtol=1e-4)
+    content = FORMATS[suffix].quantized(whole, [images])
+    exact = np.asarray(Turned().apply({"params": params}, images))
+    found = runtimes.opened(suffix, content)(images)
+    assert np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+
+
 def test_a_net_without_biases_is_corrected_as_one_of_zeros(suffix):
     class Bare(nn.Module):
         biased: bool = False

@@ -32,6 +32,7 @@ class OnnxLayers:
         self._rounded_by = {node.input[0]: node for node in rounding}
         self._readers = collections.Counter(name for node in graph.node for name in node.input)
         self._biases = dict[str, np.ndarray]()
+        self._turned = set[str]()
 
     def waves(self) -> list[list[BiasedLayer]]:
         """Its layers with biases, those that do not depend on each other together."""
@@ -57,7 +58,8 @@ class OnnxLayers:
             batch = images[start : start + _BATCH]
             values = dict(zip(names, session.run(names, {"images": batch}), strict=True))
             for name, node in read.items():
-                means = _means(values[name if node is None else node.output[0]])
+                shown_as = values[name if node is None else node.output[0]]
+                means = _means(shown_as, axis=0 if name in self._turned else 1)
                 if node is not None:
                     scale, zero = (self._array(each).astype(float) for each in node.input[1:3])
                     means = (means - zero) * scale
@@ -79,9 +81,12 @@ class OnnxLayers:
         if node.op_type == "Gemm" and not told.get("transB"):
             kernel = kernel.T
         weights = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2)  # (G * O, I)
+        source = self._source(node.input[0])
+        if told.get("transA"):  # onnxruntime puts a transposition before a Gemm into it
+            self._turned.add(source)
         return BiasedLayer(
             name=node.name,
-            source=self._source(node.input[0]),
+            source=source,
             weights=weights.reshape(told.get("group", 1), -1, weights.shape[1]),
             bias=None if bias is None else self._integers(bias),
             step=np.empty(0) if bias is None else self._array(bias.input[1]),
@@ -123,6 +128,7 @@ class OnnxLayers:
         return np.asarray(self._onnx.numpy_helper.to_array(self._constants[name]))
 
 
-def _means(values: np.ndarray) -> np.ndarray:
-    """Of each channel, the second axis."""
-    return values.mean(axis=(0, *range(2, values.ndim)), dtype=float)
+def _means(values: np.ndarray, axis: int) -> np.ndarray:
+    """Of each channel along `axis`."""
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    return values.mean(axis=others, dtype=float)
