@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspected import NETS, One, one, random_variables, small
+from inspected import IDENTITY, NETS, Function, One, one, random_variables, resized, small
 from jax import lax
 
 from rice_jax import inspection
@@ -107,19 +107,6 @@ def test_bounds_contain_the_maps_of_random_nets(steps, seed):
     assert_contained(bounds, inspection.feature_maps(module, variables, pixels))
 
 
-class Function(nn.Module):
-    """A function of the image, seen through a convolution that passes it on."""
-
-    function: object
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Conv(3, (1, 1), use_bias=False, name="conv")(self.function(x))
-
-
-IDENTITY = {"params": {"conv": {"kernel": np.eye(3, dtype=np.float32)[None, None]}}}
-
-
 def polynomial(x, *coefficients):
     """The constant's coefficient first: a primitive of its own in newer JAX, as log2 is."""
     if hasattr(lax, "polynomial"):
@@ -131,7 +118,7 @@ def polynomial(x, *coefficients):
 
 
 def nearest(x, rows, columns):
-    return jax.image.resize(x, (len(x), rows, columns, x.shape[-1]), "nearest")
+    return resized(x, "nearest", rows, columns)
 
 
 FUNCTIONS = {
@@ -168,6 +155,10 @@ FUNCTIONS = {
     "reduced precision": lambda x: lax.reduce_precision(x, 8, 7),
     "mask": lambda x: x * (x > 0.5),
     "truth": lambda x: x + (x - 0.5).astype(bool),
+    "both": lambda x: jnp.where((x > -1) & (x < 0.7), x, -x),
+    "either": lambda x: jnp.where((x < 0.3) | (x != x[:, ::-1]), x, -x),
+    "equal": lambda x: jnp.where(jnp.maximum(x, 0.5) == 0.5, x, -x),
+    "not": lambda x: jnp.where(~(x > 0.5), x, -x),
     "known mask": lambda x: jnp.where(jnp.arange(3) == 1, x, 0.25),
     "floor": lambda x: jnp.floor(3 * x),
     "round": lambda x: jnp.round(3 * x),

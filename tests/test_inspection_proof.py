@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inspected import Looped, One, one, random_variables
+from inspected import IDENTITY, Function, Looped, One, one, random_variables, resized
 from jax import lax
 
 from rice_jax import inspection
@@ -83,6 +83,30 @@ def test_what_is_above_zero_stays_so_however_wide_its_bounds_are(name):
     maps = inspection.feature_maps(Net(), variables, pixels)["after"]
     assert np.isfinite(hi).all()
     assert np.all((lo <= maps) & (maps <= hi))
+
+
+WITHIN = {
+    "both": lambda x: jnp.where((x > -1) & (x < 2), x, 9.0),
+    "not both": lambda x: jnp.where((x > -1) & (x > 2), 9.0, x),
+    "either": lambda x: jnp.where((x > 2) | (x < 2), x, 9.0),
+    "neither": lambda x: jnp.where((x > 2) | (x < -1), 9.0, x),
+    "not": lambda x: jnp.where(~(x > 2), x, 9.0),
+    "unequal": lambda x: jnp.where(x != 2, x, 9.0),
+    "not unequal": lambda x: jnp.where(0 * x != 0, 9.0, x),
+    "equal": lambda x: jnp.where(x == 2, 9.0, x),
+    "larger by lines": lambda x: resized(x, "bilinear", 6, 5),
+    "smaller by lines": lambda x: resized(x, "linear", 2, 1),
+}
+"""Images, where what is certain to be so or not so is known to be."""
+
+
+@pytest.mark.parametrize("name", WITHIN)
+@pytest.mark.one_in(3)
+def test_bounds_go_by_conditions_that_are_certain(name):
+    """A resize has the pixels' own bounds: it asks of each place whether it is in the image."""
+    bounds, _ = inspection.map_bounds(Function(WITHIN[name]), IDENTITY, (3, 3, 3))
+    ((lo, hi),) = bounds.values()
+    np.testing.assert_allclose([lo, hi], np.stack([0 * lo, 1 + 0 * hi]), atol=1e-3)
 
 
 def test_more_layers_are_proven_by_one_program_too():

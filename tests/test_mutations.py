@@ -336,6 +336,16 @@ MUTATIONS = {
             "float16", "bfloat16"
         ),
     ),
+    "one of two conditions": (
+        rules,
+        ("jnp.minimum(a_lo, b_lo)", "jnp.maximum(a_lo, b_lo)"),
+        lambda: bounds.test_bounds_contain_functions("both"),
+    ),
+    "what is apart by an end": (
+        rules,
+        ("(a.lo > b.hi) | (b.lo > a.hi)", "(a.hi > b.hi) | (b.lo > a.hi)"),
+        lambda: bounds.test_bounds_contain_functions("equal"),
+    ),
     "fractions do not round": (
         ranges,
         ("(least == most) & (", "("),

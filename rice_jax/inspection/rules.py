@@ -212,6 +212,37 @@ def _less(equation: Equation, a: Interval, b: Interval) -> Interval:
     return _greater(equation, b, a)
 
 
+def _unequal(equation: Equation, a: Interval, b: Interval) -> Interval:
+    apart = (a.lo > b.hi) | (b.lo > a.hi)
+    same = (a.lo == a.hi) & (b.lo == b.hi) & (a.lo == b.lo)
+    return Interval(apart.astype(jnp.float32), (~same).astype(jnp.float32))
+
+
+def _equal(equation: Equation, a: Interval, b: Interval) -> Interval:
+    return _not(equation, _unequal(equation, a, b))
+
+
+def _and(equation: Equation, a: Interval, b: Interval) -> Interval:
+    """Of truth values, as the next two: whole numbers have no bounds but where they are known."""
+    (a_lo, a_hi), (b_lo, b_hi) = _truth(a), _truth(b)
+    return Interval(jnp.minimum(a_lo, b_lo), jnp.minimum(a_hi, b_hi))
+
+
+def _or(equation: Equation, a: Interval, b: Interval) -> Interval:
+    (a_lo, a_hi), (b_lo, b_hi) = _truth(a), _truth(b)
+    return Interval(jnp.maximum(a_lo, b_lo), jnp.maximum(a_hi, b_hi))
+
+
+def _not(equation: Equation, a: Interval) -> Interval:
+    lo, hi = _truth(a)
+    return Interval(1 - hi, 1 - lo)
+
+
+def _truth(a: Interval) -> tuple[jax.Array, jax.Array]:
+    """The ends as numbers, also of what is known and so has its own type."""
+    return a.lo.astype(jnp.float32), a.hi.astype(jnp.float32)
+
+
 def _select(equation: Equation, which: Interval, *cases: Interval) -> Interval:
     lows = [case.lo.astype(jnp.float32) for case in cases]
     highs = [case.hi.astype(jnp.float32) for case in cases]
@@ -301,6 +332,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SUMS, _sum),
     **dict.fromkeys(("gt", "ge"), _greater),
     **dict.fromkeys(("lt", "le"), _less),
+    "ne": _unequal,
+    "eq": _equal,
+    "and": _and,
+    "or": _or,
+    "not": _not,
     "select_n": _select,
     "clamp": _clamp,
     "convert_element_type": _convert,
