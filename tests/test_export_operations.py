@@ -105,8 +105,28 @@ def test_what_litert_lacks_is_named_beside_what_is_written_otherwise_for_it():
     pytest.importorskip(NEEDED[".tflite"])
     net = Between(lambda x: jnp.fft.fft(OPERATIONS["above the largest but one"](x)).real)
     params = net.init(jax.random.key(0), IMAGES)["params"]
-    with pytest.raises(UserError, match=r"^the net: fft has no LiteRT form"):
+    with pytest.raises(UserError, match=r"^the net: fft of complex numbers has no LiteRT form"):
         export.to_tflite(net, params, 8)
+
+
+def filtered(x):
+    spectrum = jnp.fft.rfft2(x, axes=(1, 2))
+    return jnp.fft.irfft2(spectrum * 0.5j, x.shape[1:3], axes=(1, 2))
+
+
+@pytest.mark.parametrize(
+    "operation", [filtered, lambda x: jnp.fft.fft2(x, axes=(1, 2)).real, lambda x: jnp.abs(x + 1j)]
+)
+@pytest.mark.parametrize("suffix", MADE)
+@pytest.mark.one_in(2)
+def test_a_format_that_lacks_complex_numbers_is_said_to_lack_these(suffix, operation):
+    """Not the transposition or sum of which it has that of floats."""
+    pytest.importorskip(NEEDED[suffix])
+    net = Between(operation)
+    params = net.init(jax.random.key(0), IMAGES)["params"]
+    with pytest.raises(UserError, match=r"of complex numbers|: r?fft ") as caught:
+        MADE[suffix](net, params, 8)
+    assert str(caught.value).startswith("the net: ")
 
 
 def test_a_primitive_that_jax_has_as_a_class_is_told_by_its_name():

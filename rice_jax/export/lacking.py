@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rice_jax.graph.primitives import RENAMES
 from rice_jax.graph.trace import Equation, Trace
@@ -34,6 +35,14 @@ def lacking(traced: Trace, converts: Converts, run: Run = Equation.apply) -> Equ
         if not converts(_alone(equation, places, run), shapes):
             return equation
     return None
+
+
+def named(equation: Equation) -> str:
+    """The operation with its layer, as it is told: a format may have that of other numbers."""
+    values = (*equation.inputs, *equation.outputs)
+    of_complex = any(jnp.issubdtype(value.dtype, jnp.complexfloating) for value in values)
+    of_these = " of complex numbers" if of_complex else ""
+    return f"{equation.layer or 'the net'}: {equation.name}{of_these}"
 
 
 def _alone(equation: Equation, places: Sequence[int], run: Run) -> Callable[..., Any]:

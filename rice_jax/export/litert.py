@@ -18,7 +18,7 @@ from jax import export
 from rice_jax import ops
 from rice_jax.errors import UserError
 from rice_jax.export import halves, spreading
-from rice_jax.export.lacking import lacking
+from rice_jax.export.lacking import lacking, named
 from rice_jax.export.native import stderr_kept_back
 from rice_jax.export.subject import subject
 from rice_jax.graph.arrays import InputShape
@@ -71,8 +71,7 @@ def float32_tflite(
     except (ValueError, RuntimeError) as error:
         if found := lacking(traced, _converts, play):
             raise UserError(
-                f"{found.layer or 'the net'}: {found.name} has no LiteRT form; a .stablehlo takes "
-                "more"
+                f"{named(found)} has no LiteRT form; a .stablehlo takes more"
             ) from error
         said = next(iter(str(error).split("\n")), "") or "litert-converter does not say why"
         raise UserError(f"the net has no LiteRT form: {said}") from error

@@ -21,7 +21,7 @@ from jax import export
 
 from rice_jax.errors import UserError, reason
 from rice_jax.export import any_size
-from rice_jax.export.lacking import lacking
+from rice_jax.export.lacking import lacking, named
 from rice_jax.export.onnx_operations import stand_in
 from rice_jax.export.runtimes import onnx_session
 from rice_jax.export.subject import Subject, subject
@@ -145,7 +145,7 @@ def _refusal(traced: Trace, net: Subject, error: Exception) -> UserError:
         has = "an ONNX form for one image, but none for a batch of any size"
     if found is None:
         return UserError(f"the net has no ONNX form: {reason(error)}")
-    return UserError(f"{found.layer or 'the net'}: {found.name} has {has}; a .stablehlo takes more")
+    return UserError(f"{named(found)} has {has}; a .stablehlo takes more")
 
 
 def _first_lacking(traced: Trace, net: Subject) -> Equation | None:
