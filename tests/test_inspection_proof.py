@@ -56,6 +56,9 @@ NEAR_ZERO = {
     "length": lambda x: x / (jnp.sqrt((x**2).sum((1, 2), keepdims=True)) + 1e-6),
     "deviation": lambda x: jnp.log(x.var(-1, keepdims=True) + 1e-6) + x,
     "wide softmax": lambda x: nn.softmax(30 * x - 7),
+    "softmax without end": lambda x: nn.softmax(1e9 * x - 3e8),
+    "softmax over places": lambda x: jax.nn.softmax(1e5 * x, axis=(1, 2)),
+    "attention": lambda x: nn.dot_product_attention(300 * x, 300 * x, x),
     "wide logarithm": lambda x: jnp.log(jnp.exp(12 * x - 6)),
     "half the bits": lambda x: 1 / (jnp.abs(x - 0.5).astype(jnp.bfloat16) + 1e-2),
     "products": lambda x: jnp.sqrt(x * x[..., ::-1] / 3 + 1e-6),
@@ -83,6 +86,37 @@ def test_what_is_above_zero_stays_so_however_wide_its_bounds_are(name):
     maps = inspection.feature_maps(Net(), variables, pixels)["after"]
     assert np.isfinite(hi).all()
     assert np.all((lo <= maps) & (maps <= hi))
+
+
+def quotient(x, of=lambda x: x, axis=-1, summed=-1, sum_of=None):
+    """exp(x - max(of(x))) by its sum, each along an axis."""
+    exponentials = jnp.exp(x - of(x).max(axis, keepdims=True))
+    total = exponentials if sum_of is None else sum_of(exponentials)
+    return exponentials / total.sum(summed, keepdims=True)
+
+
+NO_SOFTMAX = {
+    "by another maximum": lambda x: quotient(x, of=lambda x: x / 2),
+    "by that of other places": lambda x: quotient(x, of=lambda x: x[:, ::-1]),
+    "by that along another axis": lambda x: quotient(x, axis=1),
+    "summed along another axis": lambda x: quotient(x, summed=1),
+    "by another sum": lambda x: quotient(x, sum_of=lambda each: each / 4),
+    "turned": lambda x: quotient(x, of=lambda x: x.swapaxes(1, 2)),
+    "no finite number": lambda x: quotient(x / jnp.maximum(x - 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", NO_SOFTMAX)
+@pytest.mark.one_in(3)
+def test_what_only_looks_like_a_softmax_is_not_bounded_as_one(name):
+    function = NO_SOFTMAX[name]
+    net, shape = Function(lambda x: function(300 * x)), (3, 3, 3)
+    ((lo, hi),) = inspection.map_bounds(net, IDENTITY, shape)[0].values()
+    pixels = np.random.default_rng(0).random((64, *shape), np.float32)
+    pixels[32:] = pixels[32:] > 0.5
+    maps = np.asarray(inspection.feature_maps(net, IDENTITY, pixels)["conv"])
+    assert np.all((lo <= maps) & (maps <= hi) | np.isnan(maps) & np.isinf(hi))
+    assert not np.all((maps >= 0) & (maps <= 1))
 
 
 WITHIN = {

@@ -19,7 +19,7 @@ import test_prune_picks as picks
 import test_prune_shapes as shapes
 
 from rice_jax.errors import UserError
-from rice_jax.inspection import interval, linear, ranges, rounding, rules
+from rice_jax.inspection import interval, linear, ranges, rounding, rules, softmaxes
 from rice_jax.prune import agreement, biases, certificate, dead, departure, pruner, surgery
 from rice_jax.prune import shapes as shapes_held
 
@@ -345,6 +345,13 @@ MUTATIONS = {
         rules,
         ("(a.lo > b.hi) | (b.lo > a.hi)", "(a.hi > b.hi) | (b.lo > a.hi)"),
         lambda: bounds.test_bounds_contain_functions("equal"),
+    ),
+    "a softmax by any maximum": (
+        softmaxes,
+        ("!= (x, summed[1])", "is None"),
+        lambda: proofs.test_what_only_looks_like_a_softmax_is_not_bounded_as_one(
+            "by that along another axis"
+        ),
     ),
     "fractions do not round": (
         ranges,

@@ -20,6 +20,7 @@ from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import product
 from rice_jax.inspection.rules import RULES, Rule
+from rice_jax.inspection.softmaxes import softmaxes
 from rice_jax.inspection.summands import PRODUCTS
 
 
@@ -196,6 +197,7 @@ def _propagate(
 ) -> list[str]:
     """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
     without_rule = []
+    of_softmax = softmaxes(equations)
     for equation in equations:
         if intervals.keys() >= {*equation.outputs}:
             continue
@@ -205,6 +207,9 @@ def _propagate(
         elif equation.name in rules and all(map(_has_bounds, equation.outputs)):
             bounded = rules[equation.name](equation, *operands)
             results = bounded if isinstance(bounded, list) else [bounded]
+            if equation in of_softmax:
+                softmax = of_softmax[equation]
+                results = [softmax.within(_of(softmax.x, intervals), each) for each in results]
         else:
             results = [_anything(value) for value in equation.outputs]
             if not all(map(_is_truth, equation.outputs)):
