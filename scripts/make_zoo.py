@@ -12,6 +12,7 @@ import shlex
 
 import jax
 import ml_collections
+import numpy as np
 from absl import app, flags
 
 from rice_jax import config as configuration
@@ -25,6 +26,9 @@ _NAME = flags.DEFINE_string("name", None, "The net's name in the zoo; by default
 _MACHINE = flags.DEFINE_string("machine", "", "Where it was trained; by default the devices.")
 _RECIPE = flags.DEFINE_string("recipe", "", "How it was trained; by default the schedule's name.")
 _COMMAND = flags.DEFINE_string("command", "", "What gives such a run again; by default a training.")
+_HALF = flags.DEFINE_bool(
+    "half", False, "Keep the weights in half precision; what they do is measured with those."
+)
 _NOTE = flags.DEFINE_string("note", "", "What else is to be known of it.")
 
 
@@ -36,8 +40,12 @@ def card(
     recipe: str = "",
     command: str = "",
     note: str = "",
+    measured: bool = False,
 ) -> records.ZooCard:
-    """The card but for name and digest; UserError where the run is not finished."""
+    """The card but for name and digest; UserError where the run is not finished.
+
+    With `measured` its accuracies are those of `trained`, not those that the run's files tell.
+    """
     saved, rows = configuration.read(run), records.read_history(run)
     best, evaluation = history.best_row(rows), records.read(run, records.EvaluationFile)
     images = saved.data
@@ -59,10 +67,6 @@ def card(
         for name, version in saved.versions.items()
         if name not in ("command", "devices", "platform")
     }
-    tested = {
-        part: records.Share(accuracy=result.accuracy, images=result.images)
-        for part, result in evaluation.parts().items()
-    }
     return records.ZooCard(
         name="",
         config=configuration.to_json(config),
@@ -73,7 +77,7 @@ def card(
         best_epoch=best.epoch,
         seed=config.seed,
         data=_without_names(images),
-        accuracy=records.CardAccuracy(validation=_validated(run, trained, best), **tested),
+        accuracy=_measured(run, trained) if measured else _told(run, trained, best, evaluation),
         versions=versions,
         machine=machine or saved.versions["devices"],
         date=ended.isoformat(),
@@ -89,21 +93,53 @@ def _without_names(images: records.ImagesTold) -> records.ImagesTold:
     return dataclasses.replace(images, copies=copies)
 
 
-def _validated(run: Run, trained: train.Trained, best: records.EpochRow) -> records.Share:
-    """Of all clean validation images: as history.csv has it, or measured where it has others."""
+def _told(
+    run: Run,
+    trained: train.Trained,
+    best: records.EpochRow,
+    evaluation: records.EvaluationFile,
+) -> records.CardAccuracy:
+    """As the run's files have it, but for validation on others than all of the clean images."""
     recipe = trained.config.train
-    images = configuration.read(run).data.images["validation"]
-    if not (recipe.validation_augmented or recipe.validation_images):
-        return records.Share(accuracy=best.val_accuracy, images=images)
-    measured = evaluate.evaluate(
+    if recipe.validation_augmented or recipe.validation_images:
+        validation = _share(run, trained, "validation")
+    else:
+        images = configuration.read(run).data.images["validation"]
+        validation = records.Share(accuracy=best.val_accuracy, images=images)
+    tested = {
+        part: records.Share(accuracy=result.accuracy, images=result.images)
+        for part, result in evaluation.parts().items()
+    }
+    return records.CardAccuracy(validation=validation, **tested)
+
+
+def _measured(run: Run, trained: train.Trained) -> records.CardAccuracy:
+    return records.CardAccuracy(
+        validation=_share(run, trained, "validation"),
+        clean=_share(run, trained, "test"),
+        augmented=_share(run, trained, "test", augment_seed=trained.config.seed),
+    )
+
+
+def _share(
+    run: Run, trained: train.Trained, split: str, augment_seed: int | None = None
+) -> records.Share:
+    found = evaluate.evaluate(
         trained.module,
         trained.params,
-        identity.load_own(trained.config, run).splits["validation"],
+        identity.load_own(trained.config, run).splits[split],
         classes=trained.classes,
         image_size=trained.config.data.image_size,
         batch_size=trained.config.eval.batch_size,
+        augment_seed=augment_seed,
     )
-    return records.Share(accuracy=measured.accuracy, images=measured.images)
+    return records.Share(accuracy=found.accuracy, images=found.images)
+
+
+def halved(trained: train.Trained) -> train.Trained:
+    """The same with weights as half precision has them."""
+    params = jax.tree.map(lambda array: array.astype(np.float16).astype(np.float32), trained.params)
+    return dataclasses.replace(trained, params=params)
 
 
 def _portable(config: ml_collections.ConfigDict, images: str) -> ml_collections.ConfigDict:
@@ -153,7 +189,7 @@ def main(argv: list[str]) -> None:
     """Add the run's net and say what came of it."""
     del argv
     run = Run(_WORKDIR.value)
-    trained = train.load(run)
+    trained = halved(train.load(run)) if _HALF.value else train.load(run)
     name = _NAME.value or trained.config.model.name
     said = {
         "machine": _MACHINE.value,
@@ -161,7 +197,8 @@ def main(argv: list[str]) -> None:
         "command": _COMMAND.value,
         "note": _NOTE.value,
     }
-    zoo.save(name, trained.params, card(run, trained, **said))
+    about = card(run, trained, **said, measured=_HALF.value)
+    zoo.save(name, trained.params, about, half=_HALF.value)
     again = zoo.load(name)
     count = sum(leaf.size for leaf in jax.tree.leaves(again.variables))
     print(f"{name}: {count:,} parameters; {again.card.accuracy}")

@@ -158,6 +158,28 @@ def test_a_card_tells_of_all_clean_validation_images_whatever_was_validated_on(r
     assert card.command == "rice-jax lighten"
 
 
+def test_a_net_in_half_precision_tells_what_it_does_so_rounded(run, tmp_path, monkeypatch):
+    images = tiny_training.dataset()
+    monkeypatch.setattr("rice_jax.identity.load_own", lambda *_: images)
+    trained = ZOO.halved(train.load(run))
+    card = ZOO.card(run, trained, measured=True)
+    zoo.save("whole", trained.params, card, tmp_path)
+    zoo.save("tiny", trained.params, card, tmp_path, half=True)
+    whole, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "tiny"))
+    assert whole - half == 2 * card.params
+    entry = zoo.load("tiny", tmp_path)
+    leaves = jax.tree.leaves(entry.variables)
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+    for found, exact in zip(leaves, jax.tree.leaves(train.load(run).params), strict=True):
+        np.testing.assert_allclose(found, exact, rtol=2**-11, atol=2**-24)
+    for part, of in (("validation", "validation"), ("clean", "test")):
+        (batch,) = data.batches(images.splits[of], 20, image_size=tiny_training.SIZE)
+        logits = entry.module.apply(entry.variables, np.asarray(batch["image"], np.float32) / 255)
+        right = float(np.mean(np.argmax(logits, axis=1) == batch["label"]))
+        assert dataclasses.asdict(getattr(card.accuracy, part)) == {"accuracy": right, "images": 20}
+    assert card.accuracy.augmented.images == 20
+
+
 REFUSED = {
     "drawn": "not trained on photographs",
     "untrained": "not trained on photographs",

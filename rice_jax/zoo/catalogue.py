@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     module: nn.Module
     """Called as `module.apply(variables, images)`: logits (N, classes) of (N, H, W, 3) in [0, 1]"""
     variables: dict[str, Any]
-    """{'params': ...}, NumPy's float32 arrays."""
+    """{'params': ...}, NumPy's float32 arrays, also of a file that has them in half precision."""
     card: ZooCard
 
 
@@ -46,7 +46,10 @@ def load(name: str, folder: Path = FOLDER) -> Entry:
         content = path.read_bytes()
         if _digest(content) != about.sha256:
             raise UserError(f"{path} is not the file that its card {name}.json is of: {MEND}")
-        arrays = safetensors.numpy.load(content)
+        arrays = {
+            path: array.astype(np.float32) if array.dtype == np.float16 else array
+            for path, array in safetensors.numpy.load(content).items()
+        }
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} is damaged ({reason(error)}): {MEND}") from error
     try:
@@ -64,12 +67,19 @@ def load(name: str, folder: Path = FOLDER) -> Entry:
     return Entry(module, {"params": traverse_util.unflatten_dict(arrays, sep="/")}, about)
 
 
-def save(name: str, params: Any, about: ZooCard, folder: Path = FOLDER) -> None:
-    """Add a net: `params` (a tree of arrays), and a card whose name and digest are set."""
+def save(
+    name: str, params: Any, about: ZooCard, folder: Path = FOLDER, *, half: bool = False
+) -> None:
+    """Add a net: `params` (a tree of arrays), and a card whose name and digest are set.
+
+    `half` writes them in half precision, in half of the bytes: the card is to be of numbers that
+    are so rounded.
+    """
     import safetensors.numpy
 
+    dtype = np.float16 if half else np.float32
     flat = traverse_util.flatten_dict(params, sep="/")
-    arrays = {path: np.ascontiguousarray(flat[path], np.float32) for path in sorted(flat)}
+    arrays = {path: np.ascontiguousarray(flat[path], dtype) for path in sorted(flat)}
     content = safetensors.numpy.save(arrays)
     told = plain(dataclasses.replace(about, name=name, sha256=_digest(content)))
     (folder / f"{name}.safetensors").write_bytes(content)
