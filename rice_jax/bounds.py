@@ -67,6 +67,23 @@ class Whole:
 
 
 @dataclasses.dataclass(frozen=True)
+class Budget(Whole):
+    """A whole number, or a share of what there is: a `Decimal`, of '50%' 0.5."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or a share of the whole net's, as 50%"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is an int within, or a Decimal between 0 and 1."""
+        return 0 < value < 1 if isinstance(value, decimal.Decimal) else super().allows(value)
+
+    def read(self, text: str) -> Any:
+        """A Decimal of '12.5%', else an int as `Whole` reads it."""
+        share = text.strip().removesuffix("%")
+        return super().read(text) if share == text.strip() else _exact(share) / 100
+
+
+@dataclasses.dataclass(frozen=True)
 class Real:
     """Finite numbers from `least` to `most`; `above` and `below` leave out an end."""
 
@@ -299,6 +316,8 @@ def _meant(value: Any, bounds: Bounds) -> str:
             return ""
         return next(filter(None, (_meant(part, bounds.each) for part in parts)), "")
     if isinstance(bounds, Whole | Real) and isinstance(value, str):
+        if isinstance(bounds, Budget) and "%" in value:  # one that is refused, and no number
+            return ""
         with contextlib.suppress(ValueError):
             number = _as_written(value)
             return f"; nearest is {number}" if bounds.allows(bounds.read(number)) else ""

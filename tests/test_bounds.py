@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 
 import commands
 import pytest
@@ -10,7 +11,19 @@ from hypothesis import strategies as st
 
 from rice_jax import config as configuration
 from rice_jax import nets
-from rice_jax.bounds import Paths, Place, Real, Several, Switch, Text, Whole, Word, nearest, read
+from rice_jax.bounds import (
+    Budget,
+    Paths,
+    Place,
+    Real,
+    Several,
+    Switch,
+    Text,
+    Whole,
+    Word,
+    nearest,
+    read,
+)
 from rice_jax.errors import UserError
 
 WHOLE = st.integers(-(10**15), 10**15)
@@ -167,9 +180,28 @@ def test_what_can_be_no_such_number_is_told_no_nearest(text):
     assert "nearest" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("50%", Decimal("0.5")),
+        ("12.5%", Decimal("0.125")),
+        (" 0.1 % ", Decimal("0.001")),
+        ("1.5k", 1500),
+    ],
+)
+def test_a_budget_is_a_number_or_an_exact_share(text, value):
+    assert read("n", text, Budget(1, 10**18)) == value
+
+
+@pytest.mark.parametrize("text", ["0%", "-5%", "100%", "250%", "%", "50%%", "50 percent", "0.5"])
+def test_a_share_of_all_or_nothing_is_refused(text):
+    with pytest.raises(UserError, match=r"or a share of the whole net's, as 50%$"):
+        read("n", text, Budget(1, 10**18))
+
+
 @given(st.text("0123456789_.,%kmMgB fFlLoOpPsS+-eE\u0663", max_size=9))
 def test_whatever_is_written_for_a_number_is_one_or_refused_in_a_line(text):
-    for bounds in (Whole(1, 10**18), Real(0, 1), Several(Real(-1, 1))):
+    for bounds in (Whole(1, 10**18), Budget(1, 10**18), Real(0, 1), Several(Real(-1, 1))):
         try:
             value = read("--n", text, bounds)
         except UserError as error:

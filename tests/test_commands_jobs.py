@@ -36,6 +36,11 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
             "prune_run",
             PruneRequest(budgets={"xla": 1_500_000, "params": 2000}),
         ),
+        (  # of the study's 167,860,766 FLOPs, 17,301 parameters and 60 filters
+            ["--out=x", "--max_flops=50%", "--max_params=12.5%", "--max_filters=0.1 %"],
+            "prune_run",
+            PruneRequest(budgets={"study": 83_930_383, "params": 2162, "filters": 1}),
+        ),
         (["--suggest", "--criterion=l1"], "suggest", PruneRequest(criterion="l1")),
         (
             ["--out=x", "--max_params=9", "--allocation=uniform", "--skip=conv1", "--round_to=8"],

@@ -1,12 +1,23 @@
 """rice-jax prune: a lighter run out of a trained one."""
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import click
 
 from rice_jax import config as configuration
-from rice_jax.bounds import MOST_EPOCHS, MOST_SEEDS, Real, Several, Switch, Text, Whole, Word
+from rice_jax.bounds import (
+    MOST_EPOCHS,
+    MOST_SEEDS,
+    Budget,
+    Real,
+    Several,
+    Switch,
+    Text,
+    Whole,
+    Word,
+)
 from rice_jax.commands import options, settings
 from rice_jax.commands.options import Command, option
 from rice_jax.errors import UserError
@@ -32,10 +43,10 @@ _OF_NORMS = tuple(
 @option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
 @option("--drop", Word(("dead", "proven")), "Filters that do nothing, and how sure")
-@option("--max_flops", Whole(1, _MANY), "FLOPs that may be left for one image")
+@option("--max_flops", Budget(1, _MANY), "FLOPs that may be left for one image")
 @option("--convention", Word(("study", "formula", "xla")), "How --max_flops counts", "study")
-@option("--max_params", Whole(1, _MANY), "Parameters that may be left")
-@option("--max_filters", Whole(1, _MANY), "Filters of convolutions that may be left")
+@option("--max_params", Budget(1, _MANY), "Parameters that may be left")
+@option("--max_filters", Budget(1, _MANY), "Filters of convolutions that may be left")
 @option("--criterion", Word(CRITERIA), "What budgets go by", "taylor")
 @option("--allocation", Word(ALLOCATIONS), "How a budget is shared out among layers", "global")
 @option("--only", Several(Text("a path")), "Layers that may lose filters, with all below them")
@@ -79,7 +90,7 @@ def prune(
 
     \b
     rice-jax prune --workdir=DIR --out=DIR2 --drop=dead
-    rice-jax prune --workdir=DIR --out=DIR2 --max_flops=1M --finetune_epochs=10
+    rice-jax prune --workdir=DIR --out=DIR2 --max_flops=50% --finetune_epochs=10
     rice-jax prune --workdir=DIR --suggest
 
     --drop=dead removes filters that are zero on every image of a split, --drop=proven those that
@@ -117,12 +128,17 @@ def prune(
 
     def job() -> None:
         from rice_jax.lighten.pruning import prune_run
+        from rice_jax.lighten.shares import in_numbers
         from rice_jax.lighten.suggest import suggest as measure
         from rice_jax.lighten.variants import with_baselines
         from rice_jax.records import PruneRequest
         from rice_jax.run import Run
 
-        request, target = PruneRequest(**_request(asked)), Run(out) if out else None
+        budgets = in_numbers(_budgets(asked), chosen, parent)
+        request, target = (
+            PruneRequest(**_request(asked), budgets=budgets),
+            Run(out) if out else None,
+        )
         if suggest or target is None:
             measure(request, chosen, parent, target)
         elif asked["baselines"] or asked["seeds"]:
@@ -192,7 +208,7 @@ def _refuse_idle(asked: Mapping[str, Any]) -> None:
             raise UserError(f"--{name} changes nothing without {wanting[name]}")
 
 
-def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:
+def _budgets(asked: Mapping[str, Any]) -> dict[str, int | Decimal]:
     given = {
         asked["convention"]: asked["max_flops"],
         "params": asked["max_params"],
@@ -202,13 +218,12 @@ def _budgets(asked: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `PruneRequest`."""
+    """The fields of a `PruneRequest`, but for its budgets."""
     same = ("drop", "criterion", "allocation", "round_to", "tail_margin", "split", "judge_images")
     return {
         **{name: asked[name] for name in (*same, "steps", "finetune_epochs", "on_unknown")},
         "only": asked["only"] or (),
         "skip": asked["skip"] or (),
-        "budgets": _budgets(asked),
         "drop_layers": asked["drop_layers"] or (),
         "kinds": KINDS[asked["images"]],
     }
