@@ -102,6 +102,7 @@ def test_steps_that_are_done_stay(when, again, undisturbed, settings, parent, tm
     assert trained == again
     printed = capsys.readouterr().out
     assert f"going on from step {when['stop']} of 3" in printed
+    assert "; between its 3 cuts the net trained\n" in printed
     headings = [line for line in printed.splitlines() if line.startswith("===")]
     assert headings == [f"=== step {number} of 3 ===" for number in again]
     assert all(path.read_bytes() == content for path, content in done.items())

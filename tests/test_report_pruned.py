@@ -29,6 +29,8 @@ def test_a_budget_that_is_met_to_the_last_filter_is_not_undershot(tmp_path, met,
 def test_epochs_of_the_last_step_are_told_as_such(tmp_path, steps, told):
     pruned = PRUNED | {"request": PRUNED["request"] | {"steps": steps}}
     text = text_of(make_run(tmp_path, prune=pruned))
+    when = f"after the last of {steps} cuts, between which it trained," if steps > 1 else "before"
+    assert f"no logit of the net {when} " in text
     assert f"It learned for 3 epochs from 240 images{told}; the figures are those" in text
 
 

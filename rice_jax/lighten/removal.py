@@ -67,6 +67,8 @@ def tell(account: PruneFile) -> None:
     claim = "on every possible image" if certificate.proven else "on these images"
     if certificate.departure:
         claim += f", for {certificate.departure}"
+    if account.request.steps > 1:
+        claim += f"; between its {account.request.steps} cuts the net trained"
     most = numbers.at_most(certificate.max_abs_logit_difference, 3)
     share = numbers.at_most(certificate.max_relative_logit_difference, 2)
     print(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from rice_jax.records import (
-    CertificateTold,
     Left,
     Mean,
     PruneFile,
@@ -41,7 +40,7 @@ def pruning(run: Run, record: Record) -> Section:
     parts += [
         _left_out(account),
         _budgets(account),
-        _certificate(account.certificate, trained=bool(record.history)),
+        _certificate(account, trained=bool(record.history)),
         _removed(account),
         _renamed(account.renamed or {}),
         _listed(
@@ -99,9 +98,13 @@ def _budgets(account: PruneFile) -> str:
     return " ".join(sentences)
 
 
-def _certificate(certificate: CertificateTold | None, *, trained: bool) -> str:
+def _certificate(account: PruneFile, *, trained: bool) -> str:
+    certificate, steps = account.certificate, account.request.steps
     if certificate is None:
         return ""
+    when = " before training went on" if trained else ""
+    if steps > 1:
+        when = f" after the last of {steps} cuts, between which it trained,"
     where = (
         "for every image there can be"
         if certificate.proven
@@ -118,7 +121,7 @@ def _certificate(certificate: CertificateTold | None, *, trained: bool) -> str:
     share = f" ({numbers.at_most(relative, 1)} of the largest logit)" if known else ""
     return (
         f"On {numbers.counted(certificate.images, 'image')} no logit of the net"
-        f"{' before training went on' if trained else ''} differs by more than "
+        f"{when} differs by more than "
         f"{numbers.at_most(most, 2)}{share} from the whole net's, and "
         f"{numbers.counted(changed, 'prediction')} "
         f"{'changes' if changed == 1 else 'change'}. This holds {where}."
