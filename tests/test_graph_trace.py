@@ -7,7 +7,7 @@ import numpy as np
 import prunable
 import pytest
 
-from rice_jax import models
+from rice_jax import models, profile
 from rice_jax.graph.trace import trace, variable_shapes
 
 
@@ -199,3 +199,64 @@ def test_layers_in_a_loop_have_paths_there_and_no_output_outside():
     assert body.layer_outputs["loop/dense"].shape == (2, 4)
     assert traced.layers["loop/dense"].output is None
     assert traced.layers["loop/dense"].params == {"kernel": (3, 4, 4), "bias": (3, 4)}
+
+
+def lifted(transform, **options):
+    """`transform` of a function that calls a convolution."""
+
+    def call(module, x):
+        return transform(lambda layer, x: layer(x), **options)(nn.Conv(4, (3, 3), name="conv"), x)
+
+    return call
+
+
+def wrapped(wrapper, **kwargs):
+    return lambda module, x: wrapper(nn.Conv(4, (3, 3), name="conv"), name="norm")(x, **kwargs)
+
+
+def made_by(transform, **options):
+    kind = transform(nn.Conv, **options)
+    return lambda module, x: kind(4, (3, 3), name="conv")(x)
+
+
+def unchanged(variables):
+    return variables
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        wrapped(nn.WeightNorm),
+        wrapped(nn.SpectralNorm, update_stats=False),
+        made_by(nn.remat),
+        made_by(nn.jit),
+        made_by(nn.map_variables, mapped_collections="params", trans_in_fn=unchanged, init=True),
+        made_by(nn.add_metadata_axis, variable_axes={"params": None}),
+        lifted(nn.remat),
+        lifted(nn.jit),
+        lifted(
+            nn.custom_vjp, forward_fn=lambda f, x: (f(x), x), backward_fn=lambda kept, g: (g, g)
+        ),
+    ],
+)
+def test_a_layer_in_a_wrapper_is_no_call_of_the_outermost_module(call):
+    """Flax runs the setup of a copy of it, in a scope of its own."""
+
+    class Inner(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return call(self, x)
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Inner(name="inner")(x).mean((1, 2))
+            return x @ self.param("matrix", nn.initializers.normal(), (4, 3))
+
+    layers = trace(Outer(), (1, 6, 6, 3)).layers
+    modules = {path: layer.module for path, layer in layers.items() if path != "inner/norm"}
+    assert modules == {"": Outer, "inner": Inner, "inner/conv": nn.Conv}
+    assert (layers[""].calls, layers[""].methods) == (1, {"__call__"})
+    rows = {row.path: (row.type, row.params) for row in profile.count(Outer(), (6, 6, 3)).rows}
+    assert rows[""] == ("Outer", 12)
+    assert rows["inner/conv"] == ("Conv", 3 * 3 * 3 * 4 + 4)

@@ -141,3 +141,43 @@ def test_convolutions_within_loops_and_ensembles_are_told_too(transform, whole):
     pruned = prune.prune(net, variables, [images], filters=gone, on_unknown="keep")
     assert pruned.removed == gone
     assert {reason.partition(": ")[0] for reason in pruned.kept_whole} == whole
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.WeightNorm(nn.Conv(4, (3, 3), name="first")),
+        lambda: nn.remat(nn.Conv)(4, (3, 3), name="first"),
+    ],
+)
+def test_a_layer_in_a_wrapper_is_cut_where_the_outermost_module_has_a_matrix(make):
+    class Matrix(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), name="second")(nn.relu(make()(x))))
+            return x.mean((1, 2)) @ self.param("matrix", nn.initializers.normal(), (4, 3))
+
+    shape = (2, 8, 8, 3)
+    variables = prunable.random_variables(variable_shapes(Matrix(), shape), 0)
+    images = prunable.images(0, shape)
+    result = prune.prune(Matrix(), variables, [images], filters={"first": [1]})
+    assert result.removed == {"first": [1]}
+    assert result.module.apply(result.variables, images).shape == (2, 3)
+
+
+class Wrapped(nn.Dense):
+    """A dense layer behind a block that is recomputed."""
+
+    @nn.compact
+    def __call__(self, x):
+        x, _ = nn.remat(Block)(name="block")(x)
+        return super().__call__(x.mean((1, 2)))
+
+
+def test_the_width_of_an_outermost_layer_is_none_of_a_module_in_a_wrapper():
+    shape = (2, 8, 8, 3)
+    variables = prunable.random_variables(variable_shapes(Wrapped(2), shape), 0)
+    images = prunable.images(0, shape)
+    result = prune.prune(Wrapped(2), variables, [images], filters={"block/inner": [1]})
+    assert result.removed == {"block/inner": [1]}
+    assert result.module.apply(result.variables, images).shape == (2, 2)

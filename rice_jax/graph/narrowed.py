@@ -12,6 +12,8 @@ import numpy as np
 from flax.core import FrozenDict
 from jax import lax
 
+from rice_jax.graph.interception import intercepted
+
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -95,7 +97,7 @@ class Narrowed(nn.Module):
                 return self.writes[path].write(result)
             return result
 
-        with nn.intercept_methods(narrow):
+        with intercepted(narrow):
             return net(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -13,6 +13,7 @@ import optax
 from flax import traverse_util
 
 from rice_jax.graph import once
+from rice_jax.graph.interception import intercepted
 from rice_jax.graph.maps import convolutions
 from rice_jax.graph.trace import Trace, Value, trace
 from rice_jax.train.state import Params, merge, partition
@@ -139,7 +140,7 @@ def first_not_finite(
             return output
 
         # Flax brings the outputs out of what it traces by itself, as a block that is recomputed.
-        with nn.intercept_methods(note):
+        with intercepted(note):
             _, left = module.apply(
                 {"params": params},
                 images,

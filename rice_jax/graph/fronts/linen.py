@@ -15,6 +15,7 @@ from flax import errors
 from rice_jax.errors import UserError
 from rice_jax.graph.boxes import boxed_as, unboxed
 from rice_jax.graph.fronts.protocol import PureNet
+from rice_jax.graph.interception import intercepted
 from rice_jax.graph.marks import Layer, calling, mark
 from rice_jax.graph.remembered import remembered
 from rice_jax.nets import told
@@ -91,7 +92,7 @@ class LinenNet(PureNet):
             name = context.method_name
             return mark(layers, path, type(context.module), call, args, kwargs, name)
 
-        with nn.intercept_methods(intercept), calling(functools.partial(mark, layers)):
+        with intercepted(intercept), calling(functools.partial(mark, layers)):
             yield
 
 
