@@ -184,6 +184,11 @@ class Run:
             raise UserError(f"cannot read {os.fspath(target)}: {reason(error)}") from error
 
 
+def where_moved(folder: str) -> str:
+    """What helps where a run that another names is there no more."""
+    return f"if that run was moved, make {folder} a link to where it is"
+
+
 def parse_json(content: bytes | str) -> Any:
     """What a JSON text holds; ValueError where it is damaged, or beyond what any file here is."""
     if isinstance(content, str):

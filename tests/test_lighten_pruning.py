@@ -203,6 +203,14 @@ def test_a_mistake_is_named_and_leaves_nothing_behind(request_, said, settings, 
     assert not out.path.exists()
 
 
+@pytest.mark.parametrize(("field", "value"), [("teacher", "nowhere"), ("frozen", ("conv9",))])
+def test_what_training_would_refuse_is_told_before_a_pruning(field, value, settings, parent):
+    out, asked = Run(parent.path.parent / "mistake"), changed(settings, f"train.{field}", value)
+    with pytest.raises(UserError, match=r"nowhere': there is no such|conv9"):
+        prune_run(PruneRequest(drop="proven", finetune_epochs=1), asked, parent, out)
+    assert not out.path.exists()
+
+
 @pytest.mark.parametrize("name", ["steps/1/notes.txt", "checkpoints/model.pt", "history.csv"])
 def test_what_no_pruning_made_stays(name, settings, parent, tmp_path):
     theirs = tmp_path / name

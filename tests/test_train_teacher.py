@@ -17,7 +17,7 @@ from rice_jax.errors import UserError
 from rice_jax.run import Run
 from rice_jax.train import state, teacher
 from rice_jax.train.feed import Feed, data_mesh
-from rice_jax.train.step import train_step, training_inputs
+from rice_jax.train.step import Metrics, train_step, training_inputs
 from rice_jax.train.teacher import Teacher
 
 
@@ -157,6 +157,62 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(tmp_path, traine
         train.check(taught_by(trained, teacher="zoo:none"), dataset(), Run(tmp_path))
     with pytest.raises(UserError, match="is the run itself"):
         train.train(taught_by(trained), trained, dataset())
+
+
+@pytest.fixture
+def pupil(tmp_path, monkeypatch):
+    """The settings of a run that has learnt from another to its end, and its folder."""
+    away = Run(tmp_path / "teacher")
+    begun(away, config(stages=((6,),)))
+    settings, run = taught_by(away), Run(tmp_path / "pupil")
+    monkeypatch.setattr("rice_jax.train.loop.train_step", without_learning)
+    train.train(settings, run, dataset())
+    return settings, run
+
+
+def without_learning(*arguments, **options):
+    """A step that only counts its 20 images: what is learnt is of no matter."""
+
+    def step(now, rows, index, rate):
+        told = Metrics(loss=40.0, correct=0.0, images=20.0, finite=True, signal=0)
+        return now, jax.tree.map(jax.device_put, told)
+
+    return step
+
+
+@pytest.mark.parametrize("gone", ["moved", "emptied", "of other classes", "trained on"])
+def test_what_has_learnt_to_its_end_asks_for_its_teacher_no_more(tmp_path, pupil, gone):
+    settings, run = pupil
+    place = tmp_path / "teacher"
+    place.rename(tmp_path / "elsewhere")
+    if gone == "emptied":
+        place.mkdir()
+    elif gone != "moved":
+        other = {"classes": ("a", "b", "c", "d", "e")} if gone == "of other classes" else {}
+        begun(Run(place), config(stages=((6,),)), seed=2, **other)
+    before = newest(run, settings)
+    train.train(settings, run, dataset())
+    assert_same(newest(run, settings), before)
+
+
+def test_where_a_teacher_is_needed_it_is_told_what_helps_where_it_was_moved(tmp_path, pupil):
+    settings, run = pupil
+    place = tmp_path / "teacher"
+    place.rename(tmp_path / "elsewhere")
+    told = f"no such folder; if that run was moved, make {place} a link to where it is"
+    with pytest.raises(UserError, match=told):
+        train.check(settings, dataset(), run, anew=True)
+    settings.train.epochs = 2
+    with pytest.raises(UserError, match=told):
+        train.train(settings, run, dataset())
+    place.symlink_to(tmp_path / "elsewhere")
+    train.train(settings, run, dataset())
+    assert train.newest(run).progress.epoch == 2
+    place.unlink()
+    begun(Run(place), config(stages=((6,),)), seed=2)
+    settings.train.epochs = 3
+    with pytest.raises(UserError, match="trained with another net in "):
+        train.train(settings, run, dataset())
 
 
 def test_images_of_a_size_that_a_teacher_never_saw_get_a_warning(tmp_path, trained, capsys):

@@ -11,7 +11,7 @@ from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.records import ConfigFile
-from rice_jax.run import Run
+from rice_jax.run import Run, where_moved
 from rice_jax.train.norms import Norms, images_looked_at, learning
 
 
@@ -37,7 +37,7 @@ def if_moved(field: str, parent: str) -> str:
     """What helps where a folder tells another `parent` than is given, which is there no more."""
     if field != "parent" or Run(parent).path.exists():
         return ""
-    return f"; if that run was moved, make {parent} a link to where it is"
+    return f"; {where_moved(parent)}"
 
 
 def _require_size(theirs: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:

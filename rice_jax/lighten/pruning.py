@@ -62,6 +62,8 @@ def _prune_run(
 def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     trained = train.load(parent)
     dataset = identity.load_own(config, parent)
+    if request.finetune_epochs:  # before all that a training would be refused after
+        train.check(config, dataset, out, anew=True)
     whole = Remainder.whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
     told = half.begun(out, request, config, parent, trained)

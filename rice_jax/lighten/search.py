@@ -74,7 +74,7 @@ def search(
     request, said = settled(request, dataset, config.train.batch_size, given)
     workshop = Workshop(out, parent, config, dataset, request.measure)
     saved = _own_search(request, workshop, trained)
-    train.check(workshop.recipe(config, request.epochs), dataset, out)
+    train.check(workshop.recipe(config, request.epochs), dataset, out, anew=True)
     if saved and saved.finished and not estimate_only:
         if not report.is_current(out):
             with lock.hold(out):

@@ -25,7 +25,7 @@ def stage(job: Job) -> None:
         said = own_images.settle(job.config, len(dataset.splits["train"]), job.given)
         for line in filter(None, [said, *own_images.advice(job.config, dataset, job.given)]):
             print(line, flush=True)
-    train.check(job.config, dataset, job.run)
+    train.check(job.config, dataset, job.run, anew=job.restart)
     given = _begun(job, dataset)
     train.train(job.config, job.run, dataset, lambda: job.watch("train"), given=given)
 

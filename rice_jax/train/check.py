@@ -1,18 +1,24 @@
 """A configuration held against the images and the machine that it is to train on."""
 
+import contextlib
+
 import ml_collections
 
 from rice_jax import config as configuration
 from rice_jax import data
 from rice_jax.errors import UserError
 from rice_jax.run import Run
-from rice_jax.train import board, state, teacher, weights
+from rice_jax.train import board, start, state, teacher, weights
+from rice_jax.train.checkpoints import Checkpoints
 
 
-def check(config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run) -> None:
+def check(
+    config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run, *, anew: bool = False
+) -> None:
     """UserError that names a setting that is out of its bounds, or not of these images or this run.
 
     All that refuses a training stands here: it is asked before anything of an older one is removed.
+    What is finished asks for no teacher, unless it is trained `anew`.
     """
     configuration.check(config)
     if config.model.classes != len(dataset.classes):
@@ -29,6 +35,16 @@ def check(config: ml_collections.ConfigDict, dataset: data.Dataset, run: Run) ->
     net = weights.build(config)
     state.require_memory(state.shapes(net, weights.input_shape(config), config.train.frozen))
     teacher.refuse_itself(config, run)
-    teacher.load(config, dataset)
+    if teacher.named(config) and (anew or not _finished(config, run)):
+        teacher.load(config, dataset)
     if config.train.tensorboard:
         board.writer()
+
+
+def _finished(config: ml_collections.ConfigDict, run: Run) -> bool:
+    """Whether the run's folder tells of a training that has come to its end."""
+    if not start.has_checkpoints(run):
+        return False
+    with contextlib.closing(Checkpoints(run.checkpoints, read_only=True)) as checkpoints:
+        progress = checkpoints.progress()
+    return bool(progress and progress.finished(config.train))

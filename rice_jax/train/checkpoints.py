@@ -1,5 +1,6 @@
 """A run's checkpoints: the best epoch, the newest step and the one before, each proved whole."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -137,6 +138,13 @@ class Checkpoints:
                 f"every checkpoint in {self.folder} is damaged: rice-jax train with --restart "
                 "trains the run anew, or give another folder"
             )
+        return None
+
+    def progress(self) -> Progress | None:
+        """Where the training stands by the newest readable description; no array is read."""
+        for number in self._numbers():
+            with contextlib.suppress(DamagedError):
+                return Progress.from_json(self._meta(number)["progress"])
         return None
 
     def best(self, like: Callable[[dict[str, Any]], TrainState]) -> Checkpoint | None:

@@ -44,3 +44,8 @@ def _covered() -> Covered:
 def seconds() -> float:
     """Seconds of this process that went to compiling since this was first asked, which gives 0."""
     return _covered().seconds
+
+
+def clock() -> float:
+    """Seconds of a clock that stands while JAX compiles."""
+    return time.monotonic() - seconds()

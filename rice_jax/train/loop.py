@@ -98,11 +98,13 @@ class _Training:
         self.mesh = data_mesh()
         self.feed = Feed(self.mesh, config.train.batch_size)
         self.checkpoints = Checkpoints(run.checkpoints)
-        self.teacher = teacher.load(config, dataset, run)
+        newest = self._newest(origin.describe(config, dataset))
+        finished = newest and newest.progress.finished(self.recipe)
+        self.teacher = None if finished else teacher.load(config, dataset, run)
         self.origin = origin.describe(config, dataset, self.teacher)
-        self.state, self.progress = self._start(given)
+        self.state, self.progress = self._start(newest, given)
         self.board = self._board()
-        self.saved_at, self.counted_at = time.monotonic(), _computing()
+        self.saved_at, self.counted_at = time.monotonic(), compiling.clock()
         self.has_history = False
 
     def finish(self) -> None:
@@ -136,19 +138,26 @@ class _Training:
             f"{self.progress.best_epoch} with a validation loss of {self.progress.best_loss:.4f}"
         )
 
-    def _start(self, given: state.Params | None) -> tuple[state.TrainState, Progress]:
-        """The newest checkpoint, or the net before its first step."""
+    def _newest(self, untaught: dict[str, Any]) -> Checkpoint | None:
+        """The newest checkpoint, which is of the same training; of its teacher nothing is asked."""
 
         def like(saved: dict[str, Any]) -> state.TrainState:
-            origin.require_same(self.run, saved, self.origin)
+            origin.require_same(self.run, saved, untaught)
             shape = weights.input_shape(self.config)
             return state.replicated(state.shapes(self.module, shape, self.recipe.frozen), self.mesh)
 
         newest = self.checkpoints.newest(like)
         number = newest.progress.checkpoint if newest else None
         cluster.require_same(f"newest whole checkpoint in {self.run}", str(number))
+        return newest
+
+    def _start(
+        self, newest: Checkpoint | None, given: state.Params | None
+    ) -> tuple[state.TrainState, Progress]:
+        """Where the newest checkpoint stands, or the net before its first step."""
         if newest is None:
             return self._fresh(self.config.seed, given), Progress(self.recipe.learning_rate)
+        origin.require_same(self.run, newest.origin, self.origin)
         progress = newest.progress
         if not progress.finished(self.recipe) and progress.step:
             self.display.say(f"going on from epoch {progress.epoch + 1}, step {progress.step}")
@@ -189,7 +198,7 @@ class _Training:
         """Do what is left of the epoch's steps; the host never waits for the one under way."""
         progress = self.progress
         results = Lagged()
-        self.counted_at = _computing()
+        self.counted_at = compiling.clock()
         self.display.begin(
             f"epoch {progress.epoch + 1}/{len(self.schedule.sizes)}",
             self.schedule.images,
@@ -371,7 +380,7 @@ class _Training:
 
     def _stop_clock(self) -> None:
         """Add to the epoch's seconds what its steps took since the last time."""
-        now = _computing()
+        now = compiling.clock()
         self.progress.seconds += now - self.counted_at
         self.counted_at = now
 
@@ -389,8 +398,3 @@ class _Training:
             write_history(self.run, self.progress.history)
         elif jax.process_index() == 0:
             self.run.remove(HISTORY)  # of a try that did not learn
-
-
-def _computing() -> float:
-    """A clock that stands while JAX compiles."""
-    return time.monotonic() - compiling.seconds()

@@ -49,8 +49,10 @@ def require_same(run: Run, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
         differences.append(f"the classes {', '.join(saved['classes'])}")
     elif saved["fingerprint"] != wanted["fingerprint"]:
         differences.append("other images")
-    # A run that only begins with given parameters has not met its teacher yet.
-    if saved.get("teacher", wanted.get("teacher")) != wanted.get("teacher"):
+    # A run that only begins with given parameters has not met its teacher yet, and one that is
+    # finished does not meet it again.
+    met = {each["teacher"] for each in (saved, wanted) if "teacher" in each}
+    if len(met) > 1:
         differences.append(f"another net in {wanted['config']['train']['teacher']}")
     if differences:
         raise UserError(

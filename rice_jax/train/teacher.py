@@ -14,7 +14,7 @@ import optax
 
 from rice_jax import nets, zoo
 from rice_jax.errors import UserError
-from rice_jax.run import Run
+from rice_jax.run import Run, where_moved
 from rice_jax.train import schedule, state, weights
 from rice_jax.train.state import Params
 
@@ -50,6 +50,11 @@ class Teacher(NamedTuple):
         return (1 - self.weight) * labelled + self.weight * heat**2 * softened
 
 
+def named(config: ml_collections.ConfigDict) -> str:
+    """The teacher that is learnt from; empty where there is none, or its weight is 0."""
+    return config.train.teacher if config.train.distill.weight else ""
+
+
 def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None) -> Teacher | None:
     """The teacher that config.train.teacher names; None without one, or where its weight is 0.
 
@@ -63,10 +68,10 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
         UserError: the teacher is missing, tells other classes apart, or cannot take images of a
             size that is learnt from.
     """
-    source, distill = config.train.teacher, config.train.distill
-    if not source or not distill.weight:
+    source, distill = named(config), config.train.distill
+    if not source:
         return None
-    named = f"config.train.teacher={source!r}"
+    told = f"config.train.teacher={source!r}"
     if source.startswith(zoo.PREFIX):
         entry = zoo.load(source.removeprefix(zoo.PREFIX))
         module, params, theirs = entry.module, entry.variables["params"], entry.card.config
@@ -74,18 +79,18 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
     else:
         folder = Run(source)
         if not folder.path.is_dir():
-            raise UserError(f"{named}: there is no such folder")
+            raise UserError(f"{told}: there is no such folder; {where_moved(source)}")
         trained = weights.load(folder)
         module, params, classes = trained.module, trained.params, trained.classes
         theirs = trained.config.to_dict()
     if classes != tuple(dataset.classes):
         raise UserError(
-            f"{named} is a net for {', '.join(classes)}; the images are of "
+            f"{told} is a net for {', '.join(classes)}; the images are of "
             f"{', '.join(dataset.classes)}"
         )
     for size in sorted(set(weights.image_sizes(config))):
         if not schedule.fits(module, params, size):
-            raise UserError(f"{named} cannot take images of {size} x {size} pixels")
+            raise UserError(f"{told} cannot take images of {size} x {size} pixels")
         if run and _sees(theirs, size) not in _seen(theirs) and jax.process_index() == 0:
             print(
                 f"WARNING: {source} was not trained on images of {size} x {size} pixels: it may "
@@ -97,9 +102,8 @@ def load(config: ml_collections.ConfigDict, dataset: Any, run: Run | None = None
 
 def refuse_itself(config: ml_collections.ConfigDict, run: Run) -> None:
     """UserError where the teacher is the run that learns."""
-    source, distill = config.train.teacher, config.train.distill
-    named = distill.weight and source and not source.startswith(zoo.PREFIX)
-    if named and Run(source).is_at(run.path):
+    source = named(config)
+    if source and not source.startswith(zoo.PREFIX) and Run(source).is_at(run.path):
         raise UserError(f"config.train.teacher={source!r} is the run itself: name another")
 
 
