@@ -14,6 +14,8 @@ from rice_jax.errors import UserError, reason
 
 _LONGEST_WRITE = 60.0
 """Seconds that a file takes to be written, at most."""
+_PARTIAL = ".partial"
+"""How the name of a file ends that is being written, or was when its process was killed."""
 _PATTERN = "*?[]\\"
 """Characters that Orbax reads as a pattern when it looks for a checkpoint's files."""
 
@@ -104,7 +106,7 @@ class Run:
             UserError: it cannot be written, as where the run's folder is not there (`create`).
         """
         target = self.path / name
-        partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+        partial = target.parent / f".{target.name}.{os.getpid()}{_PARTIAL}"
         try:
             if target.parent != self.path:  # removed under a run, it does not come back in parts
                 if os.path.islink(target.parent):
@@ -184,6 +186,11 @@ class Run:
             raise UserError(f"cannot read {os.fspath(target)}: {reason(error)}") from error
 
 
+def is_partial(name: str) -> bool:
+    """Whether a file of that name is a write that has not come to its end."""
+    return name.startswith(".") and name.endswith(_PARTIAL)
+
+
 def where_moved(folder: str) -> str:
     """What helps where a run that another names is there no more."""
     return f"if that run was moved, make {folder} a link to where it is"
@@ -237,7 +244,7 @@ def _tidy(target: epath.Path) -> None:
 
     Not what is young: processes of another machine are not seen here.
     """
-    before, after = f".{target.name}.", ".partial"
+    before, after = f".{target.name}.", _PARTIAL
     with contextlib.suppress(OSError):  # another has removed it meanwhile
         for name in os.listdir(target.parent):
             pid = name[len(before) : -len(after)]

@@ -120,7 +120,7 @@ def plain(monkeypatch, tmp_path):
         "identity": types.SimpleNamespace(
             load_own=lambda *_: dataset, refuse_strangers=identity.refuse_strangers
         ),
-        "train": types.SimpleNamespace(load=lambda run: held, check=lambda *_: None),
+        "train": types.SimpleNamespace(load=lambda run: held, check=lambda *_, **__: None),
     }.items():
         monkeypatch.setattr(search, name, stand_in)
     monkeypatch.setattr(search._Search, "_judge", lambda self, net: None)
@@ -293,6 +293,19 @@ def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, mo
     monkeypatch.setattr(report, "is_current", lambda asked: asked.path == run.path)
     plain(rounds=1)
     assert len(shown) == 1, "the report is there"
+
+
+def test_what_a_killed_candidate_left_half_written_is_no_part_of_the_chosen_run(tmp_path):
+    candidate, out = Run(tmp_path / "candidate"), Run(tmp_path / "out")
+    whole = ["checkpoints/1/state", "config.json", "feature_maps/a.partial", "report.md"]
+    halves = [".report.md.7.partial", ".lock", "feature_maps/.conv1.png.12.partial"]
+    for name in [*whole, *halves]:
+        (candidate.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (candidate.path / name).write_bytes(b"content")
+    out.create()
+    outcome._copy(candidate, out)
+    left = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert sorted(str(path.relative_to(out.path)) for path in left) == whole
 
 
 def test_the_same_folder_goes_on_with_a_wider_margin_and_refuses_other_candidates(

@@ -22,7 +22,7 @@ from rice_jax.records import (
 )
 from rice_jax.report import figures
 from rice_jax.report.record import PARTS
-from rice_jax.run import Run
+from rice_jax.run import Run, is_partial
 
 
 def finish(
@@ -127,6 +127,8 @@ def _copy(run: Run, out: Run) -> None:
 
 
 def _copy_into(source: epath.Path, target: epath.Path) -> None:
+    if is_partial(source.name):  # the candidate may have been killed at it
+        return
     if not source.is_dir():
         Run(target.parent).write_bytes(target.name, source.read_bytes())
         return
