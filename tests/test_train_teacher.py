@@ -207,7 +207,7 @@ def test_where_a_teacher_is_needed_it_is_told_what_helps_where_it_was_moved(tmp_
         train.train(settings, run, dataset())
     place.symlink_to(tmp_path / "elsewhere")
     train.train(settings, run, dataset())
-    assert train.newest(run).progress.epoch == 2
+    assert newest(run, settings)[1]["epoch"] == 2
     place.unlink()
     begun(Run(place), config(stages=((6,),)), seed=2)
     settings.train.epochs = 3
