@@ -1,8 +1,10 @@
 """What `prune` says of layers that can lose no filter: on the terminal and in the report."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import prunable
@@ -95,6 +97,87 @@ def test_operations_behind_which_nothing_is_proven_are_told(drop, tmp_path, monk
     assert (told in capsys.readouterr().out.splitlines()) == (drop == "proven")
     page = (out.path / "report.md").read_text()
     assert ("- sort in the module itself\n" in page) == (drop == "proven")
+
+
+class Idle(nn.Module):
+    """A layer, and the partner of a sum, that no image wakes."""
+
+    classes: int = 5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(2, (3, 3), name="stem")(x))
+        x = x + nn.relu(nn.Conv(2, (3, 3), name="partner")(x) - 1e3)
+        idle = nn.relu(nn.Conv(3, (1, 1), name="idle")(x) - 1e3)
+        x = jnp.concatenate([x, nn.Conv(1, (1, 1), name="last")(idle)], -1)
+        return nn.Dense(self.classes, name="head")(x.mean((1, 2)))
+
+
+@pytest.mark.usefixtures("drawn_small")
+def test_filters_that_never_change_but_stay_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(nets, "_OWN", {})
+    monkeypatch.setattr("rice_jax.stages.run_stages", lambda *args: None)
+    config, run = whole_run.of_ones_own(Idle, whole_run.settings(tmp_path), tmp_path / "run")
+    out = Run(tmp_path / "less")
+    prune_run(PruneRequest(drop="dead"), config, run, out)
+    report.write(out)
+    told = [
+        "idle: 0: the layer would be empty",
+        "last: 0: the layer would be empty",
+        "partner: 0, 1: what they would go with changes, or is left whole",
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("never changes but stays: ")]
+    assert lines == [f"never changes but stays: {each}" for each in told]
+    assert "\n".join(f"- {each}" for each in told) in (out.path / "report.md").read_text()
+
+
+def shuffled(x):
+    """Maps of a quarter of the channels, twice as high and as wide."""
+    images, height, width, channels = x.shape
+    x = x.reshape(images, height, width, 2, 2, channels // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(images, 2 * height, 2 * width, channels // 4)
+
+
+class Tied(nn.Module):
+    """Filters of the layer 'first' that go only with others."""
+
+    function: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.function(nn.relu(nn.Conv(8, (3, 3), name="first")(x)))
+        return nn.Dense(2)(nn.relu(nn.Conv(3, (1, 1), name="last")(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("function", "path", "drop"),
+    [
+        (nn.relu, "", "dead"),
+        (shuffled, "first", "dead"),
+        (shuffled, "first", "proven"),
+        (lambda x: nn.Conv(8, (3, 3), feature_group_count=2)(x), "first", "proven"),
+        (lambda x: nn.Conv(8, (3, 3), feature_group_count=2, name="then")(x), "then", "dead"),
+        (lambda x: x + nn.relu(nn.Conv(8, (1, 1), name="then")(x)), "first", "dead"),
+        (lambda x: x + nn.relu(nn.Conv(8, (1, 1), name="then")(x)), "then", "proven"),
+        (lambda x: nn.LayerNorm()(x), "first", "dead"),  # is left whole
+    ],
+)
+@pytest.mark.one_in(2)
+def test_dead_filters_that_go_only_with_others_are_told(function, path, drop):
+    """Without a path the one that is dead goes."""
+    dead = path or "first"
+    shape = (2, 8, 8, 3)
+    variables = prunable.random_variables(variable_shapes(Tied(function), shape), 0)
+    variables = jax.tree.map(lambda a: np.abs(a) + 0.1, variables)
+    variables["params"][dead]["kernel"][..., 5] = 0
+    variables["params"][dead]["bias"][5] = -1
+    images = prunable.images(0, shape)
+    result = prune.prune(Tied(function), variables, [images], drop=drop, on_unknown="keep")
+    assert result.removed == ({} if path else {dead: [5]})
+    assert result.tied == ({path: [5]} if path else {})
+    assert result.to_json()["tied"] == result.tied
 
 
 class Block(nn.Module):

@@ -62,6 +62,8 @@ def tell(account: PruneFile) -> None:
         print(f"left whole: {why}")
     for operation in account.unbounded:
         print(f"nothing is proven behind {operation}")
+    for filters in account.unchanging:
+        print(f"never changes but stays: {filters}")
     for measure, budget in account.budgets.items():
         print(f"budget of {budget.asked:,} ({measure}): {budget.told}")
     claim = "on every possible image" if certificate.proven else "on these images"

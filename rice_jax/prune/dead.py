@@ -1,7 +1,7 @@
 """Channels that never change: zero, or always the same, wherever they are summed over."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ import numpy as np
 
 from rice_jax import inspection, ops
 from rice_jax.errors import UserError
+from rice_jax.graph.maps import convolutions
+from rice_jax.graph.trace import Value
 from rice_jax.prune.biases import folds_exactly
 from rice_jax.prune.dependencies import Dependencies, among
 from rice_jax.prune.surgery import unread
@@ -21,7 +23,8 @@ _AS_ROUNDED = 2.0
 a later layer may make large."""
 
 Extremes = list[tuple[np.ndarray, np.ndarray]]
-"""For each of `Dependencies.contractions` the least and the largest value at each index."""
+"""For each of `Dependencies.contractions`, then for the map of each convolution, the least and the
+largest value at each index."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +39,16 @@ class Dead:
     """Channels that never change but stay: their layer would be empty."""
     refused: np.ndarray
     """Channels that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+    tied: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    """By layer path: filters that never change but stay: what goes only with them changes."""
     unbounded: Sequence[str] = ()
     """Operations behind which nothing could be proven."""
 
 
 def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any]) -> Extremes:
     """The extremes over all images of `batches`, arrays (B, H, W, C) of any length each."""
-    operands = [contraction.place for contraction in graph.contractions]
-    values = [value for value, _ in operands]
+    places = _places(graph)
+    values = [value for value, _ in places]
 
     @jax.jit
     def measure(variables: Any, images: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
@@ -54,7 +59,7 @@ def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any
             found = jax.vmap(evaluate)(images)
         return [
             (_over_others(jnp.min, array, axis + 1), _over_others(jnp.max, array, axis + 1))
-            for array, (_, axis) in zip(found, operands, strict=True)
+            for array, (_, axis) in zip(found, places, strict=True)
         ]
 
     extremes: Extremes = []
@@ -64,7 +69,7 @@ def measured_extremes(graph: Dependencies, variables: Any, batches: Iterable[Any
             (np.minimum(low, least), np.maximum(high, most))
             for (low, high), (least, most) in zip(extremes or batch, batch, strict=True)
         ]
-    if not extremes and graph.contractions:
+    if not extremes and places:
         raise UserError("no images to find dead filters on: give a split that has some")
     return extremes
 
@@ -98,6 +103,8 @@ def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()
         extremes: measured or proven.
         optional: layers that may be left without a filter, and so be left out.
     """
+    summed = len(graph.contractions)
+    extremes, of_maps = extremes[:summed], extremes[summed:]
     constant = _everywhere(graph, [least == most for least, most in extremes])
     foldable = _everywhere(
         graph,
@@ -112,7 +119,32 @@ def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()
         np.where(among(graph.read(contraction), removed) & (least == most), least, 0)
         for contraction, (least, most) in zip(graph.contractions, extremes, strict=True)
     ]
-    return Dead(removed, constants, foldable & ~removed, constant & ~foldable)
+    tied = _tied(graph, of_maps, removed | constant)
+    return Dead(removed, constants, foldable & ~removed, constant & ~foldable, tied)
+
+
+def _places(graph: Dependencies) -> list[tuple[Value, int]]:
+    """Where extremes are taken: values and their axes of channels."""
+    maps = [(conv.value, conv.channel_axis) for conv in convolutions(graph.trace)]
+    return [contraction.place for contraction in graph.contractions] + maps
+
+
+def _tied(graph: Dependencies, of_maps: Extremes, told: np.ndarray) -> dict[str, list[int]]:
+    """By layer path the filters that never change, of channels that are not `told` of and hold
+    more than the one filter, or that are never cut."""
+    lines = [np.empty(0, int), *(filters.channels for filters in graph.filters.values())]
+    every = np.concatenate(lines)
+    shared = np.bincount(every[every >= 0], minlength=graph.channels) > 1
+    candidates = {
+        path: (filters.channels < 0) | among(filters.channels, shared & ~told)
+        for path, filters in graph.filters.items()
+    }
+    found: dict[str, np.ndarray] = {}
+    for conv, (least, most) in zip(convolutions(graph.trace), of_maps, strict=True):
+        own = candidates.get(conv.path)
+        if own is not None and len(own) == conv.filters:  # not `nn.vmap`'s, of several nets
+            found[conv.path] = found.get(conv.path, own) & (least == most)  # in every call
+    return {path: np.flatnonzero(each).tolist() for path, each in found.items() if each.any()}
 
 
 def _over_others(reduce: Any, array: Any, axis: int) -> Any:
@@ -122,12 +154,12 @@ def _over_others(reduce: Any, array: Any, axis: int) -> Any:
 def _bounds(
     graph: Dependencies, variables: Any, low: float, high: float
 ) -> tuple[Extremes, Sequence[str]]:
-    operands = [contraction.place for contraction in graph.contractions]
-    values = [value for value, _ in operands]
+    places = _places(graph)
+    values = [value for value, _ in places]
     bounds, unbounded = inspection.value_bounds(graph.trace, variables, values, low, high)
     extremes = [
         (_over_others(np.min, least, axis), _over_others(np.max, most, axis))
-        for (least, most), (_, axis) in zip(bounds, operands, strict=True)
+        for (least, most), (_, axis) in zip(bounds, places, strict=True)
     ]
     return extremes, unbounded
 

@@ -52,6 +52,9 @@ class Pruned:
     """Filters that do nothing but stay, for a layer can't be empty."""
     refused: Mapping[str, Sequence[int]]
     """Filters that are constant, not zero, and stay: padding or no bias forbids to fold them."""
+    tied: Mapping[str, Sequence[int]]
+    """Filters of convolutions that never change but stay, for what they would go with does: the
+    partners of a sum, of a group or of a pixel shuffle, or a layer that is left whole."""
     unbounded: Sequence[str]
     """With drop='proven', operations behind which nothing is proven: 'sort in layer conv1'."""
     kept_whole: Sequence[str]
@@ -187,6 +190,7 @@ def prune(
         budgets=met,
         spared=graph.by_layer(found.spared),
         refused=graph.by_layer(found.refused),
+        tied=found.tied,
         unbounded=found.unbounded,
         kept_whole=[*graph.kept_whole, *_unseen(counted, graph)],
         certificate=dataclasses.replace(certificate, departure=cut.departure),

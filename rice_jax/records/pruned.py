@@ -12,6 +12,14 @@ _Filters = Annotated[dict[Name, list[int]], msgspec.Meta(max_length=MOST_LAYERS)
 """By path of the layer."""
 
 
+_STAYING = {
+    "spared": "the layer would be empty",
+    "refused": "padding or no bias forbids to fold them",
+    "tied": "what they would go with changes, or is left whole",
+}
+"""By the name of filters that never change in a step's account: why they stay."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PruneRequest:
     """What to remove, and how."""
@@ -131,6 +139,16 @@ class PruneFile(FileRecord):
     def unbounded(self) -> list[str]:
         """'OPERATION in layer LAYER', of each behind which nothing could be proven."""
         return self._told("unbounded")
+
+    @property
+    def unchanging(self) -> list[str]:
+        """'LAYER: FILTERS: why', of those that never change but were not removed for that."""
+        return [
+            f"{path}: {', '.join(map(str, indices))}: {why}"
+            for step in self.steps
+            for what, why in _STAYING.items()
+            for path, indices in (step.get(what) or {}).items()
+        ]
 
     def _told(self, what: str) -> list[str]:
         told = (str(each) for step in self.steps for each in step.get(what) or ())

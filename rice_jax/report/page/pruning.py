@@ -47,6 +47,9 @@ def pruning(run: Run, record: Record) -> Section:
             "Operations that bound nothing, so that nothing is proven behind", account.unbounded
         ),
         _listed("Layers that had to stay whole, and why", account.kept_whole),
+        _listed(
+            "Filters that never change but were not removed for that, and why", account.unchanging
+        ),
     ]
     parts += [_variants(record.variants)] if record.variants else []
     pictures = [("Filters before and after, by layer", "filters.png")]
