@@ -130,6 +130,11 @@ FUNCTIONS = {
     "nearest pixels, four for each": lambda x: nearest(x, 6, 6),
     "nearest pixels, many for each": lambda x: nearest(x, 12, 15),
     "nearest pixel, one of nine": lambda x: nearest(x, 1, 1),
+    "nearest pixels, half way": lambda x: nearest(x[:, jnp.array([2, 0, 1, 2])], 2, 3),
+    "from the brightest on": lambda x: lax.dynamic_slice_in_dim(x, jnp.argmax(x[0, :, 0, 0]), 2, 1),
+    "the brightest of each": lambda x: jnp.take_along_axis(
+        x - 0.5, jnp.argmax(x, 1, keepdims=True), 1, mode="clip"
+    ),
     "whole numbers of fractions": lambda x: x * jnp.array([1.7, 2.2, -3.1]).astype(jnp.int32),
     "exp": lambda x: jnp.exp(x) - 1,
     "exp2": lambda x: jnp.exp2(-x),

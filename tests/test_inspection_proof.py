@@ -21,9 +21,9 @@ UNBOUNDED = {
         "cumlogsumexp",
         lambda x: nn.max_pool(nn.relu(-lax.cumlogsumexp(x, 1)), (2, 2)),
     ),
-    "unknown places": (
+    "unknown places, or none": (
         "argmax",
-        lambda x: lax.dynamic_slice_in_dim(x, jnp.argmax(x[0, :, 0, 0]), 3, 1),
+        lambda x: x.at[:, jnp.argmax(x[0, :, 0, 0])[None]].get(mode="fill"),
     ),
     "nothing to divide by": ("div", lambda x: nn.relu(jnp.clip(1 / (x - 0.5), 0, 1))),
     "a logarithm of nothing": ("log", lambda x: nn.sigmoid(jnp.log(x))),
@@ -141,6 +141,21 @@ def test_bounds_go_by_conditions_that_are_certain(name):
     bounds, _ = inspection.map_bounds(Function(WITHIN[name]), IDENTITY, (3, 3, 3))
     ((lo, hi),) = bounds.values()
     np.testing.assert_allclose([lo, hi], np.stack([0 * lo, 1 + 0 * hi]), atol=1e-3)
+
+
+def test_what_is_read_of_unknown_places_has_the_ends_of_all_places():
+    """Rows of 10, 20 and 30 plus columns of 1, 2 and 3, and up to 0.5 above: a row that nobody
+    knows is from 11, 12 and 13 to 31.5, 32.5 and 33.5."""
+
+    def later(x):
+        return lax.dynamic_slice_in_dim(x, jnp.argmax(x[0, :, 0, 0]), 2, 1)
+
+    low = np.zeros((3, 3, 3)) + 10 * np.arange(1, 4)[:, None, None] + np.arange(1, 4)[:, None]
+    bounds, unbounded = inspection.map_bounds(Function(later), IDENTITY, low.shape, low, low + 0.5)
+    ((lo, hi),) = bounds.values()
+    least = np.zeros((1, 2, 3, 3)) + np.arange(11, 14)[:, None]
+    np.testing.assert_allclose([lo, hi], [least, least + 20.5], rtol=1e-4)
+    assert unbounded == ()
 
 
 def test_more_layers_are_proven_by_one_program_too():

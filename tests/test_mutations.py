@@ -60,6 +60,8 @@ def certified(test, *arguments):
     return lambda: test(certificates.Net().init(jax.random.key(0), certificates.IMAGES), *arguments)
 
 
+rounded_ends = intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis
+
 MUTATIONS = {
     "sums without rounding": (
         interval,
@@ -72,20 +74,12 @@ MUTATIONS = {
             "lo - margin * (1 + 4 * UNIT), hi + above * (1 + 4 * UNIT)",
             "lo + 0 * margin, hi + 0 * above",
         ),
-        lambda: (
-            intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis.inner_test(
-                0
-            )
-        ),
+        lambda: rounded_ends.inner_test(0),
     ),
     "ends as they were rounded": (
         interval,
         ("lo - 4 * UNIT * jnp.abs(lo), hi + 4 * UNIT * jnp.abs(hi)", "lo, hi"),
-        lambda: (
-            intervals.test_ends_that_were_rounded_hold_what_they_were_rounded_from.hypothesis.inner_test(
-                0
-            )
-        ),
+        lambda: rounded_ends.inner_test(0),
     ),
     "no gap about zero": (
         interval,
@@ -96,6 +90,16 @@ MUTATIONS = {
         interval,
         ("finite = jnp.isfinite(lo) & jnp.isfinite(hi)", "finite = lo == lo"),
         lambda: proofs.test_nothing_is_proven_behind_what_has_no_bounds("nothing to divide by"),
+    ),
+    "what is outside is read too": (
+        rules,
+        ("not in _INSIDE", "is None"),
+        lambda: proofs.test_nothing_is_proven_behind_what_has_no_bounds("unknown places, or none"),
+    ),
+    "the ends of one place": (
+        rules,
+        ("high.max(axes", "high.min(axes"),
+        proofs.test_what_is_read_of_unknown_places_has_the_ends_of_all_places,
     ),
     "float64 is float32": (
         interval,

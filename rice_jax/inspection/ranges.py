@@ -126,8 +126,8 @@ def value_bounds(
 ) -> tuple[list[Ends], tuple[str, ...]]:
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them.
 
-    With them the operations that bound nothing: those without a rule and, where a bound that is
-    wanted is infinite, those that make one of operands whose bounds are finite.
+    With them, where a bound that is wanted is infinite, the operations that bound nothing: those
+    without a rule, and those that make an infinite one of operands whose bounds are finite.
     """
     box = _box(low, high, traced.input.shape)
     all_rules: Mapping[str, Rule] = {
@@ -161,9 +161,10 @@ def value_bounds(
 
         given = [(interval.lo, interval.hi) for interval in known.values()], *box
         bounds = _as_one_program(ends_of_wanted, *given)
-        if not all(np.isfinite(end).all() for ends in bounds for end in ends):
-            lost = _as_one_program(losses, *given)
-            without_rule += [_told(each) for each, loses in zip(needed, lost, strict=True) if loses]
+        if all(np.isfinite(end).all() for ends in bounds for end in ends):
+            return bounds, ()
+        lost = _as_one_program(losses, *given)
+        without_rule += [_told(each) for each, loses in zip(needed, lost, strict=True) if loses]
     return bounds, tuple(dict.fromkeys(without_rule))
 
 

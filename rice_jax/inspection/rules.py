@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import GatherScatterMode
 
 from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Equation
@@ -26,6 +27,9 @@ from rice_jax.inspection.summands import SUMS, summands
 
 Rule = Callable[..., Interval | list[Interval]]
 
+_INSIDE = (GatherScatterMode.CLIP, GatherScatterMode.PROMISE_IN_BOUNDS)
+"""Gathers that read a place of their operand, whatever they are told."""
+
 
 def _on_ends(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
     """Operations without rounding that never fall as an operand rises: done on each end."""
@@ -38,13 +42,20 @@ def _on_ends(equation: Equation, *operands: Interval) -> Interval | list[Interva
     return _one_or_all([certain(*ends, terms) for ends in zip(lows, highs, strict=True)])
 
 
-def _at_known_places(equation: Equation, operand: Interval, *places: Interval) -> Interval:
-    """Slices and gathers; what is read stays within its ends if the places are known."""
-    if not all(place.exact for place in places):
-        return unknown(equation.outputs[0].shape)
+def _at_places(equation: Equation, operand: Interval, *places: Interval) -> Interval:
+    """Slices and gathers; of unknown places what is read lies within the ends of all places."""
+    low, high = operand.lo, operand.hi
     known = [place.lo for place in places]
-    (low,) = equation.apply(operand.lo, *known)
-    (high,) = equation.apply(operand.hi, *known)
+    if not all(place.exact for place in places):
+        if equation.params.get("mode", GatherScatterMode.CLIP) not in _INSIDE:
+            return unknown(equation.outputs[0].shape)
+        sizes = zip(equation.params["slice_sizes"], low.shape, strict=True)
+        axes = tuple(axis for axis, (read, size) in enumerate(sizes) if read < size)
+        low = jnp.broadcast_to(low.min(axes, keepdims=True), low.shape)
+        high = jnp.broadcast_to(high.max(axes, keepdims=True), high.shape)
+        known = [jnp.zeros(value.shape, value.dtype) for value in equation.inputs[1:]]
+    (low,) = equation.apply(low, *known)
+    (high,) = equation.apply(high, *known)
     return certain(low, high)
 
 
@@ -309,7 +320,7 @@ _MONOTONE = ARRANGES | {
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MONOTONE, _on_ends),
     **dict.fromkeys(RENAMES, _same),
-    **dict.fromkeys(("dynamic_slice", "gather"), _at_known_places),
+    **dict.fromkeys(("dynamic_slice", "gather"), _at_places),
     "add": _add,
     "sub": _sub,
     "neg": _neg,
