@@ -222,7 +222,7 @@ def test_what_is_stopped_before_it_is_begun_anew_is_as_it_was(
     run, pages = tmp_path / "run", []
     shutil.copytree(finished, run)
 
-    def stopped(*_):
+    def stopped(*_, **__):
         pages.append((run / "report.html").read_text())
         raise KeyboardInterrupt
 

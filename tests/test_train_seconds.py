@@ -37,7 +37,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(compiling, "seconds", lambda: clock.compiled)
-    for module in (loop, progress):
+    for module in (compiling, loop, progress):
         monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
     for owner, name, seconds in (
         (loop.Evaluator, "__call__", VALIDATION),
