@@ -19,12 +19,25 @@ from rice_jax.run import Run
 from rice_jax.zoo.cards import FOLDER
 
 FILES = [kind for kind in vars(records).values() if isinstance(kind, type) and "FILE" in vars(kind)]
+CUT = {
+    "kept_whole": ["stem: sort is why"],
+    "unbounded": ["sort in layer stem"],
+    **{key: {"conv": [0, 2]} for key in ("removed", "kept", "spared", "refused", "tied")},
+    "certificate": {"images": 2, "proven": False},
+    "budgets": {"params": {"asked": 9, "met": 8, "under": 1}},
+}
 CONTENT = {
     records.ConfigFile: {"config": {"model": {"name": "final"}}},
     records.EvaluationFile: {"clean": report_runs.result(), "path": "test split"},
     records.ProfileFile: report_runs.profile(),
     records.DeadFiltersFile: report_runs.DEAD,
-    records.PruneFile: {"request": {"parent": "runs/final"}},
+    records.PruneFile: {"request": {"parent": "runs/final"}, "steps": [CUT]},
+    records.HalfPruned: {
+        "request": {"parent": "runs/final"},
+        "config": {},
+        "weights": "0123",
+        "steps": [{"kept": {"conv": [1]}, "origin": {"conv": "conv2"}, "cut": CUT}],
+    },
     records.SuggestionsFile: {
         "criterion": "l1",
         "rows": [

@@ -12,7 +12,7 @@ from rice_jax import files, records, stages, train
 from rice_jax.errors import UserError
 from rice_jax.lighten import child, smaller
 from rice_jax.lighten.remainder import Remainder
-from rice_jax.records import HalfPruned, PruneRequest, StepDone
+from rice_jax.records import CutTold, HalfPruned, PruneRequest, StepDone
 from rice_jax.run import Run
 from rice_jax.train.origin import changes
 
@@ -79,9 +79,9 @@ def folder(out: Run, number: int) -> Run:
     return Run(out.path / "steps" / str(number))
 
 
-def with_step(half: HalfPruned, net: Remainder, cut: Mapping[str, Any]) -> HalfPruned:
+def with_step(half: HalfPruned, net: Remainder, cut: CutTold) -> HalfPruned:
     """The same with one step more, whose net is ready to be trained."""
-    done = StepDone(kept=net.kept, origin=net.origin, cut=dict(cut))
+    done = StepDone(kept=net.kept, origin=net.origin, cut=cut)
     return dataclasses.replace(half, steps=[*half.steps, done])
 
 

@@ -16,7 +16,7 @@ from rice_jax.prune.certificate import certify
 from rice_jax.prune.probe import dead_tail, probe
 from rice_jax.prune.pruner import Pruned
 from rice_jax.prune.tally import totals
-from rice_jax.records import HalfPruned, PruneFile, PruneRequest
+from rice_jax.records import CertificateTold, CutTold, HalfPruned, PruneFile, PruneRequest
 from rice_jax.run import Run
 from rice_jax.train.prepared import Images
 
@@ -76,7 +76,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
     cuts = [step.cut for step in told.steps]
     for budgets in _schedule(request, whole)[len(cuts) :]:
         net, cut = _cut(request, net, dataset, budgets, first=not cuts)
-        cuts.append(cut.to_json())
+        cuts.append(records.made(CutTold, cut.to_json()))
         if budgets and cut.removed:
             net = _settled(net, dataset)
         if len(cuts) < request.steps:
@@ -88,9 +88,10 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
             net = half.trained(told, config, out)
     if cuts:
         whole = whole.with_layers_of(cuts[0])
-    certificate = cuts[-1]["certificate"] if cuts else None
+    certificate = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
-        certificate = certify(whole.pair, net.pair, images).to_json()
+        found = certify(whole.pair, net.pair, images).to_json()
+        certificate = records.made(CertificateTold, found)
     _begin(out, told)
     _save(out, parent, net, dataset, request.finetune_epochs)
     removal.draw(whole, net, dataset, out)
@@ -101,13 +102,13 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
         "after": totals(net.pair[0], net.shape),
         "removed": net.gone_from(whole),
         "kept": net.left_of(whole),
-        "budgets": cuts[-1]["budgets"] if cuts else {},
+        "budgets": cuts[-1].budgets if cuts else {},
         "certificate": certificate,
         "found_on": {"split": request.split, "kinds": list(request.kinds)},
         "steps": cuts,
         **told.account,
     }
-    done = records.made(PruneFile, content)
+    done = records.made(PruneFile, records.plain(content))
     records.write(out, done)
     out.remove(HalfPruned.FILE)
     removal.tell(done)
@@ -200,7 +201,7 @@ def _cut(
         budgets=budgets or None,
         judged_on=judged,
     )
-    net, config = net.with_layers_of(cut.to_json()), smaller.configured(net.config, cut.module)
+    net, config = net.with_layers_of(cut), smaller.configured(net.config, cut.module)
     kept = {
         path: [net.kept[path][index] for index in indices]
         for path, indices in cut.kept.items()

@@ -8,6 +8,8 @@ import ml_collections
 
 from rice_jax import models, train
 from rice_jax.graph.trace import trace
+from rice_jax.prune.pruner import Pruned
+from rice_jax.records import CutTold
 
 
 @dataclasses.dataclass
@@ -40,15 +42,11 @@ class Remainder:
         """Of one image."""
         return train.input_shape(self.config)
 
-    def with_layers_of(self, cut: Mapping[str, Any]) -> "Remainder":
-        """The same, with the net's layers of its own kinds too, whose kernels have other names.
-
-        Args:
-            cut: {kept, removed} of it, as `prune.Pruned` tells them.
-        """
+    def with_layers_of(self, cut: Pruned | CutTold) -> "Remainder":
+        """The same, with the net's layers of its own kinds too, whose kernels have other names."""
         own = {
-            path: list(range(len(left) + len(cut["removed"].get(path, ()))))
-            for path, left in cut["kept"].items()
+            path: list(range(len(left) + len(cut.removed.get(path, ()))))
+            for path, left in cut.kept.items()
             if path not in self.kept
         }
         origin = {path: path for path in own}

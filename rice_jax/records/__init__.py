@@ -40,6 +40,7 @@ from rice_jax.records.filters import DeadFiltersFile, LayerFilters
 from rice_jax.records.pruned import (
     BudgetTold,
     CertificateTold,
+    CutTold,
     FoundOn,
     HalfPruned,
     Left,
@@ -95,6 +96,7 @@ __all__ = [
     "ComparisonFile",
     "ConfigFile",
     "Copies",
+    "CutTold",
     "DeadFiltersFile",
     "DeadTold",
     "EpochRow",

@@ -17,7 +17,7 @@ _STAYING = {
     "refused": "padding or no bias forbids to fold them",
     "tied": "what they would go with changes, or is left whole",
 }
-"""By the name of filters that never change in a step's account: why they stay."""
+"""By the name of filters that never change in the account of a cut: why they stay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,23 @@ class ProbeTold:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CutTold:
+    """What a cut was, as `prune.Pruned` tells it; filters by their indices in the net before it."""
+
+    before: Left = Left()
+    after: Left = Left()
+    budgets: dict[str, BudgetTold] = dataclasses.field(default_factory=dict)
+    removed: _Filters = dataclasses.field(default_factory=dict)
+    kept: _Filters = dataclasses.field(default_factory=dict)
+    spared: _Filters = dataclasses.field(default_factory=dict)
+    refused: _Filters = dataclasses.field(default_factory=dict)
+    tied: _Filters = dataclasses.field(default_factory=dict)
+    unbounded: list[str] = dataclasses.field(default_factory=list)
+    kept_whole: list[str] = dataclasses.field(default_factory=list)
+    certificate: CertificateTold | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PruneFile(FileRecord):
     """The account of a pruning; filters by their indices in the trained net."""
 
@@ -121,8 +138,7 @@ class PruneFile(FileRecord):
     budgets: dict[str, BudgetTold] = dataclasses.field(default_factory=dict)
     certificate: CertificateTold | None = None
     found_on: FoundOn | None = None
-    steps: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """What each cut was, as `prune.Pruned` tells it."""
+    steps: list[CutTold] = dataclasses.field(default_factory=list)
     dropped_layers: list[str] | None = left_out()
     probes: list[ProbeTold] | None = left_out()
     started_anew: list[str] | None = left_out()
@@ -133,12 +149,12 @@ class PruneFile(FileRecord):
     @property
     def kept_whole(self) -> list[str]:
         """'LAYER: why', of each layer that could lose no filter of its own accord."""
-        return self._told("kept_whole")
+        return list(dict.fromkeys(why for step in self.steps for why in step.kept_whole))
 
     @property
     def unbounded(self) -> list[str]:
         """'OPERATION in layer LAYER', of each behind which nothing could be proven."""
-        return self._told("unbounded")
+        return list(dict.fromkeys(each for step in self.steps for each in step.unbounded))
 
     @property
     def unchanging(self) -> list[str]:
@@ -147,12 +163,8 @@ class PruneFile(FileRecord):
             f"{path}: {', '.join(map(str, indices))}: {why}"
             for step in self.steps
             for what, why in _STAYING.items()
-            for path, indices in (step.get(what) or {}).items()
+            for path, indices in getattr(step, what).items()
         ]
-
-    def _told(self, what: str) -> list[str]:
-        told = (str(each) for step in self.steps for each in step.get(what) or ())
-        return list(dict.fromkeys(told))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,8 +175,7 @@ class StepDone:
     """By path in its net: its filters' indices in the trained one."""
     origin: dict[Name, Name]
     """By path in its net: the layer's path in the trained one."""
-    cut: dict[str, Any]
-    """As `prune.Pruned` tells it."""
+    cut: CutTold
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
