@@ -71,7 +71,7 @@ def test_what_no_pruning_left_of_the_whole_net_is_told(tmp_path, anew):
 )
 def test_layers_that_have_another_name_in_the_new_net_are_told(tmp_path, renamed, told):
     text = text_of(make_run(tmp_path, prune=PRUNED | ({"renamed": renamed} if renamed else {})))
-    assert ("In this net, and so in the other sections, " in text) == bool(told)
+    assert ("have the whole net's names; elsewhere " in text) == bool(told)
     assert told in text
 
 

@@ -196,8 +196,10 @@ def partition(params: Params, frozen: Sequence[str]) -> tuple[Params, Params]:
 def digest(params: Params) -> str:
     """SHA-256 over the parameters: with others it is another net."""
     flat = traverse_util.flatten_dict(params, sep="/")
-    content = b"".join(np.asarray(flat[path]).tobytes() for path in sorted(flat))
-    return hashlib.sha256(content).hexdigest()
+    found = hashlib.sha256()
+    for path in sorted(flat):  # one by one: together they would be in memory twice
+        found.update(np.asarray(flat[path]).tobytes())
+    return found.hexdigest()
 
 
 def merge(trainable: Mapping[str, Any], frozen: Mapping[str, Any]) -> Params:

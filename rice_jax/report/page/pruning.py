@@ -133,7 +133,8 @@ def _certificate(account: PruneFile, *, trained: bool) -> str:
 
 def _renamed(renamed: Mapping[str, str]) -> str:
     told = [f"{markdown.code(old)} is {markdown.code(new)}" for old, new in renamed.items()]
-    return f"In this net, and so in the other sections, {', '.join(told)}." if told else ""
+    whole = "The table, the pictures and what is left out have the whole net's names; elsewhere"
+    return f"{whole} {', '.join(told)}." if told else ""
 
 
 def _listed(heading: str, entries: Sequence[str]) -> str:
