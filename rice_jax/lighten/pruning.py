@@ -1,7 +1,7 @@
 """A lighter run out of a trained one: what the command does, from folder to folder."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -59,6 +59,19 @@ def _prune_run(
     stages.run_stages(saved, str(out), ["train", *todo] if request.finetune_epochs else todo)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What is pruned, how it was asked for, and where it goes."""
+
+    request: PruneRequest
+    config: ml_collections.ConfigDict
+    parent: Run
+    out: Run
+    dataset: data.Dataset
+    images: Images
+    """What filters are judged on, and the certificate measured."""
+
+
 def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run, out: Run) -> None:
     trained = train.load(parent)
     dataset = identity.load_own(config, parent)
@@ -66,38 +79,64 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
         train.check(config, dataset, out, anew=True)
     whole = Remainder.whole(config, trained.params)
     images = Images(config, dataset.splits[request.split], request.kinds)
+    work = _Work(request, config, parent, out, dataset, images)
     told = half.begun(out, request, config, parent, trained)
-    net = half.trained(told, config, out) if told.steps else whole
-    if request.drop_layers and not told.steps:
-        net, account = _drop_layers(request, net, images, dataset)
-        told = dataclasses.replace(told, account=account)
-        if account["dropped_layers"]:
-            net = _settled(net, dataset)
-    cuts = [step.cut for step in told.steps]
-    for budgets in _schedule(request, whole)[len(cuts) :]:
-        net, cut = _cut(request, net, dataset, budgets, first=not cuts)
-        cuts.append(records.made(CutTold, cut.to_json()))
-        if budgets and cut.removed:
-            net = _settled(net, dataset)
-        if len(cuts) < request.steps:
-            _begin(out, told)
-            step = half.folder(out, len(cuts))
-            _save(step, parent, net, dataset, request.finetune_epochs)
-            told = half.with_step(told, net, cuts[-1])
-            _begin(out, told)
-            net = half.trained(told, config, out)
+    net, told = _as_it_stands(work, whole, told)
+    net, told, cuts = _cut_in_steps(work, whole, net, told)
     if cuts:
         whole = whole.with_layers_of(cuts[0])
+    content = _account(work, whole, net, cuts) | told.account
+    _begin(out, told)
+    _save(work, out, net)
+    removal.draw(whole, net, dataset, out)
+    done = records.made(PruneFile, records.plain({"weights": trained.digest, **content}))
+    records.write(out, done)
+    out.remove(HalfPruned.FILE)
+    removal.tell(done)
+
+
+def _as_it_stands(work: _Work, whole: Remainder, told: HalfPruned) -> tuple[Remainder, HalfPruned]:
+    """The net of the last step that is there, or the whole one without the layers to be dropped."""
+    if told.steps:
+        return half.trained(told, work.config, work.out), told
+    if not work.request.drop_layers:
+        return whole, told
+    net, account = _drop_layers(work, whole)
+    if account["dropped_layers"]:
+        net = _settled(net, work.dataset)
+    return net, dataclasses.replace(told, account=account)
+
+
+def _cut_in_steps(
+    work: _Work, whole: Remainder, net: Remainder, told: HalfPruned
+) -> tuple[Remainder, HalfPruned, list[CutTold]]:
+    """The net after the last cut, and all cuts; it trains after each but the last."""
+    request, cuts = work.request, [step.cut for step in told.steps]
+    for budgets in _schedule(request, whole)[len(cuts) :]:
+        net, cut = _cut(work, net, budgets, first=not cuts)
+        cuts.append(records.made(CutTold, cut.to_json()))
+        if budgets and cut.removed:
+            net = _settled(net, work.dataset)
+        if len(cuts) < request.steps:
+            _begin(work.out, told)
+            _save(work, half.folder(work.out, len(cuts)), net)
+            told = half.with_step(told, net, cuts[-1])
+            _begin(work.out, told)
+            net = half.trained(told, work.config, work.out)
+    return net, told, cuts
+
+
+def _account(
+    work: _Work, whole: Remainder, net: Remainder, cuts: Sequence[CutTold]
+) -> dict[str, Any]:
+    """What a pruning took out of the whole net, and what that did to the logits."""
+    request = work.request
     certificate = cuts[-1].certificate if cuts else None
     if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
-        found = certify(whole.pair, net.pair, images).to_json()
+        found = certify(whole.pair, net.pair, work.images).to_json()
         certificate = records.made(CertificateTold, found)
-    _begin(out, told)
-    _save(out, parent, net, dataset, request.finetune_epochs)
-    removal.draw(whole, net, dataset, out)
-    content = {
-        "request": records.plain(request),
-        "weights": trained.digest,
+    return {
+        "request": request,
         "before": totals(whole.pair[0], whole.shape),
         "after": totals(net.pair[0], net.shape),
         "removed": net.gone_from(whole),
@@ -106,12 +145,7 @@ def _prune(request: PruneRequest, config: ml_collections.ConfigDict, parent: Run
         "certificate": certificate,
         "found_on": {"split": request.split, "kinds": list(request.kinds)},
         "steps": cuts,
-        **told.account,
     }
-    done = records.made(PruneFile, records.plain(content))
-    records.write(out, done)
-    out.remove(HalfPruned.FILE)
-    removal.tell(done)
 
 
 def _resumed(
@@ -131,14 +165,13 @@ def _begin(out: Run, told: HalfPruned) -> None:
     records.write(out, told)
 
 
-def _drop_layers(
-    request: PruneRequest, net: Remainder, images: Images, dataset: data.Dataset
-) -> tuple[Remainder, dict[str, Any]]:
+def _drop_layers(work: _Work, net: Remainder) -> tuple[Remainder, dict[str, Any]]:
+    request, images = work.request, work.images
     paths, probes = list(request.drop_layers), []
     if paths == ["auto"]:
         few = request.judge_images
         fitted = dataclasses.replace(
-            images, source=dataset.splits["train"], limit=few, task="probing layers"
+            images, source=work.dataset.splits["train"], limit=few, task="probing layers"
         )
         probes = probe(*net.pair, fitted, dataclasses.replace(images, limit=few))
         paths = dead_tail(probes, net.pair[0].blocks(net.shape), request.tail_margin)
@@ -181,16 +214,12 @@ def _schedule(request: PruneRequest, whole: Remainder) -> list[dict[str, int]]:
 
 
 def _cut(
-    request: PruneRequest,
-    net: Remainder,
-    dataset: data.Dataset,
-    budgets: Mapping[str, int],
-    first: bool,
+    work: _Work, net: Remainder, budgets: Mapping[str, int], first: bool
 ) -> tuple[Remainder, Pruned]:
-    source = dataset.splits[request.split]
-    images = Images(net.config, source, request.kinds, task="removing filters")
+    request, training = work.request, work.dataset.splits["train"]
+    images = dataclasses.replace(work.images, config=net.config, task="removing filters")
     judged = dataclasses.replace(
-        images, source=dataset.splits["train"], limit=request.judge_images, task="judging filters"
+        images, source=training, limit=request.judge_images, task="judging filters"
     )
     cut = smaller.cut(
         request,
@@ -215,15 +244,15 @@ def _settled(net: Remainder, dataset: data.Dataset) -> Remainder:
     return dataclasses.replace(net, params=child.settled(net.config, net.params, dataset))
 
 
-def _save(run: Run, parent: Run, net: Remainder, dataset: data.Dataset, epochs: int) -> None:
+def _save(work: _Work, run: Run, net: Remainder) -> None:
     """A run's folder that training, or any other stage, goes on from."""
     with net.config.unlocked():
-        if epochs:
+        if epochs := work.request.finetune_epochs:
             configuration.set_epochs(net.config, epochs)
         net.config.data.split_seed = configuration.split_seed(
-            configuration.from_json(configuration.read(parent).config)
+            configuration.from_json(configuration.read(work.parent).config)
         )
-    child.begin(run, parent, net.config, net.params, dataset)
+    child.begin(run, work.parent, net.config, net.params, work.dataset)
 
 
 def _refuse_other_run(out: Run, parent: Run) -> None:
