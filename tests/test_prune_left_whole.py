@@ -180,6 +180,55 @@ def test_dead_filters_that_go_only_with_others_are_told(function, path, drop):
     assert result.to_json()["tied"] == result.tied
 
 
+class TiedUnits(nn.Module):
+    """Units of dense layers that go only with others."""
+
+    function: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.function(nn.relu(nn.Dense(8, name="first")(x.mean((1, 2)))))
+        return nn.Dense(2, name="head")(x)
+
+
+class KernelFirst(nn.Module):
+    """A dense layer whose kernel is multiplied from the left."""
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.normal(), (x.shape[-1], 8))
+        bias = self.param("bias", nn.initializers.zeros, (8,))
+        return jnp.einsum("io,ni->on", kernel, x).T + bias
+
+
+@pytest.mark.parametrize(
+    ("function", "path", "drop"),
+    [
+        (nn.relu, "", "dead"),
+        (lambda x: x, "head", "dead"),  # a logit is the net's own
+        (lambda x: x + nn.relu(nn.Dense(8, name="then")(x)), "first", "proven"),
+        (lambda x: x + nn.relu(nn.Dense(8, name="then")(x)), "then", "dead"),
+        (lambda x: x * nn.sigmoid(nn.Dense(8, name="then")(x)), "then", "proven"),
+        (lambda x: x + nn.relu(KernelFirst(name="then")(x)), "then", "dead"),
+        (lambda x: x.reshape(-1, 4, 2).max(-1), "first", "dead"),
+        (lambda x: nn.LayerNorm()(x), "first", "proven"),  # is left whole
+    ],
+)
+@pytest.mark.one_in(2)
+def test_dead_units_that_go_only_with_others_are_told(function, path, drop):
+    """Without a path the one that is dead goes."""
+    dead, index = path or "first", 1 if path == "head" else 5
+    shape = (2, 4, 4, 3)
+    net = TiedUnits(function)
+    variables = prunable.random_variables(variable_shapes(net, shape), 0)
+    variables = jax.tree.map(lambda a: np.abs(a) + 0.1, variables)
+    variables["params"][dead]["kernel"][..., index] = 0
+    variables["params"][dead]["bias"][index] = -1
+    result = prune.prune(net, variables, [prunable.images(0, shape)], drop=drop, on_unknown="keep")
+    assert result.removed == ({} if path else {dead: [index]})
+    assert result.tied == ({path: [index]} if path not in ("", "head") else {})
+
+
 class Block(nn.Module):
     """Two convolutions, as a layer of a loop or as a net of several at once."""
 

@@ -72,6 +72,47 @@ def convolutions(trace: Trace) -> list[ConvMap]:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class UnitMap:
+    """What one call of a dense layer gives."""
+
+    path: str
+    value: Value
+    """After the rectifier that belongs to it, or without one."""
+    channel_axis: int
+
+
+def dense_layers(trace: Trace) -> list[UnitMap]:
+    """The map of each dense layer, followed from its product as that of a convolution is.
+
+    Left out are those that make what the net returns, and kernels with several axes of outputs.
+    """
+    origins = Origins(trace)
+    found = []
+    for equation in trace.equations:
+        if equation.name != "dot_general":
+            continue
+        axis = _axis_of_units(equation, origins)
+        if axis is not None:
+            value, _ = _follow(trace, equation, origins)
+            if not origins.origin(value).returned:
+                found.append(UnitMap(equation.layer, value, axis))
+    return found
+
+
+def _axis_of_units(product: Equation, origins: Origins) -> int | None:
+    """The axis of a product along which a kernel's outputs lie; None without such a kernel."""
+    contracted, batch = product.params["dimension_numbers"]
+    weights = [origins.is_weight(operand) for operand in product.inputs]
+    if weights.count(True) != 1:
+        return None
+    side = weights.index(True)
+    outputs = len(product.inputs[side].shape) - len(contracted[side]) - len(batch[side])
+    if outputs != 1:
+        return None
+    return len(product.outputs[0].shape) - 1 if side else len(batch[0])
+
+
 def require_pixels(trace: Trace) -> None:
     """UserError where a convolution's map has no pixel: the image is too small for its window."""
     for equation in trace.equations:
@@ -115,9 +156,9 @@ def unseen(trace: Trace) -> list[str]:
     return [path for path in trace.layers if path in hidden - seen]
 
 
-def _follow(trace: Trace, convolution: Equation, origins: Origins) -> tuple[Value, bool]:
-    """The feature map of `convolution` and whether it is rectified."""
-    own = value = convolution.outputs[0]
+def _follow(trace: Trace, weighed: Equation, origins: Origins) -> tuple[Value, bool]:
+    """The map of a convolution or a dense product and whether it is rectified."""
+    own = value = weighed.outputs[0]
     while (step := _only_reader(trace, value)) is not None:
         if _rectifies(origins, step, value):
             return _clipped(trace, step.outputs[0], origins), True
@@ -131,7 +172,7 @@ def _follow(trace: Trace, convolution: Equation, origins: Origins) -> tuple[Valu
         ):
             break
         value = step.outputs[0]
-        if step.layer == convolution.layer:
+        if step.layer == weighed.layer:
             own = value
     return own, False
 

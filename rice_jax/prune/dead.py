@@ -10,7 +10,7 @@ import numpy as np
 
 from rice_jax import inspection, ops
 from rice_jax.errors import UserError
-from rice_jax.graph.maps import convolutions
+from rice_jax.graph.maps import ConvMap, UnitMap, convolutions, dense_layers
 from rice_jax.graph.trace import Value
 from rice_jax.prune.biases import folds_exactly
 from rice_jax.prune.dependencies import Dependencies, among
@@ -23,8 +23,8 @@ _AS_ROUNDED = 2.0
 a later layer may make large."""
 
 Extremes = list[tuple[np.ndarray, np.ndarray]]
-"""For each of `Dependencies.contractions`, then for the map of each convolution, the least and the
-largest value at each index."""
+"""For each of `Dependencies.contractions`, then for each of `_maps`, the least and the largest
+value at each index."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +125,13 @@ def dead(graph: Dependencies, extremes: Extremes, optional: Collection[str] = ()
 
 def _places(graph: Dependencies) -> list[tuple[Value, int]]:
     """Where extremes are taken: values and their axes of channels."""
-    maps = [(conv.value, conv.channel_axis) for conv in convolutions(graph.trace)]
+    maps = [(made.value, made.channel_axis) for made in _maps(graph)]
     return [contraction.place for contraction in graph.contractions] + maps
+
+
+def _maps(graph: Dependencies) -> list[ConvMap | UnitMap]:
+    """Of each call of a convolution, then of a dense layer."""
+    return [*convolutions(graph.trace), *dense_layers(graph.trace)]
 
 
 def _tied(graph: Dependencies, of_maps: Extremes, told: np.ndarray) -> dict[str, list[int]]:
@@ -140,10 +145,10 @@ def _tied(graph: Dependencies, of_maps: Extremes, told: np.ndarray) -> dict[str,
         for path, filters in graph.filters.items()
     }
     found: dict[str, np.ndarray] = {}
-    for conv, (least, most) in zip(convolutions(graph.trace), of_maps, strict=True):
-        own = candidates.get(conv.path)
-        if own is not None and len(own) == conv.filters:  # not `nn.vmap`'s, of several nets
-            found[conv.path] = found.get(conv.path, own) & (least == most)  # in every call
+    for made, (least, most) in zip(_maps(graph), of_maps, strict=True):
+        own = candidates.get(made.path)
+        if own is not None and len(own) == len(least):  # not `nn.vmap`'s, of several nets
+            found[made.path] = found.get(made.path, own) & (least == most)  # in every call
     return {path: np.flatnonzero(each).tolist() for path, each in found.items() if each.any()}
 
 

@@ -53,8 +53,8 @@ class Pruned:
     refused: Mapping[str, Sequence[int]]
     """Filters that are constant, not zero, and stay: padding or no bias forbids to fold them."""
     tied: Mapping[str, Sequence[int]]
-    """Filters of convolutions that never change but stay, for what they would go with does: the
-    partners of a sum, of a group or of a pixel shuffle, or a layer that is left whole."""
+    """Filters and units that never change but stay, for what they would go with does: the partners
+    of a sum, of a group or of a pixel shuffle, or a layer that is left whole."""
     unbounded: Sequence[str]
     """With drop='proven', operations behind which nothing is proven: 'sort in layer conv1'."""
     kept_whole: Sequence[str]
