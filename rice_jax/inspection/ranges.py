@@ -1,7 +1,7 @@
 """Bounds of every value of a traced net, for all images in a box at once."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.inspection.features import arranged, image_maps
 from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
 from rice_jax.inspection.linear import product
-from rice_jax.inspection.rules import RULES, Rule
+from rice_jax.inspection.rules import RULES, Rule, bounding
 from rice_jax.inspection.softmaxes import softmaxes
 from rice_jax.inspection.summands import PRODUCTS
 
@@ -126,8 +126,8 @@ def value_bounds(
 ) -> tuple[list[Ends], tuple[str, ...]]:
     """Bounds of the `wanted` values of a trace, element by element, as `map_bounds` has them.
 
-    With them, where a bound that is wanted is infinite, the operations that bound nothing: those
-    without a rule, and those that make an infinite one of operands whose bounds are finite.
+    With them the operations that bound nothing, of those that an infinite one follows from: those
+    without a rule, and those that make an infinite bound of operands whose bounds are finite.
     """
     box = _box(low, high, traced.input.shape)
     all_rules: Mapping[str, Rule] = {
@@ -136,8 +136,8 @@ def value_bounds(
         **rules,
     }
     needed = traced.needed(wanted)
+    made = [value for equation in needed for value in equation.outputs]
     arrays = traced.arrays(variables)
-    without_rule: list[str] = []
 
     with jax.default_device(cpu("bounds are computed")):
         known = {value: point(np.asarray(array)) for value, array in arrays.items()}
@@ -149,23 +149,23 @@ def value_bounds(
                 for value, (lo, hi) in zip(known, ends, strict=True)
             }
             intervals |= places | {traced.input: widened(darkest, brightest, 0.0)}
-            without_rule.extend(_propagate(needed, intervals, all_rules))
+            _propagate(needed, intervals, all_rules)
             return intervals
 
         def ends_of_wanted(*given: Any) -> list[tuple[jax.Array, jax.Array]]:
             return _ends(wanted, propagated(*given))
 
-        def losses(*given: Any) -> list[jax.Array]:
+        def whether_bounded(*given: Any) -> list[jax.Array]:
             intervals = propagated(*given)
-            return [_loses(equation, intervals) for equation in needed]
+            return [_is_bounded(intervals[value]) for value in made]
 
         given = [(interval.lo, interval.hi) for interval in known.values()], *box
         bounds = _as_one_program(ends_of_wanted, *given)
         if all(np.isfinite(end).all() for ends in bounds for end in ends):
             return bounds, ()
-        lost = _as_one_program(losses, *given)
-        without_rule += [_told(each) for each, loses in zip(needed, lost, strict=True) if loses]
-    return bounds, tuple(dict.fromkeys(without_rule))
+        found = zip(made, _as_one_program(whether_bounded, *given), strict=True)
+    unbounded = {value for value, bounded in found if not bounded}
+    return bounds, _bounding_nothing(needed, wanted, unbounded, all_rules)
 
 
 def _as_one_program(function: Callable[..., Any], *given: Any) -> Any:
@@ -195,9 +195,8 @@ def _box(low: Any, high: Any, shape: tuple[int, ...]) -> list[np.ndarray]:
 
 def _propagate(
     equations: Sequence[Equation], intervals: dict[Value, Interval], rules: Mapping[str, Rule]
-) -> list[str]:
-    """Add the bounds of all outputs to `intervals`; the operations that had no rule."""
-    without_rule = []
+) -> None:
+    """Add the bounds of all outputs to `intervals`."""
     of_softmax = softmaxes(equations)
     for equation in equations:
         if intervals.keys() >= {*equation.outputs}:
@@ -213,12 +212,9 @@ def _propagate(
                 results = [softmax.within(_of(softmax.x, intervals), each) for each in results]
         else:
             results = [_anything(value) for value in equation.outputs]
-            if not all(map(_is_truth, equation.outputs)):
-                without_rule.append(_told(equation))
         for value, result in zip(equation.outputs, results, strict=True):
             assert result.lo.shape == value.shape, equation
             intervals[value] = result
-    return without_rule
 
 
 def _told(equation: Equation) -> str:
@@ -226,22 +222,36 @@ def _told(equation: Equation) -> str:
     return f"{equation.name} in {place}"
 
 
-def _loses(equation: Equation, intervals: Mapping[Value, Interval]) -> jax.Array:
-    """Whether an output is without bounds though no operand is; what is known is bounded."""
-    before, after = (
-        [_of(value, intervals) for value in values]
-        for values in (equation.inputs, equation.outputs)
-    )
-    return _bounded(before) & ~_bounded(after)
+def _bounding_nothing(
+    equations: Sequence[Equation],
+    wanted: Iterable[Value],
+    unbounded: Collection[Value],
+    rules: Collection[str],
+) -> tuple[str, ...]:
+    """The operations that begin, or begin anew, what the wanted values without bounds follow from.
+
+    Args:
+        equations: in order.
+        wanted: values of theirs.
+        unbounded: the values that have no bounds.
+        rules: operations that bound something, where their operands have bounds.
+    """
+    followed = {value for value in wanted if value in unbounded}
+    found = []
+    for equation in reversed(equations):
+        if followed.isdisjoint(equation.outputs):
+            continue
+        before = [value for value in bounding(equation) if value in unbounded]
+        followed.update(before)
+        if not before or equation.name not in rules:
+            found.append(_told(equation))
+    return tuple(dict.fromkeys(reversed(found)))
 
 
-def _bounded(values: Sequence[Interval]) -> jax.Array:
-    finite = [
-        jnp.isfinite(value.lo).all() & jnp.isfinite(value.hi).all()
-        for value in values
-        if not value.exact
-    ]
-    return jnp.array(finite).all()
+def _is_bounded(interval: Interval) -> jax.Array:
+    """Whether something is known of a value; what is known for certain may be infinite."""
+    finite = jnp.isfinite(interval.lo).all() & jnp.isfinite(interval.hi).all()
+    return finite | interval.exact
 
 
 def _places(

@@ -1,7 +1,7 @@
 """What each primitive does to bounds. A primitive that is in no table here bounds nothing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jax import lax
 from jax.lax import GatherScatterMode
 
 from rice_jax.graph.primitives import ARRANGES, RENAMES
-from rice_jax.graph.trace import Equation
+from rice_jax.graph.trace import Equation, Value
 from rice_jax.inspection.interval import (
     FUNCTION,
     SMALLEST,
@@ -29,6 +29,7 @@ Rule = Callable[..., Interval | list[Interval]]
 
 _INSIDE = (GatherScatterMode.CLIP, GatherScatterMode.PROMISE_IN_BOUNDS)
 """Gathers that read a place of their operand, whatever they are told."""
+_AT_PLACES = ("dynamic_slice", "gather")
 
 
 def _on_ends(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
@@ -47,7 +48,7 @@ def _at_places(equation: Equation, operand: Interval, *places: Interval) -> Inte
     low, high = operand.lo, operand.hi
     known = [place.lo for place in places]
     if not all(place.exact for place in places):
-        if equation.params.get("mode", GatherScatterMode.CLIP) not in _INSIDE:
+        if not _reads_inside(equation):
             return unknown(equation.outputs[0].shape)
         sizes = zip(equation.params["slice_sizes"], low.shape, strict=True)
         axes = tuple(axis for axis, (read, size) in enumerate(sizes) if read < size)
@@ -57,6 +58,16 @@ def _at_places(equation: Equation, operand: Interval, *places: Interval) -> Inte
     (low,) = equation.apply(low, *known)
     (high,) = equation.apply(high, *known)
     return certain(low, high)
+
+
+def _reads_inside(equation: Equation) -> bool:
+    return equation.params.get("mode", GatherScatterMode.CLIP) in _INSIDE
+
+
+def bounding(equation: Equation) -> Sequence[Value]:
+    """The operands whose bounds a result needs: not the places, where each is one of the first."""
+    of_places = equation.name in _AT_PLACES and _reads_inside(equation)
+    return equation.inputs[:1] if of_places else equation.inputs
 
 
 def _same(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
@@ -320,7 +331,7 @@ _MONOTONE = ARRANGES | {
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_MONOTONE, _on_ends),
     **dict.fromkeys(RENAMES, _same),
-    **dict.fromkeys(("dynamic_slice", "gather"), _at_places),
+    **dict.fromkeys(_AT_PLACES, _at_places),
     "add": _add,
     "sub": _sub,
     "neg": _neg,
