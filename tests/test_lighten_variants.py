@@ -53,8 +53,11 @@ def test_baselines_are_checked_before_anything_is_done(settings, parent):
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """A list of accuracies that runs get, one after the other, instead of training."""
+def given(parent, monkeypatch):
+    """A list of accuracies that runs get, one after the other, instead of training.
+
+    As many thousandths of a second are their latencies, of which none is that of a profile.
+    """
     accuracies = []
 
     def measured(config, workdir, stages, settled=()):
@@ -65,7 +68,7 @@ def given(monkeypatch):
             "augmented": result() | {"accuracy": accuracy / 2},
         }
         run.write_json("evaluation.json", halves)
-        time = {"measured": {"median": accuracy / 1000}}
+        time = {"measured": {"median": 99}}
         totals = {"params": 1, "flops": {"study": 1000 + 50 * ("random-seed1" in workdir)}}
         run.write_json("profile.json", {"totals": totals, "time": time})
         assert stages[0] == "train"
@@ -75,7 +78,13 @@ def given(monkeypatch):
         assert not (scratch and config.train.frozen)  # what is random has to learn
 
     monkeypatch.setattr("rice_jax.stages.run_stages", measured)
-    monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: {"median": 0.002})
+
+    def latency(run, _):
+        assert not accuracies  # side by side: no net still trains
+        whole = run.path == parent.path
+        return 0.002 if whole else run.read_json("evaluation.json")["clean"]["accuracy"] / 1000
+
+    monkeypatch.setattr("rice_jax.lighten.variants._latency", latency)
     return accuracies
 
 
@@ -107,7 +116,7 @@ def test_ways_to_a_budget_are_compared(settings, parent, given, monkeypatch, cap
 def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     settings, parent, given, monkeypatch, capsys
 ):
-    given += [0.5, 0.5]
+    given += [0.5, 0.4]
     monkeypatch.setattr("rice_jax.report.write", lambda run: None)
     out = Run(parent.path.parent / "one_seed")
     request = PruneRequest(drop="proven", finetune_epochs=1)
@@ -118,6 +127,7 @@ def test_one_seed_has_no_spread_and_dead_filters_no_criterion(
     variants = out.read_json("variants.json")["variants"]
     assert list(variants) == ["proven", "scratch"]
     assert variants["proven"]["clean"] == {"mean": 0.5, "spread": None}
+    assert variants["scratch"]["latency"]["mean"] == pytest.approx(0.0004)
     assert "proven: clean 0.5000, augmented 0.2500, 1,000 FLOPs, seed 3" in capsys.readouterr().out
 
 
@@ -134,7 +144,7 @@ def test_variants_of_another_seed_and_size_share_the_run_s_images_and_its_own_sp
         begun.append((config.seed, configuration.split_seed(config)))
 
     monkeypatch.setattr("rice_jax.lighten.variants.prune_run", lambda _, each, *__: stages(each))
-    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed: told(seed))
+    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed, __: told(seed))
     monkeypatch.setattr("rice_jax.lighten.variants.train.load", lambda _: unittest.mock.Mock())
     monkeypatch.setattr("rice_jax.report.write", lambda _: None)
 
@@ -187,7 +197,7 @@ def test_a_net_from_random_weights_trains_as_long_as_the_pruned_one_in_all_its_s
 
     monkeypatch.setattr("rice_jax.lighten.variants.prune_run", pruned)
     monkeypatch.setattr("rice_jax.stages.run_stages", stages)
-    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed: told(seed))
+    monkeypatch.setattr("rice_jax.lighten.variants._measured", lambda _, seed, __: told(seed))
     monkeypatch.setattr("rice_jax.lighten.variants._latency", lambda *_: 0.002)
     monkeypatch.setattr("rice_jax.report.write", lambda _: None)
     request = PruneRequest(budgets={"filters": 5}, steps=steps, finetune_epochs=2)

@@ -110,6 +110,7 @@ def test_other_ways_to_a_budget_are_told(tmp_path, criterion):
     assert [first, "1,234", "1", "90.00 % ± 1.00 %", "50.00 % ± 0.00 %", "—", "—"] in rows
     assert [scratch, "1,234", "1", "80.00 %", "40.00 %", "4 ms", "2.50"] in rows
     assert "as many epochs (7)" in text_of(run)
+    assert "measured one after the other when all were trained" in text_of(run)
 
 
 def test_seeds_whose_nets_cost_otherwise_are_told_from_the_least_to_the_most(tmp_path):
@@ -169,6 +170,22 @@ def test_flops_that_lack_something_are_marked_wherever_lighter_nets_are_told(tmp
     drawn = (searched["flops"], figures.budgets([row, row], measure="FLOPs"))
     assert ["≥" in each.axes[0].get_xlabel() for each in drawn] == [lacks, lacks]
     assert "≥" not in searched["params"].axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("measure", ["flops", "latency"])
+def test_a_search_by_latency_tells_when_it_was_measured(tmp_path, measure):
+    costs = {"flops": 10, "params": 5, "latency": 0.004}
+    whole = {"name": "", "out_of": None, "step": None, "removed": {}, "why": "", "accuracy": 0.9}
+    whole |= {"costs": costs}
+    stem = whole | {"name": "stem", "out_of": "", "step": "stem", "costs": costs | {measure: 0.003}}
+    forecast = {"candidates": 1, "images": 9, "minutes": 1.0, "images_per_second": 1.0}
+    search = {"request": {"measure": measure}, "config": {}, "floor": 0.9, "forecast": forecast}
+    search |= {"images": {"train": 9, "validation": 9}, "candidates": [whole, stem]}
+    run = make_run(tmp_path)
+    run.write_json("lighten.json", search | {"front": ["stem"], "chosen": "stem", "finished": True})
+    text = text_of(run)
+    assert f"{'75.0' if measure == 'latency' else '< 0.1'} % of the cost." in text
+    assert ("when the search began" in text) == (measure == "latency")
 
 
 @pytest.mark.parametrize("lacks", [0, 2])

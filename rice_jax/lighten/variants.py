@@ -33,8 +33,8 @@ def with_baselines(
     The seeds are those of training; all runs share the splits of the trained one. Leaves
     variants.json, and a table in `out`'s report: for each variant the accuracies of its seeds,
     their mean, and their standard deviation (None for one seed), the latency beside the whole
-    net's. What the request itself removes is called by its criterion, or by what it drops where
-    there is no budget.
+    net's, all measured one after the other once all are trained. What the request itself removes
+    is called by its criterion, or by what it drops where there is no budget.
 
     Raises:
         UserError: an unknown baseline, one but 'scratch' without a budget to compare at, no
@@ -69,7 +69,7 @@ def _compare(
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))
     epochs = request.steps * request.finetune_epochs  # after each step the pruned nets have these
-    rows: dict[str, list[records.SeedTold]] = {name: [] for name in names}
+    made: dict[str, list[tuple[int, Run]]] = {name: [] for name in names}
     for seed in dict.fromkeys(seeds):
         seeded = _with_seed(config, seed)
         for name in names:
@@ -80,13 +80,13 @@ def _compare(
                 _from_scratch(out, run, seed, epochs)
             else:
                 prune_run(_otherwise(request, name), seeded, parent, run)
-            rows[name].append(_measured(run, seed))
-    table = {name: _summary(each) for name, each in rows.items()}
-    variants = records.VariantsFile(
-        epochs=epochs,
-        variants=table,
-        whole_latency_seconds=_latency(parent, config),
-    )
+            made[name].append((seed, run))
+    whole = _latency(parent, config)
+    table = {
+        name: _summary([_measured(run, seed, config) for seed, run in runs])
+        for name, runs in made.items()
+    }
+    variants = records.VariantsFile(epochs=epochs, variants=table, whole_latency_seconds=whole)
     records.write(out, variants)
     report.write(out)
     for name, row in table.items():
@@ -106,7 +106,8 @@ def _otherwise(request: PruneRequest, name: str) -> PruneRequest:
 
 
 def _latency(run: Run, config: ml_collections.ConfigDict) -> float:
-    """Seconds of one image, measured now: as those of the variants, on this machine."""
+    """Seconds of one image, measured now: when a run was profiled the machine was as fast as it
+    was then, and maybe another."""
     net, (_, *image) = train.load(run), train.input_shape(config)
     return profile.latency(net.module, {"params": net.params}, image, seconds=1.0)["median"]
 
@@ -128,17 +129,16 @@ def _from_scratch(pruned: Run, run: Run, seed: int, epochs: int) -> None:
     stages.run_stages(config, str(run), list(stages.STAGES), settled)
 
 
-def _measured(run: Run, seed: int) -> records.SeedTold:
+def _measured(run: Run, seed: int, config: ml_collections.ConfigDict) -> records.SeedTold:
     evaluation = records.read(run, records.EvaluationFile).parts()
     profiled = records.read(run, records.ProfileFile)
-    time = profiled.time or records.Timed()
     return records.SeedTold(
         seed=seed,
         clean=evaluation["clean"].accuracy,
         augmented=evaluation["augmented"].accuracy,
         flops=profiled.totals.flops.by("study"),
         flops_complete=not profiled.uncounted,
-        latency=time.measured.median,
+        latency=_latency(run, config),
     )
 
 

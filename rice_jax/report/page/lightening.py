@@ -14,6 +14,9 @@ _UNITS = {
     "bytes": "bytes read and written",
     "latency": "latency",
 }
+_WHEN = (
+    " Each net's latency was measured when it had learnt, the whole net's when the search began."
+)
 
 
 Candidates = Mapping[str, Candidate]
@@ -50,6 +53,7 @@ def _opening(told: LightenFile, candidates: Candidates) -> str:
         f"{told.images.train:,} images an epoch, this is the one with the least "
         f"{_UNITS[measure]} that has them: "
         f"{numbers.percent(chosen.accuracy)} with {numbers.percent(left, 1)} of the cost."
+        f"{_WHEN if measure == 'latency' else ''}"
     )
 
 

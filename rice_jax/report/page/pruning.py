@@ -160,7 +160,8 @@ def _variants(variants: VariantsFile) -> str:
     heading = ("way", "FLOPs, `study`", "seeds", "accuracy, clean", "accuracy, augmented")
     return (
         "### Other ways to as light a net\n\nEach trained for as many epochs "
-        f"({variants.epochs}); of several seeds the mean and the standard deviation.\n\n"
+        f"({variants.epochs}); of several seeds the mean and the standard deviation. Latencies, "
+        "the whole net's too, were measured one after the other when all were trained.\n\n"
         f"{markdown.table((*heading, 'latency', 'speed-up'), rows, left=1)}"
     )
 
