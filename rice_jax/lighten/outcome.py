@@ -20,7 +20,7 @@ from rice_jax.records import (
     SearchRequest,
     StepFile,
 )
-from rice_jax.report import figures
+from rice_jax.report import figures, numbers
 from rice_jax.report.record import PARTS
 from rice_jax.run import Run, is_partial
 
@@ -56,10 +56,11 @@ def finish(
     )
     records.write(out, finished)
     show(workshop, finished)
+    left = numbers.percent(chosen.cost / whole.cost, 1)
     print(
-        f"chosen: {chosen.name}, with {chosen.cost / whole.cost:.1%} of the whole net's "
-        f"{workshop.measure} and {100 * chosen.accuracy:.2f} % of augmented validation images "
-        f"right, {100 * (test[chosen.name].augmented or 0.0):.2f} % of augmented test images"
+        f"chosen: {chosen.name}, with {left} of the whole net's "
+        f"{workshop.measure} and {numbers.percent(chosen.accuracy)} of augmented validation images "
+        f"right, {numbers.percent(test[chosen.name].augmented)} of augmented test images"
     )
 
 

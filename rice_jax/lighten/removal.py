@@ -50,12 +50,12 @@ def tell(account: PruneFile) -> None:
         ("params", "parameters"),
         ("filters", "filters"),
     ):
-        share = f" ({after.of(name) / before.of(name):.1%})" if before.of(name) else ""
+        left = f" ({numbers.percent(after.of(name) / before.of(name))})" if before.of(name) else ""
         was, now = (
             numbers.at_least(f"{each.of(name):,}", name != "study" or not each.uncounted)
             for each in (before, after)
         )
-        print(f"{label}: {was} to {now}{share}")
+        print(f"{label}: {was} to {now}{left}")
     if not any(account.removed.values()):
         print("no filter was removed")
     for why in account.kept_whole:
@@ -71,8 +71,8 @@ def tell(account: PruneFile) -> None:
         claim += f", for {certificate.departure}"
     if account.request.steps > 1:
         claim += f"; between its {account.request.steps} cuts the net trained"
-    most = numbers.at_most(certificate.max_abs_logit_difference, 3)
-    share = numbers.at_most(certificate.max_relative_logit_difference, 2)
+    most = numbers.at_most(certificate.max_abs_logit_difference)
+    share = numbers.at_most(certificate.max_relative_logit_difference)
     print(
         f"logits differ by {most} at most ({share} of the largest logit) on "
         f"{numbers.counted(certificate.images, 'image')}, {numbers.counted(changed, 'prediction')} "

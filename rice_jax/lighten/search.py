@@ -221,11 +221,11 @@ class _Search:
         self._tried[found.name] = found
         on = found.name in {point.name for point in weighing.front(self.points())}
         told = found.trouble or (
-            f"{100 * found.accuracy:.2f} % of augmented validation images right"
+            f"{numbers.percent(found.accuracy)} of augmented validation images right"
             f"{', on the front' if on else ''}"
         )
         costs = ", ".join(
-            numbers.at_least(f"{number:.6g} {name}", name != "flops" or found.flops_complete)
+            f"{numbers.cost(name, number, complete=found.flops_complete)} {name}"
             for name, number in found.costs.items()
         )
         print(f"{found.name or 'the run itself'}: {costs}; {told}", flush=True)

@@ -89,12 +89,19 @@ def at_least(text: str, complete: bool) -> str:
     return text if complete or text == MISSING else f"≥ {text}"
 
 
-def at_most(bound: float | None, digits: int) -> str:
-    """A bound as text, rounded away from 0: 0.000123 as '0.00013' in two significant digits."""
+def cost(measure: str, amount: float, *, complete: bool) -> str:
+    """What a net costs by a measure of `lighten`; `complete`: whether its FLOPs lack nothing."""
+    if measure == "latency":
+        return seconds(amount)
+    return at_least(count(amount), complete or measure != "flops")
+
+
+def at_most(bound: float | None) -> str:
+    """A bound as text, rounded away from 0, in two significant digits: 0.000123 as '0.00013'."""
     if bound is None or not present(bound):
         return MISSING
-    context = decimals.Context(prec=digits, rounding=decimals.ROUND_UP)
-    return f"{float(context.create_decimal(repr(float(bound)))):.{digits}g}"
+    context = decimals.Context(prec=2, rounding=decimals.ROUND_UP)
+    return f"{float(context.create_decimal(repr(float(bound)))):.2g}"
 
 
 def seconds(duration: float | None) -> str:

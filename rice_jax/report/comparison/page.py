@@ -324,8 +324,8 @@ def _certificate(prune: PruneFile | None) -> str:
     proven = "proven for every image" if certificate.proven else "measured"
     relative = certificate.max_relative_logit_difference
     known = numbers.present(relative)
-    share = f" ({numbers.at_most(relative, 1)} of the largest)" if known else ""
+    share = f" ({numbers.at_most(relative)} of the largest)" if known else ""
     return (
-        f"logits within {numbers.at_most(certificate.max_abs_logit_difference, 2)}{share} on "
+        f"logits within {numbers.at_most(certificate.max_abs_logit_difference)}{share} on "
         f"{numbers.count(certificate.images)} images, {proven}"
     )

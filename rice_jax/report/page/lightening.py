@@ -120,10 +120,7 @@ def _named(name: str) -> str:
 
 
 def _amount(candidate: Candidate, measure: str) -> str:
-    amount = candidate.costs[measure]
-    if measure == "latency":
-        return numbers.seconds(amount)
-    return numbers.at_least(numbers.count(amount), measure != "flops" or candidate.flops_complete)
+    return numbers.cost(measure, candidate.costs[measure], complete=candidate.flops_complete)
 
 
 def _removed(taken: Taken) -> str:

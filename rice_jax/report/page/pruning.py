@@ -121,11 +121,11 @@ def _certificate(account: PruneFile, *, trained: bool) -> str:
         certificate.changed_predictions,
     )
     known = numbers.present(relative)
-    share = f" ({numbers.at_most(relative, 1)} of the largest logit)" if known else ""
+    share = f" ({numbers.at_most(relative)} of the largest logit)" if known else ""
     return (
         f"On {numbers.counted(certificate.images, 'image')} no logit of the net"
         f"{when} differs by more than "
-        f"{numbers.at_most(most, 2)}{share} from the whole net's, and "
+        f"{numbers.at_most(most)}{share} from the whole net's, and "
         f"{numbers.counted(changed, 'prediction')} "
         f"{'changes' if changed == 1 else 'change'}. This holds {where}."
     )
