@@ -93,7 +93,7 @@ MUTATIONS = {
     ),
     "what is outside is read too": (
         rules,
-        ("not in _INSIDE", "is None"),
+        ("if not _reads_inside(equation)", "if False"),
         lambda: proofs.test_nothing_is_proven_behind_what_has_no_bounds("unknown places, or none"),
     ),
     "the ends of one place": (
