@@ -2,10 +2,12 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import resource
 import shutil
+import tempfile
 import threading
 
 import data_files
@@ -158,19 +160,25 @@ def test_damage_within_a_record_is_told_on_reading(prepared, folder, tmp_path):
         [source[index] for index in range(len(source))]
 
 
-def test_an_interrupted_write_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_a_write_leaves_nothing_but_what_is_whole(folder, tmp_path, monkeypatch, interrupted):
+    """TFDS made a temporary folder each time, for what its bucket may know of the images."""
     reads = []
 
     def read(self, member):
         reads.append(member)
-        if len(reads) == 20:
+        if interrupted and len(reads) == 20:
             raise KeyboardInterrupt
         return FILES[member.name]
 
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(archive.Folder, "read", read)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
         data.load(folder, tmp_path / "cache", seed=0)
-    assert [file.name for file in tmp_path.glob("cache/*")] == [".lock"]
+    assert not list(tmp_path.glob("temporary/*"))
+    left = {file.name for file in tmp_path.glob("cache/*")}
+    assert left == {".lock"} if interrupted else len(left) == 2
 
 
 def test_two_at_once_write_it_once(prepared, folder, tmp_path, monkeypatch):

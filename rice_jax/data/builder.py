@@ -28,6 +28,13 @@ CITATION = """@article{koklu2021classification,
   volume={187}, pages={106285}, year={2021}}"""
 
 
+class _OfNoBucket(tfds.core.DatasetInfo):
+    """What is known of a dataset that nobody has published."""
+
+    def initialize_from_bucket(self) -> None:
+        """Ask nothing of TFDS's bucket, for which it makes a temporary folder that stays."""
+
+
 class RiceImageDataset(tfds.core.ShardBasedBuilder):
     """Images of an archive: their encoded bytes as they are where these are of plain RGB.
 
@@ -61,7 +68,7 @@ class RiceImageDataset(tfds.core.ShardBasedBuilder):
                 "name": tfds.features.Text(),
             }
         )
-        return tfds.core.DatasetInfo(
+        return _OfNoBucket(
             builder=self,
             description="One folder of images for each class, split 80/10/10 by name and seed.",
             features=features,
