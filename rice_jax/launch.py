@@ -5,9 +5,11 @@ kernel and gives them back each time, and the kernel clears and maps them by pag
 of a training step. With pages of 2 MB that is hardly noticed.
 """
 
+import contextlib
 import io
 import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 
@@ -45,6 +47,19 @@ def open_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors == "strict":
         sys.stdin.reconfigure(errors="surrogateescape")  # names of files are bytes
+
+
+def leave_closed_terminal() -> None:
+    """Let output and error lead nowhere where their terminal has closed.
+
+    All that is printed there would be an error, and the work that prints it end by that.
+    """
+    for number in (1, 2):
+        with contextlib.suppress(OSError):  # closed by the caller
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def begin_again() -> None:

@@ -120,6 +120,53 @@ def test_a_signal_of_which_somebody_has_decided_is_left_to_them(decided, number)
     assert done == [decided] == [signal.signal(number, interrupts._USUAL[number])]
 
 
+def test_a_terminal_that_closes_after_a_signal_interrupts_nothing_more(number, monkeypatch):
+    """What is put in order at the end of a command is put in order once."""
+    done = []
+
+    def action():
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            done.append("in order")
+
+    assert process.guarded(action) == 128 + number
+    assert done
+
+
+IN_A_CLOSED_TERMINAL = """
+import signal, sys
+from rice_jax.commands import process
+
+def action():
+    sys.stdin.read()
+    try:
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        print("saved", flush=True)
+        print("and drawn", file=sys.stderr, flush=True)
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.exit(process.guarded(action))
+"""
+
+
+def test_what_is_printed_to_a_terminal_that_has_closed_is_no_error():
+    """It was: the process ended by it, whatever was left to save."""
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", IN_A_CLOSED_TERMINAL],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    os.close(ours)
+    child.communicate()
+    assert child.returncode == 128 + signal.SIGHUP
+
+
 @pytest.mark.parametrize("at", ["create_module", "exec_module"])
 def test_an_interrupt_waits_until_a_library_is_loaded(at, number, capsys):
     done = []
@@ -172,8 +219,12 @@ def test_an_error_without_an_interrupt_stays_one():
 
 
 @pytest.mark.parametrize("first", interrupts._SIGNALS)
-@pytest.mark.parametrize("second", interrupts._SIGNALS)
-def test_a_second_signal_ends_the_process_though_python_hears_neither(first, second, monkeypatch):
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("between", [(), (signal.SIGHUP, signal.SIGHUP)])
+def test_a_second_signal_ends_the_process_though_python_hears_neither(
+    first, second, between, monkeypatch
+):
+    """Not a terminal that closes after the first one, or once more: its shell and the kernel do."""
     statuses, ended, told = [], threading.Event(), threading.Event()
 
     def leave(status):
@@ -187,6 +238,8 @@ def test_a_second_signal_ends_the_process_though_python_hears_neither(first, sec
     with interrupts.heeded():
         signal.raise_signal(first)
         assert told.wait(20)
+        for number in between:
+            signal.raise_signal(number)
         assert not ended.is_set()
         signal.raise_signal(second)
         assert ended.wait(20)
@@ -195,10 +248,7 @@ def test_a_second_signal_ends_the_process_though_python_hears_neither(first, sec
     assert statuses == [128 + second]
 
 
-@pytest.mark.parametrize(
-    ("number", "ended"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number, ended):
+def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number):
     closed = []
 
     def closing():
@@ -207,29 +257,44 @@ def test_a_signal_that_comes_after_the_last_step_is_obeyed_at_the_end(number, en
             signal.raise_signal(number)
             closed.append("all that was open")
 
-    with pytest.raises(ended):
+    ended = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with pytest.raises(ended) as left:
         closing()
+    assert getattr(left.value, "code", 128 + number) == 128 + number
     assert closed
 
 
-def test_a_second_signal_is_the_usual_s_however_often_steps_end_after_the_first():
-    with pytest.raises(KeyboardInterrupt, match="at once"):
-        _stopped_twice()
-
-
-def _stopped_twice():
+def test_a_second_signal_is_the_usual_s_however_often_steps_end_after_the_first(number):
     def usual(number, frame):
         raise KeyboardInterrupt("at once")
 
-    before = signal.signal(signal.SIGINT, usual)
-    try:
+    def stopped_twice():
         with interrupt.interruptible() as wish:
             wish.arm()
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             wish.arm()  # at the end of the step
+            signal.raise_signal(signal.SIGHUP)  # no second one
+            assert wish.signal == number
             signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, usual)
+    with pytest.raises(KeyboardInterrupt, match="at once"):
+        stopped_twice()
+    assert signal.getsignal(signal.SIGINT) is usual
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_training_leaves_a_signal_ignored_that_is(number):
+    """It took a Ctrl-C that was for what a shell runs in the foreground, and nohup's hang-up."""
+    signal.signal(number, signal.SIG_IGN)
+    with interrupt.interruptible() as wish:
+        wish.arm()
+        signal.raise_signal(number)
+        assert not wish.signal
+        assert signal.getsignal(number) == signal.SIG_IGN
+        others = set(interrupts._SIGNALS) - {number}
+        assert not {signal.getsignal(other) for other in others} & {*interrupts._USUAL.values()}
+    assert signal.signal(number, interrupts._USUAL[number]) == signal.SIG_IGN
 
 
 def test_a_command_stopped_before_it_began_says_so(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command wherever they come."""
+"""Ctrl-C, SIGTERM and a terminal that closes end a command wherever they come."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,11 @@ from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 from typing import Any
 
+from rice_jax import launch
 from rice_jax.errors import UserError, tell
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_USUAL = dict.fromkeys(_SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
 """What becomes of each where nobody has decided otherwise."""
 _PATIENCE = 2.0
 """Seconds in which most of what is under way ends."""
@@ -51,8 +52,9 @@ def heeded() -> Iterator[Wish]:
     library is loaded, or the end of the process by SIGABRT: there it waits. Any other error after
     it is taken for its consequence, but what a user can mend.
 
-    SIGTERM raises the same: by itself it ends a process without a word, and a page that is written
-    while a run goes on would tell for ever that it does.
+    SIGTERM and SIGHUP raise the same: by themselves they end a process without a word, and a page
+    that is written while a run goes on would tell for ever that it does. A terminal that closes is
+    told of by its shell and by the kernel: a SIGHUP after another signal is no second wish.
     """
     wish = Wish()
     if threading.current_thread() is not threading.main_thread():
@@ -61,7 +63,11 @@ def heeded() -> Iterator[Wish]:
     usual, listener = sys.unraisablehook, _Listener()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        wish.signal = wish.signal or number  # SIGINT is what is sent again, of either
+        if number == signal.SIGHUP:
+            launch.leave_closed_terminal()
+            if wish.signal:
+                return
+        wish.signal = wish.signal or number  # SIGINT is what is sent again, of each
         if _loads_a_library(frame):
             listener.send_again_in(_LOADED)
             return
@@ -150,7 +156,7 @@ class _Listener:
                 self._sent_again -= 1
             elif told is None:
                 told = _soon(_PATIENCE, _tell_to_wait)
-            else:
+            elif heard[0] != signal.SIGHUP:
                 tell("ended at once; what was saved stays")
                 os._exit(128 + heard[0])
         if told:

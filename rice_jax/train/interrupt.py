@@ -1,13 +1,15 @@
-"""Ctrl-C and SIGTERM as a wish that the training loop grants at its next step."""
+"""Ctrl-C, SIGTERM and a terminal that closes as a wish, granted by training at its next step."""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from rice_jax import launch
+
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
@@ -15,22 +17,24 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal = 0
-        self._usual: dict[int, object] = {}
+        self._usual: dict[int, Callable[[int, FrameType | None], Any] | int] = {}
 
     def arm(self) -> None:
-        """Take a signal from now on; before there is anything to save it acts as usual."""
-        if (
-            not self._usual
-            and not self.signal
-            and threading.current_thread() is threading.main_thread()
-        ):
-            self._usual = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        """Take a signal from now on; before there is anything to save it acts as usual.
 
-    def disarm(self) -> None:
+        One that is ignored stays so: nohup asks for that, and a shell's background job.
+        """
+        if self._usual or self.signal or threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            if (usual := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                self._usual[number] = usual
+                signal.signal(number, self._note)
+
+    def disarm(self, *but: int) -> None:
         """Leave the signals to whoever had them."""
-        for number, handler in self._usual.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._usual = {}
+        for number in self._usual.keys() - but:
+            signal.signal(number, self._usual.pop(number))
 
     def leave(self) -> NoReturn:
         """End the process as its signal would have: KeyboardInterrupt, or exit status 143."""
@@ -40,8 +44,12 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.signal = number
-        self.disarm()  # so that a second one ends the process at once
+        if number == signal.SIGHUP:
+            launch.leave_closed_terminal()
+        self.signal = self.signal or number
+        # A second one ends the process at once, but for a terminal's end: its shell tells of that
+        # too, and the kernel.
+        self.disarm(signal.SIGHUP)
 
 
 @contextlib.contextmanager
