@@ -12,8 +12,8 @@ import pytest
 from rice_jax import config as configuration
 from rice_jax import lock, stages
 from rice_jax.errors import UserError
-from rice_jax.lighten import pruning, suggest
-from rice_jax.records import PruneRequest
+from rice_jax.lighten import pruning, search, suggest
+from rice_jax.records import PruneRequest, SearchRequest
 from rice_jax.run import Run
 
 
@@ -66,6 +66,21 @@ def test_budgets_are_not_measured_for_a_folder_in_use(tmp_path):
     out, parent = Run(tmp_path), Run(tmp_path / "not looked at")
     with taken(out), pytest.raises(UserError, match="in use by process 4711"):
         suggest.suggest(PruneRequest(), configuration.default("final"), parent, out)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_search_measures_nothing_for_a_folder_that_it_does_not_get(tmp_path, there):
+    """In use by another, or where none can be made."""
+    out, settings = Run(tmp_path / "out"), configuration.default("final")
+    if there:
+        out.create()
+    else:
+        out.path.write_text("a file")
+    with (
+        taken(out) if there else contextlib.nullcontext(),
+        pytest.raises(UserError, match="in use by process 4711" if there else "cannot make the"),
+    ):
+        search.search(SearchRequest(within=0.1), settings, Run(tmp_path / "trained"), out)
 
 
 def test_a_holder_that_ended_leaves_the_folder_free_whatever_it_wrote(tmp_path):

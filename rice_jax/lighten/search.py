@@ -1,5 +1,6 @@
 """The lightest net within a margin of a trained one's accuracy: a search that keeps a front."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping
@@ -68,6 +69,18 @@ def search(
         raise UserError(
             f"--rounds and --beam allow {most:,} candidates: up to {MOST_CANDIDATES:,} are tried"
         )
+    with contextlib.nullcontext() if estimate_only else lock.hold(out):  # before what takes long
+        _search(request, config, parent, out, given, estimate_only)
+
+
+def _search(
+    request: SearchRequest,
+    config: ml_collections.ConfigDict,
+    parent: Run,
+    out: Run,
+    given: Collection[str],
+    estimate_only: bool,
+) -> None:
     trained = train.load(parent)
     config = for_the_net_of(parent, config)
     dataset = identity.load_own(config, parent)
@@ -77,8 +90,7 @@ def search(
     train.check(workshop.recipe(config, request.epochs), dataset, out, anew=True)
     if saved and saved.finished and not estimate_only:
         if not report.is_current(out):
-            with lock.hold(out):
-                outcome.show(workshop, saved)
+            outcome.show(workshop, saved)
         print(f"{out} is finished: {saved.chosen} was chosen; read {out.path / 'report.md'}")
         return
     if said:
@@ -88,11 +100,10 @@ def search(
     if estimate_only:
         return
     print("Ctrl-C stops; the same command goes on.", flush=True)
-    with lock.hold(out):
-        found = _Search(request, workshop, trained, expected)
-        found.try_lighter()
-        found.train_longer()
-        outcome.finish(workshop, found.content(), found.points(), found.floor)
+    found = _Search(request, workshop, trained, expected)
+    found.try_lighter()
+    found.train_longer()
+    outcome.finish(workshop, found.content(), found.points(), found.floor)
 
 
 _LONGEST_NAME = 255
