@@ -1,5 +1,7 @@
 """Commands where a shell, a home, a terminal or a device is not as usual."""
 
+import contextlib
+import errno
 import functools
 import os
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import pytest
 
 from rice_jax import launch
+from rice_jax.commands import process
 from rice_jax.commands.app import COMMANDS
 
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
@@ -32,6 +35,39 @@ def command(*arguments, closed=(), **environment):
         preexec_fn=close,
         check=False,
     )
+
+
+def on_a_full_disk():
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no such device")
+    return open("/dev/full", "w")
+
+
+def that_nobody_reads():
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [(on_a_full_disk, "No space left on device"), (that_nobody_reads, "Broken pipe")],
+)
+def test_output_that_cannot_be_written_is_named(output, why, monkeypatch, capsys):
+    """Not the run's disk, of which the same would be said without its name."""
+    with contextlib.suppress(OSError), output() as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert process.guarded(lambda: print("done", flush=True)) == 1
+    monkeypatch.undo()
+    assert capsys.readouterr().err == f"error: standard output cannot be written: {why}\n"
+
+
+def test_another_place_that_is_full_is_not_taken_for_output(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert process.guarded(full) == 1
+    assert capsys.readouterr().err == "error: No space left on device\n"
 
 
 in_peace = functools.cache(command)

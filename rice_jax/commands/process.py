@@ -74,7 +74,7 @@ def guarded(
         with interrupts.heeded() as wish:
             action()
     except (UserError, OSError) as error:
-        tell(line(error))
+        tell(_of_output(error) or line(error))
         return 1
     except KeyboardInterrupt:
         tell("; ".join(filter(None, ["stopped", goes_on])))
@@ -88,6 +88,16 @@ def guarded(
             traceback.print_exc()
         return 1
     return 0
+
+
+def _of_output(error: Exception) -> str:
+    """What to say where standard output takes no more; empty where that was not it."""
+    if isinstance(error, OSError) and not error.filename:
+        try:
+            sys.stdout.flush()  # what could not be written is still there to be
+        except OSError:
+            return f"standard output cannot be written: {reason(error)}"
+    return ""
 
 
 def _of_memory(error: Exception, sizes: Sequence[str]) -> str:
