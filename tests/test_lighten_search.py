@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shutil
 import types
 
 import numpy as np
@@ -293,6 +294,24 @@ def test_a_search_killed_before_its_report_was_written_still_writes_it(plain, mo
     monkeypatch.setattr(report, "is_current", lambda asked: asked.path == run.path)
     plain(rounds=1)
     assert len(shown) == 1, "the report is there"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_search_whose_folder_was_removed_does_not_bring_it_back(
+    kept, plain, monkeypatch, tmp_path
+):
+    """While what goes next was judged: the folder was made anew, with nobody's lock in it."""
+    judged = []
+
+    def judge(self, net):
+        judged.append(net)
+        if len(judged) > kept:
+            shutil.rmtree(tmp_path / "out")
+
+    monkeypatch.setattr(search._Search, "_judge", judge)
+    with pytest.raises(UserError, match="out was removed while the search was at work"):
+        plain(rounds=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_killed_candidate_left_half_written_is_no_part_of_the_chosen_run(tmp_path):

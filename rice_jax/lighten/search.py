@@ -205,6 +205,7 @@ class _Search:
             if not workshop.begun(name):
                 lighter = make(workshop.net(out_of))
                 if isinstance(lighter, Lighter) and workshop.saves(lighter, self._tried[out_of]):
+                    self._require_there()
                     workshop.begin(
                         name, out_of, step, lighter, epochs=epochs or self._request.epochs
                     )
@@ -216,6 +217,12 @@ class _Search:
         self._note(found)
         self._write()
         return found
+
+    def _require_there(self) -> None:
+        """UserError where the search's folder is gone: a candidate's would bring it back, free."""
+        out = self._workshop.out
+        if not out.has(LightenFile.FILE):
+            raise UserError(f"{out} was removed while the search was at work: nothing is left")
 
     def _lighter(self, step: str, net: train.Trained) -> Lighter | str:
         return MOVES[step](net, self._judge(net))
