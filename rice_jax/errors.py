@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterator
 
 _STEERING = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, those that turn the direction of writing, and bytes that are no text."""
@@ -28,6 +29,18 @@ def line(error: Exception) -> str:
     """What went wrong, on one line; of what the system refuses (space, permission) also where."""
     file = error.filename if isinstance(error, OSError) else None
     return f"{file}: {reason(error)}" if file else reason(error)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it followed from, the latest first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def of_an_interrupt(error: BaseException) -> bool:
+    """Whether an error followed from a Ctrl-C, which a library told in words of its own."""
+    return any(isinstance(each, KeyboardInterrupt) for each in causes(error))
 
 
 def tell(message: object) -> None:

@@ -145,6 +145,38 @@ def test_what_the_system_refuses_while_it_is_read_is_no_damage(sound, monkeypatc
     checkpoints.close()
 
 
+def closed_too_early(error):
+    """As asyncio's cleaning up tells it."""
+    try:
+        raise error
+    finally:
+        raise RuntimeError("Cannot close a running event loop")
+
+
+def read_in_vain(error):
+    """As TensorStore tells what Python raises while it reads."""
+    raise ValueError("Encountered error while reading array index: ()") from error
+
+
+@pytest.mark.parametrize("which", ["newest", "best"])
+@pytest.mark.parametrize("item", ["meta", "state"])
+@pytest.mark.parametrize("told", [closed_too_early, read_in_vain])
+def test_a_ctrl_c_while_it_is_read_is_no_damage(sound, monkeypatch, capsys, told, item, which):
+    """Steps were lost: training went on from the one before it."""
+    checkpoints = Checkpoints(epath.Path(sound), read_only=True)
+    restore = checkpoints._manager.restore
+
+    def interrupted(number, args):
+        if item in args:
+            told(KeyboardInterrupt())
+        return restore(number, args=args)
+
+    monkeypatch.setattr(checkpoints._manager, "restore", interrupted)
+    with contextlib.closing(checkpoints), pytest.raises(KeyboardInterrupt):
+        getattr(checkpoints, which)(like)
+    assert not capsys.readouterr().out
+
+
 def test_where_none_is_whole_training_does_not_begin_anew(sound, tmp_path):
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "1")

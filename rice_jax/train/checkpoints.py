@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from rice_jax import files
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, of_an_interrupt
 from rice_jax.train import checkpoint_folder, readable
 from rice_jax.train.orbax_quiet import keep_orbax_quiet
 from rice_jax.train.progress import Progress
@@ -257,6 +257,8 @@ def _undamaged(restore: Callable[[], Any]) -> Any:
     try:
         return restore()
     except Exception as error:  # Orbax and TensorStore raise whatever the damage makes of it
+        if of_an_interrupt(error):
+            raise KeyboardInterrupt from error
         if refusal := readable.of_the_system(error):
             raise readable.unread(refusal) from error
         raise DamagedError(checkpoint_folder.brief(error)) from error

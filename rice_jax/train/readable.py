@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from rice_jax import files
-from rice_jax.errors import UserError, reason
+from rice_jax.errors import UserError, causes, reason
 
 _OS_ERROR = re.compile(r"\bOS error (\d+)")
 """As TensorStore tells it: [OS error 13: EACCES Permission denied]."""
@@ -81,14 +81,13 @@ def unread(refusal: str) -> UserError:
     )
 
 
-def of_the_system(error: BaseException | None) -> str | None:
+def of_the_system(error: BaseException) -> str | None:
     """Why the system did not let a file be read that is there; None where that is no cause."""
-    while error is not None:
-        code = error.errno if isinstance(error, OSError) else None
-        if told := _OS_ERROR.search(str(error)):
+    for each in causes(error):
+        code = each.errno if isinstance(each, OSError) else None
+        if told := _OS_ERROR.search(str(each)):
             code = int(told[1])
         if code in _REFUSED:
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            where = f"{each.filename}: " if isinstance(each, OSError) and each.filename else ""
             return where + os.strerror(code)
-        error = error.__cause__ or error.__context__
     return None
