@@ -1,5 +1,8 @@
 """Nets as the tools of int8 are given them, and what the tools make of them."""
 
+import resource
+import shutil
+import tempfile
 from typing import Any
 
 import flax.linen as nn
@@ -7,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_checkpoints import limit_of
 
 from rice_jax import export
 from rice_jax.errors import UserError
@@ -178,3 +182,31 @@ def test_images_are_calibrated_few_at_a_time_however_they_come(monkeypatch):
     assert together == by_one
     assert sum(shown) == 40
     assert max(shown) < 20
+
+
+@pytest.mark.parametrize("step", [prepared_onnx, lambda model: rounded_onnx(model, [])])
+def test_a_full_disk_is_told_before_the_tool_leaves_out_what_it_cannot_write(
+    step, tmp_path, monkeypatch
+):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    said = rf"cannot write in {tmp_path}: int8 needs 9\.0 MB for a while; TMPDIR names another"
+    with pytest.raises(UserError, match=said):
+        step(bytes(2_000_000))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_under_the_tool_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = onnx.ModelProto(doc_string=10_000 * "x").SerializeToString()
+    with (
+        limit_of(resource.RLIMIT_FSIZE, 4096),
+        pytest.raises(UserError, match=f"cannot write in {tmp_path}: File too large; TMPDIR"),
+    ):
+        prepared_onnx(model)
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,10 @@
 """An ONNX model in int8, by onnxruntime's static quantisation."""
 
 import collections
+import contextlib
+import errno
 import math
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from rice_jax.errors import UserError
+from rice_jax.errors import UserError, reason
 from rice_jax.export.native import quiet
 from rice_jax.export.sample import Batches, some
 
 _BATCH = 8
 _NARROWEST = 1e-6
 """Range of a tensor that is always zero, after a ReLU: the tool's own would let negatives by."""
+_COPIES, _SPARE = 4, 1 << 20
+"""Of a model the tool writes three at a time, each with a graph that grows; and bytes for that."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepared_onnx(content: bytes) -> bytes:
@@ -23,8 +29,8 @@ def prepared_onnx(content: bytes) -> bytes:
     quantization = _onnx_quantiser()
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        given, whole = Path(folder, "given.onnx"), Path(folder, "float32.onnx")
+    with _folder_for(content) as folder, quiet():
+        given, whole = folder / "given.onnx", folder / "float32.onnx"
         model = onnx.load_from_string(content)
         _write_products_plainly(model.graph)
         onnx.save(model, given)
@@ -46,8 +52,8 @@ def rounded_onnx(content: bytes, images: Batches) -> bytes:
     quantization = _onnx_quantiser()
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        out = Path(folder, "int8.onnx")
+    with _folder_for(content) as folder, quiet():
+        out = folder / "int8.onnx"
         try:
             quantization.quantize_static(
                 onnx.load_from_string(content),
@@ -65,6 +71,26 @@ def rounded_onnx(content: bytes, images: Batches) -> bytes:
                 "number, for which int8 has no steps"
             ) from error
         return out.read_bytes()
+
+
+@contextlib.contextmanager
+def _folder_for(content: bytes) -> Iterator[Path]:
+    """A folder for the tool's files of a model; UserError where its disk is full, or fills up.
+
+    Asked beforehand, for the tool goes on without what it could not write: with other steps.
+    """
+    place, needed = tempfile.gettempdir(), _COPIES * len(content) + _SPARE
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if shutil.disk_usage(folder).free < needed:
+                raise OSError(errno.ENOSPC, f"int8 needs {needed / 1e6:.1f} MB for a while")
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(
+            f"cannot write in {place}: {reason(error)}; TMPDIR names another folder"
+        ) from error
 
 
 def _onnx_quantiser() -> Any:
