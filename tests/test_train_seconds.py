@@ -114,10 +114,12 @@ def test_what_is_saved_amid_an_epoch_counts_to_it(clock, tmp_path):
 
 def test_a_validation_that_was_stopped_counts_once(clock, tmp_path, monkeypatch):
     stopped = clock.taking(0.0, loop.Evaluator.__call__, lambda: signal.raise_signal(2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a background job
     with monkeypatch.context() as patched:
         patched.setattr(loop.Evaluator, "__call__", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(clock, Run(tmp_path), epochs=1)
+    signal.signal(signal.SIGINT, before)
     (row,) = train(clock, Run(tmp_path), epochs=1)
     assert row.validation_seconds == 2 * VALIDATION
     assert row.seconds == STEPS * STEP + 2 * VALIDATION
