@@ -205,7 +205,6 @@ class KernelFirst(nn.Module):
     ("function", "path", "drop"),
     [
         (nn.relu, "", "dead"),
-        (lambda x: x, "head", "dead"),  # a logit is the net's own
         (lambda x: x + nn.relu(nn.Dense(8, name="then")(x)), "first", "proven"),
         (lambda x: x + nn.relu(nn.Dense(8, name="then")(x)), "then", "dead"),
         (lambda x: x * nn.sigmoid(nn.Dense(8, name="then")(x)), "then", "proven"),
@@ -217,16 +216,59 @@ class KernelFirst(nn.Module):
 @pytest.mark.one_in(2)
 def test_dead_units_that_go_only_with_others_are_told(function, path, drop):
     """Without a path the one that is dead goes."""
-    dead, index = path or "first", 1 if path == "head" else 5
+    dead = path or "first"
     shape = (2, 4, 4, 3)
     net = TiedUnits(function)
     variables = prunable.random_variables(variable_shapes(net, shape), 0)
     variables = jax.tree.map(lambda a: np.abs(a) + 0.1, variables)
-    variables["params"][dead]["kernel"][..., index] = 0
-    variables["params"][dead]["bias"][index] = -1
+    variables["params"][dead]["kernel"][..., 5] = 0
+    variables["params"][dead]["bias"][5] = -1
     result = prune.prune(net, variables, [prunable.images(0, shape)], drop=drop, on_unknown="keep")
-    assert result.removed == ({} if path else {dead: [index]})
-    assert result.tied == ({path: [index]} if path not in ("", "head") else {})
+    assert result.removed == ({} if path else {dead: [5]})
+    assert result.tied == ({path: [5]} if path else {})
+
+
+class Logits(nn.Module):
+    """A net whose last layer `last` makes, and what becomes of its three logits."""
+
+    last: Callable
+    end: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.end(self.last(x))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda x: nn.Dense(3, name="head")(x.mean((1, 2))),
+        lambda x: nn.Conv(3, (1, 1), name="head")(x).mean((1, 2)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("end", "tied"),
+    [
+        (lambda x: x, False),
+        (nn.softmax, False),
+        (lambda x: nn.log_softmax(x / 4), False),
+        (lambda x: 30 * jnp.tanh(x), False),
+        (lambda x: x + nn.Dense(3)(x), True),  # what both make is the net's own
+        (lambda x: nn.Dense(2)(nn.LayerNorm()(x)), True),
+    ],
+)
+@pytest.mark.one_in(2)
+def test_a_logit_that_never_changes_is_the_nets_own_whatever_is_made_of_it(last, end, tied):
+    """It goes with nothing."""
+    shape = (2, 4, 4, 3)
+    net = Logits(last, end)
+    variables = prunable.random_variables(variable_shapes(net, shape), 0)
+    variables["params"]["head"]["kernel"][..., 1] = 0
+    result = prune.prune(
+        net, variables, [prunable.images(0, shape)], drop="dead", on_unknown="keep"
+    )
+    assert result.removed == {}
+    assert result.tied == ({"head": [1]} if tied else {})
 
 
 class Block(nn.Module):

@@ -85,7 +85,7 @@ class UnitMap:
 def dense_layers(trace: Trace) -> list[UnitMap]:
     """The map of each dense layer, followed from its product as that of a convolution is.
 
-    Left out are those that make what the net returns, and kernels with several axes of outputs.
+    Kernels with several axes of outputs are left out.
     """
     origins = Origins(trace)
     found = []
@@ -95,8 +95,7 @@ def dense_layers(trace: Trace) -> list[UnitMap]:
         axis = _axis_of_units(equation, origins)
         if axis is not None:
             value, _ = _follow(trace, equation, origins)
-            if not origins.origin(value).returned:
-                found.append(UnitMap(equation.layer, value, axis))
+            found.append(UnitMap(equation.layer, value, axis))
     return found
 
 

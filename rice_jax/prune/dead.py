@@ -136,12 +136,12 @@ def _maps(graph: Dependencies) -> list[ConvMap | UnitMap]:
 
 def _tied(graph: Dependencies, of_maps: Extremes, told: np.ndarray) -> dict[str, list[int]]:
     """By layer path the filters that never change, of channels that are not `told` of and hold
-    more than the one filter, or that are never cut."""
+    more than the one filter, or that are never cut; a logit is the net's own."""
     lines = [np.empty(0, int), *(filters.channels for filters in graph.filters.values())]
     every = np.concatenate(lines)
     shared = np.bincount(every[every >= 0], minlength=graph.channels) > 1
     candidates = {
-        path: (filters.channels < 0) | among(filters.channels, shared & ~told)
+        path: (filters.channels < 0) & ~filters.output | among(filters.channels, shared & ~told)
         for path, filters in graph.filters.items()
     }
     found: dict[str, np.ndarray] = {}

@@ -34,6 +34,8 @@ class Filters:
     axis: int
     channels: np.ndarray
     """Which channel each filter makes; -1 where that can't be cut."""
+    output: np.ndarray
+    """bool, one a filter: whether it alone makes one of what the net returns, as a logit."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -319,15 +321,22 @@ def _met(labels: Sequence[np.ndarray], parts: np.ndarray, channel: np.ndarray) -
     return np.isin(np.arange(channel.max(initial=-1) + 1), met)
 
 
+def _returned(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
+    """The parts (bool, one each) that are among what the net returns."""
+    met = [labels for equation, labels in labelled.held if equation is None]
+    returned = np.zeros(len(parts), bool)
+    returned[parts[np.concatenate([np.empty(0, int), *met])]] = True
+    return returned
+
+
 def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[str]:
     """Each layer with filters that can't be cut, and the first operation that holds them."""
     parts = _parts(labelled, fixed=False)
-    returned = np.zeros(len(parts), bool)
+    returned = _returned(labelled, parts)
     reason: dict[int, str] = {}
     held = [(e, labels, "ties it to what stays") for e, labels in labelled.held]
     for equation, labels, why in (*labelled.unclear, *held):
         if equation is None:
-            returned[parts[labels]] = True
             continue
         for part in np.unique(parts[labels]).tolist():
             reason.setdefault(part, f"{told(equation)} {why}")
@@ -356,11 +365,16 @@ def _groups(axes: Mapping[Value, Labels], traced: Trace, channels: int) -> np.nd
 
 def _filters(labelled: Propagation, axes: Mapping[Value, Labels]) -> dict[str, Filters]:
     """By the path of the module that owns the weight; by the weight's own where it owns two."""
+    parts = _parts(labelled, fixed=False)
+    alone = _returned(labelled, parts)
+    alone &= np.bincount(parts[_candidates(labelled)], minlength=len(parts)) == 1
     found: dict[str, Filters] = {}
     for path, held in labelled.filters.items():
-        owner = labelled.trace.owners[labelled.trace.variables[path]]
+        weight = labelled.trace.variables[path]
+        owner = labelled.trace.owners[weight]
         name = owner if owner not in found else path.partition("/")[2]
         if held:
-            channels = axes[labelled.trace.variables[path]][held[-1]]
-            found[name] = Filters(path, held[-1], channels)
+            axis = held[-1]
+            output = alone[parts[labelled.labels[weight][axis]]]
+            found[name] = Filters(path, axis, axes[weight][axis], output)
     return found
