@@ -67,7 +67,7 @@ class Workshop:
         told = {"accuracy": accuracy}
         if name.endswith(self.failing or "nothing"):
             told = {"accuracy": 0.0, "trouble": "the loss is not finite"}
-        costs = {"flops": cost, "params": 1, "bytes": 1}
+        costs = {"flops": cost, "params": 1, "bytes": 1, "latency": cost}
         found = Candidate(**vars(read(run, StepFile)), costs=costs, **told)
         write(run, found)
         return found
@@ -85,7 +85,10 @@ class Workshop:
         return worth("")[1]
 
     def costs(self, net):
-        return {"costs": {"flops": worth("")[0], "params": 1, "bytes": 1}}
+        return {"costs": {"flops": worth("")[0], "params": 1, "bytes": 1, "latency": 4096.0}}
+
+    def latencies(self, names):
+        return {name: 2e-6 * worth(name)[0] for name in names}
 
     stop_at = None
     failing = ""
@@ -240,6 +243,27 @@ def test_a_stopped_search_ends_as_if_it_never_had_been(plain, asked):
             assert ended[1:] == (content, points, floor)
             assert again.read_json("lighten.json") == run.read_json("lighten.json")
     assert stop_at == len(trained) + 1
+
+
+@pytest.mark.parametrize("stop_at", [None, 1, 3])
+def test_the_choice_is_by_latencies_that_were_measured_one_after_the_other(plain, capsys, stop_at):
+    """When the search began the machine was four times as slow."""
+    asked = {"measure": "latency", "rounds": 2, "at_least": 0.9}
+    if stop_at:
+        with pytest.raises(KeyboardInterrupt):
+            plain(stop_at=stop_at, **asked)
+    run, _, (_, content, points, _) = plain(failing="longer", **asked)
+    names = [point.name for point in points]
+    assert names[0] == ""
+    assert len(names) > 3
+    assert [point.cost for point in points] == [2e-6 * worth(name)[0] for name in names]
+    told = {each.name: each.costs["latency"] for each in content.candidates if not each.trouble}
+    assert told == {point.name: point.cost for point in points}
+    assert content.front == [point.name for point in weighing.front(points)]
+    assert "the run itself: 2.05 ms\nchannels: 1.02 ms\n" in capsys.readouterr().out
+    first, *others = read(run, LightenFile).candidates  # by these a search goes on
+    assert first.costs["latency"] == 4096
+    assert all(each.costs["latency"] == worth(each.name)[0] for each in others)
 
 
 @pytest.mark.parametrize("schedule_of_the_run", ["study", "quick"])

@@ -1,12 +1,14 @@
 """A candidate of the search: a run's folder of its own, and what came of it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
 from rice_jax import config as configuration
 from rice_jax import data, evaluate, nets, profile, records, train, zoo
+from rice_jax.bar import Bar
 from rice_jax.errors import NotFiniteError
 from rice_jax.lighten import child, smaller
 from rice_jax.lighten.moves import Lighter
@@ -17,6 +19,10 @@ from rice_jax.train.origin import OF_A_MACHINE
 MEASURES = ("flops", "params", "bytes", "latency")
 """FLOPs of one image from the whole image on (`study`), parameters, bytes that its layers read and
 write, measured seconds of one image."""
+
+_TURNS = 3
+"""How often each net's latency is measured before the choice: others may have kept the machine
+busy in one of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,18 +157,32 @@ class Workshop:
         counted = self._profile(net.config)
         costs = _by_measure(counted)
         if self.measure == "latency":
-            side = self.whole.data.image_size
-            timed = profile.latency(
-                net.module, {"params": net.params}, (side, side, 3), seconds=1.0
-            )
-            costs["latency"] = timed["median"]
+            costs["latency"] = self._latency(net)
         return {"costs": costs, "flops_complete": counted.complete}
+
+    def latencies(self, names: Sequence[str]) -> dict[str, float]:
+        """Seconds of one image by each of these nets, measured in turn: the least of `_TURNS`.
+
+        Those that `costs` told are hours apart, each as fast as the machine was then.
+        """
+        found: dict[str, float] = {}
+        for turn in range(1, _TURNS + 1):
+            with Bar(f"measuring the latency of {len(names)} nets, turn {turn} of {_TURNS}"):
+                for name in names:
+                    seconds = self._latency(self.net(name))
+                    found[name] = min(seconds, found.get(name, seconds))
+        return found
 
     def saves(self, lighter: Lighter, before: Candidate) -> bool:
         """Whether a net costs less than the one before it, as far as that can be counted."""
         counted = _by_measure(self._profile(lighter.config))
         measure = self.measure if self.measure in counted else "flops"
         return not lighter.removed or counted[measure] < before.costs[measure]
+
+    def _latency(self, net: train.Trained) -> float:
+        side = self.whole.data.image_size
+        timed = profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)
+        return timed["median"]
 
     def _profile(self, config: ml_collections.ConfigDict) -> profile.Profile:
         side = self.whole.data.image_size

@@ -103,6 +103,7 @@ def _search(
     found = _Search(request, workshop, trained, expected)
     found.try_lighter()
     found.train_longer()
+    found.measure_in_turn()
     outcome.finish(workshop, found.content(), found.points(), found.floor)
 
 
@@ -141,6 +142,22 @@ class _Search:
             found = self._try(point.name, "longer", longer, self._request.final_epochs)
             if found is None or not weighing.reaches(found.accuracy, self.floor):
                 return
+
+    def measure_in_turn(self) -> None:
+        """Measure the latencies that the choice is made by, where it is, one after the other.
+
+        No file has them before the search is finished: until then it goes on by those of before,
+        as if it had never been stopped.
+        """
+        if self._request.measure != "latency":
+            return
+        measured = self._workshop.latencies([point.name for point in self.points()])
+        print("latencies, measured one after the other:", flush=True)
+        for name, seconds in measured.items():
+            tried = self._tried[name]
+            costs = {**tried.costs, "latency": seconds}
+            self._tried[name] = dataclasses.replace(tried, costs=costs)
+            print(f"{name or 'the run itself'}: {numbers.seconds(seconds)}", flush=True)
 
     def points(self) -> list[weighing.Point]:
         """All candidates as they are weighed, the whole net first; none that could not learn."""

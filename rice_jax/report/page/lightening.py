@@ -14,9 +14,7 @@ _UNITS = {
     "bytes": "bytes read and written",
     "latency": "latency",
 }
-_WHEN = (
-    " Each net's latency was measured when it had learnt, the whole net's when the search began."
-)
+_WHEN = " Latencies were measured one after the other, the whole net's too, when all had learnt."
 
 
 Candidates = Mapping[str, Candidate]
