@@ -69,6 +69,28 @@ def test_no_budget_that_another_beats_is_on_the_line_of_the_best(costs, accuraci
     assert steps == [list(map(list, line)), [[cost, right / 2] for cost, right in line]]
 
 
+@pytest.mark.parametrize(
+    ("least", "ratio"),
+    [(1.01e-4, 1.7), (100.0, 1.01), (2.1e5, 2.3), (9.9e5, 1.7), (5.1e7, 30.0), (3.0, 5e4)],
+)
+def test_an_axis_of_costs_has_numbers_to_read_them_by(least, ratio):
+    costs, told = (ratio * least, least), {"params": 1, "filters_removed": 0}
+    rows = [Suggestion(cost=cost, clean=0.9, augmented=0.8, **told) for cost in costs]
+    whole = Candidate(
+        name="", out_of=None, step=None, removed=Taken(), why="", costs={}, accuracy=0.9
+    )
+    tried = [replace(whole, name=f"{cost}", costs={"latency": cost}) for cost in costs]
+    searched = figures.searched(
+        tried, front=[f"{least}"], chosen=None, measure="latency", floor=0.9, title="net"
+    )
+    for axes in (figures.budgets(rows, measure="FLOPs").axes[0], searched.axes[0]):
+        low, high = axes.get_xlim()
+        axes.figure.draw_without_rendering()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        assert sum(low <= tick <= high and label.get_text() != "" for tick, label in ticks) > 1
+        assert low < least <= ratio * least < high
+
+
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])
 def test_an_axis_of_accuracy_ends_at_100_percent_at_most(accuracy):
     rows = [replace(row, val_accuracy=accuracy) for row in history_rows(4)]

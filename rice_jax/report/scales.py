@@ -1,9 +1,10 @@
 """Where axes begin and end, and where their ticks stand."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 _FAR = 1000  # a range of so many times has ticks at powers of ten alone
 _LOG = 5  # a loss that falls so many times is on a log axis
@@ -24,6 +25,23 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten from `low` to `high`, of a wide range these alone."""
     return inside(LogLocator(subs=(1,) if high > _FAR * low else (1, 2, 5)), low, high)
+
+
+def log_axis(axes: Axes, form: Callable[[float], str]) -> None:
+    """Make the x axis logarithmic and a decade wide or more, so that ticks stand on it.
+
+    `form` tells their numbers. What is drawn is to be there already, with its margins.
+    """
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    if decades < 1:
+        middle, decades = math.sqrt(low * high), 1
+        axes.set_xlim(middle / math.sqrt(10), middle * math.sqrt(10))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2 else (1, 2, 5), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def inside(locator: MaxNLocator | LogLocator, low: float, high: float) -> list[float]:

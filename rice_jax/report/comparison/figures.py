@@ -1,16 +1,15 @@
 """The study's figures, drawn again: by net, and against what a net costs."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from rice_jax.report import numbers, style
+from rice_jax.report import numbers, scales, style
 from rice_jax.report.comparison.choice import ACCURACY, devices, front
 from rice_jax.report.comparison.compared import NetRuns, Spread
 from rice_jax.report.comparison.measures import MEASURES
@@ -147,7 +146,7 @@ def accuracy_per_tflop(nets: Sequence[NetRuns], *, title: str, synthetic: bool =
         tflops = total.correct(net.summary) or total.reported(net.summary)
         if accuracy is not None and tflops:
             _study_dot(axes, 100 * accuracy / tflops, place)
-    _log_axis(axes, _short)
+    scales.log_axis(axes, _short)
     axes.set_xlabel("accuracy (%) per TFLOP\nthat 7,500 augmented images take (log axis)")
     _legend(figure, axes)
     return figure
@@ -254,7 +253,7 @@ def scatter(nets: Sequence[NetRuns], axis: _Axis, *, title: str, synthetic: bool
     # The study measured no latency: its nets have no place across there.
     studied = [] if axis.name in ("latency", "bits") else _study_points(axes, nets, points)
     lines += [[point, theirs] for point, theirs in studied]
-    _log_axis(axes, axis.form)
+    scales.log_axis(axes, axis.form)
     axes.set_xlabel(f"{axis.label} (log axis)")
     axes.set_ylabel("accuracy, augmented test images (%)")
     axes.margins(x=0.16, y=0.12)
@@ -288,16 +287,3 @@ def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
             corners.append((x, corners[-1][1]))
         corners.append((x, y))
     return corners
-
-
-def _log_axis(axes: Axes, form: Callable[[float | None], str]) -> None:
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    decades = math.log10(high / low)
-    if decades < 1:  # wide enough for ticks to stand on it
-        middle, decades = math.sqrt(low * high), 1
-        axes.set_xlim(middle / math.sqrt(10), middle * math.sqrt(10))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2 else (1, 2, 5), numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_minor_locator(NullLocator())

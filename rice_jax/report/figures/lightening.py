@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
 from rice_jax.records import Candidate
-from rice_jax.report import numbers, style
+from rice_jax.report import numbers, scales, style
 from rice_jax.report.placement import label_points
 
 SEARCHED = "front.png"
@@ -93,13 +92,8 @@ def _axes(axes: Any, measure: str, sign: str) -> None:
         "bytes": "bytes read and written for one image",
         "latency": "latency of one image, measured (s)",
     }
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    subs = (1,) if high > 100 * low else (1, 2, 5)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.short(value, 3)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.margins(x=0.1, y=0.12)
+    scales.log_axis(axes, lambda value: numbers.short(value, 3))
     axes.set_xlabel(f"{named[measure]}{sign} (log axis)")
     axes.set_ylabel("accuracy (%), augmented validation images")
-    axes.margins(x=0.1, y=0.12)
     style.end_at_100(axes)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from rice_jax.records import Suggestion
-from rice_jax.report import numbers, style
+from rice_jax.report import numbers, scales, style
 from rice_jax.report.figures.layers import name_rows
 
 _ROW = 0.26
@@ -129,10 +129,7 @@ def budgets(
     ):
         axes.plot(cost, values, marker, color=color, label=name)
         axes.step(*_front(cost, values), where="post", color=color, lw=1, alpha=0.6)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: numbers.short(amount, 3)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda amount, _: ""))
+    scales.log_axis(axes, lambda amount: numbers.short(amount, 3))
     sign = "" if all(row.flops_complete for row in rows) else " (≥)"
     axes.set_xlabel(f"{measure} for one image{sign} (logarithmic axis)")
     axes.set_ylabel("accuracy (%)")
