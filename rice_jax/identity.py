@@ -67,7 +67,7 @@ def record(
     """
     now = ConfigFile(
         config=configuration.to_json(config),
-        versions=_versions(),
+        versions=versions(),
         seed=config.seed,
         data=dataclasses.replace(_describe(dataset), size=dataset.size) if dataset else None,
     )
@@ -219,7 +219,8 @@ def _describe(dataset: data.Dataset) -> ImagesTold:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What a run is computed with, and the command that it began with."""
     return {
         "python": platform.python_version(),
         "rice_jax": rice_jax.__version__,

@@ -218,6 +218,8 @@ def test_what_a_search_leaves_is_a_run_and_the_account_of_it(trained):
     net = train.load(out)
     assert counted(net.config).flops.study == chosen["costs"]["flops"]
     assert net.config.train.teacher == str(run)
+    told = out.read_json("config.json")
+    assert told["versions"] == identity.versions()  # not those of the run's own command
     assert out.has("front.png")
     assert not run.has("evaluation.json")
     page = to_markdown([lightening.lightening(out, record.load(out))])

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, records, train
+from rice_jax import data, identity, records, train
 from rice_jax.bar import Bar
 from rice_jax.errors import UserError
 from rice_jax.graph.trace import variable_shapes
@@ -102,4 +102,7 @@ def begin(
     content = configuration.read(parent)
     train.begin(config, run, dataset, params)
     plain = configuration.to_json(config)
-    records.write(run, dataclasses.replace(content, config=plain, seed=config.seed))
+    made_by = identity.versions()
+    records.write(
+        run, dataclasses.replace(content, config=plain, seed=config.seed, versions=made_by)
+    )
