@@ -89,6 +89,8 @@ def test_an_axis_of_costs_has_numbers_to_read_them_by(least, ratio):
         ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
         assert sum(low <= tick <= high and label.get_text() != "" for tick, label in ticks) > 1
         assert low < least <= ratio * least < high
+    units = {label.get_text().split()[-1] for label in searched.axes[0].get_xticklabels()}
+    assert units <= {"ns", "µs", "ms", "s"}  # as the page and the terminal tell them
 
 
 @pytest.mark.parametrize("accuracy", [0.2, 0.99, 1.0])

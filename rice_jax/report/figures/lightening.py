@@ -1,5 +1,6 @@
 """The figure of a search for lighter nets: all that were tried, and the front."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -90,10 +91,11 @@ def _axes(axes: Any, measure: str, sign: str) -> None:
         "flops": "FLOPs (study) of one image",
         "params": "parameters",
         "bytes": "bytes read and written for one image",
-        "latency": "latency of one image, measured (s)",
+        "latency": "latency of one image, measured",
     }
     axes.margins(x=0.1, y=0.12)
-    scales.log_axis(axes, lambda value: numbers.short(value, 3))
+    form = numbers.seconds if measure == "latency" else functools.partial(numbers.short, digits=3)
+    scales.log_axis(axes, form)
     axes.set_xlabel(f"{named[measure]}{sign} (log axis)")
     axes.set_ylabel("accuracy (%), augmented validation images")
     style.end_at_100(axes)
