@@ -202,6 +202,11 @@ def test_a_single_candidate_is_forecast_as_one(candidates, said):
     assert str(Forecast(candidates, 9, 1.0, 1.0)).startswith(said)
 
 
+@pytest.mark.parametrize(("minutes", "said"), [(0.0, 1), (0.49, 1), (1.6, 2), (90.2, 90)])
+def test_no_search_is_forecast_to_take_no_time(minutes, said):
+    assert f"about {said} min" in str(Forecast(2, 9, minutes, 1.0))
+
+
 @pytest.mark.parametrize(
     ("others", "nearest"),
     [

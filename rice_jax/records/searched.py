@@ -145,8 +145,8 @@ class Forecast:
             "one candidate, which learns" if one else f"{self.candidates} candidates, which learn"
         )
         return (
-            f"At most {most} from {self.images:,} images in "
-            f"all: about {self.minutes:.0f} min, at {self.images_per_second:.0f} images/s for the "
+            f"At most {most} from {self.images:,} images in all: about "
+            f"{max(self.minutes, 1):.0f} min, at {self.images_per_second:.0f} images/s for the "
             "whole net and more for lighter ones."
         )
 
