@@ -185,7 +185,7 @@ def test_a_search_by_latency_tells_when_it_was_measured(tmp_path, measure):
     run.write_json("lighten.json", search | {"front": ["stem"], "chosen": "stem", "finished": True})
     text = text_of(run)
     assert f"{'75.0' if measure == 'latency' else '< 0.1'} % of the cost." in text
-    assert ("one after the other, the whole net's too, when all had learnt" in text) == (
+    assert ("measured in turn, the whole net's too, when all had learnt" in text) == (
         measure == "latency"
     )
 

@@ -144,7 +144,7 @@ def _coarser(net: train.Trained, coarser: models.Adjustable, removed: Taken) -> 
     if not schedule.fits(coarser, params, shape[1]):
         return "its layers do not fit smaller maps: a flattened map has another size"
     config = smaller.configured(net.config, coarser)
-    return Lighter(config, params, removed, "halved, as there is no other step of this kind")
+    return Lighter(config, params, removed, "the only step of this kind")
 
 
 def _totals(config: ml_collections.ConfigDict) -> dict[str, int]:

@@ -152,7 +152,7 @@ class _Search:
         if self._request.measure != "latency":
             return
         measured = self._workshop.latencies([point.name for point in self.points()])
-        print("latencies, measured one after the other:", flush=True)
+        print("latencies, measured in turn, of each the least:", flush=True)
         for name, seconds in measured.items():
             tried = self._tried[name]
             costs = {**tried.costs, "latency": seconds}

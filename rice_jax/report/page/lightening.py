@@ -14,7 +14,10 @@ _UNITS = {
     "bytes": "bytes read and written",
     "latency": "latency",
 }
-_WHEN = " Latencies were measured one after the other, the whole net's too, when all had learnt."
+_WHEN = (
+    " Latencies were measured in turn, the whole net's too, when all had learnt; of each the least "
+    "is told."
+)
 
 
 Candidates = Mapping[str, Candidate]
