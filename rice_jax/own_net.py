@@ -62,11 +62,25 @@ def configuration(
         raise UserError(f"{name!r} is taken or no name: give letters, digits, '_' and '-'")
     if not (output is None or isinstance(output, str | int) or callable(output)):
         raise UserError(f"output={output!r}: give a key, an attribute, an index, or a function")
-    values = _values(module, fields)
+    own = _fields_of_model(module, fields, several_outputs=output is not None)
+    _check_recipe(recipe, frozen)
+    widths = {each: field.default for each, field in own.items()}
+    nets.add(
+        name,
+        nets.Net(nets.OWN, widths, tuple(frozen), False, dict(recipe), module, own, output),
+    )
+    return config.default(name)
+
+
+def _fields_of_model(
+    module: type, given: Mapping[str, Any], *, several_outputs: bool
+) -> dict[str, Field]:
+    """What config.model has of a class; UserError for one that its fields do not fit."""
+    values = _values(module, given)
     classes = nets.classes_field(values)
     values = {"classes" if each == classes else each: value for each, value in values.items()}
     own = {each: _field(each, value) for each, value in values.items()}
-    if output is not None and "output" in own:
+    if several_outputs and "output" in own:
         raise UserError(
             f"{module.__name__}.output is a field of its own, and output= says which of several "
             "outputs are the logits: set config.model.output of what configuration gives"
@@ -80,6 +94,11 @@ def configuration(
     own["narrowed"] = Field(
         "", "the widths that pruning left, where fewer", Text("as prune has it")
     )
+    return own
+
+
+def _check_recipe(recipe: Mapping[str, Any], frozen: tuple[str, ...]) -> None:
+    """UserError for what is no field of the configuration or out of its bounds, or told twice."""
     checked("frozen", frozen, config.FIELDS["train.frozen"].bounds)  # a path alone is no tuple
     if frozen and "train.frozen" in recipe:
         raise UserError("recipe: train.frozen is told twice: leave it or frozen= out")
@@ -87,12 +106,6 @@ def configuration(
         if path not in config.FIELDS:
             raise UserError(f"recipe: config.{path} is no field")
         checked(f"config.{path}", value, config.FIELDS[path].bounds)
-    widths = {each: field.default for each, field in own.items()}
-    nets.add(
-        name,
-        nets.Net(nets.OWN, widths, tuple(frozen), False, dict(recipe), module, own, output),
-    )
-    return config.default(name)
 
 
 def _needed(module: Any) -> list[str]:

@@ -94,18 +94,8 @@ def latency(
     many = measured(batch_size) if batch_size > 1 else single
     return {
         "device": jax.devices()[0].device_kind,
-        "repeats": len(single.seconds),
-        "compile_seconds": single.compile_seconds,
-        "median": single.median,
-        "p10": float(np.percentile(single.seconds, 10)),
-        "p90": float(np.percentile(single.seconds, 90)),
-        "from_host": float(np.median(single.from_host)),
-        "throughput": {
-            "batch_size": batch_size,
-            "repeats": len(many.seconds),
-            "compile_seconds": many.compile_seconds,
-            "images_per_second": batch_size / many.median,
-        },
+        **single.latency(),
+        "throughput": many.throughput(),
     }
 
 
@@ -113,6 +103,7 @@ def latency(
 class _Runs:
     """How long a batch takes."""
 
+    batch_size: int
     compile_seconds: float
     seconds: np.ndarray
     """Of each run, on the device alone."""
@@ -122,6 +113,24 @@ class _Runs:
     @property
     def median(self) -> float:
         return float(np.median(self.seconds))
+
+    def latency(self) -> dict[str, Any]:
+        return {
+            "repeats": len(self.seconds),
+            "compile_seconds": self.compile_seconds,
+            "median": self.median,
+            "p10": float(np.percentile(self.seconds, 10)),
+            "p90": float(np.percentile(self.seconds, 90)),
+            "from_host": float(np.median(self.from_host)),
+        }
+
+    def throughput(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "repeats": len(self.seconds),
+            "compile_seconds": self.compile_seconds,
+            "images_per_second": self.batch_size / self.median,
+        }
 
 
 def _runs(
@@ -137,10 +146,8 @@ def _runs(
         return _durations(lambda: take(compiled(given, give())), repeats, warmup, seconds)
 
     on_device = timed(lambda: x, jax.block_until_ready)
-    alone = len(images) == 1
-    return _Runs(
-        compile_seconds, on_device, timed(lambda: images, jax.device_get) if alone else on_device
-    )
+    from_host = timed(lambda: images, jax.device_get) if len(images) == 1 else on_device
+    return _Runs(len(images), compile_seconds, on_device, from_host)
 
 
 def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float) -> np.ndarray:

@@ -74,7 +74,6 @@ def certify(
             without an axis of images; a logit that is NaN or infinite, in either net; a difference
             that float rounding does not explain though it was proven that there is none.
     """
-
     nets = [opened(*each) if isinstance(each, tuple) else opened(each) for each in (before, after)]
 
     @jax.jit
@@ -85,33 +84,20 @@ def certify(
                 for (net, _), each in zip(nets, variables, strict=True)
             ]
 
-    worst, beside = _Worst(), _Worst(relative=True)
-    changed, images, size = 0, 0, 0.0
+    found = _Differences()
     for batch, _ in Batches(batches, keep=False):
-        first, second = (
-            np.asarray(each) for each in logits([variables for _, variables in nets], batch)
-        )
-        _refuse_unlike(first, second, len(batch))
-        _refuse_not_finite(first, second, images)
-        worst.meet(first, second, batch)
-        beside.meet(first, second, batch)
-        changed += _changed(first, second)
-        images += len(batch)
-        size = max(size, *(float(np.abs(each).max(initial=0)) for each in (first, second)))
-    if not images:
+        first, second = logits([variables for _, variables in nets], batch)
+        found.meet(np.asarray(first), np.asarray(second), batch)
+    if not found.images:
         raise UserError("no images to compare the nets on: give a split that has some")
-    explained = None
-    if proven:
-        options = kwargs | {"output": output}
-        explained = _explained(nets, worst, options)
-        if explained is not None and beside.score > _SUSPECT:
-            _explained(nets, beside, options)
+    explained = found.explained(nets, kwargs | {"output": output}) if proven else None
+    difference = found.worst.difference
     return Certificate(
-        max_abs_logit_difference=worst.difference,
-        max_relative_logit_difference=worst.difference / size if size else 0.0,
-        images=images,
-        changed_predictions=changed,
-        proven=proven and (explained is not None or not worst.difference),
+        max_abs_logit_difference=difference,
+        max_relative_logit_difference=difference / found.size if found.size else 0.0,
+        images=found.images,
+        changed_predictions=found.changed,
+        proven=proven and (explained is not None or not difference),
         rounding=explained,
     )
 
@@ -146,6 +132,38 @@ class _Worst:
             row, *place = (int(each) for each in index)
             self.score, self.difference = float(scores.max()), float(apart[index])
             self.place, self.image = (0, *place), np.asarray(images[row : row + 1])
+
+
+@dataclasses.dataclass
+class _Differences:
+    """What is known of two nets' logits on the images met so far."""
+
+    worst: _Worst = dataclasses.field(default_factory=_Worst)
+    beside: _Worst = dataclasses.field(default_factory=lambda: _Worst(relative=True))
+    images: int = 0
+    changed: int = 0
+    """Images with another prediction."""
+    size: float = 0.0
+    """The largest absolute logit."""
+
+    def meet(self, first: np.ndarray, second: np.ndarray, images: Any) -> None:
+        """Look at the logits (B, classes) of a batch; UserError for such as can't be compared."""
+        _refuse_unlike(first, second, len(images))
+        _refuse_not_finite(first, second, self.images)
+        self.worst.meet(first, second, images)
+        self.beside.meet(first, second, images)
+        self.changed += _changed(first, second)
+        self.images += len(images)
+        self.size = max(
+            self.size, *(float(np.abs(each).max(initial=0)) for each in (first, second))
+        )
+
+    def explained(self, nets: Sequence[tuple[PureNet, Any]], kwargs: Any) -> float | None:
+        """What rounding explains of the worst; UserError where it explains less than there is."""
+        explained = _explained(nets, self.worst, kwargs)
+        if explained is not None and self.beside.score > _SUSPECT:
+            _explained(nets, self.beside, kwargs)
+        return explained
 
 
 def _changed(first: np.ndarray, second: np.ndarray) -> int:

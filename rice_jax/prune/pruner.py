@@ -147,10 +147,7 @@ def prune(
     shape, dtype = _input(batches)
     called = {"dtype": dtype, "output": output, **kwargs}
     graph = dependencies(module, shape, on_unknown=on_unknown, rules=rules, batched=True, **called)
-    _check_rows(graph)
-    require_pixels(graph.trace)
-    require_scaled(graph.trace)
-    graph.trace.arrays(variables)  # refuses what the module does not take
+    _check(graph, variables)
     if rebuild is None:
         graph = hold_widths(module, graph) if on_unknown == "keep" else graph
         graph = hold_shapes(module, variables, graph, **called)
@@ -163,17 +160,9 @@ def prune(
     if asked:
         judging = batches if judged_on is None else Batches(judged_on)
         scores = importance(criterion, Evidence(graph, variables, judging, seed))
-    remove = functools.partial(
-        surgery.remove,
-        module,
-        variables,
-        graph,
-        constants=found.constants,
-        rebuild=rebuild,
-        optional=optional,
-        **called,
-    )
     removed = (found.removed & ~kept) | graph.select(filters or {})
+    made = {"constants": found.constants, "rebuild": rebuild, "optional": optional, **called}
+    remove = functools.partial(surgery.remove, module, variables, graph, **made)
     cut, after = limits.cut(scores, removed, remove)
     met = limits.met(after)
     exact = drop == "proven" and not filters and not asked and cut.departure is None
@@ -224,14 +213,17 @@ def _unseen(counted: profile.Profile, graph: Dependencies) -> list[str]:
     ]
 
 
-def _check_rows(graph: Dependencies) -> None:
-    """UserError where one image does not give one row of logits."""
+def _check(graph: Dependencies, variables: Any) -> None:
+    """UserError for images or variables that the net does not take, or logits of other rows."""
     logits = graph.trace.the_logits()
     if logits.shape[:1] != (1,):
         raise UserError(
             f"one image gives logits {logits.shape}: the first axis must be the image's; arrays "
             "given as keyword arguments are the same for all images, one row of them"
         )
+    require_pixels(graph.trace)
+    require_scaled(graph.trace)
+    graph.trace.arrays(variables)
 
 
 def _dead(

@@ -57,27 +57,38 @@ def searched(
     place = {c.name: (c.costs[measure], 100 * c.accuracy) for _, c in drawn}
     off = [place[c.name] for _, c in drawn if c.name not in front]
     on = sorted(place[name] for name in front if name in place)
+    theirs = [(cost, 100 * accuracy) for _, cost, accuracy in studied]
     axes.axhline(100 * floor, color=style.VERMILION, lw=1, ls=":", label="wanted")
-    if off:
-        axes.plot(*zip(*off, strict=True), "o", mfc="white", mec=style.GREY, label="beaten")
-    if on:
-        axes.step(*zip(*on, strict=True), where="post", color=style.BLUE, lw=1, alpha=0.6)
-        axes.plot(*zip(*on, strict=True), "o", color=style.BLUE, ms=7, label="on the front")
-    if chosen is not None and chosen in place:
-        x, y = place[chosen]
-        axes.plot(x, y, "o", ms=13, mfc="none", mec=style.VERMILION, mew=1.8, label="chosen")
-    for _, cost, accuracy in studied:
-        label = None if "the study" in axes.get_legend_handles_labels()[1] else "the study"
-        axes.plot(cost, 100 * accuracy, "s", ms=6, mfc="none", mec=style.INK, mew=1, label=label)
+    _marks(axes, off, on, None if chosen is None else place.get(chosen), theirs)
     lacks = measure == "flops" and not all(c.flops_complete for c in candidates)
     _axes(axes, measure, " (≥)" if lacks else "")
     style.legend_above(figure, axes, columns=4)
     figure.draw_without_rendering()  # settles the layout
     named = [(str(i), place[c.name]) for i, c in drawn if c.name in front]
-    named += [(name, (cost, 100 * accuracy)) for name, cost, accuracy in studied]
+    named += [(name, point) for (name, *_), point in zip(studied, theirs, strict=True)]
     points, labels = [point for _, point in named], [text for text, _ in named]
     label_points(axes, points, labels, avoid=off, lines=[_border(on)])
     return figure
+
+
+def _marks(
+    axes: Any,
+    off: Sequence[tuple[float, float]],
+    on: Sequence[tuple[float, float]],
+    chosen: tuple[float, float] | None,
+    studied: Sequence[tuple[float, float]],
+) -> None:
+    if off:
+        axes.plot(*zip(*off, strict=True), "o", mfc="white", mec=style.GREY, label="beaten")
+    if on:
+        axes.step(*zip(*on, strict=True), where="post", color=style.BLUE, lw=1, alpha=0.6)
+        axes.plot(*zip(*on, strict=True), "o", color=style.BLUE, ms=7, label="on the front")
+    if chosen:
+        ring = {"ms": 13, "mfc": "none", "mec": style.VERMILION, "mew": 1.8}
+        axes.plot(*chosen, "o", label="chosen", **ring)
+    if studied:
+        square = {"ms": 6, "mfc": "none", "mec": style.INK, "mew": 1}
+        axes.plot(*zip(*studied, strict=True), "s", label="the study", **square)
 
 
 def _border(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
