@@ -136,3 +136,23 @@ IDENTITY = {"params": {"conv": {"kernel": np.eye(3, dtype=np.float32)[None, None
 
 def resized(x, method, rows, columns):
     return jax.image.resize(x, (len(x), rows, columns, x.shape[-1]), method)
+
+
+SHAPE = (32, 32, 3)
+
+
+def images(number: int, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
+    """Random pixels, random black and white, all black, all white."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((number, *shape), np.float32)
+    pixels[1::2] = pixels[1::2] > 0.5
+    pixels[-2:] = np.float32([0, 1])[:, None, None, None]
+    return pixels
+
+
+def assert_contained(bounds: Any, maps: Any) -> None:
+    assert bounds.keys() == maps.keys()
+    for name, (lo, hi) in bounds.items():
+        values = np.asarray(maps[name], np.float64)
+        assert np.all(lo <= values), name
+        assert np.all(values <= hi), name

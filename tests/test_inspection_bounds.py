@@ -7,29 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspected import IDENTITY, NETS, Function, One, one, random_variables, resized, small
+from inspected import (
+    IDENTITY,
+    NETS,
+    SHAPE,
+    Function,
+    One,
+    assert_contained,
+    images,
+    one,
+    random_variables,
+    small,
+)
 from jax import lax
 
 from rice_jax import inspection
-
-SHAPE = (32, 32, 3)
-
-
-def images(number, shape=SHAPE, seed=0):
-    """Random pixels, random black and white, all black, all white."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.random((number, *shape), np.float32)
-    pixels[1::2] = pixels[1::2] > 0.5
-    pixels[-2:] = np.float32([0, 1])[:, None, None, None]
-    return pixels
-
-
-def assert_contained(bounds, maps):
-    assert bounds.keys() == maps.keys()
-    for name, (lo, hi) in bounds.items():
-        values = np.asarray(maps[name], np.float64)
-        assert np.all(lo <= values), name
-        assert np.all(values <= hi), name
 
 
 @pytest.fixture
@@ -105,116 +97,6 @@ def test_bounds_contain_the_maps_of_random_nets(steps, seed):
     bounds, unbounded = inspection.map_bounds(module, variables, shape)
     assert unbounded == ()
     assert_contained(bounds, inspection.feature_maps(module, variables, pixels))
-
-
-def polynomial(x, *coefficients):
-    """The constant's coefficient first: a primitive of its own in newer JAX, as log2 is."""
-    if hasattr(lax, "polynomial"):
-        return lax.polynomial(x, coefficients)
-    value = jnp.broadcast_to(jnp.asarray(coefficients[-1], x.dtype), x.shape)
-    for each in coefficients[-2::-1]:
-        value = value * x + each
-    return value
-
-
-def nearest(x, rows, columns):
-    return resized(x, "nearest", rows, columns)
-
-
-FUNCTIONS = {
-    "polynomial": lambda x: polynomial(x - 0.5, 1.0, -2.0, x[:, :1], 0.5),
-    "polynomial of many terms": lambda x: polynomial(x - 0.5, *range(12)),
-    "a constant": lambda x: polynomial(x, 0.25),
-    "log2": lambda x: jnp.log2(x + 0.5),
-    "put on a device": lambda x: sum(jax.device_put((x, x[..., :1]))),
-    "nearest pixels, four for each": lambda x: nearest(x, 6, 6),
-    "nearest pixels, many for each": lambda x: nearest(x, 12, 15),
-    "nearest pixel, one of nine": lambda x: nearest(x, 1, 1),
-    "nearest pixels, half way": lambda x: nearest(x[:, jnp.array([2, 0, 1, 2])], 2, 3),
-    "from the brightest on": lambda x: lax.dynamic_slice_in_dim(x, jnp.argmax(x[0, :, 0, 0]), 2, 1),
-    "the brightest of each": lambda x: jnp.take_along_axis(
-        x - 0.5, jnp.argmax(x, 1, keepdims=True), 1, mode="clip"
-    ),
-    "whole numbers of fractions": lambda x: x * jnp.array([1.7, 2.2, -3.1]).astype(jnp.int32),
-    "exp": lambda x: jnp.exp(x) - 1,
-    "exp2": lambda x: jnp.exp2(-x),
-    "log": lambda x: jnp.log(x + 0.5),
-    "log1p": lambda x: jnp.log1p(x),
-    "expm1": lambda x: jnp.expm1(x),
-    "tanh": lambda x: jnp.tanh(2 * x - 1),
-    "sigmoid": lambda x: nn.sigmoid(4 * x - 2),
-    "erf": lambda x: lax.erf(2 * x - 1),
-    "sqrt": lambda x: jnp.sqrt(x),
-    "rsqrt": lambda x: lax.rsqrt(x + 0.1),
-    "cube": lambda x: (x - 0.5) ** 3,
-    "square": lambda x: jnp.square(x - 0.5),
-    "product": lambda x: (x - 0.5) * (x - 0.5),
-    "inverse square": lambda x: (x + 0.5) ** -2,
-    "quotient": lambda x: (x - 0.5) / (x - 2),
-    "abs": lambda x: jnp.abs(x - 0.5),
-    "clip": lambda x: jnp.clip(x, 0.2, 0.7),
-    "minimum": lambda x: -jnp.minimum(x, 0.5),
-    "where": lambda x: jnp.where(x > 0.5, x, -x),
-    "less": lambda x: jnp.where(x < 0.5, -x, lax.neg(x)),
-    "cast": lambda x: x - lax.convert_element_type(lax.convert_element_type(x, bool), x.dtype),
-    "reduced precision": lambda x: lax.reduce_precision(x, 8, 7),
-    "mask": lambda x: x * (x > 0.5),
-    "truth": lambda x: x + (x - 0.5).astype(bool),
-    "both": lambda x: jnp.where((x > -1) & (x < 0.7), x, -x),
-    "either": lambda x: jnp.where((x < 0.3) | (x != x[:, ::-1]), x, -x),
-    "equal": lambda x: jnp.where(jnp.maximum(x, 0.5) == 0.5, x, -x),
-    "not": lambda x: jnp.where(~(x > 0.5), x, -x),
-    "known mask": lambda x: jnp.where(jnp.arange(3) == 1, x, 0.25),
-    "floor": lambda x: jnp.floor(3 * x),
-    "round": lambda x: jnp.round(3 * x),
-    "maximum over rows": lambda x: x.max(axis=1, keepdims=True) + 0 * x,
-    "minimum over rows": lambda x: x.min(axis=1, keepdims=True) + 0 * x,
-    "pad and slice": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1],
-    "flip and turn": lambda x: jnp.flip(x, 1).swapaxes(1, 2),
-    "gather": lambda x: x[:, jnp.array([2, 0, 1])],
-    "tile": lambda x: jnp.tile(x - 0.5, (1, 2, 1, 1)),
-    "split": lambda x: jnp.concatenate(jnp.split(x, 3, axis=2)[::-1], axis=2),
-    "stack": lambda x: jnp.stack(jnp.unstack(x, axis=2)[::-1], axis=1),
-    "half precision": lambda x: (x.astype(jnp.bfloat16) * 3).astype(jnp.float32),
-    "dot": lambda x: jnp.einsum("nhwc,nhvc->nhwv", x, x),
-    "softmax": lambda x: nn.softmax(x),
-    "softplus": lambda x: nn.softplus(x),
-    "elu": lambda x: nn.elu(x - 0.5),
-    "group norm": lambda x: (
-        (x - x.mean((1, 2, 3), keepdims=True)) * lax.rsqrt(x.var((1, 2, 3), keepdims=True) + 1e-3)
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.one_in(4)
-def test_bounds_contain_functions(name):
-    module, shape = Function(FUNCTIONS[name]), (3, 3, 3)
-    bounds, unbounded = inspection.map_bounds(module, IDENTITY, shape)
-    lo, hi = bounds["conv"]
-    assert unbounded == ()
-    assert np.isfinite(lo).all()
-    assert np.isfinite(hi).all()
-    assert_contained(bounds, inspection.feature_maps(module, IDENTITY, images(8, shape)))
-
-
-FRACTIONS = {
-    "of an image": lambda x: x * (x[0, 0, 0, 0] * jnp.arange(3.0)).astype(jnp.int32),
-    "near to a whole number": lambda x: (
-        x * (jnp.arange(1.0, 4.0) * jnp.float32(1 / 3)).astype(jnp.int32)
-    ),
-    "below the least number": lambda x: x * (jnp.arange(3.0) - 2.5).astype(jnp.uint8),
-    "above the largest number": lambda x: x * (jnp.arange(3.0) * 2.5e9).astype(jnp.int32),
-    "as wide as none": lambda x: x * (jnp.arange(3.0) / jnp.float32(0)).astype(jnp.int32),
-}
-
-
-@pytest.mark.parametrize("name", FRACTIONS)
-def test_bounds_contain_what_fractions_are_cut_to(name):
-    """Also where rounding decides to which number, and where there is none such."""
-    module, shape = Function(FRACTIONS[name]), (3, 3, 3)
-    bounds, _ = inspection.map_bounds(module, IDENTITY, shape)
-    assert_contained(bounds, inspection.feature_maps(module, IDENTITY, images(8, shape)))
 
 
 def test_bounds_of_one_convolution_are_those_of_the_taps_inside_the_image():

@@ -8,6 +8,7 @@ the products' magnitudes.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,6 +49,10 @@ class Interval:
     def magnitude(self) -> jax.Array:
         """Upper bound of the absolute value."""
         return jnp.maximum(jnp.abs(self.lo), jnp.abs(self.hi))
+
+
+Rule = Callable[..., Interval | list[Interval]]
+"""What an equation's results are, of the intervals of its operands."""
 
 
 def point(array: Any) -> Interval:
@@ -125,3 +130,35 @@ def certain(lo: jax.Array, hi: jax.Array, terms: int = 1) -> Interval:
     """The interval where both ends are finite, and nothing known elsewhere."""
     finite = jnp.isfinite(lo) & jnp.isfinite(hi)
     return Interval(jnp.where(finite, lo, -jnp.inf), jnp.where(finite, hi, jnp.inf), terms)
+
+
+def off_by(
+    error: float,
+    lo: jax.Array,
+    hi: jax.Array,
+    sizes: tuple[jax.Array, jax.Array] | None = None,
+    *,
+    least: Any = 0.0,
+    terms: int = 1,
+) -> Interval:
+    """The interval of what lies from lo to hi, and is off by `error` of its size and by `least`.
+
+    Each end is off by its own size, not by the larger one's: x - error |x| rises with x where the
+    error is below 1. So what a norm divides by, a variance and a small number, stays above 0.
+
+    Args:
+        sizes: what the error is relative to at lo and at hi: without it their absolute values.
+    """
+    at_lo, at_hi = sizes or (jnp.abs(lo), jnp.abs(hi))
+    if not error < 1:
+        at_lo = at_hi = at_lo + at_hi
+    return widened(lo, hi, error * at_lo + least, terms, above=error * at_hi + least)
+
+
+def clipped(a: Interval, least: Any, most: Any) -> Interval:
+    """Tightened to the function's values, except where nothing is known."""
+    finite = jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
+    return Interval(
+        jnp.where(finite, jnp.clip(a.lo, least, most), a.lo),
+        jnp.where(finite, jnp.clip(a.hi, least, most), a.hi),
+    )

@@ -10,8 +10,8 @@ import numpy as np
 from rice_jax.graph.arrays import Ends, InputShape
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.maps import unseen
+from rice_jax.inspection.interval import Rule
 from rice_jax.inspection.ranges import traced_map_bounds
-from rice_jax.inspection.rules import Rule
 
 _CONSTANT = 2e-5
 """How far a constant filter may be from its value, relative to max(1, |value|): what rounding in

@@ -17,9 +17,9 @@ from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import check_reading, traced_for, whole_shape
 from rice_jax.graph.trace import Equation, Trace, Value
 from rice_jax.inspection.features import arranged, image_maps
-from rice_jax.inspection.interval import Interval, known_for, point, unknown, widened
+from rice_jax.inspection.interval import Interval, Rule, known_for, point, unknown, widened
 from rice_jax.inspection.linear import product
-from rice_jax.inspection.rules import RULES, Rule, bounding
+from rice_jax.inspection.rules import RULES, bounding
 from rice_jax.inspection.softmaxes import softmaxes
 from rice_jax.inspection.summands import PRODUCTS
 

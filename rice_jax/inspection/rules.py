@@ -1,7 +1,7 @@
 """What each primitive does to bounds. A primitive that is in no table here bounds nothing."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,20 +12,20 @@ from jax.lax import GatherScatterMode
 
 from rice_jax.graph.primitives import ARRANGES, RENAMES
 from rice_jax.graph.trace import Equation, Value
+from rice_jax.inspection.functions import FUNCTIONS, inverse, power
 from rice_jax.inspection.interval import (
-    FUNCTION,
     SMALLEST,
     UNIT,
     Interval,
+    Rule,
     certain,
+    clipped,
     gamma,
+    off_by,
     roundoff,
     unknown,
-    widened,
 )
 from rice_jax.inspection.summands import SUMS, summands
-
-Rule = Callable[..., Interval | list[Interval]]
 
 _INSIDE = (GatherScatterMode.CLIP, GatherScatterMode.PROMISE_IN_BOUNDS)
 """Gathers that read a place of their operand, whatever they are told."""
@@ -84,7 +84,7 @@ def _add(equation: Equation, a: Interval, b: Interval) -> Interval:
         jnp.where(rounds, jnp.abs(one) + jnp.abs(other), 0.0)
         for one, other in ((a.lo, b.lo), (a.hi, b.hi))
     )
-    return _off_by(error, a.lo + b.lo, a.hi + b.hi, (at_lo, at_hi), terms=terms)
+    return off_by(error, a.lo + b.lo, a.hi + b.hi, (at_lo, at_hi), terms=terms)
 
 
 def _sub(equation: Equation, a: Interval, b: Interval) -> Interval:
@@ -102,7 +102,7 @@ def _neg(equation: Equation, a: Interval) -> Interval:
 
 def _mul(equation: Equation, a: Interval, b: Interval) -> Interval:
     if equation.inputs[0] is equation.inputs[1]:
-        return _power(equation, a, 2)
+        return power(equation, a, 2)
     return _product(a, b, 2 * roundoff(equation.outputs[0].dtype))
 
 
@@ -110,106 +110,13 @@ def _product(a: Interval, b: Interval, error: float) -> Interval:
     corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
     nothing = (a.magnitude == 0) | (b.magnitude == 0)
     lo, hi = _least(corners), _most(corners)
-    bound = _off_by(error, lo, hi, least=jnp.where(nothing, 0.0, SMALLEST))
+    bound = off_by(error, lo, hi, least=jnp.where(nothing, 0.0, SMALLEST))
     # It has the sign that its factors give it, however it rounds.
-    return _clipped(bound, jnp.where(lo >= 0, 0.0, -math.inf), jnp.where(hi <= 0, 0.0, math.inf))
+    return clipped(bound, jnp.where(lo >= 0, 0.0, -math.inf), jnp.where(hi <= 0, 0.0, math.inf))
 
 
 def _div(equation: Equation, a: Interval, b: Interval) -> Interval:
-    return _product(a, _inverse(b), 4 * roundoff(equation.outputs[0].dtype))
-
-
-def _inverse(a: Interval) -> Interval:
-    apart = ((a.lo > 0) | (a.hi < 0)) & (a.magnitude < 1 / SMALLEST)
-    lo = jnp.where(apart, 1 / a.hi, -jnp.inf)
-    hi = jnp.where(apart, 1 / a.lo, jnp.inf)
-    return widened(lo, hi, 0.0)
-
-
-def _integer_pow(equation: Equation, a: Interval) -> Interval:
-    return _power(equation, a, equation.params["y"])
-
-
-def _square(equation: Equation, a: Interval) -> Interval:
-    return _power(equation, a, 2)
-
-
-def _power(equation: Equation, a: Interval, exponent: int) -> Interval:
-    if exponent < 0:
-        a, exponent = _inverse(a), -exponent
-    lo, hi = a.lo, a.hi
-    if exponent % 2 == 0:
-        lo, hi = _nearest(a), a.magnitude
-    lo, hi = lax.integer_pow(lo, exponent), lax.integer_pow(hi, exponent)
-    error = 2 * exponent * roundoff(equation.outputs[0].dtype)
-    bound = _off_by(error, lo, hi, least=jnp.where(a.magnitude == 0, 0.0, SMALLEST))
-    return _clipped(bound, 0.0, math.inf) if exponent % 2 == 0 else bound
-
-
-def _abs(equation: Equation, a: Interval) -> Interval:
-    return certain(_nearest(a), a.magnitude)
-
-
-def _nearest(a: Interval) -> jax.Array:
-    """Lower bound of the absolute value."""
-    return jnp.where((a.lo <= 0) & (a.hi >= 0), 0.0, jnp.minimum(abs(a.lo), abs(a.hi)))
-
-
-def _function(
-    least: float = -math.inf,
-    most: float = math.inf,
-    *,
-    above: float = -math.inf,
-    near_zero: bool = True,
-    falls: bool = False,
-) -> Rule:
-    """A rule for a monotone function with values in [least, most] of arguments > `above`.
-
-    Its error is relative, and absolute as well where `near_zero` says that it comes near to 0.
-    """
-
-    def rule(equation: Equation, a: Interval) -> Interval:
-        (at_lo,), (at_hi,) = equation.apply(a.lo), equation.apply(a.hi)
-        lo, hi = (at_hi, at_lo) if falls else (at_lo, at_hi)
-        defined = (a.lo > above) & jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
-        error = FUNCTION + roundoff(equation.outputs[0].dtype)
-        absolute = error * near_zero + SMALLEST
-        bound = _off_by(error, lo, hi, least=jnp.where(defined, absolute, jnp.inf))
-        return _clipped(bound, least, most)
-
-    return rule
-
-
-def _clipped(a: Interval, least: Any, most: Any) -> Interval:
-    """Tightened to the function's values, except where nothing is known."""
-    finite = jnp.isfinite(a.lo) & jnp.isfinite(a.hi)
-    return Interval(
-        jnp.where(finite, jnp.clip(a.lo, least, most), a.lo),
-        jnp.where(finite, jnp.clip(a.hi, least, most), a.hi),
-    )
-
-
-def _off_by(
-    error: float,
-    lo: jax.Array,
-    hi: jax.Array,
-    sizes: tuple[jax.Array, jax.Array] | None = None,
-    *,
-    least: Any = 0.0,
-    terms: int = 1,
-) -> Interval:
-    """The interval of what lies from lo to hi, and is off by `error` of its size and by `least`.
-
-    Each end is off by its own size, not by the larger one's: x - error |x| rises with x where the
-    error is below 1. So what a norm divides by, a variance and a small number, stays above 0.
-
-    Args:
-        sizes: what the error is relative to at lo and at hi: without it their absolute values.
-    """
-    at_lo, at_hi = sizes or (jnp.abs(lo), jnp.abs(hi))
-    if not error < 1:
-        at_lo = at_hi = at_lo + at_hi
-    return widened(lo, hi, error * at_lo + least, terms, above=error * at_hi + least)
+    return _product(a, inverse(b), 4 * roundoff(equation.outputs[0].dtype))
 
 
 def _sum(equation: Equation, a: Interval) -> Interval:
@@ -220,7 +127,7 @@ def _sum(equation: Equation, a: Interval) -> Interval:
     # the sums here, whose sizes are themselves rounded.
     unit = roundoff(equation.outputs[0].dtype)
     error = (gamma(terms, unit) + gamma(terms)) * (1 + 2 * gamma(terms)) + unit
-    return _off_by(error, lo, hi, (at_lo, at_hi))
+    return off_by(error, lo, hi, (at_lo, at_hi))
 
 
 def _greater(equation: Equation, a: Interval, b: Interval) -> Interval:
@@ -291,17 +198,17 @@ def _convert(equation: Equation, a: Interval) -> Interval:
     if not jnp.issubdtype(source, jnp.floating):
         if a.exact:  # numbers above 2^24 are rounded
             known = a.lo.astype(jnp.float32)
-            return _off_by(roundoff(target), known, known)
+            return off_by(roundoff(target), known, known)
         return a
     if jnp.finfo(target).eps <= jnp.finfo(source).eps:
         return a
-    return _off_by(roundoff(target), a.lo, a.hi)
+    return off_by(roundoff(target), a.lo, a.hi)
 
 
 def _reduce_precision(equation: Equation, a: Interval) -> Interval:
     error = 2.0 ** -equation.params["mantissa_bits"]
     exponent = equation.params["exponent_bits"] >= np.finfo(np.float32).nexp
-    return _off_by(error, a.lo, a.hi) if exponent else unknown(a.lo.shape)
+    return off_by(error, a.lo, a.hi) if exponent else unknown(a.lo.shape)
 
 
 def _one_or_all(results: list[Interval]) -> Interval | list[Interval]:
@@ -337,20 +244,7 @@ RULES: dict[str, Rule] = {
     "neg": _neg,
     "mul": _mul,
     "div": _div,
-    "integer_pow": _integer_pow,
-    "square": _square,
-    "abs": _abs,
-    "exp": _function(0.0, near_zero=False),
-    "exp2": _function(0.0, near_zero=False),
-    "expm1": _function(-1.0),
-    "log": _function(above=0.0),
-    "log1p": _function(above=-1.0),
-    "tanh": _function(-1.0, 1.0),
-    "logistic": _function(0.0, 1.0),
-    "erf": _function(-1.0, 1.0),
-    "erfc": _function(0.0, 2.0, falls=True),
-    "sqrt": _function(0.0, above=-SMALLEST, near_zero=False),
-    "rsqrt": _function(0.0, above=0.0, near_zero=False, falls=True),
+    **FUNCTIONS,
     **dict.fromkeys(SUMS, _sum),
     **dict.fromkeys(("gt", "ge"), _greater),
     **dict.fromkeys(("lt", "le"), _less),
