@@ -12,7 +12,7 @@ from report_runs import make_run
 
 from rice_jax import lock, report
 from rice_jax.errors import UserError
-from rice_jax.report import figures, saving
+from rice_jax.report import figures, saving, writing
 from rice_jax.run import Run
 
 
@@ -71,6 +71,27 @@ def test_a_disk_that_fills_up_while_figures_are_written(tmp_path):
     assert (tmp_path / "curves.png").read_bytes() == before["curves.png"]
     report.write(run)
     assert (tmp_path / "curves.png").read_bytes() != before["curves.png"]
+
+
+@pytest.mark.parametrize("room", ["its own", "none", "enough"])
+def test_no_page_says_for_ever_that_a_stage_is_under_way(tmp_path, monkeypatch, room):
+    run = make_run(tmp_path)
+    writing.watch(run, "train")
+    write = Run.write_bytes
+
+    def written(target, name, content):
+        if room == "none" or (room == "its own" and target.has(name)):
+            raise UserError(f"cannot write {name}: No space left on device")
+        return write(target, name, content)
+
+    monkeypatch.setattr(Run, "write_bytes", written)
+    with pytest.raises(UserError) if room != "enough" else contextlib.nullcontext():
+        writing.watch(run, "evaluate")
+    assert run.has("report.html"), "what is under way goes on"
+    with pytest.raises(UserError) if room == "none" else contextlib.nullcontext():
+        writing.watch(run, "")
+    assert run.has("report.html") == (room != "none")
+    assert room == "none" or "Under way" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_folder_that_is_read_only():

@@ -53,13 +53,20 @@ def _agrees(run: Run) -> bool:
 
 
 def watch(run: Run, doing: str) -> None:
-    """Write report.html alone, fast, while a stage is under way.
+    """Write report.html alone, fast, while a stage is under way, or when none is any more ('').
 
     Raises:
         UserError: as `write`.
     """
     record = load(run)
-    run.write_text(_PAGE, run_page(run, record, summarize(record), doing))
+    content = run_page(run, record, summarize(record), doing)
+    try:
+        run.write_text(_PAGE, content)
+    except UserError:
+        if doing:
+            raise
+        run.remove(_PAGE)  # on a full disk it would say for ever that a stage is under way
+        run.write_text(_PAGE, content)
 
 
 def _figures(record: Record) -> Iterator[tuple[str, Figure]]:
