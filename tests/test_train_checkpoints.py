@@ -14,10 +14,12 @@ import jax
 import numpy as np
 import processes
 import pytest
+from etils import epath
 from tiny_checkpoints import limit_of, make, numbers, read, write
 
 from rice_jax.errors import UserError
 from rice_jax.train import checkpoint_folder, orbax_quiet
+from rice_jax.train.checkpoints import Checkpoints
 
 # TensorStore, having failed, tells it to an event loop of Orbax's that is closed by then.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -113,6 +115,25 @@ def test_a_failed_save_that_never_ends_is_a_line(tmp_path, monkeypatch):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_another_process_is_writing_is_not_removed_where_reading_fails(
+    tmp_path, monkeypatch, alone
+):
+    write(tmp_path, make(1))
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    checkpoints = Checkpoints(epath.Path(tmp_path), read_only=alone)
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+
+    def fails():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(checkpoints._manager, "close", fails)
+    with pytest.raises(UserError, match="Input/output error"):
+        checkpoints.close()
+    left = {path.name.partition(".")[0] for path in tmp_path.iterdir()}
+    assert left == ({"1", "2", "3"} if alone else {"1"})
+
+
 @pytest.mark.parametrize("size", [0, 100, 1000])
 def test_what_the_system_refuses_is_told_in_its_own_words(tmp_path, size):
     write(tmp_path, make(1))
@@ -121,6 +142,8 @@ def test_what_the_system_refuses_is_told_in_its_own_words(tmp_path, size):
         pytest.raises(UserError, match=r"cannot save in [^:]*: File too large; once that is [^:]*"),
     ):
         write(tmp_path, make(2))
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == ["1"], "nothing half written stays: of it the disk may be full"
     assert read(tmp_path).progress.step == 1
 
 

@@ -55,10 +55,11 @@ class Checkpoints:
         import orbax.checkpoint as ocp  # here: half a second, which only training takes
 
         keep_orbax_quiet()
-        self.folder = folder
+        self.folder, self._read_only = folder, read_only
         checkpoint_folder.refuse_many(folder)
         if not read_only:
-            self._guarded(lambda: checkpoint_folder.clear_unfinished(folder))
+            with checkpoint_folder.telling(folder):
+                checkpoint_folder.clear_unfinished(folder)
         self._keep = _Keep()
 
         def manager(create: bool) -> Any:
@@ -221,8 +222,15 @@ class Checkpoints:
         return _undamaged(lambda: self._reader.restore(number, args=items)).state
 
     def _guarded(self, action: Callable[[], Any]) -> None:
-        with checkpoint_folder.telling(self.folder):
-            action()
+        """Do it; what a failed save has half written goes: a full disk may be full of it."""
+        try:
+            with checkpoint_folder.telling(self.folder):
+                action()
+        except UserError:
+            if not self._read_only:  # or it is another process's, which is at work on it
+                with contextlib.suppress(OSError):
+                    checkpoint_folder.clear_unfinished(self.folder)
+            raise
 
 
 def _alone() -> Any:
