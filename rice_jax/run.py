@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -89,7 +90,7 @@ class Run:
         if not os.access(there, os.W_OK | os.X_OK):
             raise UserError(f"cannot write in the folder {os.fspath(there)}: it is not permitted")
 
-    def write_bytes(self, name: str, content: bytes, *, without: str = "") -> epath.Path:
+    def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.
 
         Of two processes that write the same one the later one's stands. What one that was killed
@@ -97,33 +98,45 @@ class Run:
 
         A link in the run's folder is not followed: what it points to is not the run's.
 
-        Args:
-            name: the file's, within the folder.
-            content: of the file.
-            without: a file beside it that tells of what is replaced, and goes with that.
-
         Raises:
             UserError: it cannot be written, as where the run's folder is not there (`create`).
         """
-        target = self.path / name
-        partial = target.parent / f".{target.name}.{os.getpid()}{_PARTIAL}"
+        self.write_together({name: content})
+        return self.path / name
+
+    def write_together(self, contents: Mapping[str, bytes]) -> None:
+        """`write_bytes` of files that tell of the first of them: all are written, or none is.
+
+        No moment has one that tells beside another than it tells of.
+        """
+        partials: dict[epath.Path, epath.Path] = {}
+        target = self.path
         try:
-            if target.parent != self.path:  # removed under a run, it does not come back in parts
-                if os.path.islink(target.parent):
-                    raise OSError(f"{os.fspath(target.parent)} is a link")
-                target.parent.mkdir(exist_ok=True)
-            if os.path.islink(partial):
-                partial.unlink()
-            partial.write_bytes(content)
-            if without:
-                (self.path / without).unlink(missing_ok=True)
-            partial.replace(target)
+            for name, content in contents.items():
+                target = self.path / name
+                partials[target] = target.parent / f".{target.name}.{os.getpid()}{_PARTIAL}"
+                self._write_beside(partials[target], content)
+            for target in [*partials][1:]:
+                target.unlink(missing_ok=True)
+            for target, partial in partials.items():
+                partial.replace(target)
         except OSError as error:
-            _remove(partial)
+            for partial in partials.values():
+                _remove(partial)
             raise UserError(f"cannot write {os.fspath(target)}: {reason(error)}") from error
-        if not files.is_remote(target):
-            _tidy(target)
-        return target
+        for target in partials:
+            if not files.is_remote(target):
+                _tidy(target)
+
+    def _write_beside(self, partial: epath.Path, content: bytes) -> None:
+        """Write what is to be moved to its place; OSError where that fails."""
+        if partial.parent != self.path:  # removed under a run, it does not come back in parts
+            if os.path.islink(partial.parent):
+                raise OSError(f"{os.fspath(partial.parent)} is a link")
+            partial.parent.mkdir(exist_ok=True)
+        if os.path.islink(partial):
+            partial.unlink()
+        partial.write_bytes(content)
 
     def write_text(self, name: str, content: str) -> epath.Path:
         """`write_bytes` of UTF-8 text; what is no text, in a path of other bytes, is escaped."""
@@ -133,8 +146,12 @@ class Run:
         """Write strict JSON (no NaN, no infinity: they become null), whole or not at all.
 
         Raises:
-            UserError: as `write_bytes`; or it is beyond what `read_json` reads.
+            UserError: as `write_bytes` and `as_json`.
         """
+        return self.write_bytes(name, self.as_json(name, content))
+
+    def as_json(self, name: str, content: Any) -> bytes:
+        """What `write_json` writes; UserError where that is beyond what `read_json` reads."""
         told = _strict(content)
         text = json.dumps(told, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         if len(text) < _TO_BE_LOOKED_AT:
@@ -142,7 +159,7 @@ class Run:
         encoded = _encoded(text + "\n")
         if beyond := _beyond_any(encoded):
             raise UserError(f"cannot write {os.fspath(self.path / name)}: {beyond}")
-        return self.write_bytes(name, encoded)
+        return encoded
 
     def remove(self, name: str) -> None:
         """Remove a file, where it is there; UserError where that is not permitted."""

@@ -88,6 +88,48 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_remains(tmp_path, monkeyp
     assert (tmp_path / "report.md").read_text() == "old"
 
 
+NAMES = ("net.onnx", "net.onnx.json", "maps/conv1.png")
+
+
+@pytest.mark.parametrize("failing", [*NAMES, None])
+@pytest.mark.parametrize("old", [NAMES, NAMES[1:], ()])
+def test_files_that_belong_together_are_written_all_or_none(tmp_path, monkeypatch, failing, old):
+    run, write = Run(tmp_path), Run._write_beside
+    for name in old:
+        run.write_text(name, "old")
+
+    def full(run, partial, content):
+        write(run, partial, content)
+        if partial.name.startswith(f".{os.path.basename(failing or '-')}.{os.getpid()}"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Run, "_write_beside", full)
+    if failing:
+        with pytest.raises(UserError, match=rf"cannot write .*/{failing}: No space left"):
+            run.write_together(dict.fromkeys(NAMES, b"new"))
+    else:
+        run.write_together(dict.fromkeys(NAMES, b"new"))
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    expected = dict.fromkeys(old, "old") if failing else dict.fromkeys(NAMES, "new")
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in found} == expected
+
+
+def test_no_moment_has_what_tells_of_a_file_beside_another(tmp_path, monkeypatch):
+    run, seen = Run(tmp_path), []
+    replace = type(run.path).replace
+
+    def watched(path, target):
+        replace(path, target)
+        there = (each for each in tmp_path.iterdir() if not each.name.startswith("."))
+        seen.append({each.name: each.read_text() for each in there})
+
+    monkeypatch.setattr(type(run.path), "replace", watched)
+    for content in ("old", "new"):
+        run.write_together(dict.fromkeys(NAMES[:2], content.encode()))
+        assert seen == [{NAMES[0]: content}, dict.fromkeys(NAMES[:2], content)]
+        seen.clear()
+
+
 @pytest.mark.parametrize("name", ["report.md", "maps/conv1.png"])
 def test_what_a_link_points_to_is_not_written_to(tmp_path, name):
     """A run's folder may come from elsewhere: the file, what is written first, and the folder."""

@@ -77,10 +77,9 @@ def write(
     about["bytes"] = len(content)
     about["sha256"] = hashlib.sha256(content).hexdigest()
     about |= differences
+    told, beside = records.made(ExportFile, about), f"{name}.json"
     target.create()
-    target.write_bytes(name, content, without=f"{name}.json")  # no moment has another's beside it
-    told = records.made(ExportFile, about)
-    records.write(target, told, f"{name}.json")
+    target.write_together({name: content, beside: target.as_json(beside, records.plain(told))})
     return told
 
 
