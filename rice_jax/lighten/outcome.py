@@ -43,7 +43,7 @@ def finish(
     lighter = [point for point in others if point.cost < whole.cost]  # measured ones may not be
     chosen = weighing.lightest(lighter, floor)
     if chosen is None:
-        raise UserError(_nothing(workshop, lighter, content.request, floor))
+        raise UserError(_nothing(workshop, points, lighter, content.request, floor))
     on, least = weighing.front(points), floor - content.request.slack
     names = [point.name for point in on]
     hopeful = [point.name for point in on if weighing.reaches(point.accuracy, least)]
@@ -80,12 +80,25 @@ def show(workshop: Workshop, content: LightenFile) -> None:
 
 
 def _nothing(
-    workshop: Workshop, lighter: Sequence[weighing.Point], request: SearchRequest, floor: float
+    workshop: Workshop,
+    points: Sequence[weighing.Point],
+    lighter: Sequence[weighing.Point],
+    request: SearchRequest,
+    floor: float,
 ) -> str:
+    """Why none of `points`, the whole net first, is chosen; `lighter` are those that cost less."""
     if not lighter:  # which no margin changes
-        others = [step for step in STEPS if step not in request.steps]
-        more = f"; the same --out goes on with more --steps ({', '.join(others)})" if others else ""
-        return f"no lighter net was made that could learn: what was tried says why{more}"
+        left = [step for step in STEPS if step not in request.steps]
+        more = f"; the same --out goes on with more --steps ({', '.join(left)})" if left else ""
+        whole, *others = points
+        if not others:
+            return f"no lighter net was made that could learn: what was tried says why{more}"
+        near = min(others, key=lambda point: point.cost)
+        share = numbers.percent(near.cost / whole.cost, 1)
+        return (
+            f"nothing that was made is lighter in {request.measure} than the run itself: "
+            f"nearest is {workshop.folder(near.name)} with {share} of it{more}"
+        )
     best = max(lighter, key=lambda point: point.accuracy)
     told = f"nothing lighter has {floor:.4f} of the augmented validation images right"
     told += f": nearest is {workshop.folder(best.name)} with {best.accuracy:.4f}"
