@@ -99,7 +99,7 @@ def _remove_written_to(folder: epath.Path) -> None:
         except OSError:
             if time.monotonic() > until:
                 raise
-            time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # a file that comes after it is gone makes it anew
 
 
 def brief(error: Exception) -> str:
