@@ -19,7 +19,12 @@ _SALIENCY = "saliency.png"
 
 
 def into(folder: str, run: Run) -> Callable[[train.Trained, Prediction], None]:
-    """What saves pictures in `folder` and says so, as `prediction.answer` takes it."""
+    """What saves pictures in `folder` and says so, as `prediction.answer` takes it.
+
+    Raises:
+        UserError: the folder cannot be written, told before an image is looked at.
+    """
+    Run(folder).require_place()
 
     def explain(trained: train.Trained, prediction: Prediction) -> None:
         count = draw(trained, prediction, run, folder)

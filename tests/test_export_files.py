@@ -301,15 +301,6 @@ def test_what_is_damaged_beside_a_file_is_told_before_any_is_evaluated(file, tmp
     assert not Path(f"{first}.json").exists()
 
 
-@pytest.mark.parametrize("where", ["file/net.stablehlo", "file/sub/net.onnx", "folder.onnx"])
-def test_where_no_file_can_be_is_told_before_the_work(where, run, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder.onnx").mkdir()
-    monkeypatch.setattr(exporting.train, "load", lambda run: pytest.fail("too early"))
-    with pytest.raises(UserError, match=r"is no folder|a folder is there"):
-        exporting.write(run, str(tmp_path / where))
-
-
 def test_fields_that_have_no_part_in_an_export_are_refused(run, tmp_path):
     others = ("model.classes=7", "data.keep_decoded=true", "data.split_seed=9", "seed=1")
     for field in ("data.image_size=64", f"eval.path={tmp_path}", *others):

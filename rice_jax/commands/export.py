@@ -80,6 +80,7 @@ def export(
     def job() -> None:
         from rice_jax.export import exporting
 
+        exporting.require_place(out)
         images = exporting.calibration_images(run, chosen, calibration_images) if int8 else None
         exporting.tell(exporting.write(run, out, images, averaged=averaged))
 

@@ -52,14 +52,13 @@ def write(
             format cannot hold, or that averages no images, a file that computes something else than
             the net does; nothing is written then.
     """
-    folder, name = os.path.split(out)
+    target, name = _folder(out), os.path.basename(out)
     suffix = os.path.splitext(name)[1]
     if suffix not in RUNTIMES:
         raise UserError(f"--out={out}: give a file's name that ends in {', '.join(RUNTIMES)}")
     if calibration is not None and suffix == ".stablehlo":
         raise UserError(f"--out={out}: int8 is for .onnx and .tflite")
-    target = Run(folder or ".")
-    _require_place(target, name)
+    require_place(out)
     trained = train.load(run)
     size, whole = averaging.block(trained.config) if averaged else 1, trained.config.data.image_size
     if size > 1:
@@ -98,15 +97,16 @@ def _averaged(calibration: Batches | None, size: int) -> Batches | None:
     )
 
 
-def _require_place(folder: Run, name: str) -> None:
-    """UserError where no file of that name can be, before there is anything to write."""
-    if (folder.path / name).is_dir():
-        raise UserError(f"--out={folder.path / name}: a folder is there")
-    for above in (folder.path, *folder.path.parents):
-        if above.exists():
-            if not above.is_dir():
-                raise UserError(f"--out={folder.path / name}: {above} is no folder")
-            return
+def require_place(out: str) -> None:
+    """UserError where `write` could not leave the file `out`, before there is anything to write."""
+    folder = _folder(out)
+    if (folder.path / os.path.basename(out)).is_dir():
+        raise UserError(f"--out={out}: a folder is there")
+    folder.require_place()
+
+
+def _folder(out: str) -> Run:
+    return Run(os.path.dirname(out) or ".")
 
 
 def calibration_images(run: Run, config: ml_collections.ConfigDict, number: int) -> Images:
