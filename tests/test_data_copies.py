@@ -56,7 +56,7 @@ def test_what_is_there_twice_is_counted_and_told(shades, expected, line, tmp_pat
         assert {tuple(name.removesuffix(".png") for name in pair) for pair in found.pairs} == pairs
         said = [each for each in capfd.readouterr().err.splitlines() if "byte for byte" in each]
         shown = "; ".join(" and ".join(pair) for pair in found.pairs)
-        assert said == ([f"mine: {line} ({shown})"] if line else [])
+        assert said == ([f"mine: {line}. Such are {shown}"] if line else [])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,7 +97,7 @@ def test_of_images_that_are_made_others_the_bytes_are_those_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("pairs", "said"),
-    [(120, "; 97 more pairs in config.json)"), (4, "; 2 more pairs in"), (3, "; 1 more pair in")],
+    [(120, "; 97 more pairs in config.json"), (4, "; 2 more pairs in"), (3, "; 1 more pair in")],
 )
 def test_many_pairs_are_not_all_shown(pairs, said, tmp_path, capfd):
     shades = {f"{split}/a/{n}": n for split in ("train", "test") for n in range(pairs)}

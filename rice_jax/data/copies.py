@@ -67,10 +67,11 @@ def told(copies: Copies) -> str:
 
 
 def tell(copies: Copies, where: str) -> None:
-    """Say it on standard error, and which some of them are."""
+    """Say it on standard error, and which some of them are, of both kinds."""
     if not (said := told(copies)):
         return
-    print(f"{where}: {said} ({named(copies.pairs, ' in config.json')})", file=sys.stderr)
+    pairs = named(copies.pairs, " in config.json")
+    print(f"{where}: {said}. Such are {pairs}", file=sys.stderr)
 
 
 def named(pairs: Sequence[tuple[str, str]], where: str = "") -> str:
