@@ -50,6 +50,23 @@ def test_the_study_s_count_of_filters_is_named_where_it_is_another(counted):
     assert f"\nFilters: {plain.filters}\n" in profile.summary(plain)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "units", "whole", "in_int8"),
+    [
+        (1, 1, "8 B", "5 B"),  # a weight and a bias, which int8 keeps in 32 bits
+        (40, 24, "3.94 kB", "1.06 kB"),  # 984 numbers
+        (1000, 600, "2.4 MB", "602 kB"),
+    ],
+)
+def test_sizes_are_told_in_a_unit_that_fits(inputs, units, whole, in_int8):
+    counted = profile.count(nn.Dense(units), (inputs,), batched=False)
+    told = " ".join(profile.summary(counted).split())
+    assert f"Parameters: {units * (inputs + 1):,} ({whole}), " in told
+    assert f"({whole} of parameters), int8 " in told
+    assert f"({in_int8} of parameters)" in told
+    assert f"weights {whole}, activations " in told
+
+
 def test_every_layer_and_every_free_operation_has_one_row(counted):
     assert [(row.path, row.type, row.output_shape) for row in counted.rows] == [
         ("div", "div", (1, 16, 16, 3)),

@@ -15,6 +15,7 @@ _WIDTH = 100
 _SHAPE, _PARAMS, _FLOPS, _BYTES, _INTENSITY, _TIME = 17, 12, 17, 8, 8, 10
 _TYPE = 20
 _COUNTS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1, ""))
+_SIZES = ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1, " B"))
 _SECONDS = ((1, " s"), (1e-3, " ms"), (1e-6, " µs"), (1e-9, " ns"))
 
 
@@ -131,16 +132,16 @@ def _totals(profile: Profile) -> list[str]:
     where = f", in {memory.at}" if memory.at else ""
     training = _marked(profile.training_flops, profile.complete)
     return [
-        f"Parameters: {profile.params:,} ({_megabytes(profile.param_bytes)}), "
+        f"Parameters: {profile.params:,} ({_size(profile.param_bytes)}), "
         f"{profile.trainable_params:,} trainable, {still:,} not",
         f"Filters: {profile.filters:,}{_as_studied(profile)}",
         f"FLOPs of {'one image' if batch == 1 else f'{batch} images'}: {flops}",
         f"A training step of that (forward and backward): formula {training}",
-        f"Bytes read {_megabytes(profile.traffic.read)}, "
-        f"written {_megabytes(profile.traffic.written)}, each layer by itself",
+        f"Bytes read {_size(profile.traffic.read)}, "
+        f"written {_size(profile.traffic.written)}, each layer by itself",
         _bits(profile),
-        f"Memory at the peak: {_megabytes(memory.peak)}: weights {_megabytes(memory.weights)}, "
-        f"activations {_megabytes(memory.activations)}{where}",
+        f"Memory at the peak: {_size(memory.peak)}: weights {_size(memory.weights)}, "
+        f"activations {_size(memory.activations)}{where}",
         *_measured(profile),
     ]
 
@@ -155,14 +156,14 @@ def _bits(profile: Profile) -> str:
     costs = {name: profile.at(each) for name, each in PRECISIONS.items()}
     operations = ", ".join(
         f"{name} {_marked(cost['bit_operations'], profile.complete)} "
-        f"({_megabytes(cost['param_bytes'])} of parameters)"
+        f"({_size(cost['param_bytes'])} of parameters)"
         for name, cost in costs.items()
     )
     return f"Bit operations: {operations}"
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.2f} MB"
+def _size(count: int) -> str:
+    return _short(count, _SIZES)
 
 
 def _roofline(profile: Profile, device: Device) -> list[str]:
