@@ -1,7 +1,7 @@
 """report.md of a pruned run: what was asked for, what is proven, other ways to the same."""
 
 import pytest
-from report_runs import PRUNED, make_run, table_rows, text_of
+from report_runs import DEAD, HISTORY, PRUNED, make_run, table_rows, text_of
 
 from rice_jax import records
 from rice_jax.lighten import removal
@@ -32,6 +32,27 @@ def test_epochs_of_the_last_step_are_told_as_such(tmp_path, steps, told):
     when = f"after the last of {steps} cuts, between which it trained," if steps > 1 else "before"
     assert f"no logit of the net {when} " in text
     assert f"It learned for 3 epochs from 240 images{told}; the figures are those" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "trained", "step"),
+    [
+        ({"drop": "dead"}, False, "--suggest"),
+        ({"drop": "dead", "kinds": ["clean"]}, False, "--suggest"),
+        ({"drop": "dead"}, True, "--drop=dead"),  # training may leave new ones
+        ({"drop": "dead", "split": "train"}, False, "--drop=dead"),
+        ({"drop": "dead", "only": ["conv1"]}, False, "--drop=dead"),
+        ({"drop": "dead", "skip": ["conv1"]}, False, "--drop=dead"),
+        ({"drop": "proven"}, False, "--drop=dead"),
+        ({}, False, "--drop=dead"),
+    ],
+)
+def test_what_was_done_is_not_offered_again(tmp_path, asked, trained, step):
+    """Of a net with filters that are zero on the test images, which were not what it went by."""
+    pruned = PRUNED | {"request": PRUNED["request"] | asked}
+    run = make_run(tmp_path, prune=pruned, dead_filters=DEAD, history=HISTORY if trained else None)
+    (command,) = (line for line in text_of(run).splitlines() if "rice-jax prune" in line)
+    assert command.endswith(step)
 
 
 def test_a_single_change_is_told_as_one(tmp_path):

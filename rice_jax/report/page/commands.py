@@ -92,12 +92,24 @@ def how_to_go_on(run: Run, record: Record) -> Section:
 
 
 def _lighter(record: Record, prune: str, out: str) -> list[str]:
-    """How to remove what does nothing; where no filter of the run is known to be dead, how to find
-    what can be spared."""
+    """How to remove what does nothing; where no filter of the run is known to be dead, or all that
+    the command would find are gone, how to find what can be spared."""
     census = record.dead_filters
-    if census is None or any(layer.dead_clean for layer in census.layers):
-        return ["# remove the filters that do nothing", f"{prune} {out} --drop=dead"]
-    return ["# no filter is dead: what fewer of them would cost", f"{prune} --suggest"]
+    if census is not None and not any(layer.dead_clean for layer in census.layers):
+        return ["# no filter is dead: what fewer of them would cost", f"{prune} --suggest"]
+    if _is_rid_of_the_dead(record):
+        known = "# what is dead on validation images is gone: what fewer filters would cost"
+        return [known, f"{prune} --suggest"]
+    return ["# remove the filters that do nothing", f"{prune} {out} --drop=dead"]
+
+
+def _is_rid_of_the_dead(record: Record) -> bool:
+    """Whether `--drop=dead` made the run: the census, of test images, may still tell of others."""
+    request = record.prune and record.prune.request
+    if not request or record.history:  # training may leave new ones
+        return False
+    everywhere = request.split == "validation" and not request.only and not request.skip
+    return request.drop == "dead" and everywhere
 
 
 def _has_a_net(record: Record) -> bool:
