@@ -65,12 +65,7 @@ def record(
     Raises:
         UserError: as `refuse_another`, or the weights that it names are not there.
     """
-    now = ConfigFile(
-        config=configuration.to_json(config),
-        versions=versions(),
-        seed=config.seed,
-        data=dataclasses.replace(_describe(dataset), size=dataset.size) if dataset else None,
-    )
+    now = _wanted(config, dataset)
     saved = configuration.read(run) if run.has(ConfigFile.FILE) and not anew else None
     if saved:
         refuse_another(run, saved, now, instead)
@@ -82,6 +77,21 @@ def record(
         now = dataclasses.replace(now, weights=_about_weights(config, now.data))
     run.create()
     records.write(run, now)
+
+
+def require_same(run: Run, config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
+    """UserError where the folder holds another run, as `record` refuses it; a look alone."""
+    if run.has(ConfigFile.FILE):
+        refuse_another(run, configuration.read(run), _wanted(config, dataset))
+
+
+def _wanted(config: ml_collections.ConfigDict, dataset: data.Dataset | None) -> ConfigFile:
+    return ConfigFile(
+        config=configuration.to_json(config),
+        versions=versions(),
+        seed=config.seed,
+        data=dataclasses.replace(_describe(dataset), size=dataset.size) if dataset else None,
+    )
 
 
 def _about_weights(

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from rice_jax import config as configuration
-from rice_jax import data, first_run, models, own_images, profile, records, report, train
+from rice_jax import data, first_run, identity, models, own_images, profile, records, report, train
 from rice_jax.errors import UserError, line, tell
 from rice_jax.report import comparison
 from rice_jax.run import Run
@@ -60,16 +60,18 @@ def reproduce(
         estimate_only: only say how long it would take.
 
     Raises:
-        UserError: images or settings that will not do, a folder that cannot be made, or a net
-            failed.
+        UserError: images or settings that will not do, a folder that cannot be made or that holds
+            another run, or a net failed.
     """
     dataset = load_images(config)
     chosen = list(dict.fromkeys(names)) or trainable(imagenet)
     plans = [plan(name, out, fields, dataset, weights=imagenet) for name in chosen]
-    if not estimate_only:  # before minutes of measuring
-        for each in plans:
-            if not each.finished:
-                each.run.require_place()
+    unfinished = [each for each in plans if not each.finished]
+    for each in unfinished:  # before minutes of measuring, and hours of training the others
+        identity.require_same(each.run, each.config, dataset)
+    if not estimate_only:
+        for each in unfinished:
+            each.run.require_place()
         comparison.require_place([str(each.run) for each in plans], _compared_in(out))
     estimate(plans, dataset)
     if not estimate_only:

@@ -1,5 +1,6 @@
 """Every net after the other: what is done stays, what fails stops no other."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import re
 import pytest
 
 from rice_jax import config as configuration
-from rice_jax import first_run, reproduction
+from rice_jax import first_run, identity, reproduction
 from rice_jax.errors import UserError
 from rice_jax.train.prepared import load_images
 
@@ -279,6 +280,38 @@ def test_a_place_that_is_taken_is_told_before_anything_is_measured(
     nets = ["final", "cnn_light"]
     with pytest.raises(UserError, match=said):
         reproduction.reproduce(settings, fields, nets, str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("estimate_only", [True, False])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"seed": 1}, "with seed=1, not 0: give the same, or another folder"),
+        ({"train.schedule": "quick"}, "with train.schedule='quick', not 'study'"),
+        ({"data.image_size": 99}, "with data.image_size=99, not "),
+        ({"model.dense": 5}, "with model.dense=5, not 4"),
+        ({}, "on other images (another, now "),
+    ],
+)
+def test_a_folder_that_holds_another_run_is_told_before_anything_is_measured(
+    other, said, estimate_only, fields, dataset, monkeypatch, tmp_path
+):
+    """Its net failed when its turn came, and was estimated as one that goes on there."""
+    settings = configuration.default("final")
+    settings.update_from_flattened_dict(fields)
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: pytest.fail("measured"))
+    plan = reproduction.plan("cnn_light", str(tmp_path), fields, dataset)
+    identity.record(plan.run, plan.config, dataset)
+    identity.require_same(plan.run, plan.config, dataset)  # the same may go on
+    plan.config.update_from_flattened_dict(other)
+    images = dataset if other else dataclasses.replace(dataset, name="another", fingerprint="f00d")
+    identity.record(plan.run, plan.config, images, anew=True)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match=re.escape(f"cnn_light holds a run {said}")):
+        reproduction.reproduce(
+            settings, fields, ["final", "cnn_light"], str(tmp_path), estimate_only=estimate_only
+        )
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_nets_with_pretrained_weights_wait_for_them(fields, dataset, tmp_path, capsys):
