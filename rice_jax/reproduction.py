@@ -11,7 +11,7 @@ import ml_collections
 from rice_jax import config as configuration
 from rice_jax import data, first_run, identity, models, own_images, profile, records, report, train
 from rice_jax.errors import UserError, line, tell
-from rice_jax.report import comparison
+from rice_jax.report import comparison, numbers
 from rice_jax.run import Run
 from rice_jax.stages import STAGES, run_stages
 from rice_jax.train import schedule
@@ -158,11 +158,15 @@ def estimate(plans: Sequence[Plan], dataset: data.Dataset) -> None:
         looked_at = schedule.validation_images(each.config.train, others)
         learnt = sum((size / whole) ** 2 for size in sizes) * images
         each.hours = (learnt + epochs * looked_at) / speed / 3600
-        print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{each.hours:>15.2f}", flush=True)
-    print(f"{'together':<44}{sum(each.hours for each in plans):>15.2f}")
+        print(f"{each.name:<18}{speed:>10.1f}{epochs:>16}{_hours(each.hours)}", flush=True)
+    print(f"{'together':<44}{_hours(sum(each.hours for each in plans))}")
     again = any(each.config.train.on_collapse == "restart" for each in plans if each.hours)
     tries = ", and tries of nets that rest at chance and begin again" if again else ""
     print(f"Evaluation, profile and inspection come on top{tries}.", flush=True)
+
+
+def _hours(hours: float) -> str:
+    return numbers.decimal(hours, 2).rjust(15)
 
 
 def _epochs_done(run: Run) -> int:

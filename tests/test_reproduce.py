@@ -195,6 +195,20 @@ def test_hours_follow_from_speed_epochs_and_images(fields, dataset, monkeypatch,
     assert "inspection come on top." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(3, "< 0.01"), (90, "0.03"), (7200, "2.00")])
+def test_time_that_is_to_come_is_not_told_as_none(
+    seconds, told, fields, dataset, monkeypatch, tmp_path, capsys
+):
+    speed = (40 + 5) / seconds  # of one epoch: 40 to learn from, 5 to validate
+    monkeypatch.setattr(reproduction.train, "images_per_second", lambda *_: speed)
+    plan = reproduction.plan("cnn_light", str(tmp_path), fields, dataset)
+    reproduction.estimate([plan], dataset)
+    _, net, together, _ = capsys.readouterr().out.splitlines()
+    assert net.endswith(f"  {told}")
+    assert together.endswith(f"  {told}")
+    assert len(net) == len(together)
+
+
 @pytest.mark.parametrize(
     ("name", "field", "said"),
     [
