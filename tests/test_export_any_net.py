@@ -1,5 +1,7 @@
 """Files of nets that are not the package's: Linen's, NNX's, functions, and what pruning left."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -146,6 +148,54 @@ def test_the_file_gives_the_nets_own_logits(name, suffix):
     content = MADE[suffix](*given, SHAPE, **called)
     found = runtimes.opened(suffix, content)(IMAGES)
     np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
+
+
+class Beside(nn.Module):
+    """Computes something that its logits do not need."""
+
+    make: Any
+
+    @nn.compact
+    def __call__(self, x):
+        maps = nn.relu(nn.Conv(4, (3, 3), name="conv")(x))
+        return {"logits": nn.Dense(3, name="head")(maps.mean((1, 2))), "other": self.make(maps)}
+
+
+def read_by_nothing(maps):
+    jnp.linalg.svd(jnp.fft.fft(maps).real)
+    return maps
+
+
+def read_in_a_loop_by_nothing(maps):
+    return jax.lax.fori_loop(0, 2, lambda _, x: read_by_nothing(x) + 1, maps)
+
+
+class LastOfRows(nn.Module):
+    """An LSTM, which draws keys for a beginning at zero."""
+
+    @nn.compact
+    def __call__(self, x):
+        rows = nn.Conv(4, (3, 3), name="conv")(x).reshape(x.shape[0], 8, 48)
+        return {"logits": nn.RNN(nn.OptimizedLSTMCell(3), name="rows")(rows)[:, -1]}
+
+
+NOT_NEEDED = {
+    "another output": Beside(lambda x: jnp.abs(jnp.fft.fft(x))),
+    "another output of several operations": Beside(lambda x: jnp.linalg.svd(x)[1] + 1),
+    "what nothing reads": Beside(read_by_nothing),
+    "what nothing reads in a loop": Beside(read_in_a_loop_by_nothing),
+    "keys of which nothing is drawn": LastOfRows(),
+}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+@pytest.mark.parametrize("name", NOT_NEEDED)
+def test_what_the_logits_do_not_need_keeps_no_net_from_a_file(name, suffix):
+    pytest.importorskip(NEEDED[suffix])
+    given, _, found = linen(NOT_NEEDED[name])
+    content = MADE[suffix](*given, SHAPE, output="logits")
+    logits = runtimes.opened(suffix, content)(IMAGES)
+    np.testing.assert_allclose(logits, found["logits"], rtol=1e-5, atol=1e-5)
 
 
 def test_a_whole_number_is_the_side_of_an_image_in_colour():

@@ -47,11 +47,22 @@ class Subject:
     def traced(self, batch: int) -> Trace:
         """Its computation for so many images; UserError where it does not run on such."""
         shape = (batch, *self.image)
-        return unrolled(traced_for(self.net, shape, output=self.output, **self.called))
+        return _of_the_logits(traced_for(self.net, shape, output=self.output, **self.called))
 
     def traced_for_any(self, images: jax.ShapeDtypeStruct) -> Trace:
         """Its computation for images whose number is a symbol."""
-        return unrolled(trace(self.net, images.shape, output=self.output, **self.called))
+        return _of_the_logits(trace(self.net, images.shape, output=self.output, **self.called))
+
+
+def _of_the_logits(traced: Trace) -> Trace:
+    """What they need, without branches and loops of known length.
+
+    What is made for another output, or for nothing, is in no file: a format may lack it.
+    """
+    without = unrolled(traced)
+    logits = without.the_logits()
+    needed = without.needed([logits])
+    return dataclasses.replace(without, equations=needed, outputs=[logits], choices={})
 
 
 def subject(
@@ -74,7 +85,6 @@ def subject(
     takes = {} if net.scoped else inspect.signature(type(module).__call__).parameters
     found = Subject(net, variables, image, output, told(takes, train=False) | kwargs)
     _refuse_nan(found.alone, variables)
-    found.alone.the_logits()
     _refuse_batch_of_one(found.alone, image)
     return found
 
