@@ -351,3 +351,34 @@ def test_operations_that_no_lost_bound_follows_from_are_not_named(function, name
     bounds, unbounded = inspection.map_bounds(Function(function), IDENTITY, (4, 4, 3))
     assert np.isinf(bounds["conv"]).any()
     assert unbounded == tuple(f"{name} in the module itself" for name in named)
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda keys, x: keys[0, 1],
+        lambda keys, x: keys.T.reshape(4)[3],
+        lambda keys, x: jnp.concatenate([keys[0], keys[1]])[2],
+        lambda keys, x: jnp.squeeze(keys[:1, :1]),
+        lambda keys, x: jnp.where(x.sum() > 9, keys[0, 0], keys[1, 0]),
+        lambda keys, x: jnp.take(keys[0], jnp.argmax(x[0, 0, 0]), mode="clip"),
+    ],
+)
+@pytest.mark.one_in(2)
+def test_keys_have_no_bounds_and_what_makes_them_is_not_named(pick):
+    def function(x):
+        keys = jax.random.split(jax.random.key(0), (2, 2))
+        return x + jax.random.uniform(pick(keys, x), x.shape)
+
+    bounds, unbounded = inspection.map_bounds(Function(function), IDENTITY, (4, 4, 3))
+    assert np.isinf(bounds["conv"]).all()
+    assert unbounded[0] == "random_bits in the module itself"
+
+
+def test_of_a_loop_over_keys_the_loop_is_named():
+    def function(x):
+        keys = jax.random.split(jax.random.key(0), 2)
+        return lax.scan(lambda x, key: (x + jax.random.uniform(key), None), x, keys)[0]
+
+    _, unbounded = inspection.map_bounds(Function(function), IDENTITY, (4, 4, 3))
+    assert unbounded == ("scan in the module itself",)

@@ -85,8 +85,8 @@ def unknown(shape: tuple[int, ...]) -> Interval:
 
 
 def known_for(dtype: Any) -> bool:
-    """Whether rounding to this type is accounted for."""
-    return jnp.dtype(dtype).name in _ROUNDOFF
+    """Whether rounding to this type, which may be that of keys, is accounted for."""
+    return dtype.name in _ROUNDOFF
 
 
 def roundoff(dtype: Any) -> float:

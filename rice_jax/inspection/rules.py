@@ -65,9 +65,11 @@ def _reads_inside(equation: Equation) -> bool:
 
 
 def bounding(equation: Equation) -> Sequence[Value]:
-    """The operands whose bounds a result needs: not the places, where each is one of the first."""
+    """The operands whose bounds a result needs: not the places, where each is one of the first, nor
+    keys, which are no numbers."""
     of_places = equation.name in _AT_PLACES and _reads_inside(equation)
-    return equation.inputs[:1] if of_places else equation.inputs
+    operands = equation.inputs[:1] if of_places else equation.inputs
+    return [each for each in operands if not jnp.issubdtype(each.dtype, jax.dtypes.prng_key)]
 
 
 def _same(equation: Equation, *operands: Interval) -> Interval | list[Interval]:
