@@ -68,15 +68,21 @@ def test_where_memory_does_not_suffice_options_are_told_that_the_command_has(nam
             "; the same --out goes on with more --steps (channels, resolution, ",
         ),
         ({"steps": ("stem", "channels", "layer")}, "more --steps (resolution)"),
-        ({}, "was tried says why"),
+        ({}, ""),
     ],
 )
 def test_where_nothing_lighter_was_made_no_wider_margin_is_advised(asked, more):
     whole = weighing.Point("", 1000.0, 0.9)
     content = types.SimpleNamespace(request=SearchRequest(**asked))
-    for points in ([whole], [whole, weighing.Point("layer", 1000.0, 0.9)]):  # which saves nothing
+    workshop = types.SimpleNamespace(folder=lambda name: name)
+    saves_nothing = weighing.Point("layer", 1000.0, 0.9)
+    for points, why in (
+        ([whole], "what was tried says why"),
+        ([whole, saves_nothing], "nearest is layer with 100.0 % of it"),
+    ):
         with pytest.raises(UserError) as told:
-            outcome.finish(None, content, points, 0.895)
+            outcome.finish(workshop, content, points, 0.895)
+        assert why in str(told.value)
         assert more in str(told.value)
         assert ("--steps" in str(told.value)) == bool(asked)
         assert "--within" not in str(told.value)
