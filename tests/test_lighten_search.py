@@ -13,7 +13,6 @@ from rice_jax import evaluate, identity, report, stages
 from rice_jax.errors import UserError
 from rice_jax.lighten import outcome, search, weighing
 from rice_jax.lighten.moves import Lighter
-from rice_jax.lighten.weighing import Point
 from rice_jax.records import (
     Candidate,
     EvaluationFile,
@@ -205,38 +204,6 @@ def test_a_single_candidate_is_forecast_as_one(candidates, said):
 @pytest.mark.parametrize(("minutes", "said"), [(0.0, 1), (0.49, 1), (1.6, 2), (90.2, 90)])
 def test_no_search_is_forecast_to_take_no_time(minutes, said):
     assert f"about {said} min" in str(Forecast(2, 9, minutes, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("others", "nearest"),
-    [
-        ([("slower", 1.2, 0.99), ("light", 0.5, 0.8)], "light with 0.8000"),
-        ([("longer", 1.0, 0.99)], "longer with 100.0 % of it"),
-        ([("slower", 1.2, 0.99), ("stem", 1.125, 0.2)], "stem with 112.5 % of it"),
-        ([("light", 0.5, 0.8), ("lightest", 0.1, 0.85)], "lightest with 0.8500"),
-        ([], ""),
-    ],
-)
-def test_what_costs_as_much_as_the_whole_net_is_not_chosen_and_told_as_what_it_is(others, nearest):
-    """A net of fewer FLOPs may be slower, and the whole net itself may learn longer."""
-    workshop = types.SimpleNamespace(folder=lambda name: name)
-    points = list(itertools.starmap(Point, [("", 1.0, 0.89), *others]))
-    content = types.SimpleNamespace(request=SearchRequest(at_least=0.9))
-    with pytest.raises(UserError) as raised:
-        outcome.finish(workshop, content, points, 0.9)
-    told, _, instead = str(raised.value).partition(";")
-    if not nearest or "of it" in nearest:  # no margin would change that
-        none = "no lighter net was made that could learn: what was tried says why"
-        dearer = (
-            f"nothing that was made is lighter in flops than the run itself: nearest is {nearest}"
-        )
-        assert told == (dearer if nearest else none)
-        assert "--at_least" not in instead
-        return
-    assert told == (
-        f"nothing lighter has 0.9000 of the augmented validation images right: nearest is {nearest}"
-    )
-    assert "a lower --at_least" in instead
 
 
 @pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])

@@ -1,5 +1,6 @@
 """What a command advises is what it has, and what helps in the state that it is told in."""
 
+import itertools
 import types
 
 import pytest
@@ -58,6 +59,38 @@ def test_where_memory_does_not_suffice_options_are_told_that_the_command_has(nam
     assert process.guarded(action, sizes=app.sizes([name])) == 1
     advice = f": a smaller {' or '.join(options)} takes less" if options else ""
     assert capsys.readouterr().err == f"error: the memory does not suffice (so much){advice}\n"
+
+
+@pytest.mark.parametrize(
+    ("others", "nearest"),
+    [
+        ([("slower", 1.2, 0.99), ("light", 0.5, 0.8)], "light with 0.8000"),
+        ([("longer", 1.0, 0.99)], "longer with 100.0 % of it"),
+        ([("slower", 1.2, 0.99), ("stem", 1.125, 0.2)], "stem with 112.5 % of it"),
+        ([("light", 0.5, 0.8), ("lightest", 0.1, 0.85)], "lightest with 0.8500"),
+        ([], ""),
+    ],
+)
+def test_what_costs_as_much_as_the_whole_net_is_not_chosen_and_told_as_what_it_is(others, nearest):
+    """A net of fewer FLOPs may be slower, and the whole net itself may learn longer."""
+    workshop = types.SimpleNamespace(folder=lambda name: name)
+    points = list(itertools.starmap(weighing.Point, [("", 1.0, 0.89), *others]))
+    content = types.SimpleNamespace(request=SearchRequest(at_least=0.9))
+    with pytest.raises(UserError) as raised:
+        outcome.finish(workshop, content, points, 0.9)
+    told, _, instead = str(raised.value).partition(";")
+    if not nearest or "of it" in nearest:  # no margin would change that
+        none = "no lighter net was made that could learn: what was tried says why"
+        dearer = (
+            f"nothing that was made is lighter in flops than the run itself: nearest is {nearest}"
+        )
+        assert told == (dearer if nearest else none)
+        assert "--at_least" not in instead
+        return
+    assert told == (
+        f"nothing lighter has 0.9000 of the augmented validation images right: nearest is {nearest}"
+    )
+    assert "a lower --at_least" in instead
 
 
 @pytest.mark.parametrize(
