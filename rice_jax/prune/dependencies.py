@@ -204,7 +204,8 @@ def dependencies(
     channel = _channels(labelled, parts)
     axes = {value: _numbers(labels, parts, channel) for value, labels in labelled.labels.items()}
     groups = _groups(axes, traced, int(channel.max(initial=-1)) + 1)
-    filters = _filters(labelled, axes)
+    free = _parts(labelled, fixed=False)
+    filters = _filters(labelled, axes, free)
     return Dependencies(
         traced,
         labelled.origins,
@@ -214,7 +215,7 @@ def dependencies(
         filters,
         _met(_by_place(labelled, wide_layers(traced, axes)), parts, channel),
         _met(labelled.reshaped, parts, channel),
-        _kept_whole(labelled, filters),
+        _kept_whole(labelled, filters, free),
     )
 
 
@@ -329,9 +330,10 @@ def _returned(labelled: Propagation, parts: np.ndarray) -> np.ndarray:
     return returned
 
 
-def _kept_whole(labelled: Propagation, filters: Mapping[str, Filters]) -> list[str]:
+def _kept_whole(
+    labelled: Propagation, filters: Mapping[str, Filters], parts: np.ndarray
+) -> list[str]:
     """Each layer with filters that can't be cut, and the first operation that holds them."""
-    parts = _parts(labelled, fixed=False)
     returned = _returned(labelled, parts)
     reason: dict[int, str] = {}
     held = [(e, labels, "ties it to what stays") for e, labels in labelled.held]
@@ -363,9 +365,10 @@ def _groups(axes: Mapping[Value, Labels], traced: Trace, channels: int) -> np.nd
     return np.array([numbers.setdefault(tuple(each), len(numbers)) for each in touched], int)
 
 
-def _filters(labelled: Propagation, axes: Mapping[Value, Labels]) -> dict[str, Filters]:
+def _filters(
+    labelled: Propagation, axes: Mapping[Value, Labels], parts: np.ndarray
+) -> dict[str, Filters]:
     """By the path of the module that owns the weight; by the weight's own where it owns two."""
-    parts = _parts(labelled, fixed=False)
     alone = _returned(labelled, parts)
     alone &= np.bincount(parts[_candidates(labelled)], minlength=len(parts)) == 1
     found: dict[str, Filters] = {}
