@@ -390,6 +390,19 @@ def test_latency_is_measured_for_one_image_and_for_a_batch(small):
         profile.latency(*small, (8, 8, 3), repeats=0)
 
 
+@pytest.mark.parametrize(("largest", "batches"), [(1, {1}), (2, {1, 2}), (7, {1, 2, 4})])
+def test_the_batch_that_is_timed_may_be_bounded(small, largest, batches):
+    measured = profile.latency(*small, (8, 8, 3), repeats=3, warmup=1, largest_batch=largest)
+    assert measured["throughput"]["batch_size"] in batches
+    if largest == 1:  # the one image's own figures, with nothing compiled for them again
+        assert measured["throughput"]["compile_seconds"] == measured["compile_seconds"]
+
+
+def test_a_batch_of_no_image_is_not_timed(small):
+    with pytest.raises(UserError, match="largest batch of 1 image or more, not 0"):
+        profile.latency(*small, (8, 8, 3), largest_batch=0)
+
+
 def test_latency_of_a_slow_net_takes_a_small_batch_and_few_runs(small):
     measured = profile.latency(*small, (8, 8, 3), seconds=1e-9)
     assert measured["repeats"] == measured["throughput"]["repeats"] == 3

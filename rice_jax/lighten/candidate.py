@@ -167,10 +167,11 @@ class Workshop:
         """
         found: dict[str, float] = {}
         for turn in range(1, _TURNS + 1):
-            with Bar(f"measuring the latency of {len(names)} nets, turn {turn} of {_TURNS}"):
-                for name in names:
+            for number, name in enumerate(names, start=1):
+                task = f"latency of net {number} of {len(names)}, turn {turn} of {_TURNS}"
+                with Bar(f"measuring the {task}"):
                     seconds = self._latency(self.net(name))
-                    found[name] = min(seconds, found.get(name, seconds))
+                found[name] = min(seconds, found.get(name, seconds))
         return found
 
     def saves(self, lighter: Lighter, before: Candidate) -> bool:
@@ -181,7 +182,9 @@ class Workshop:
 
     def _latency(self, net: train.Trained) -> float:
         side = self.whole.data.image_size
-        timed = profile.latency(net.module, {"params": net.params}, (side, side, 3), seconds=1.0)
+        timed = profile.latency(
+            net.module, {"params": net.params}, (side, side, 3), seconds=1.0, largest_batch=1
+        )
         return timed["median"]
 
     def _profile(self, config: ml_collections.ConfigDict) -> profile.Profile:

@@ -109,7 +109,8 @@ def _latency(run: Run, config: ml_collections.ConfigDict) -> float:
     """Seconds of one image, measured now: when a run was profiled the machine was as fast as it
     was then, and maybe another."""
     net, (_, *image) = train.load(run), train.input_shape(config)
-    return profile.latency(net.module, {"params": net.params}, image, seconds=1.0)["median"]
+    timed = profile.latency(net.module, {"params": net.params}, image, seconds=1.0, largest_batch=1)
+    return timed["median"]
 
 
 def _with_seed(config: ml_collections.ConfigDict, seed: int) -> ml_collections.ConfigDict:

@@ -13,8 +13,6 @@ from rice_jax.errors import UserError
 from rice_jax.graph.fronts import takes_variables
 from rice_jax.graph.input_shape import traced_alone
 
-_LARGEST_BATCH = 32
-
 
 def theoretical_seconds(flops: float, device_flops_per_second: float) -> float:
     """Seconds that `flops` take on a device that does `device_flops_per_second`.
@@ -42,13 +40,14 @@ def latency(
     repeats: int = 30,
     warmup: int = 3,
     seconds: float = 2.0,
+    largest_batch: int = 32,
     **call_kwargs: Any,
 ) -> dict[str, Any]:
     """Measure inference on JAX's first device: latency of one image, throughput of a batch.
 
-    Each run is awaited before the next one starts; on a CPU it has all cores. The batch is 32
-    images, or the power of two below that which the latency lets pass in about `seconds`, so that
-    a slow net is measured too.
+    Each run is awaited before the next one starts; on a CPU it has all cores. The batch the
+    largest power of two up to `largest_batch` which the latency lets pass in about `seconds`, so
+    that a slow net is measured too.
 
     Args:
         module: a net called with one array: a Linen module, an NNX module or a function.
@@ -60,6 +59,8 @@ def latency(
         warmup: runs before the first timed one; the last of them starts within `seconds`.
         seconds: time to spend on the timed runs of each of the three measurements: one image on
             the device, one from the host's memory, a batch.
+        largest_batch: images of the batch at most; with 1 the one image is the batch, and
+            nothing more is compiled and timed for it.
         **call_kwargs: what else the module's call takes, such as train=False.
 
     Returns:
@@ -68,11 +69,13 @@ def latency(
         throughput: {batch_size, repeats, compile_seconds, images_per_second (of the median run)}.
 
     Raises:
-        UserError: `repeats` or `warmup` is below 1; the net does not run on such images, or not
-            with these variables; a shape that was read wrongly (say `batched`).
+        UserError: `repeats`, `warmup` or `largest_batch` is below 1; the net does not run on such
+            images, or not with these variables; a shape that was read wrongly (say `batched`).
     """
     if repeats < 1 or warmup < 1:
         raise UserError(f"latency needs 1 repeat and 1 warm-up run, not {repeats} and {warmup}")
+    if largest_batch < 1:
+        raise UserError(f"latency needs a largest batch of 1 image or more, not {largest_batch}")
     traced = traced_alone(module, input_shape, batched, **call_kwargs)
     traced.arrays(variables)  # refuses what the module does not take
     _, *image = traced.input.shape
@@ -90,7 +93,7 @@ def latency(
         return _runs(jitted, given, images, repeats, warmup, seconds)
 
     single = measured(1)
-    batch_size = _batch_within(seconds, single.median)
+    batch_size = _batch_within(seconds, single.median, largest_batch)
     many = measured(batch_size) if batch_size > 1 else single
     return {
         "device": jax.devices()[0].device_kind,
@@ -165,9 +168,9 @@ def _durations(run: Callable[[], Any], repeats: int, warmup: int, seconds: float
     return np.array(durations)
 
 
-def _batch_within(seconds: float, per_image: float) -> int:
-    """The largest power of two up to 32 whose images, one by one, pass in a third of `seconds`."""
-    batch_size = _LARGEST_BATCH
-    while batch_size > 1 and 3 * batch_size * per_image > seconds:
-        batch_size //= 2
+def _batch_within(seconds: float, per_image: float, largest: int) -> int:
+    """The largest power of two up to `largest` that passes, one by one, in a third of `seconds`."""
+    batch_size = 1
+    while 2 * batch_size <= largest and 6 * batch_size * per_image <= seconds:
+        batch_size *= 2
     return batch_size
