@@ -201,9 +201,13 @@ def test_a_single_candidate_is_forecast_as_one(candidates, said):
     assert str(Forecast(candidates, 9, 1.0, 1.0)).startswith(said)
 
 
-@pytest.mark.parametrize(("minutes", "said"), [(0.0, 1), (0.49, 1), (1.6, 2), (90.2, 90)])
-def test_no_search_is_forecast_to_take_no_time(minutes, said):
-    assert f"about {said} min" in str(Forecast(2, 9, minutes, 1.0))
+_MINUTES = [(0.0, "1 min"), (0.49, "1 min"), (1.6, "2 min"), (90.2, "90 min"), (4000, "67 h")]
+
+
+@pytest.mark.parametrize(("minutes", "said"), _MINUTES)
+@pytest.mark.parametrize(("rate", "told"), [(0.4, "0.4"), (143.2, "143")])
+def test_a_search_is_forecast_in_units_that_fit(minutes, said, rate, told):
+    assert f"about {said}, at {told} images/s" in str(Forecast(2, 9, minutes, rate))
 
 
 @pytest.mark.parametrize("asked", [{"within": 0.03, "beam": 2}, {"at_least": 0.93, "beam": 1}])

@@ -29,6 +29,18 @@ def test_profile_tells_what_other_runtimes_take(tmp_path, capsys, monkeypatch):
         assert ("onnxruntime was not timed: .onnx needs a package" in told) == bool(why)
 
 
+def test_times_are_told_in_units_that_fit(tmp_path, capsys, monkeypatch):
+    measured = {"device": "cpu", "median": 0.0042, "p10": 0.004, "p90": 0.005, "from_host": 2.5}
+    batch = {"repeats": 3, "compile_seconds": 1.0, "batch_size": 2, "images_per_second": 0.4}
+    times = {**measured, "repeats": 3, "compile_seconds": 1.0, "throughput": batch}
+    monkeypatch.setattr("rice_jax.profile.latency", lambda *_, **__: times)
+    config = small("nano", tmp_path, **{"profile.device_flops_per_second": 2e9})
+    run_stages(config, str(tmp_path / "nano"), ["profile"])
+    told = capsys.readouterr().out
+    assert "in theory at 2 GFLOP/s, 4.2 ms measured on cpu, 2.5 s with the way there" in told
+    assert "0.4 images/s in batches of 2" in told
+
+
 @pytest.mark.parametrize("name", ["final", "vgg16"])
 @pytest.mark.one_in(2)
 def test_profile_needs_neither_weights_nor_data(name, tmp_path, monkeypatch):

@@ -144,10 +144,13 @@ class Forecast:
         most = (
             "one candidate, which learns" if one else f"{self.candidates} candidates, which learn"
         )
+        minutes = max(self.minutes, 1)
+        duration = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+        rate = self.images_per_second
         return (
-            f"At most {most} from {self.images:,} images in all: about "
-            f"{max(self.minutes, 1):.0f} min, at {self.images_per_second:.0f} images/s for the "
-            "whole net and more for lighter ones."
+            f"At most {most} from {self.images:,} images in all: about {duration}, at "
+            f"{rate:.{0 if rate >= 10 else 1}f} images/s for the whole net and more for lighter "
+            "ones."
         )
 
 

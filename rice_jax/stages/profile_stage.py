@@ -13,6 +13,7 @@ from rice_jax.bar import Bar
 from rice_jax.export import elsewhere
 from rice_jax.graph.trace import variable_shapes
 from rice_jax.models import statistics
+from rice_jax.report import numbers
 from rice_jax.run import Run
 from rice_jax.stages.job import Job
 
@@ -47,17 +48,23 @@ def _count_and_time(run: Run, config: ml_collections.ConfigDict) -> None:
         "theoretical_seconds": in_theory,
         "measured": measured,
     }
-    print(
-        f"One image: {in_theory['study']:.2e} s in theory at {rate:.3g} FLOP/s, "
-        f"{measured['median']:.2e} s measured on {measured['device']}, "
-        f"{measured['from_host']:.2e} s with the way there and back; "
-        f"{measured['throughput']['images_per_second']:.0f} images/s in batches of "
-        f"{measured['throughput']['batch_size']}"
-    )
+    print(_told(in_theory["study"], rate, measured))
     if config.profile.runtimes:
         times["runtimes"] = _elsewhere(run, config, shapes["params"], measured["from_host"])
     content = counted.to_json(config.model.name, device) | {"time": times}
     records.write(run, records.made(records.ProfileFile, content))
+
+
+def _told(in_theory: float, rate: float, measured: dict[str, Any]) -> str:
+    """Seconds at `rate` FLOP/s and those that `profile.latency` measured, in a line."""
+    batch = measured["throughput"]
+    return (
+        f"One image: {numbers.seconds(in_theory)} in theory at "
+        f"{numbers.quantity(rate, 'FLOP/s', 3)}, {numbers.seconds(measured['median'])} measured "
+        f"on {measured['device']}, {numbers.seconds(measured['from_host'])} with the way there "
+        f"and back; {numbers.short(batch['images_per_second'], 3)} images/s in batches of "
+        f"{batch['batch_size']}"
+    )
 
 
 def _elsewhere(
@@ -69,8 +76,8 @@ def _elsewhere(
     for runtime, seconds in found.items():
         out = f"{shlex.quote(f'--workdir={run}')} --out=net{elsewhere.FORMATS[runtime]}"
         print(
-            f"One image in {runtime}: {seconds.median:.2e} s with the way there and back, "
-            f"{ours / seconds.median:.2f} times as fast: rice-jax export {out}"
+            f"One image in {runtime}: {numbers.seconds(seconds.median)} with the way there and "
+            f"back, {ours / seconds.median:.2f} times as fast: rice-jax export {out}"
         )
     for runtime, why in why_not.items():
         print(f"{runtime} was not timed: {why}")
