@@ -1,12 +1,13 @@
 """The figures that pages and docstrings tell of the nets: the study's, and those on the cards."""
 
 import importlib
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from rice_jax import nets, zoo
+from rice_jax import models, nets, profile, zoo
 from rice_jax.profile.study import ERRATA, REPORTED
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,31 @@ def test_the_tables_of_results_have_the_accuracies_of_the_zoo():
         if "the zoo" in after or before.startswith("final at 56")
     }
     assert told == {name: accuracy(name) for name in THE_ZOOS.values()}
+
+
+def worked_out(cell, begins_with):
+    """(what the products and sums of a cell come to, what it says that they come to).
+
+    A cell that begins with a plus goes on from the first column's figure.
+    """
+    left, _, told = cell.rpartition(" = ")
+    work = re.sub(r"\(.*?\)|,", "", left or told)
+    terms = re.sub(r"(\d+)²", r"\1 x \1", work.removeprefix("+")).split("+")
+    total = sum(math.prod(map(int, term.split(" x "))) for term in terms)
+    return total + begins_with * work.startswith("+"), numbers(told)[0]
+
+
+def test_the_page_works_out_what_is_counted_of_final():
+    counted = profile.count(models.build("final"), profile.study.INPUT_SHAPE)
+    expected = {row.path: row.flops for row in counted.rows} | {"all": counted.flops}
+    told = dict(rows("docs/flops.md", "`formula`", "`study`", "`xla`"))
+    page = {name.partition(":")[0]: cells for name, cells in told.items()}
+    assert expected.keys() <= page.keys()
+    for name, flops in expected.items():
+        first = numbers(page[name][0])[-1]
+        found = [worked_out(cell, first) for cell in page[name]]
+        assert [result for result, _ in found] == [result for _, result in found], name
+        assert [result for result, _ in found] == list(flops.to_json().values()), name
 
 
 @pytest.mark.parametrize("name", nets.NETS)
