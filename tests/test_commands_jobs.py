@@ -27,6 +27,15 @@ def test_a_run_s_own_configuration_is_gone_on_with(tmp_path, monkeypatch):
     assert seen == [saved]
 
 
+@pytest.mark.parametrize("stage", ["inspect", "profile"])
+def test_a_stage_that_is_taken_for_a_command_tells_how_it_is_asked_for(stage):
+    done = commands.run(stage)
+    assert done.returncode == 1
+    assert f"{stage!r}: there is no such command; give rice-jax train --stages={stage} (" in (
+        done.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "does", "request_"),
     [

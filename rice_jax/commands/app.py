@@ -16,7 +16,7 @@ from rice_jax.commands.predict import predict
 from rice_jax.commands.prune import prune
 from rice_jax.commands.reproduce import reproduce
 from rice_jax.commands.show import show
-from rice_jax.commands.train import train
+from rice_jax.commands.train import STAGES, train
 from rice_jax.commands.zoo import zoo
 from rice_jax.errors import UserError
 
@@ -42,10 +42,8 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.commands and not ctx.resilient_parsing:
-            near = nearest(name, self.commands)
-            meant = f"; give rice-jax {near}" if near else ""
             known = ", ".join(self.commands)
-            raise UserError(f"{name!r}: there is no such command{meant} (there are {known})")
+            raise UserError(f"{name!r}: there is no such command{_meant(name)} (there are {known})")
         return super().resolve_command(ctx, args)
 
 
@@ -64,6 +62,12 @@ def root(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+def _meant(name: str) -> str:
+    """What may be meant by a word that is no command: a stage of the main job, or a slip."""
+    near = f"train --stages={name}" if name in STAGES else nearest(name, root.commands)
+    return f"; give rice-jax {near}" if near else ""
 
 
 _RESUMING = ("lighten", "prune", "reproduce", "train")
