@@ -14,6 +14,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import browser
+import hypothesis
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -27,6 +28,10 @@ if jax.default_backend() != "cpu":
     # Expected values are exact, or come from a CPU: a GPU would multiply in TF32.
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
     jax.config.update("jax_default_matmul_precision", os.environ["JAX_DEFAULT_MATMUL_PRECISION"])
+
+# An example may take as long as the machine is busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _RENDERED = set()
 """Kinds of figures that `drawn_small` has seen."""

@@ -210,7 +210,7 @@ def test_log_axes_say_so(tmp_path):
         assert ("log axis" in words) == logarithmic
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9))
 def test_labels_cover_neither_each_other_nor_points(points):
     with style.context():

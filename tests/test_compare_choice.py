@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from compared_runs import read, run_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rice_jax.report.comparison import choice
@@ -21,7 +21,6 @@ def test_front_by_hand():
     assert choice.front([]) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12))
 def test_front_is_what_no_other_point_dominates(points):
     array = np.array(points).reshape(-1, 3)

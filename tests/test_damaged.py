@@ -24,7 +24,7 @@ from rice_jax.errors import UserError
 from rice_jax.run import Run
 
 MOST_MEMORY = 512 << 20
-FEW_BUT_THE_SAME = settings(deadline=None, derandomize=True)
+FEW_BUT_THE_SAME = settings(derandomize=True)
 
 
 @contextlib.contextmanager

@@ -238,7 +238,7 @@ def test_a_member_that_grows_beyond_its_declared_size_is_refused(tmp_path):
         opened.read(grown)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(change=st.data())
 def test_flipped_or_missing_bytes_of_a_zip_are_refused_or_read_but_nothing_else(
     tmp_path_factory, change

@@ -57,7 +57,7 @@ def reference(image, flip, angle, zoom, shift, contrast):
     return np.clip(mean + contrast * (moved - mean), 0, 255)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([(9, 14), (16, 16), (2, 3)]),

@@ -303,7 +303,7 @@ WHOLE = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.sampled_from(sorted(WHOLE)), change=st.data())
 def test_flipped_or_missing_bytes_are_refused_or_decoded_but_nothing_else(content, change):
     damaged = bytearray(WHOLE[content])

@@ -107,7 +107,7 @@ def test_every_order_is_as_likely():
     assert ((counts - 500 / 23) ** 2 / (500 / 23)).sum() < 56
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     first=st.integers(0, 5),
     parts=st.sampled_from([1, 2, 3, 6]),

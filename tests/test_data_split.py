@@ -35,7 +35,7 @@ def test_the_full_set_is_cut_as_the_study_cuts_it():
         assert set(collections.Counter(m.label for m in parts[name]).values()) == {each}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.dictionaries(st.text("abcé ", min_size=1), st.integers(3, 60), min_size=1, max_size=4),
     seed=st.integers(0, 2**31),

@@ -22,7 +22,7 @@ AVERAGES = {"macro_avg": "macro avg", "weighted_avg": "weighted avg"}
 LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(LABELS)
 def test_the_report_is_that_of_scikit_learn(pairs):
     true, predicted = zip(*pairs, strict=True)

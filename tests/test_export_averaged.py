@@ -91,7 +91,7 @@ def test_a_net_that_averages_no_image_is_told(name, side):
         averaging.block(made)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 3))
 def test_what_is_averaged_is_what_the_net_averages(side, grid, seed):
     images = np.random.default_rng(seed).random((2, side, side, 3), dtype=np.float32)

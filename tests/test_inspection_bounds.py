@@ -88,7 +88,7 @@ STEPS = (
 )
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.integers(0, 2**16))
 def test_bounds_contain_the_maps_of_random_nets(steps, seed):
     module, shape = Chain((*steps, "conv")), (6, 6, 3)

@@ -14,7 +14,7 @@ def holds(interval, exact):
     return bool(np.all((lo <= exact) & (exact <= hi)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**16))
 def test_ends_that_were_rounded_hold_what_they_were_rounded_from(seed):
     a, b = np.random.default_rng(seed).normal(size=(2, 64)).astype(np.float32)

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rice_jax.lighten import weighing
@@ -15,7 +15,6 @@ POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1).m
 )
 
 
-@settings(deadline=None)
 @given(POINTS)
 def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
     kept = weighing.front(points)
@@ -31,7 +30,6 @@ def test_nothing_on_the_front_is_beaten_and_everything_else_is(points):
 SHARE = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 
 
-@settings(deadline=None)
 @given(POINTS, SHARE, SHARE)
 def test_the_lightest_obeys_the_margin_and_what_learns_longer_is_lighter_and_short_of_it(
     points, floor, slack

@@ -258,7 +258,6 @@ def data_of(path):
 CONTENT = (FIXTURES / "final.h5").read_bytes()
 SLOW = settings(
     max_examples=10,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -47,7 +47,7 @@ sides = st.integers(1, 9)
 small = st.integers(1, 3)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     sides, sides, small, small, st.integers(1, 4),
     st.sampled_from(["SAME", "VALID", ((4, 0), (1, 5))]), small, st.booleans(),
@@ -73,7 +73,7 @@ def test_convolution_in_float64(
         same(run(ops.conv_general_dilated), run(lax.conv_general_dilated), rtol=1e-12, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     sides, sides, st.tuples(small, small), st.tuples(small, small),
     st.sampled_from(["SAME", "VALID"]), st.booleans(),

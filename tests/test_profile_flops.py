@@ -144,7 +144,7 @@ def test_xla_equals_xlas_own_count_on_small_modules(name):
     assert counted.flops.xla == pytest.approx(lowered(module, (2, 13, 11, 4)), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_convolution_counts_the_taps_inside_the_image(data):
     def draw(name, low, high):

@@ -24,7 +24,7 @@ def random_scores(seed=0):
     return np.random.default_rng(seed).random(GRAPH.channels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(ALLOCATIONS),
     st.sampled_from((1, 2, 4, 8, 24)),

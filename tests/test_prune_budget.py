@@ -80,7 +80,7 @@ def test_the_cost_of_final_by_hand():
     assert cost(GRAPH, "params", WHOLE["params"])(np.array([a, b, c, d, e])) == params
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(MEASURES), st.floats(0.06, 1), st.integers(0, 2**16))
 def test_a_budget_is_undershot_by_less_than_any_removed_filter(measure, share, seed):
     scores = np.random.default_rng(seed).random(GRAPH.channels)

@@ -337,7 +337,7 @@ def test_the_axis_of_flops_names_its_convention_and_scale():
     assert any("xla convention" in text and "linear axis" in text for text in texts)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=8))
 def test_labels_are_different_and_fit(names):
     found = style.labels(names, 1.0)

@@ -269,7 +269,7 @@ def test_a_kernel_keeps_the_inputs_that_weigh_most():
     assert gallery.kernel(weights[0], [1]) is None
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(
         st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(1, 90)),

@@ -69,7 +69,7 @@ def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_flipped_or_missing_byte_is_noticed_or_changes_nothing(sound, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

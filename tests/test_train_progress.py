@@ -39,7 +39,7 @@ class Model:
         self.stop_training = False
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     # To seven digits: Keras compares in float32.
     st.lists(
@@ -71,7 +71,7 @@ def test_plateau_and_early_stopping_are_those_of_keras(losses):
             break
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.sampled_from([4, None]))))
 def test_the_best_row_of_a_history_is_of_the_epoch_whose_weights_are_the_run_s(epochs):
     """Also where an older version's rows, of whole images from the first on, come before."""

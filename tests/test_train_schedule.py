@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import config, dataset, rows
 
@@ -35,7 +35,6 @@ def test_the_rate_rises_to_its_peak_and_falls_as_half_a_cosine():
     assert {step: rates[step] for step in falling} == pytest.approx(falling)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
 def test_the_rate_has_one_peak_and_is_never_zero(steps, warmup):
     recipe = quick(peak_rate=1.0, warmup=warmup)
