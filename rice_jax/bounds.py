@@ -10,7 +10,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rice_jax import files
@@ -245,6 +245,36 @@ class Paths(Several):
             names.append(",".join(parts[start : ends[start]]).strip())
             start = ends[start]
         return tuple(filter(None, map(self.each.read, names)))
+
+
+_MOST_FILTERS = 65_536
+"""Of a layer: as many as a configuration may give it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterNumbers:
+    """Filters of a net: by layer path their numbers."""
+
+    def __str__(self) -> str:
+        return "layers with numbers of their filters, as conv1:4,conv1:6,conv3:0-7"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a mapping that names a layer at least, each with numbers of filters."""
+        number = Several(Whole(0, _MOST_FILTERS - 1), 1)
+        named = isinstance(value, Mapping) and bool(value) and all(map(Text().allows, value))
+        return named and all(map(number.allows, value.values()))
+
+    def read(self, text: str) -> dict[str, list[int]]:
+        """Of 'conv1:4,conv3:0-2' {'conv1': [4], 'conv3': [0, 1, 2]}, each number once."""
+        found: dict[str, set[int]] = {}
+        for part in text.split(","):
+            path, _, numbers = part.strip().rpartition(":")
+            first, dash, last = numbers.partition("-")
+            least, most = int(first), int(last if dash else first)
+            if not path or not least <= most < _MOST_FILTERS:
+                raise ValueError(f"{part!r} names no filters")
+            found.setdefault(path, set()).update(range(least, most + 1))
+        return {path: sorted(numbers) for path, numbers in found.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rice_jax import config as configuration
 from rice_jax import nets
 from rice_jax.bounds import (
     Budget,
+    FilterNumbers,
     Paths,
     Place,
     Real,
@@ -191,6 +192,32 @@ def test_what_can_be_no_such_number_is_told_no_nearest(text):
 )
 def test_a_budget_is_a_number_or_an_exact_share(text, value):
     assert read("n", text, Budget(1, 10**18)) == value
+
+
+_LAYERS = st.text("abc0_/: ", min_size=1).filter(lambda path: path == path.strip())
+
+
+@given(st.dictionaries(_LAYERS, st.sets(st.integers(0, 65_535), min_size=1), min_size=1))
+def test_filters_are_read_one_by_one(filters):
+    text = ",".join(f" {path}:{number}" for path, each in filters.items() for number in each)
+    expected = {path: sorted(each) for path, each in filters.items()}
+    assert read("--filters", text, FilterNumbers()) == expected
+
+
+def test_filters_are_read_from_first_to_last():
+    text = "a/b:3-5,c:0-0,a/b:4-6"
+    assert read("--filters", text, FilterNumbers()) == {"a/b": [3, 4, 5, 6], "c": [0]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "conv1", ":3", "3", "conv1:3,", "conv1:3,4"]
+    + [f"conv1:{number}" for number in ("", "a", "-1", "5-2", "3-", "1-2-3", "1.5", "\u00b2")]
+    + ["conv1:65536", "conv1:0-99999999999"],
+)
+def test_what_names_no_filters_is_refused(text):
+    with pytest.raises(UserError, match=r"--filters=.*: give layers with numbers of their filters"):
+        read("--filters", text, FilterNumbers())
 
 
 @pytest.mark.parametrize("text", ["0%", "-5%", "100%", "250%", "%", "50%%", "50 percent", "0.5"])

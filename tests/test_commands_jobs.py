@@ -50,6 +50,11 @@ def test_a_stage_that_is_taken_for_a_command_tells_how_it_is_asked_for(stage):
             "prune_run",
             PruneRequest(budgets={"study": 83_930_383, "params": 2162, "filters": 1}),
         ),
+        (
+            ["--out=x", "--filters=conv1:4,conv3:0-2", "--on_unknown=keep"],
+            "prune_run",
+            PruneRequest(filters={"conv1": [4], "conv3": [0, 1, 2]}, on_unknown="keep"),
+        ),
         (["--suggest", "--criterion=l1"], "suggest", PruneRequest(criterion="l1")),
         (
             ["--out=x", "--max_params=9", "--allocation=uniform", "--skip=conv1", "--round_to=8"],
@@ -84,6 +89,27 @@ def test_prune_asks_for_what_is_given(given, does, request_, tmp_path, monkeypat
     assert config.train.augment
     assert str(out) == ("None" if does == "suggest" else "x")
     assert rest == ([(), (1, 2)] if does == "with_baselines" else [])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--out=x --filters=conv1", "--filters=conv1: give layers with numbers of their filters"),
+        ("--suggest --filters=conv1:4", "--suggest tries budgets of its own"),
+        ("--out=x --filters=conv1:4 --skip=conv2", "--skip changes nothing without --drop or a"),
+        (
+            "--out=x --filters=conv1:4 --criterion=l1",
+            "--criterion changes nothing without a",
+        ),
+        ("--out=x", "give --drop, --filters, --max_flops"),
+    ],
+)
+def test_what_does_not_go_with_chosen_filters_is_told(given, said, tmp_path):
+    saved = configuration.to_json(configuration.default("final"))
+    (tmp_path / "config.json").write_text(json.dumps({"config": saved}))
+    done = commands.run("prune", f"--workdir={tmp_path}", *given.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
 
 
 def test_lighten_asks_for_what_is_given(tmp_path, monkeypatch):

@@ -330,6 +330,7 @@ def test_an_image_a_layer_and_a_filter_are_chosen_by_clicks(tab, address, width)
     assert "proven dead for every image" in told
     # conv1 has 1,001 FLOPs in the study's convention and 7 parameters for its 4 filters.
     assert "250 FLOPs (study) and 1.75 parameters" in told
+    assert "--filters=conv1:2" in told
     assert "Its kernel (strongest weight ±1" in told
     assert tab.value("document.querySelectorAll('#filter .few')[0].children.length") == 3
     tab.click("#layer-names button:nth-child(2)")

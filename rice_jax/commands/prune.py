@@ -11,6 +11,7 @@ from rice_jax.bounds import (
     MOST_EPOCHS,
     MOST_SEEDS,
     Budget,
+    FilterNumbers,
     Real,
     Several,
     Switch,
@@ -43,6 +44,7 @@ _OF_NORMS = tuple(
 @option("--config", Text("a file"), "Of a net of your own: what says what it is", completion="file")
 @option("--out", Text("a folder"), "Where the lighter run goes", completion="dir")
 @option("--drop", Word(("dead", "proven")), "Filters that do nothing, and how sure")
+@option("--filters", FilterNumbers(), "Filters of your own choice")
 @option("--max_flops", Budget(1, _MANY), "FLOPs that may be left for one image")
 @option("--convention", Word(("study", "formula", "xla")), "How --max_flops counts", "study")
 @option("--max_params", Budget(1, _MANY), "Parameters that may be left")
@@ -90,11 +92,13 @@ def prune(
 
     \b
     rice-jax prune --workdir=DIR --out=DIR2 --drop=dead
+    rice-jax prune --workdir=DIR --out=DIR2 --filters=conv1:4,conv3:0-7
     rice-jax prune --workdir=DIR --out=DIR2 --max_flops=50% --finetune_epochs=10
     rice-jax prune --workdir=DIR --suggest
 
     --drop=dead removes filters that are zero on every image of a split, --drop=proven those that
-    are zero on every possible image; on these no logit changes but for rounding. --max_flops,
+    are zero on every possible image; on these no logit changes but for rounding. --filters removes
+    those that you choose, by the numbers that report.html shows them with. --max_flops,
     --max_params and --max_filters remove more, the least important first: --allocation=global ranks
     all filters by what they are worth for what they cost, uniform takes the same share of each
     layer, isomorphic the same share of all layers of one shape, ranked together. --drop_layers
@@ -152,8 +156,9 @@ def prune(
 
 def _leave_open(asked: Mapping[str, Any], fields: Iterable[str]) -> None:
     """UserError for options and fields that say what --suggest is to find out, or of training."""
-    others = ("drop", "max_flops", "max_params", "max_filters", "drop_layers", "baselines", "seeds")
-    given = [f"--{name}" for name in (*others, "finetune_epochs") if asked[name]]
+    others = ("drop", "filters", "max_flops", "max_params", "max_filters", "drop_layers")
+    training = ("baselines", "seeds", "finetune_epochs")
+    given = [f"--{name}" for name in (*others, *training) if asked[name]]
     given += ["--steps"] if asked["steps"] > 1 else []
     given += [f"--{name}" for name in options.given() if name in _IDLE_IN_SUGGEST]
     given += [
@@ -172,10 +177,10 @@ def _hold_together(out: str | None, asked: Mapping[str, Any]) -> None:
     if not out:
         raise UserError("--out is missing: give a folder for the lighter run")
     budget = _budgets(asked)
-    if not (asked["drop"] or budget or asked["drop_layers"]):
+    if not (asked["drop"] or asked["filters"] or budget or asked["drop_layers"]):
         raise UserError(
-            "nothing says what to remove: give --drop, --max_flops, --max_params, --max_filters "
-            "or --drop_layers (or --suggest to see what budgets would cost)"
+            "nothing says what to remove: give --drop, --filters, --max_flops, --max_params, "
+            "--max_filters or --drop_layers (or --suggest to see what budgets would cost)"
         )
     if "auto" in (blocks := asked["drop_layers"] or ()) and len(blocks) > 1:
         raise UserError("--drop_layers=auto finds the blocks itself: give it alone, or their names")
@@ -191,6 +196,7 @@ def _refuse_idle(asked: Mapping[str, Any]) -> None:
     """UserError for options that would change nothing."""
     budget, tail = bool(_budgets(asked)), "auto" in (asked["drop_layers"] or ())
     filters = "" if budget or asked["drop"] else "--drop or a budget, as --max_flops"
+    any_filters = "" if asked["filters"] else filters
     wanting = {
         "convention": "" if asked["max_flops"] else "--max_flops",
         "criterion": "" if budget else "a budget, as --max_flops",
@@ -198,7 +204,7 @@ def _refuse_idle(asked: Mapping[str, Any]) -> None:
         "round_to": "" if budget else "a budget, as --max_flops",
         "only": filters,
         "skip": filters,
-        "on_unknown": filters,
+        "on_unknown": any_filters,
         "judge_images": "" if budget or tail else "a budget, as --max_flops, or --drop_layers=auto",
         "tail_margin": "" if tail else "--drop_layers=auto",
         "teach": "" if asked["finetune_epochs"] else "--finetune_epochs",
@@ -222,6 +228,7 @@ def _request(asked: Mapping[str, Any]) -> dict[str, Any]:
     same = ("drop", "criterion", "allocation", "round_to", "tail_margin", "split", "judge_images")
     return {
         **{name: asked[name] for name in (*same, "steps", "finetune_epochs", "on_unknown")},
+        "filters": asked["filters"] or {},
         "only": asked["only"] or (),
         "skip": asked["skip"] or (),
         "drop_layers": asked["drop_layers"] or (),

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import get_args
 
-from rice_jax.bounds import MOST_EPOCHS, Bounds, Real, Several, Whole, Word, checked
+from rice_jax.bounds import MOST_EPOCHS, Bounds, FilterNumbers, Real, Several, Whole, Word, checked
 from rice_jax.data.split import SPLITS
+from rice_jax.errors import UserError
 from rice_jax.lighten.candidate import MEASURES
 from rice_jax.prune import ALLOCATIONS, CRITERIA
 from rice_jax.prune.cost import Measure
@@ -44,6 +45,13 @@ def require_pruning(request: PruneRequest) -> None:
         checked(name, getattr(request, name), bounds)
     for measure in request.budgets:
         checked("a budget's measure", measure, Word(get_args(Measure)))
+    if request.filters:
+        checked("filters", dict(request.filters), FilterNumbers())
+    if request.filters and request.drop_layers:
+        raise UserError(
+            "--filters and --drop_layers do not go together, since blocks change their names: "
+            "prune once by the one, and what is left by the other"
+        )
 
 
 def require_search(request: SearchRequest) -> None:

@@ -115,7 +115,7 @@ def _cut_in_steps(
     for budgets in _schedule(request, whole)[len(cuts) :]:
         net, cut = _cut(work, net, budgets, first=not cuts)
         cuts.append(records.made(CutTold, cut.to_json()))
-        if budgets and cut.removed:
+        if request.takes_what_counts and cut.removed:
             net = _settled(net, work.dataset)
         if len(cuts) < request.steps:
             _begin(work.out, told)
@@ -132,7 +132,8 @@ def _account(
     """What a pruning took out of the whole net, and what that did to the logits."""
     request = work.request
     certificate = cuts[-1].certificate if cuts else None
-    if len(cuts) != 1 or request.drop_layers or (request.budgets and norms(net.params)):
+    settled = request.takes_what_counts and norms(net.params)
+    if len(cuts) != 1 or request.drop_layers or settled:
         found = certify(whole.pair, net.pair, work.images).to_json()
         certificate = records.made(CertificateTold, found)
     return {
@@ -199,7 +200,7 @@ def _drop_layers(work: _Work, net: Remainder) -> tuple[Remainder, dict[str, Any]
 
 def _schedule(request: PruneRequest, whole: Remainder) -> list[dict[str, int]]:
     """The budgets of each step, in equal ratios from what there is to what is asked for."""
-    if not request.budgets and not request.drop:
+    if not (request.budgets or request.drop or request.filters):
         return []
     before = totals(whole.pair[0], whole.shape)
     return [
@@ -227,6 +228,7 @@ def _cut(
         images,
         seed=net.config.seed,
         drop=request.drop if first else None,
+        filters=request.filters if first else None,
         budgets=budgets or None,
         judged_on=judged,
     )

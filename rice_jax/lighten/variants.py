@@ -65,7 +65,8 @@ def _compare(
     config = child.for_the_net_of(parent, config)
     if account := records.read_if_there(out, records.PruneFile):  # of which there may be variants
         child.require_its_weights(out, account.weights, parent, train.load(parent))
-    own = request.criterion if request.budgets else request.drop or "drop_layers"
+    chosen = "filters" if request.filters else "drop_layers"
+    own = request.criterion if request.budgets else request.drop or chosen
     names = [own, *(name for name in baselines if name != request.allocation)]
     names = list(dict.fromkeys(names))
     epochs = request.steps * request.finetune_epochs  # after each step the pruned nets have these

@@ -25,6 +25,8 @@ class PruneRequest:
     """What to remove, and how."""
 
     drop: str | None = None
+    filters: _Filters = dataclasses.field(default_factory=dict)
+    """Those that go whatever they do, by their numbers in the run's net."""
     budgets: dict[str, int] = dataclasses.field(default_factory=dict)
     criterion: str = "taylor"
     allocation: str = "global"
@@ -42,6 +44,11 @@ class PruneRequest:
     on_unknown: str = "error"
     parent: str = ""
     """The folder of the run that is made lighter."""
+
+    @property
+    def takes_what_counts(self) -> bool:
+        """Whether filters may go that do something."""
+        return bool(self.budgets or self.filters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -93,6 +93,7 @@ function facts(layer, image, place) {
     ["state", fate ? gallery.words[fate] : null],
     ["costs", layer.flops === undefined ? null
       : `${quantity(layer.flops)} FLOPs (study) and ${quantity(layer.params)} parameters, an equal share of its layer's`],
+    ["to remove it", fate && layer.path ? `rice-jax prune with --filters=${layer.path}:${layer.shown[place]}` : null],
   ];
   return element("dl", {}, ...rows.filter(([, text]) => text).flatMap(
     ([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
