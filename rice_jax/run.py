@@ -88,7 +88,9 @@ class Run:
         if not os.path.isdir(there):
             raise UserError(f"cannot make the folder {self}: {os.fspath(there)} is no folder")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"cannot write in the folder {os.fspath(there)}: it is not permitted")
+            still = os.statvfs(there).f_flag & os.ST_RDONLY
+            why = "its file system is read-only" if still else "it is not permitted"
+            raise UserError(f"cannot write in the folder {os.fspath(there)}: {why}")
 
     def write_bytes(self, name: str, content: bytes) -> epath.Path:
         """Write a file whole or not at all: beside its place first, then moved there.

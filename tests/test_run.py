@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import math
 import os
+import types
 
 import numpy as np
 import pytest
@@ -296,11 +297,20 @@ def _refusal(action):
     return ""
 
 
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (0, "it is not permitted"),
+        (os.ST_NOSUID, "it is not permitted"),
+        (os.ST_RDONLY | os.ST_NOSUID, "its file system is read-only"),
+    ],
+)
 @pytest.mark.parametrize("name", ["run", "run/below"])
-def test_a_folder_that_may_not_be_written_to_is_told(name, tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_written_to_is_told(name, flags, why, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(os, "access", lambda place, mode: False)  # the superuser may do anything
-    with pytest.raises(UserError, match=r"cannot write in the folder .*run: it is not permitted"):
+    monkeypatch.setattr(os, "statvfs", lambda place: types.SimpleNamespace(f_flag=flags))
+    with pytest.raises(UserError, match=rf"cannot write in the folder .*run: {why}$"):
         Run(tmp_path / name).require_place()
 
 
