@@ -292,7 +292,7 @@ def test_a_full_disk_ends_the_run_with_a_line(finished, settings, tmp_path):
     with begun(FULL, run) as child:
         _, said = child.communicate()
     assert child.returncode == 1
-    ending = r"the same command \(without --restart\) goes on"
+    ending = r"the same command \(of train without --restart\) goes on"
     assert_ends_with(f"error: .*cannot save in .*: .*{ending}.*", said)
     assert_it_went_on(run, settings, finished)
 

@@ -47,8 +47,8 @@ def telling(folder: epath.Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise UserError(
-            f"cannot save in {folder}: {brief(error)}; once that is mended the same "
-            "command (without --restart) goes on from the newest checkpoint"
+            f"cannot save in {folder}: {brief(error)}; once that is mended the same command "
+            "(of train without --restart) goes on from the newest checkpoint"
         ) from error
 
 
