@@ -56,3 +56,17 @@ def test_ulimit_and_container_the_less_of_both(groups, monkeypatch):
     groups(["0::/"], {"memory.max": 8192})
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, 4096))
     assert data.memory() == 4096
+
+
+@pytest.mark.parametrize(
+    ("needed", "there", "told"),
+    [
+        (8_000_001, 8_000_000, ("8.1 MB", "8.0 MB")),
+        (2_400_000_000, 2_399_999_999, ("2.4 GB", "2.3 GB")),
+        (3_000_000_000_000, 5_000_000, ("3,000.0 GB", "0.0 GB")),
+        (999_999, 1_000, ("1,000.0 kB", "1.0 kB")),
+        (1, 0, ("0.1 kB", "0.0 kB")),
+    ],
+)
+def test_what_is_needed_and_what_is_there_are_told_apart(needed, there, told):
+    assert data.compared(needed, there) == told

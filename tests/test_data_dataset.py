@@ -252,7 +252,7 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(folder, tmp_path):
 def test_a_disk_too_small_is_told_beforehand(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"need 0 MB and .* has 0 MB left: make room"):
+    with pytest.raises(UserError, match=r"need .* kB and .* has 1\.0 kB left: make room"):
         data.load(folder, tmp_path / "cache", seed=0)
 
 

@@ -208,7 +208,7 @@ def test_batches_that_no_memory_holds_are_refused(trained):
     config = trained.config.copy_and_resolve_references()
     config.data.image_size = 4096
     large = dataclasses.replace(trained, config=config)
-    with pytest.raises(UserError, match=r"takes 5,033.2 GB, .* smaller batches \(--batch_size\)"):
+    with pytest.raises(UserError, match=r"take 15,099.5 GB, .* smaller batches \(--batch_size\)"):
         next(predict(large, ["x.png"] * 100_000, batch_size=100_000))
 
 

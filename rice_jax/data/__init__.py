@@ -1,7 +1,7 @@
 """Images of rice, or of anything in class folders: prepared once, split, fed and augmented."""
 
 from rice_jax.data.augmentation import augment, transform
-from rice_jax.data.capacity import memory
+from rice_jax.data.capacity import compared, memory
 from rice_jax.data.dataset import (
     DOWNLOAD,
     SAMPLE,
@@ -29,6 +29,7 @@ __all__ = [
     "augment",
     "batches",
     "chosen",
+    "compared",
     "count_learned",
     "decode",
     "first_of_each",

@@ -15,6 +15,7 @@ from etils import epath
 
 from rice_jax import files
 from rice_jax.data.archive import Archive, key, key_of_changes
+from rice_jax.data.capacity import compared
 from rice_jax.data.layout import Member
 from rice_jax.data.parallel import AT_A_TIME, in_order, progress
 from rice_jax.data.split import SPLITS
@@ -165,7 +166,8 @@ def _check_room(archive: Archive, cache: epath.Path) -> None:
     needed = int(_SPARE * sum(member.size for member in archive.members))
     free = shutil.disk_usage(cache).free
     if needed > free:
+        need, left = compared(needed, free)
         raise UserError(
-            f"the prepared images need {needed / 1e6:.0f} MB and {os.fspath(cache)} has "
-            f"{free / 1e6:.0f} MB left: make room or name another folder by --config.data.cache_dir"
+            f"the prepared images need {need} and {os.fspath(cache)} has {left} left: make room or "
+            "name another folder by --config.data.cache_dir"
         )

@@ -1,4 +1,4 @@
-"""How much memory this process may have."""
+"""How much memory this process may have, and what is told where there is too little of any."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 _GROUPS = Path("/proc/self/cgroup")
 _CONTROL = Path("/sys/fs/cgroup")
+_UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 def memory() -> int:
@@ -16,6 +17,17 @@ def memory() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     limits = [] if limit == resource.RLIM_INFINITY else [limit]
     return min([machine, *limits, *_limits()])
+
+
+def compared(needed: int, there: int) -> tuple[str, str]:
+    """Bytes that are needed and those that are there, as text in one unit.
+
+    The former are rounded up and the latter down: what lacks is seen, however little it is.
+    """
+    scale, unit = next((each for each in _UNITS if needed >= each[0]), _UNITS[-1])
+    tenths = -(-10 * needed // scale), 10 * there // scale
+    needs, has = (f"{number / 10:,.1f} {unit}" for number in tenths)
+    return needs, has
 
 
 def _limits() -> Iterator[int]:

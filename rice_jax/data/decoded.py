@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from rice_jax.data.cache import DATASET, lock
-from rice_jax.data.capacity import memory
+from rice_jax.data.capacity import compared, memory
 from rice_jax.data.parallel import in_order, progress
 from rice_jax.data.split import SPLITS
 from rice_jax.errors import UserError, reason
@@ -168,10 +168,10 @@ def _note_use(path: epath.Path) -> None:
 
 def _does_not_pay(size: int, folder: epath.Path) -> str:
     free = shutil.disk_usage(folder).free
-    if size > memory() // 2:
-        return f"its pixels take {_gb(size)}, more than half of the memory"
-    if size > free // 2:
-        return f"its pixels take {_gb(size)}, more than half of the {_gb(free)} left on disk"
+    for there, of_what in ((memory(), "of memory"), (free, "left on disk")):
+        if size > there // 2:
+            take, has = compared(size, there)
+            return f"its pixels take {take}, more than half of the {has} {of_what}"
     return ""
 
 
@@ -211,7 +211,7 @@ def _write(path: epath.Path, split: str, length: int, image_size: int, fill: Fil
     try:
         with open(partial, "wb") as file:
             images = in_order(decode, range(length), ahead=_AHEAD)
-            what = f"decoding {split} once ({_gb(size)})"
+            what = f"decoding {split} once ({size / 1e6:,.0f} MB)"
             for index, (pixels, label) in enumerate(progress(images, length, what)):
                 file.write(pixels.data)
                 checksum = zlib.crc32(pixels.data, checksum)
@@ -224,7 +224,3 @@ def _write(path: epath.Path, split: str, length: int, image_size: int, fill: Fil
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rice_jax.data.capacity import memory
+from rice_jax.data.capacity import compared, memory
 from rice_jax.data.decoded import Fill
 from rice_jax.data.parallel import in_order, threads
 from rice_jax.data.sources import Records, Source, decode_record
@@ -123,10 +123,11 @@ def require_memory(
     """
     size = batch_size * 3 * image_size**2
     if _HELD * size > memory():
+        take, there = compared(_HELD * size, memory())
         raise UserError(
-            f"a batch of {batch_size:,} images of {image_size:,} x {image_size:,} pixels takes "
-            f"{size / 1e9:,.1f} GB, {_HELD} of them are in memory at once, and here are "
-            f"{memory() / 1e9:,.0f}: give smaller batches ({options}) or smaller images"
+            f"{_HELD} batches of {batch_size:,} images of {image_size:,} x {image_size:,} pixels, "
+            f"which are in memory at once, take {take}, and here are {there}: give smaller batches "
+            f"({options}) or smaller images"
         )
     return size
 

@@ -99,9 +99,10 @@ def require_memory(shapes: TrainState) -> None:
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     there = data.memory()
     if needed > there:
+        take, has = data.compared(needed, there)
         raise UserError(
-            f"the net's parameters and their moments take {needed / 1e9:,.0f} GB, and this machine "
-            f"has {there / 1e9:,.0f}: give config.model fewer filters or units, or smaller images"
+            f"the net's parameters and their moments take {take}, and this machine has {has}: give "
+            "config.model fewer filters or units, or smaller images"
         )
 
 
