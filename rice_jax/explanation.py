@@ -65,17 +65,18 @@ def draw(trained: train.Trained, prediction: Prediction, run: Run, folder: str) 
     _refuse_strangers(target, [_SALIENCY, *names.values()])
     chosen = int(np.argmax(prediction.probabilities))
     places = _spoken(trained.module, variables, inputs, chosen, needed=not maps)
-    target.create()
+    told = {"image": prediction.image, "probabilities": dict(said)}
     # First, so that whenever a kill comes the next image's pictures may go here too.
-    target.write_json(_TOLD, {"image": prediction.image, "probabilities": dict(said)})
+    contents = {_TOLD: target.as_json(_TOLD, told)}
+    if places is not None:
+        figure = figures.saliency(image, places, said, title, synthetic=synthetic)
+        contents[_SALIENCY] = figures.png(figure)
+    drawn = saving.feature_maps(maps, names, marked, title=title, image=image, synthetic=synthetic)
+    contents |= saving.compressed(drawn)
+    target.create()
+    target.write_together(contents)
     if places is None:
         target.remove(_SALIENCY)
-    else:
-        figure = figures.saliency(image, places, said, title, synthetic=synthetic)
-        target.write_bytes(_SALIENCY, figures.png(figure))
-    saving.save_feature_maps(
-        target, maps, names, marked, title=title, image=image, synthetic=synthetic
-    )
     return len(maps)
 
 

@@ -142,7 +142,7 @@ class Run:
 
     def write_text(self, name: str, content: str) -> epath.Path:
         """`write_bytes` of UTF-8 text; what is no text, in a path of other bytes, is escaped."""
-        return self.write_bytes(name, _encoded(content))
+        return self.write_bytes(name, encoded(content))
 
     def write_json(self, name: str, content: Any) -> epath.Path:
         """Write strict JSON (no NaN, no infinity: they become null), whole or not at all.
@@ -158,10 +158,10 @@ class Run:
         text = json.dumps(told, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
         if len(text) < _TO_BE_LOOKED_AT:
             text = json.dumps(told, indent=1, allow_nan=False, ensure_ascii=False)
-        encoded = _encoded(text + "\n")
-        if beyond := _beyond_any(encoded):
+        as_bytes = encoded(text + "\n")
+        if beyond := _beyond_any(as_bytes):
             raise UserError(f"cannot write {os.fspath(self.path / name)}: {beyond}")
-        return encoded
+        return as_bytes
 
     def remove(self, name: str) -> None:
         """Remove a file, where it is there; UserError where that is not permitted."""
@@ -215,6 +215,11 @@ def where_moved(folder: str) -> str:
     return f"if that run was moved, make {folder} a link to where it is"
 
 
+def encoded(text: str) -> bytes:
+    """UTF-8, and as JSON reads it back what Python makes of a name that is none (PEP 383)."""
+    return text.encode(errors="backslashreplace")
+
+
 def parse_json(content: bytes | str) -> Any:
     """What a JSON text holds; ValueError where it is damaged, or beyond what any file here is."""
     if isinstance(content, str):
@@ -242,11 +247,6 @@ def _finite(digits: str) -> float:
     if math.isinf(number):  # 1e999, of which Python makes what no JSON may hold
         raise ValueError(f"{digits[:40]} is none of a run's numbers")
     return number
-
-
-def _encoded(text: str) -> bytes:
-    """UTF-8, and as JSON reads it back what Python makes of a name that is none (PEP 383)."""
-    return text.encode(errors="backslashreplace")
 
 
 def _beyond_any(content: bytes) -> str:

@@ -1,6 +1,6 @@
 """Figures into files, one compressed while the next is drawn."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -17,45 +17,37 @@ def save(target: Run, pictures: Iterable[tuple[str, Figure]]) -> None:
     Raises:
         UserError: a file cannot be written.
     """
+    for name, content in compressed(pictures):
+        target.write_bytes(name, content)
+
+
+def compressed(pictures: Iterable[tuple[str, Figure]]) -> Iterator[tuple[str, bytes]]:
+    """Each figure of (name of the file, figure) as (that name, PNG)."""
     with futures.ThreadPoolExecutor(1) as beside:
-        before: futures.Future[None] | None = None
+        before: tuple[str, futures.Future[bytes]] | None = None
         for name, figure in pictures:
             compress = style.drawn(figure)
             if before:
-                before.result()
-            before = beside.submit(_write, target, name, compress)
+                yield before[0], before[1].result()
+            before = name, beside.submit(compress)
         if before:
-            before.result()
+            yield before[0], before[1].result()
 
 
-def save_feature_maps(
-    target: Run,
+def feature_maps(
     maps: Mapping[str, Any],
     files: Mapping[str, str],
     marks: Mapping[str, Mapping[str, Any]],
     **told: Any,
-) -> None:
-    """Write a picture of each layer's maps (1, H, W, filters) of one image.
+) -> Iterator[tuple[str, Figure]]:
+    """Pictures of each layer's maps (1, H, W, filters) of one image, as `save` takes them.
 
     Args:
-        target: whose folder they go to.
         maps: by path of the layer.
         files: by path the name of the picture.
         marks: by path what `fates.marked` tells of the layer's filters.
         **told: title, image and synthetic, as `figures.feature_maps` has them.
-
-    Raises:
-        UserError: a file cannot be written.
     """
     whole = {path: np.asarray(values)[0] for path, values in maps.items()}  # JAX compiles a [0]
-    save(
-        target,
-        (
-            (files[path], figures.feature_maps(path, values, **told, **marks.get(path, {})))
-            for path, values in whole.items()
-        ),
-    )
-
-
-def _write(target: Run, name: str, compress: style.Compress) -> None:
-    target.write_bytes(name, compress())
+    for path, values in whole.items():
+        yield files[path], figures.feature_maps(path, values, **told, **marks.get(path, {}))

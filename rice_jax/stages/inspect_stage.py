@@ -86,6 +86,5 @@ def _draw_feature_maps(job: Job, see: specimens.See, marked: dict[str, Any]) -> 
     maps, _ = see({"params": trained.params}, image[None].astype(np.float32) / 255)
     title = f"{job.config.model.name}: {dataset.classes[record['label']]}"
     files = figures.feature_maps_files(maps)
-    saving.save_feature_maps(
-        job.run, maps, files, marked, title=title, image=image, synthetic=dataset.synthetic
-    )
+    told = {"title": title, "image": image, "synthetic": dataset.synthetic}
+    saving.save(job.run, saving.feature_maps(maps, files, marked, **told))

@@ -12,7 +12,7 @@ from rice_jax.report.comparison.figures import WITHOUT_FINAL, pictures
 from rice_jax.report.comparison.page import FIGURES, page, unweighed
 from rice_jax.report.html import rendering
 from rice_jax.report.page import to_markdown
-from rice_jax.run import Run
+from rice_jax.run import Run, encoded
 
 _PAGES, _TABLE = ("report.md", "report.html"), "comparison.csv"
 _KINDS = ("svg", "png")
@@ -48,23 +48,26 @@ def compare(
     chosen = None if incomparable(found) else choice.choose(found, margin)
     figures = list(pictures(found, synthetic=synthetic))
     _refuse_strangers(target, [f"{figure.name}.{kind}" for figure in figures for kind in _KINDS])
-    target.create()
+    told, file = tables.to_record(found, front, chosen), records.ComparisonFile.FILE
     # First, since all else here is known for a comparison's by it, whenever a kill comes.
-    records.write(target, tables.to_record(found, front, chosen))
+    contents = {file: target.as_json(file, records.plain(told))}
     captions, drawn = [], []
     for picture in figures:
         svg, png = style.svg(picture.figure), style.png(picture.figure)
-        target.write_bytes(f"{picture.name}.svg", svg)
-        target.write_bytes(f"{picture.name}.png", png)
+        contents |= {f"{picture.name}.svg": svg, f"{picture.name}.png": png}
         captions.append((picture.name, picture.caption))
         if not picture.name.endswith(WITHOUT_FINAL):
             drawn.append(rendering.picture(picture.caption, min(svg, png, key=len)))
     sections = page(found, front, chosen, captions)
-    target.write_text(_TABLE, tables.to_csv(tables.rows(found, front)))
-    target.write_text("report.md", to_markdown(sections))
     blocks = {FIGURES: rendering.render("figures.html", pictures=drawn)}
     title = to_markdown(sections).partition("\n")[0].removeprefix("# ")
-    target.write_text("report.html", rendering.page(title, sections, blocks))
+    texts = {
+        _TABLE: tables.to_csv(tables.rows(found, front)),
+        "report.md": to_markdown(sections),
+        "report.html": rendering.page(title, sections, blocks),
+    }
+    target.create()
+    target.write_together(contents | {name: encoded(text) for name, text in texts.items()})
     for run, lacking, mend in unweighed(found):
         print(f"{run} is not weighed, it lacks {lacking}: {mend}", file=sys.stderr)
     return chosen.net.label if chosen else ""
