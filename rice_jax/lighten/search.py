@@ -69,8 +69,15 @@ def search(
         raise UserError(
             f"--rounds and --beam allow {most:,} candidates: up to {MOST_CANDIDATES:,} are tried"
         )
-    with contextlib.nullcontext() if estimate_only else lock.hold(out):  # before what takes long
+    writes = not (estimate_only or _told(out))
+    with lock.hold(out) if writes else contextlib.nullcontext():  # before what takes long
         _search(request, config, parent, out, given, estimate_only)
+
+
+def _told(out: Run) -> bool:
+    """Whether the folder's search is at its end and its report whole: it may be read-only then."""
+    saved = records.read_if_there(out, LightenFile)
+    return bool(saved and saved.finished) and report.is_current(out)
 
 
 def _search(
