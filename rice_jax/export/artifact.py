@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from rice_jax import files
+from rice_jax import files, records
 from rice_jax.errors import UserError, reason
 from rice_jax.export import averaging, flatbuffer, passport, runtimes
 from rice_jax.run import Run, parse_json
@@ -74,6 +74,7 @@ def read(path: str) -> Artifact:
 
 def _beside(path: str, content: bytes) -> tuple[dict[str, Any], runtimes.Runnable]:
     """Of a .stablehlo: what FILE.json tells, and the net."""
+    records.require_beside(path)
     folder, name = os.path.split(path)
     told = Run(folder or ".").read_json(f"{name}.json")
     digest = hashlib.sha256(content).hexdigest()

@@ -34,7 +34,13 @@ from rice_jax.records.evaluation import (
     Scores,
     tested_on,
 )
-from rice_jax.records.exported import Calibrated, EvaluatedOn, ExportFile, OnDevice
+from rice_jax.records.exported import (
+    Calibrated,
+    EvaluatedOn,
+    ExportFile,
+    OnDevice,
+    require_beside,
+)
 from rice_jax.records.feature_maps import FeatureMapsFile, KernelShown, LayerShown, PictureShown
 from rice_jax.records.filters import DeadFiltersFile, LayerFilters
 from rice_jax.records.pruned import (
@@ -163,6 +169,7 @@ __all__ = [
     "read",
     "read_history",
     "read_if_there",
+    "require_beside",
     "tested_on",
     "write",
     "write_history",

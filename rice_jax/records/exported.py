@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from rice_jax import files
+from rice_jax.errors import UserError
 from rice_jax.records.configuration import Classes
 from rice_jax.records.costs import FlopCounts, Seconds
 from rice_jax.records.evaluation import EvaluationFile
@@ -72,3 +74,12 @@ class ExportFile(FileRecord):
     evaluation: EvaluationFile | None = left_out()
     dataset: EvaluatedOn | None = left_out()
     micro: OnDevice | None = left_out()
+
+
+def require_beside(path: str) -> None:
+    """UserError where an exported file has no FILE.json beside it."""
+    if not files.reached(f"{path}.json").exists():
+        raise UserError(
+            f"{path}.json is missing, which rice-jax export wrote beside the file: bring it there "
+            "too, or export again"
+        )

@@ -136,6 +136,7 @@ def load_file(path: str) -> Record:
         UserError: that JSON is missing or damaged, or of a file that was evaluated without what
             its export wrote.
     """
+    records.require_beside(path)
     folder, name = os.path.split(path)
     told = records.read(Run(folder or "."), records.ExportFile, f"{name}.json")
     if told.params is None or told.flops is None:
