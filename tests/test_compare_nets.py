@@ -131,7 +131,7 @@ def test_prunings_that_were_asked_for_otherwise_are_no_seeds_of_one_net(tmp_path
     """Also where both left the same widths; from where a run was pruned says nothing."""
     others = {
         **{"drop": "dead", "budgets": {"study": 3}, "only": ["conv1"], "skip": ["conv1"]},
-        **{"drop_layers": ["conv2"], "kinds": ["clean"]},
+        **{"drop_layers": ["conv2"], "kinds": ["clean"], "filters": {"conv1": [4]}},
     }
     default = getattr(PruneRequest(), field)
     other = others.get(field, "another" if isinstance(default, str) else 9)
